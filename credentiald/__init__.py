@@ -1,0 +1,1 @@
+"""The credential plane: owns providers, keys, users and policy, and answers ResolveProvider."""
