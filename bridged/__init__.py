@@ -1,0 +1,1 @@
+"""The data plane: carries LLM traffic under credentials that credentiald chose."""
