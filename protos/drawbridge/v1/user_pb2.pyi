@@ -74,7 +74,9 @@ class User(_message.Message):
     id: _builtins.str
     """UUID."""
     username: _builtins.str
-    """1 to 64 of letters, digits and "._@+-"; unique without regard to case."""
+    """1 to 128 letters, digits and "._@+-", not beginning with a sign; unique
+    without regard to case.
+    """
     admin: _builtins.bool
     """Whether the user's tokens have the role admin."""
     state: Global___UserState.ValueType

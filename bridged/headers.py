@@ -1,0 +1,165 @@
+"""Which headers pass, each way: two tables and a few sentences.
+
+Everything that is not named here passes as it came, in its order: betas, versions, session ids, user agents, request
+ids, rate limits, retry advice. What is named here is about one connection (RFC 9110, 7.6.1), about whose request it is,
+or about whose host answers, and so ends at the bridge.
+"""
+
+import re
+from urllib.parse import quote
+
+from bridged.client_token import KEY_HEADERS
+from bridged.model import Headers, Refused, Resolution, header_values
+
+HOP_BY_HOP = frozenset(
+    {
+        "connection",
+        "http2-settings",
+        "keep-alive",
+        "proxy-authenticate",
+        "proxy-authentication-info",
+        "proxy-authorization",
+        "proxy-connection",
+        "te",
+        "trailer",
+        "transfer-encoding",
+        "upgrade",
+    }
+)
+
+# Each dropped name is compared in lower case and with '_' as '-', as gateways behind us may fold them.
+REQUEST_DROPPED = (
+    HOP_BY_HOP
+    | frozenset(KEY_HEADERS)
+    | {
+        # written again for the upstream
+        "accept-encoding",
+        "content-length",
+        "host",
+        # other ways in which services behind us take a key
+        "ocp-apim-subscription-key",
+        "x-amz-security-token",
+        # the client and the bridge only
+        "cookie",
+        "cookie2",
+        "expect",
+        # who asked whom, which only the bridge could say
+        "cf-connecting-ip",
+        "client-ip",
+        "forwarded",
+        "true-client-ip",
+        "via",
+        "x-client-ip",
+        "x-cluster-client-ip",
+        "x-original-forwarded-for",
+        "x-original-host",
+        "x-real-ip",
+        # another path or method than the one that was judged
+        "x-http-method",
+        "x-http-method-override",
+        "x-method-override",
+        "x-original-url",
+        "x-rewrite-url",
+        # the client's own trace; the bridge is not part of it
+        "baggage",
+        "traceparent",
+        "tracestate",
+    }
+)
+REQUEST_DROPPED_PREFIXES = ("x-ai-bridge-actor", "x-coder-ai-governance-", "x-drawbridge-", "x-forwarded-")
+
+RESPONSE_DROPPED = HOP_BY_HOP | {
+    # would be kept, and sent, for the bridge's host, for all providers behind it
+    "alt-svc",
+    "clear-site-data",
+    "nel",
+    "public-key-pins",
+    "report-to",
+    "set-cookie",
+    "set-cookie2",
+    "strict-transport-security",
+    # the bridge's own word
+    "x-drawbridge-error",
+    "x-interception-id",
+}
+
+_TOKEN = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
+_FORBIDDEN_IN_VALUE = re.compile(r"[\r\n\0]")
+
+
+def request_headers(client_headers: Headers, *, intercepted: bool, added: Headers = ()) -> Headers:
+    """What goes upstream: the client's headers in the client's order, then `added` (credential, actor).
+
+    Host and Content-Length are left to whoever frames the request. An intercepted answer is asked for uncompressed,
+    so that taps can read it; elsewhere Accept-Encoding passes as sent, as the body does. INVALID_REQUEST for names
+    and values that HTTP does not allow.
+    """
+    _check(client_headers, Refused("INVALID_REQUEST", "a header of the request is not well-formed"))
+    dropped = REQUEST_DROPPED | _named_in_connection(client_headers)
+    encodings: Headers = (("Accept-Encoding", "identity"),)
+    if not intercepted:
+        encodings = tuple(pair for pair in client_headers if pair[0].lower() == "accept-encoding")
+    kept = tuple(
+        (name, value)
+        for name, value in client_headers
+        if (folded := _folded(name)) not in dropped and not folded.startswith(REQUEST_DROPPED_PREFIXES)
+    )
+    return (*kept, *encodings, *added)
+
+
+def actor_headers(resolution: Resolution) -> Headers:
+    """Who asks, for upstreams that are to know; nothing unless the provider's record says so.
+
+    The username is percent-encoded where it has characters that a header does not take.
+    """
+    if not resolution.send_actor_headers:
+        return ()
+    return (
+        ("X-AI-Bridge-Actor-ID", resolution.user_id),
+        ("X-AI-Bridge-Actor-Metadata-Username", quote(resolution.username, safe="@+ !#$&'()*,/:;=?[]")),
+    )
+
+
+def response_headers(upstream_headers: Headers, *, interception_id: str) -> Headers:
+    """What goes to the client: the upstream's headers in its order, then ours.
+
+    Content-Length stays, as the body passes as it is; but an event stream is left without, because an error event may
+    have to follow what the upstream sent. Event streams are marked so that no proxy on the way holds them back.
+    UPSTREAM_UNREACHABLE for names and values that HTTP does not allow.
+    """
+    _check(upstream_headers, Refused("UPSTREAM_UNREACHABLE", "the upstream's answer is not well-formed HTTP"))
+    streamed = is_event_stream(upstream_headers)
+    dropped = RESPONSE_DROPPED | _named_in_connection(upstream_headers)
+    added: Headers = (("X-Interception-Id", interception_id),)
+    if streamed:
+        dropped |= {"content-length", "x-accel-buffering"}
+        added += (("X-Accel-Buffering", "no"),)
+        if not header_values(upstream_headers, "cache-control"):
+            added += (("Cache-Control", "no-cache"),)
+    return (*((name, value) for name, value in upstream_headers if name.lower() not in dropped), *added)
+
+
+def is_event_stream(headers: Headers) -> bool:
+    """Whether a body is `text/event-stream` and can be read and continued as such: not if it is compressed."""
+    if not all(value.lower() in ("", "identity") for value in header_values(headers, "content-encoding")):
+        return False
+    return any(
+        value.partition(";")[0].strip().lower() == "text/event-stream"
+        for value in header_values(headers, "content-type")
+    )
+
+
+def _folded(name: str) -> str:
+    return name.lower().replace("_", "-")
+
+
+def _named_in_connection(headers: Headers) -> frozenset[str]:
+    return frozenset(
+        _folded(name.strip()) for value in header_values(headers, "connection") for name in value.split(",")
+    )
+
+
+def _check(headers: Headers, refused: Refused) -> None:
+    for name, value in headers:
+        if _TOKEN.fullmatch(name) is None or _FORBIDDEN_IN_VALUE.search(value) is not None:
+            raise refused

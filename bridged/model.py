@@ -1,0 +1,148 @@
+"""The nouns of the data plane, as frozen values, and the one error that a client is meant to see.
+
+Nothing here does I/O. Header names and values, paths and queries are text that stands for bytes as they came
+(latin-1), so that nothing is decoded twice. Words as in docs/glossary.md.
+"""
+
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+from bridged.errors import row_of
+from daemonkit.secret import Secret
+
+# Ordered pairs with the names as received: order, case and repetition survive.
+Headers = tuple[tuple[str, str], ...]
+
+
+class DialectName(StrEnum):
+    """A client wire format; `dialects.DIALECTS` has what each can do."""
+
+    ANTHROPIC_MESSAGES = "anthropic_messages"
+    OPENAI_CHAT = "openai_chat"
+    OPENAI_RESPONSES = "openai_responses"
+    GOOGLE_GENERATE = "google_generate"
+
+
+class Source(StrEnum):
+    """What supplied the credential of a request."""
+
+    USER_KEY = "USER_KEY"
+    CENTRAL_KEY = "CENTRAL_KEY"
+    AMBIENT = "AMBIENT"
+    PRESENTED_KEY = "PRESENTED_KEY"
+
+
+class Refused(Exception):
+    """A refusal of the bridge or of credentiald, on its way to the client.
+
+    Status and default Retry-After come from `errors.REFUSALS`; `grpc_code` decides for reasons of a newer
+    credentiald. `message` says what to do next and never holds key or token material, nor bytes of the client's
+    request. `allow` lists the methods of a 405.
+    """
+
+    def __init__(
+        self,
+        reason: str,
+        message: str,
+        *,
+        retry_after_seconds: int | None = None,
+        grpc_code: int | None = None,
+        allow: tuple[str, ...] = (),
+    ) -> None:
+        row = row_of(reason, grpc_code)
+        self.reason = reason
+        self.message = row.message or message
+        self.retry_after_seconds = row.retry_after_seconds if retry_after_seconds is None else retry_after_seconds
+        self.http_status = row.status
+        if row.status_without_wait is not None and self.retry_after_seconds is None:
+            self.http_status = row.status_without_wait
+        self.allow = allow
+        super().__init__(f"{reason}: {self.message}")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ApiKey:
+    """A key that goes where the provider type wants it."""
+
+    value: Secret
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Bearer:
+    """A token that goes into `Authorization: Bearer`, whatever the type."""
+
+    value: Secret
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AwsKeys:
+    """Keys that sign a request. `session_token` is None for long-lived ones."""
+
+    access_key_id: Secret
+    secret_access_key: Secret
+    session_token: Secret | None = None
+
+
+Credential = ApiKey | Bearer | AwsKeys
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PresentedKey:
+    """The user's own provider key, as the request itself carried it (BYOK in the request).
+
+    Each field is the value of one header, `authorization` with its scheme; `query_key` is `?key=`, decoded. None
+    where absent, blank, or nothing but another copy of a token of ours.
+    """
+
+    authorization: Secret | None = None
+    x_api_key: Secret | None = None
+    api_key: Secret | None = None
+    x_goog_api_key: Secret | None = None
+    query_key: Secret | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BedrockOptions:
+    """What only Bedrock needs."""
+
+    region: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Resolution:
+    """credentiald's answer for one request and its retries. It is not kept longer than that.
+
+    `wire_type` is the type whose rules of addressing and authentication apply; `base_url` has the default filled
+    in. `credential` is None for a presented key. `upstream_model` is empty where the provider maps no models.
+    `receipt` goes back with the records. `revision` is of the administrative state that decided.
+    """
+
+    provider_id: str
+    provider_name: str
+    provider_type: str
+    wire_type: str
+    base_url: str
+    user_id: str
+    username: str
+    source: Source
+    credential: Credential | None = None
+    credential_id: str = ""
+    resolution_id: str = ""
+    upstream_model: str = ""
+    send_actor_headers: bool = False
+    bedrock: BedrockOptions | None = None
+    receipt: bytes = field(default=b"", repr=False)
+    revision: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RequestFacts:
+    """What the bridge wants to know of a request: the model as asked for, and whether a stream was asked for."""
+
+    model: str = ""
+    stream: bool = False
+
+
+def header_values(headers: Headers, name: str) -> list[str]:
+    """The values of all headers of this lower-case name, in order, without white space around them."""
+    return [value.strip(" \t") for key, value in headers if key.lower() == name]

@@ -1,0 +1,234 @@
+"""What the bridge forwards: one table. What is not in it is 404, because a central key may open far more.
+
+The table says for each path which methods it takes, the operation that credentiald is asked about, the dialect (for
+the shape of errors and the reading of requests), and whether the bridge reads the body (`intercepted`) or passes it
+through. Whether a provider has an operation is credentiald's decision; docs/operations.md shows both together.
+
+In a template `{name}` is one segment, in which an encoded slash is forwarded as sent, and a `*` at the end is
+whatever follows. Where several rows share a template (`/v1/models`), the client's headers decide which API is meant.
+Rows above win over rows below.
+"""
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from urllib.parse import unquote
+
+from bridged import paths, query as queries
+from bridged.model import DialectName, Headers, Refused, RequestFacts, header_values
+
+_POST = ("POST",)
+_READ = ("GET", "HEAD")
+# CONNECT and TRACE are about the connection, not about a resource of an API.
+_ANY = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")
+
+_MESSAGES = DialectName.ANTHROPIC_MESSAGES
+_CHAT = DialectName.OPENAI_CHAT
+_RESPONSES = DialectName.OPENAI_RESPONSES
+_GENERATE = DialectName.GOOGLE_GENERATE
+
+
+@dataclass(frozen=True, slots=True)
+class Route:
+    """One row. `streams`: the answer may be an event stream."""
+
+    template: str
+    methods: tuple[str, ...]
+    operation: str
+    dialect: DialectName
+    intercepted: bool = False
+    streams: bool = False
+
+
+def _intercepted(template: str, operation: str, dialect: DialectName) -> Route:
+    return Route(template, _POST, operation, dialect, intercepted=True, streams=True)
+
+
+ROUTES: tuple[Route, ...] = (
+    # Anthropic
+    _intercepted("/v1/messages", "anthropic.messages", _MESSAGES),
+    Route("/v1/messages/count_tokens", _POST, "anthropic.count_tokens", _MESSAGES),
+    Route("/api/event_logging/*", _ANY, "anthropic.event_logging", _MESSAGES),
+    # OpenAI
+    _intercepted("/v1/chat/completions", "openai.chat_completions", _CHAT),
+    _intercepted("/v1/responses", "openai.responses", _RESPONSES),
+    Route("/v1/responses/{id}", _ANY, "openai.response_items", _RESPONSES, streams=True),
+    Route("/v1/responses/{id}/*", _ANY, "openai.response_items", _RESPONSES),
+    Route("/v1/conversations", _ANY, "openai.conversations", _RESPONSES),
+    Route("/v1/conversations/{id}", _ANY, "openai.conversations", _RESPONSES),
+    Route("/v1/conversations/{id}/*", _ANY, "openai.conversations", _RESPONSES),
+    Route("/v1/embeddings", _POST, "openai.embeddings", _CHAT),
+    # Google, native, in both versions of its path
+    *(
+        Route(f"/{version}/models/{{model}}:{action}", _POST, f"google.{operation}", _GENERATE, streams=streams)
+        for version in ("v1beta", "v1")
+        for action, operation, streams in (
+            ("generateContent", "generate_content", False),
+            ("streamGenerateContent", "stream_generate_content", True),
+            ("countTokens", "count_tokens", False),
+            ("embedContent", "embed_content", False),
+            ("batchEmbedContents", "embed_content", False),
+        )
+    ),
+    Route("/v1beta/models", _READ, "google.models", _GENERATE),
+    Route("/v1beta/models/{id}", _READ, "google.models", _GENERATE),
+    # Google, OpenAI-shaped
+    _intercepted("/v1beta/openai/chat/completions", "google.openai_chat_completions", _CHAT),
+    Route("/v1beta/openai/embeddings", _POST, "google.openai_embeddings", _CHAT),
+    Route("/v1beta/openai/models", _READ, "google.openai_models", _CHAT),
+    Route("/v1beta/openai/models/{id}", _READ, "google.openai_models", _CHAT),
+    # Three APIs have this path
+    *(
+        Route(template, methods, operation, dialect)
+        for template in ("/v1/models", "/v1/models/{id}")
+        for methods, operation, dialect in (
+            (_ANY, "openai.models", _CHAT),
+            (_ANY, "anthropic.models", _MESSAGES),
+            (_READ, "google.models", _GENERATE),
+        )
+    ),
+    # Azure
+    _intercepted("/openai/deployments/{deployment}/chat/completions", "azure.chat_completions", _CHAT),
+    _intercepted("/openai/deployments/{deployment}/responses", "azure.responses", _RESPONSES),
+    Route("/openai/deployments/{deployment}/embeddings", _POST, "azure.embeddings", _CHAT),
+    _intercepted("/openai/v1/chat/completions", "azure.chat_completions", _CHAT),
+    Route("/openai/v1/embeddings", _POST, "azure.embeddings", _CHAT),
+    *(
+        route
+        for prefix in ("/openai", "/openai/v1")
+        for route in (
+            _intercepted(f"{prefix}/responses", "azure.responses", _RESPONSES),
+            Route(f"{prefix}/responses/{{id}}", _ANY, "azure.response_items", _RESPONSES, streams=True),
+            Route(f"{prefix}/responses/{{id}}/*", _ANY, "azure.response_items", _RESPONSES),
+            Route(f"{prefix}/models", _ANY, "azure.models", _CHAT),
+            Route(f"{prefix}/models/{{id}}", _ANY, "azure.models", _CHAT),
+        )
+    ),
+    # Copilot, whose own paths have no version
+    _intercepted("/chat/completions", "copilot.chat_completions", _CHAT),
+    _intercepted("/responses", "copilot.responses", _RESPONSES),
+    Route("/models", _ANY, "copilot.models", _CHAT),
+    Route("/models/{id}", _ANY, "copilot.models", _CHAT),
+    Route("/models/{id}/*", _ANY, "copilot.models", _CHAT),
+    *(
+        Route(f"{version}/{template}", _ANY, operation, _CHAT, streams=streams)
+        for version in ("", "/v1")
+        for template, operation, streams in (
+            ("agents", "copilot.agents", False),
+            ("agents/*", "copilot.agents", True),
+            ("mcp", "copilot.mcp", True),
+            ("mcp/*", "copilot.mcp", True),
+            (".well-known/*", "copilot.well_known", False),
+        )
+    ),
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RouteMatch:
+    """A row with what the path says. `path` is within the instance, as sent."""
+
+    route: Route
+    path: str
+    path_facts: RequestFacts
+
+    @property
+    def operation(self) -> str:
+        """The operation that credentiald is asked about."""
+        return self.route.operation
+
+    @property
+    def dialect(self) -> DialectName:
+        """The dialect of request, answer and errors."""
+        return self.route.dialect
+
+
+def match(method: str, path: str, headers: Headers, query: str) -> RouteMatch:
+    """The row for a request.
+
+    UPGRADE_NOT_SUPPORTED for WebSocket, whatever the path: a client that reads 426 goes on with plain requests at once
+    (Codex), on 404 it tries again for seconds. ROUTE_NOT_FOUND and METHOD_NOT_ALLOWED as they say.
+    """
+    if any("websocket" in value.lower() for value in header_values(headers, "upgrade")):
+        raise Refused("UPGRADE_NOT_SUPPORTED", "the bridge speaks no WebSocket: use plain HTTP requests")
+    rows, segments = _rows_of(path)
+    if not rows:
+        raise Refused("ROUTE_NOT_FOUND", "the bridge does not forward this path: check the base URL of the client")
+    route = _meant(rows, headers, query)
+    if method not in route.methods:
+        allowed = ", ".join(route.methods)
+        raise Refused("METHOD_NOT_ALLOWED", f"this path takes {allowed} only", allow=route.methods)
+    return RouteMatch(route=route, path=path, path_facts=_path_facts(route, segments))
+
+
+def dialect_of(path: str, headers: Headers, query: str) -> DialectName:
+    """The shape of errors for a path within an instance, forwarded or not: what the path tells, else the headers."""
+    rows, _ = _rows_of(path)
+    if rows:
+        return _meant(rows, headers, query).dialect
+    shapes = next((shapes for prefix, shapes in _SHAPES if path == prefix or path.startswith(prefix + "/")), frozenset())
+    return next(iter(shapes)) if len(shapes) == 1 else _hinted(headers, query)
+
+
+def dialect_of_target(raw_target: str, headers: Headers) -> DialectName:
+    """`dialect_of` for a target that was refused before it was taken apart."""
+    path, query = paths.roughly(raw_target)
+    return dialect_of(path, headers, query)
+
+
+def _hinted(headers: Headers, query: str) -> DialectName:
+    if header_values(headers, "anthropic-version"):
+        return _MESSAGES
+    if header_values(headers, "x-goog-api-key") or queries.values_of(query, "key"):
+        return _GENERATE
+    return _CHAT
+
+
+def _meant(rows: tuple[Route, ...], headers: Headers, query: str) -> Route:
+    if len(rows) == 1:
+        return rows[0]
+    hint = _hinted(headers, query)
+    return next(row for row in rows if row.dialect is hint)
+
+
+def _path_facts(route: Route, segments: Mapping[str, str]) -> RequestFacts:
+    model = segments.get("model") or segments.get("deployment") or ""
+    return RequestFacts(model=unquote(model), stream=route.operation == "google.stream_generate_content")
+
+
+def _rows_of(path: str) -> tuple[tuple[Route, ...], Mapping[str, str]]:
+    literal = _LITERAL.get(path)
+    if literal is not None:
+        return literal, {}
+    for pattern, rows in _PATTERNS:
+        found = pattern.fullmatch(path)
+        if found is not None:
+            return rows, found.groupdict()
+    return (), {}
+
+
+def _by_template() -> dict[str, tuple[Route, ...]]:
+    rows: dict[str, tuple[Route, ...]] = {}
+    for route in ROUTES:
+        rows[route.template] = (*rows.get(route.template, ()), route)
+    return rows
+
+
+def _compiled(template: str) -> re.Pattern[str]:
+    # Below a `*` an encoded slash, also one encoded twice, would be read in two ways: such a path is not in the table.
+    pattern = re.escape(template).replace(r"\*", "(?:(?!%(?:25)*2[Ff]).)*")
+    return re.compile(re.sub(r"\\{(\w+)\\}", r"(?P<\1>[^/]+)", pattern))
+
+
+def _shapes() -> list[tuple[str, frozenset[DialectName]]]:
+    """What a path below or beside known ones is taken for: literal beginnings of the table, longest first."""
+    shapes: dict[str, frozenset[DialectName]] = {"/v1beta": frozenset({_GENERATE}), "/openai": frozenset({_CHAT})}
+    for route in ROUTES:
+        prefix = re.split(r"/?[{*]", route.template)[0]
+        shapes[prefix] = shapes.get(prefix, frozenset()) | {route.dialect}
+    return sorted(shapes.items(), key=lambda item: -len(item[0]))
+
+
+_LITERAL = {template: rows for template, rows in _by_template().items() if not set(template) & set("{*")}
+_PATTERNS = [(_compiled(template), rows) for template, rows in _by_template().items() if template not in _LITERAL]
+_SHAPES = _shapes()

@@ -1,0 +1,158 @@
+"""What an administrator does with users, access tokens and services.
+
+Tokens are made here, given out once, and stored as a hash only.
+"""
+
+from collections.abc import Sequence
+from datetime import datetime, timedelta
+
+from credentiald import tokens
+from credentiald.errors import InvalidArgument, InvalidName
+from credentiald.ids import canonical_uuid, uuid7
+from credentiald.model import Role, Service, Token, User
+from credentiald.plane import Plane
+from credentiald.store import access_tokens, services, users
+from credentiald.store.connection import Connection
+from credentiald.validation import name_problem, username_problem
+from daemonkit.secret import Secret
+
+SERVICE_ROLES = (Role.BRIDGE, Role.INTERNAL, Role.ADMIN)
+# The longest life a token may be given; anything beyond is a slip of the keyboard.
+_MAX_LIFE = timedelta(days=3660)
+
+
+def _chosen_id(given: str, now: datetime, field: str) -> str:
+    """The id that the client chose, or a new one."""
+    if not given:
+        return uuid7(now)
+    chosen = canonical_uuid(given)
+    if chosen is None:
+        raise InvalidArgument(field=field, problem="must be a UUID")
+    return chosen
+
+
+async def create_user(plane: Plane, *, username: str, admin: bool, user_id: str = "") -> User:
+    """A new, active user."""
+    problem = username_problem(username)
+    if problem is not None:
+        raise InvalidName(name=username, rule=problem)
+    now = plane.clock()
+    user = User(
+        id=_chosen_id(user_id, now, "user.id"), username=username, admin=admin, create_time=now, update_time=now
+    )
+    return await plane.db.write(users.create, user)
+
+
+async def get_user(plane: Plane, id_or_username: str) -> User:
+    """The user, or UserNotFound."""
+    return await plane.db.read(users.get, id_or_username)
+
+
+async def list_users(plane: Plane, *, after: str, limit: int) -> list[User]:
+    """At most `limit` users by username, those after `after`."""
+    return await plane.db.read(users.list_page, after=after or None, limit=limit)
+
+
+async def suspend_user(plane: Plane, id_or_username: str) -> User:
+    """Refuse the user's tokens from now on; nothing changes if it is so already."""
+    return await plane.db.write(users.set_suspended, id_or_username, True, now=plane.clock())
+
+
+async def resume_user(plane: Plane, id_or_username: str) -> User:
+    """Accept the user's tokens again; nothing changes if it is so already."""
+    return await plane.db.write(users.set_suspended, id_or_username, False, now=plane.clock())
+
+
+async def delete_user(plane: Plane, id_or_username: str) -> None:
+    """Remove the user with its tokens and keys."""
+    await plane.db.write(users.delete, id_or_username, now=plane.clock())
+
+
+async def create_token(
+    plane: Plane, *, user: str, expire_time: datetime | None, token_id: str = ""
+) -> tuple[Token, Secret]:
+    """A new access token for a user (id or username), and what stands for it in the store."""
+    now = plane.clock()
+    if expire_time is not None and not now < expire_time <= now + _MAX_LIFE:
+        raise InvalidArgument(field="expire_time", problem="must lie ahead, by ten years at most")
+    secret = tokens.mint(tokens.USER_PREFIX)
+    chosen_id = _chosen_id(token_id, now, "id")
+    token = await plane.db.write(_create_token, user, chosen_id, expire_time, tokens.hash_of(secret.reveal()), now=now)
+    return token, secret
+
+
+def _create_token(
+    conn: Connection, user_name: str, token_id: str, expire_time: datetime | None, token_hash: bytes, *, now: datetime
+) -> Token:
+    user = users.get(conn, user_name)
+    token = Token(id=token_id, user_id=user.id, username=user.username, create_time=now, expire_time=expire_time)
+    return access_tokens.create(conn, token, token_hash)
+
+
+async def list_tokens(plane: Plane, *, user: str, after: str, limit: int) -> list[Token]:
+    """At most `limit` tokens in order of their making, of one user or of all."""
+    return await plane.db.read(_list_tokens, user, after, limit)
+
+
+def _list_tokens(conn: Connection, user_name: str, after: str, limit: int) -> list[Token]:
+    user_id = users.get(conn, user_name).id if user_name else None
+    return access_tokens.list_page(conn, user_id=user_id, after=after or None, limit=limit)
+
+
+async def revoke_token(plane: Plane, token_id: str) -> Token:
+    """From now on the token is refused. Revoking twice changes nothing."""
+    return await plane.db.write(access_tokens.revoke, token_id, now=plane.clock())
+
+
+async def create_service(
+    plane: Plane,
+    *,
+    name: str,
+    role: Role,
+    may_act_for_users: bool,
+    act_for_providers: Sequence[str],
+    service_id: str = "",
+) -> tuple[Service, Secret]:
+    """A new service and its token."""
+    problem = name_problem(name)
+    if problem is not None:
+        raise InvalidName(name=name, rule=problem)
+    if role not in SERVICE_ROLES:
+        raise InvalidArgument(field="service.role", problem="must be bridge, internal or admin")
+    if may_act_for_users and role is Role.ADMIN:
+        raise InvalidArgument(field="service.may_act_for_users", problem="is for the roles bridge and internal")
+    if act_for_providers and not may_act_for_users:
+        raise InvalidArgument(field="service.act_for_providers", problem="needs may_act_for_users")
+    for provider in act_for_providers:
+        if name_problem(provider) is not None:
+            raise InvalidArgument(field="service.act_for_providers", problem=f"'{provider}' is no provider name")
+    now = plane.clock()
+    secret = tokens.mint(tokens.SERVICE_PREFIX)
+    service = Service(
+        id=_chosen_id(service_id, now, "service.id"),
+        name=name,
+        role=role,
+        may_act_for_users=may_act_for_users,
+        act_for_providers=tuple(sorted(set(act_for_providers))),
+        create_time=now,
+        rotate_time=now,
+    )
+    stored = await plane.db.write(services.create, service, tokens.hash_of(secret.reveal()))
+    return stored, secret
+
+
+async def list_services(plane: Plane, *, after: str, limit: int) -> list[Service]:
+    """At most `limit` services by name, those after `after`."""
+    return await plane.db.read(services.list_page, after=after or None, limit=limit)
+
+
+async def rotate_service_token(plane: Plane, name: str) -> tuple[Service, Secret]:
+    """A new token for the service; the old one is refused from now on."""
+    secret = tokens.mint(tokens.SERVICE_PREFIX)
+    service = await plane.db.write(services.rotate, name, tokens.hash_of(secret.reveal()), now=plane.clock())
+    return service, secret
+
+
+async def delete_service(plane: Plane, name: str) -> None:
+    """Remove the service; its token is refused from now on."""
+    await plane.db.write(services.delete, name, now=plane.clock())

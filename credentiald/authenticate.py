@@ -1,0 +1,59 @@
+"""Who is calling: a token to a caller, or the refusal that says why not."""
+
+from datetime import datetime
+
+from credentiald import tokens
+from credentiald.errors import (
+    AccessTokenExpired,
+    AccessTokenInvalid,
+    AccessTokenMissing,
+    Refusal,
+    ServiceTokenInvalid,
+    ServiceTokenMissing,
+    UserSuspended,
+)
+from credentiald.model import Caller, Role, User
+from credentiald.plane import Plane
+from credentiald.store import access_tokens, services
+from credentiald.store.connection import Connection
+
+# What a rpc that wants a service calls a missing or unreadable token, and what one that wants a user does.
+MISSING: dict[bool, type[Refusal]] = {True: ServiceTokenMissing, False: AccessTokenMissing}
+INVALID: dict[bool, type[Refusal]] = {True: ServiceTokenInvalid, False: AccessTokenInvalid}
+
+
+async def caller_of(plane: Plane, token: str, *, wants_service: bool) -> Caller:
+    """The caller that this token names.
+
+    `wants_service` says what a missing or unreadable token is called in the refusal. A readable token of the other
+    kind is a caller like any other: whether its role may call is the business of rpc/access.py.
+    """
+    if not token:
+        raise MISSING[wants_service]()
+    prefix = tokens.prefix_of(token)
+    if prefix is None:
+        raise INVALID[wants_service]()
+    if prefix == tokens.USER_PREFIX:
+        user = await plane.db.read(user_of, token, now=plane.clock())
+        return Caller(role=Role.ADMIN if user.admin else Role.USER, user=user)
+    service = await plane.db.read(services.by_hash, tokens.hash_of(token))
+    if service is None:
+        raise ServiceTokenInvalid
+    return Caller(role=service.role, service=service)
+
+
+def user_of(conn: Connection, token: str, *, now: datetime) -> User:
+    """The user whose access token this is, or a refusal: invalid, expired, suspended, looked at in this order."""
+    if not token:
+        raise AccessTokenMissing
+    if tokens.prefix_of(token) != tokens.USER_PREFIX:
+        raise AccessTokenInvalid
+    found = access_tokens.by_hash(conn, tokens.hash_of(token))
+    if found is None or found[0].revoke_time is not None:
+        raise AccessTokenInvalid
+    access_token, user = found
+    if access_token.expire_time is not None and access_token.expire_time <= now:
+        raise AccessTokenExpired(expire_time=access_token.expire_time.isoformat())
+    if user.suspended:
+        raise UserSuspended
+    return user

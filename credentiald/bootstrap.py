@@ -1,0 +1,252 @@
+"""Before anything is served: the database is made or checked, and the sealing keys are known to fit.
+
+Invariants:
+- A database is complete when its row in `meta` is committed. Until then the next start continues where a crash left
+  off: files that are there already are used as they are, never replaced.
+- One transaction makes schema, identity and first services; who holds its lock makes the database, others find it.
+- An existing database is checked through a connection that cannot write. If it is refused, nothing has changed.
+"""
+
+import logging
+import sqlite3
+import time
+from contextlib import closing
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+
+from credentiald import ids, private_files, tokens
+from credentiald.errors import Sealed
+from credentiald.model import Role, Service
+from credentiald.sealing import DeploymentSecret, Keyring, Sealer
+from credentiald.store import meta, migrations, services, sqlite
+from daemonkit.secret import Secret
+
+SEALING_FILE = "credentiald.sealing"
+ADMIN_TOKEN_FILE = "credentiald.admin-token"  # noqa: S105 - the name of a file
+BRIDGE_TOKEN_FILE = "credentiald.bridge-token"  # noqa: S105 - the name of a file
+SEALING_SETTING = "CREDENTIALD_SEALING_KEYS"
+
+_FIRST_SERVICES = (("admin", Role.ADMIN, ADMIN_TOKEN_FILE), ("bridge", Role.BRIDGE, BRIDGE_TOKEN_FILE))
+_LOCK_WAIT_SECONDS = 30.0
+_LOCK_POLL_SECONDS = 0.02
+
+log = logging.getLogger(__name__)
+
+
+class StartRefused(Exception):
+    """credentiald must not start like this. The message says what is wrong, where, and what to do."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Prepared:
+    """A database that is ready to be opened.
+
+    `created`: this call made it. `sealing_path` is None where the keys came from the settings. The token files were
+    made with the database; an operator may have moved them since.
+    """
+
+    sealer: Sealer
+    created: bool
+    database_path: Path
+    sealing_path: Path | None
+    admin_token_path: Path
+    bridge_token_path: Path
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Found:
+    """What the check of an existing database looks at."""
+
+    meta: meta.Meta
+    key_ids: set[str]
+    migrations_pending: bool
+
+
+def prepare(database_url: str, sealing_keys: Secret | None, *, now: datetime) -> Prepared:
+    """Make the database if there is none, else check it and bring its schema up to date. StartRefused.
+
+    `sealing_keys` is the setting; without it the file beside the database counts. Blocks on the disk, and for a while
+    on another process that prepares the same database: call it before the event loop starts or on a thread.
+    """
+    try:
+        path = sqlite.database_path(database_url)
+    except ValueError as error:
+        raise StartRefused(str(error)) from None
+    if not path.parent.is_dir():
+        raise StartRefused(f"the folder of the database does not exist: make {path.parent}")
+    try:
+        return _prepare(path, sealing_keys, now)
+    except migrations.SchemaMismatch as error:
+        raise StartRefused(
+            f"the database {path} does not fit this release: {error}; install a newer release"
+        ) from error
+    except sqlite3.Error as error:
+        raise StartRefused(f"the database {path} cannot be used: {error}") from error
+    except OSError as error:
+        raise StartRefused(f"{error.filename or path} cannot be used: {error.strerror}") from error
+
+
+def _prepare(path: Path, sealing_keys: Secret | None, now: datetime) -> Prepared:
+    found, created = _inspect(path), False
+    if found is None:
+        created = _make(path, sealing_keys, now)
+        found = _inspect(path)
+    if found is None:
+        raise StartRefused(f"the database {path} went away while it was made")
+    # A database just made goes through the same check: another process may have made it, with other keys.
+    sealer = _fitting_sealer(path, found, sealing_keys)
+    if found.migrations_pending:
+        with closing(_connect_waiting(path)) as conn, sqlite.transaction(conn, write=True):
+            migrations.apply_pending(conn)
+    return Prepared(
+        sealer=sealer,
+        created=created,
+        database_path=path,
+        sealing_path=path.with_name(SEALING_FILE) if sealing_keys is None else None,
+        admin_token_path=path.with_name(ADMIN_TOKEN_FILE),
+        bridge_token_path=path.with_name(BRIDGE_TOKEN_FILE),
+    )
+
+
+def _inspect(path: Path) -> _Found | None:
+    """What is in the database, or None if it has still to be made. Changes nothing."""
+    if not path.exists() or not path.stat().st_size:
+        return None
+    try:
+        return _read(path)
+    except sqlite3.DatabaseError as error:
+        name = getattr(error, "sqlite_errorname", "")
+        if name == "SQLITE_NOTADB":
+            raise StartRefused(f"{path} is not a SQLite database: name another file, or move this one away") from error
+        if name != "SQLITE_READONLY_ROLLBACK":
+            raise
+    # Only the very first write to a new database goes through a rollback journal, so there is nothing to lose.
+    sqlite.recover(path)
+    return _read(path)
+
+
+def _read(path: Path) -> _Found | None:
+    with closing(sqlite.connect_to_inspect(path)) as conn, sqlite.transaction(conn, write=False):
+        pending = migrations.pending(conn)
+        if not migrations.applied(conn):
+            if conn.execute("SELECT 1 FROM sqlite_master").fetchone() is not None:
+                raise StartRefused(f"{path} is a database of another program: name another file")
+            return None
+        found = meta.find(conn)
+        if found is None:
+            return None
+        return _Found(meta=found, key_ids=meta.sealing_key_ids(conn), migrations_pending=bool(pending))
+
+
+def _make(path: Path, sealing_keys: Secret | None, now: datetime) -> bool:
+    """Make the database with its files. False if another process did so in the meantime."""
+    private_files.touch(path)
+    with closing(_connect_waiting(path)) as conn, sqlite.transaction(conn, write=True):
+        if migrations.applied(conn):
+            return False
+        sealer = Sealer(_keyring(path, sealing_keys) or _new_keyring(path, now))
+        migrations.apply_pending(conn)
+        database_id = ids.uuid7(now)
+        secret = DeploymentSecret.generate().sealed(sealer, database_id)
+        meta.create(conn, meta.Meta(database_id=database_id, deployment_secret=secret), now=now)
+        for name, role, file_name in _FIRST_SERVICES:
+            token = _service_token(path.with_name(file_name))
+            service = Service(id=ids.uuid7(now), name=name, role=role, create_time=now, rotate_time=now)
+            services.create(conn, service, tokens.hash_of(token.reveal()))
+    return True
+
+
+def _connect_waiting(path: Path) -> sqlite3.Connection:
+    """A connection that waits for others that prepare the same database.
+
+    SQLite does not wait by itself when two connections turn write-ahead logging on at once.
+    """
+    deadline = time.monotonic() + _LOCK_WAIT_SECONDS
+    while True:
+        try:
+            conn = sqlite.connect(path)
+        except sqlite3.OperationalError as error:
+            if error.sqlite_errorcode & 0xFF != sqlite3.SQLITE_BUSY or time.monotonic() > deadline:
+                raise
+            time.sleep(_LOCK_POLL_SECONDS)
+        else:
+            conn.execute(f"PRAGMA busy_timeout = {int(_LOCK_WAIT_SECONDS * 1000)}")
+            return conn
+
+
+def _keyring(path: Path, sealing_keys: Secret | None) -> Keyring | None:
+    """The keys of the setting, else of the file, else None."""
+    if sealing_keys is not None:
+        return _parsed(sealing_keys, SEALING_SETTING)
+    file = path.with_name(SEALING_FILE)
+    content = _content(file)
+    return None if content is None else _parsed(content, f"the file {file}")
+
+
+def _parsed(content: Secret, origin: str) -> Keyring:
+    try:
+        return Keyring.parse(content.reveal())
+    except ValueError as error:
+        raise StartRefused(f"{origin} is not a list of sealing keys: {error}") from None
+
+
+def _new_keyring(path: Path, now: datetime) -> Keyring:
+    keyring = Keyring.generate(f"k{now:%Y%m%d}")
+    private_files.write(path.with_name(SEALING_FILE), keyring.to_text())
+    return keyring
+
+
+def _service_token(path: Path) -> Secret:
+    """The token in the file, which a crash or the operator left there; else a new one, written there."""
+    content = _content(path)
+    if content is None:
+        token = tokens.mint(tokens.SERVICE_PREFIX)
+        private_files.write(path, Secret(token.reveal() + "\n"))
+        return token
+    token = content.stripped()
+    if tokens.prefix_of(token.reveal()) != tokens.SERVICE_PREFIX:
+        raise StartRefused(f"the file {path} holds no service token: move it away, and a new one is made")
+    return token
+
+
+def _content(path: Path) -> Secret | None:
+    """What a secret file holds, with a warning if others may read it."""
+    try:
+        content = private_files.find(path)
+    except ValueError as error:
+        raise StartRefused(f"the file {path} cannot be used: {error}") from None
+    if content is not None and private_files.is_open_to_others(path):
+        log.warning("others may read a secret file: chmod 600", extra={"path": str(path)})
+    return content
+
+
+def _fitting_sealer(path: Path, found: _Found, sealing_keys: Secret | None) -> Sealer:
+    """A sealer that opens what the database holds, or StartRefused."""
+    origin = SEALING_SETTING if sealing_keys is not None else f"the file {path.with_name(SEALING_FILE)}"
+    keyring = _keyring(path, sealing_keys)
+    if keyring is None:
+        raise StartRefused(
+            f"the sealing keys of the database {path} are missing (it needs {_listed(found.key_ids)}): "
+            f"bring {origin} back from your backup, or set {SEALING_SETTING} or {SEALING_SETTING}_FILE"
+        )
+    missing = found.key_ids.difference(keyring.key_ids)
+    if missing:
+        raise StartRefused(
+            f"the database {path} needs the sealing key {_listed(missing)}, which {origin} does not have: "
+            "add it behind the newest one"
+        )
+    sealer = Sealer(keyring)
+    sealed = found.meta.deployment_secret
+    try:
+        DeploymentSecret.open(sealed, sealer, found.meta.database_id)
+    except Sealed:
+        raise StartRefused(
+            f"the sealing key {_listed({sealed.key_id})} of {origin} is not the one that sealed the database {path}: "
+            "bring the right one back from your backup"
+        ) from None
+    return sealer
+
+
+def _listed(key_ids: set[str]) -> str:
+    return ", ".join(repr(key_id) for key_id in sorted(key_ids))

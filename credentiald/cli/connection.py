@@ -1,0 +1,130 @@
+"""One gRPC connection for one command, and how its errors read.
+
+Only imported when a command runs: `--help` and completion must not pay for grpc.
+"""
+
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from typing import Protocol, TypeVar
+
+import grpc
+from drawbridge.v1.admin_service_pb2_grpc import AdminServiceStub
+from drawbridge.v1.explain_service_pb2_grpc import ExplainServiceStub
+from drawbridge.v1.user_key_service_pb2_grpc import UserKeyServiceStub
+from google.protobuf.message import DecodeError
+from google.rpc import error_details_pb2
+from grpc_status import rpc_status
+
+from credentiald.cli.errors import Refused
+from credentiald.cli.target import Target
+
+DEADLINE_SECONDS = 10.0
+_DOMAIN = "drawbridge"
+# The token must not visit a proxy that the environment names for HTTP.
+_CHANNEL_OPTIONS = (("grpc.enable_http_proxy", 0),)
+
+RequestT = TypeVar("RequestT")
+ResponseT = TypeVar("ResponseT")
+ItemT = TypeVar("ItemT")
+
+
+class PageRequest(Protocol):
+    """A request for one page of a list."""
+
+    page_token: str
+
+
+class Page(Protocol):
+    """One page of a list; the token is empty on the last."""
+
+    @property
+    def next_page_token(self) -> str: ...
+
+
+PageRequestT = TypeVar("PageRequestT", bound=PageRequest)
+PageT = TypeVar("PageT", bound=Page)
+
+
+class Connection:
+    """The services of one credentiald, each call with token and deadline."""
+
+    def __init__(self, channel: grpc.Channel, target: Target, *, deadline_seconds: float = DEADLINE_SECONDS) -> None:
+        self.admin = AdminServiceStub(channel)
+        self.user_keys = UserKeyServiceStub(channel)
+        self.explain = ExplainServiceStub(channel)
+        self._target = target
+        self._deadline_seconds = deadline_seconds
+
+    def call(self, method: "grpc.UnaryUnaryMultiCallable[RequestT, ResponseT]", request: RequestT) -> ResponseT:
+        """The answer to one call of a method of the stubs above. Raises Refused."""
+        metadata = (("authorization", f"Bearer {self._target.token.reveal()}"),)
+        try:
+            return method(request, timeout=self._deadline_seconds, metadata=metadata)
+        except grpc.RpcError as error:
+            raise refused(error, self._target.address, self._deadline_seconds) from None
+
+    def pages(
+        self,
+        method: "grpc.UnaryUnaryMultiCallable[PageRequestT, PageT]",
+        request: PageRequestT,
+        items: Callable[[PageT], Iterable[ItemT]],
+    ) -> Iterator[ItemT]:
+        """The items of all pages, in order, a call a page."""
+        while True:
+            page = self.call(method, request)
+            yield from items(page)
+            if not page.next_page_token:
+                return
+            request.page_token = page.next_page_token
+
+
+@contextmanager
+def connected(target: Target) -> Iterator[Connection]:
+    """A connection for the length of the block. Nothing is sent before the first call."""
+    with _channel(target) as channel:
+        yield Connection(channel, target)
+
+
+def _channel(target: Target) -> grpc.Channel:
+    if target.tls is None:
+        return grpc.insecure_channel(target.address, options=_CHANNEL_OPTIONS)
+    credentials = grpc.ssl_channel_credentials(
+        root_certificates=target.tls.ca,
+        private_key=target.tls.key.reveal().encode() if target.tls.key else None,
+        certificate_chain=target.tls.certificate,
+    )
+    return grpc.secure_channel(target.address, credentials, options=_CHANNEL_OPTIONS)
+
+
+def refused(error: grpc.RpcError, address: str, deadline_seconds: float) -> Refused:
+    """The error as the person reads it: the refusal's own words, or what is wrong with the connection."""
+    code, details = error.code(), error.details() or ""
+    info = _error_info(error)
+    if info is not None:
+        return Refused(details, reason=info.reason)
+    if code is grpc.StatusCode.UNAVAILABLE:
+        return Refused(f"cannot reach credentiald at {address}: is it running?", f"gRPC says: {details}")
+    if code is grpc.StatusCode.DEADLINE_EXCEEDED:
+        return Refused(
+            f"credentiald at {address} did not answer within {deadline_seconds:g} s: "
+            "a change may have been made all the same, so look before you repeat it"
+        )
+    if code is grpc.StatusCode.UNIMPLEMENTED:
+        return Refused(
+            f"credentiald does not offer this at {address}: is it the listener for administration (by default "
+            "port 7411), and as new as this program?"
+        )
+    return Refused(f"{details or 'no details'}", reason=code.name)
+
+
+def _error_info(error: grpc.RpcError) -> error_details_pb2.ErrorInfo | None:
+    """The one ErrorInfo of our domain, where the status has one."""
+    try:
+        status = rpc_status.from_call(error)
+    except (ValueError, DecodeError):
+        return None
+    for detail in status.details if status else ():
+        info = error_details_pb2.ErrorInfo()
+        if detail.Unpack(info) and info.domain == _DOMAIN:
+            return info
+    return None

@@ -1,0 +1,116 @@
+"""`credentiald keys`: central keys of providers, and users' own keys. Keys go in and never come out."""
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
+
+import click
+from drawbridge.v1 import admin_service_pb2 as pb
+from drawbridge.v1 import user_key_service_pb2 as user_key_pb
+
+from credentiald.cli.material import read_access_key_pair, read_api_key
+from credentiald.cli.options import Destination, administers, check_one_user, names_user
+from credentiald.cli.output import Output, to_dict
+from credentiald.cli.secrets_input import read_key
+
+if TYPE_CHECKING:
+    from credentiald.cli.connection import Connection
+
+USER_KEY_COLUMNS = {"PROVIDER": "provider", "TYPE": "type", "STATUS": "status", "KEY SET": "update_time"}
+CENTRAL_KEY_COLUMNS = {"PROVIDER": "provider", "TYPE": "type", "CENTRAL KEY": "central_key_set", "ORIGIN": "origin"}
+
+
+@click.group()
+def keys() -> None:
+    """Central keys of providers, and users' own keys."""
+
+
+@keys.command("set")
+@click.argument("provider")
+@click.argument("surplus", nargs=-1, metavar="", type=click.UNPROCESSED)
+@names_user
+@click.option(
+    "--bedrock-access-key-stdin",
+    is_flag=True,
+    help="Central key: an AWS access key (id, secret and perhaps session token, a line each).",
+)
+@click.option("--etag", default="", help="Central key: change only this version of the provider.")
+@administers()
+def set_key(
+    destination: Destination,
+    output: Output,
+    provider: str,
+    surplus: tuple[str, ...],
+    user: str,
+    mine: bool,
+    bedrock_access_key_stdin: bool,
+    etag: str,
+) -> None:
+    """Store a key, replacing an earlier one: the central key, or with --user or --mine a user's own.
+
+    The key is read from stdin, or from a prompt without echo.
+    """
+    if surplus:
+        # click's own message would repeat the arguments, and the likely one is the key.
+        raise click.UsageError("a key is never an argument: it is read from stdin or from a prompt")
+    check_one_user(user, mine=mine)
+    own = bool(user) or mine
+    _check_central_options(own=own, bedrock_access_key_stdin=bedrock_access_key_stdin, etag=etag)
+    with destination.connect(mine=mine) as connection:
+        if own:
+            request = user_key_pb.SetUserKeyRequest(provider=provider, user=user, key=read_key().reveal())
+            stored = connection.call(connection.user_keys.SetUserKey, request)
+            output.changed(stored.user_key, f"stored the user's key for provider '{provider}'")
+        else:
+            material = read_access_key_pair() if bedrock_access_key_stdin else read_api_key()
+            central = pb.SetCentralKeyRequest(provider=provider, central_key=material, etag=etag)
+            changed = connection.call(connection.admin.SetCentralKey, central)
+            output.changed(changed, f"stored the central key of provider '{provider}'")
+
+
+@keys.command()
+@click.argument("provider")
+@names_user
+@click.option("--etag", default="", help="Central key: change only this version of the provider.")
+@administers()
+def delete(destination: Destination, output: Output, provider: str, user: str, mine: bool, etag: str) -> None:
+    """Remove a key: the central key, or with --user or --mine a user's own."""
+    check_one_user(user, mine=mine)
+    own = bool(user) or mine
+    _check_central_options(own=own, etag=etag)
+    with destination.connect(mine=mine) as connection:
+        if own:
+            request = user_key_pb.DeleteUserKeyRequest(provider=provider, user=user)
+            gone = connection.call(connection.user_keys.DeleteUserKey, request)
+            output.changed(gone, f"removed the user's key for provider '{provider}'")
+        else:
+            central = pb.DeleteCentralKeyRequest(provider=provider, etag=etag)
+            changed = connection.call(connection.admin.DeleteCentralKey, central)
+            output.changed(changed, f"removed the central key of provider '{provider}'")
+
+
+@keys.command("list")
+@names_user
+@administers()
+def list_keys(destination: Destination, output: Output, user: str, mine: bool) -> None:
+    """Which providers have a central key; with --user or --mine how it stands with the user's own keys."""
+    check_one_user(user, mine=mine)
+    with destination.connect(mine=mine) as connection:
+        if user or mine:
+            request = user_key_pb.ListUserKeysRequest(user=user)
+            found = connection.pages(connection.user_keys.ListUserKeys, request, lambda page: page.user_keys)
+            output.listing(map(to_dict, found), USER_KEY_COLUMNS)
+        else:
+            output.listing(_central_keys(connection), CENTRAL_KEY_COLUMNS)
+
+
+def _central_keys(connection: "Connection") -> Iterator[dict[str, Any]]:
+    """What is known of the central keys of each provider, named as in listings of user keys."""
+    found = connection.pages(connection.admin.ListProviders, pb.ListProvidersRequest(), lambda page: page.providers)
+    for row in map(to_dict, found):
+        kept = ("display_name", "type", "central_key_set", "central_keys", "origin")
+        yield {"provider": row["name"]} | {field: row[field] for field in kept}
+
+
+def _check_central_options(*, own: bool, etag: str, bedrock_access_key_stdin: bool = False) -> None:
+    if own and (etag or bedrock_access_key_stdin):
+        raise click.UsageError("--etag and --bedrock-access-key-stdin are for central keys, not for a user's own")

@@ -1,0 +1,101 @@
+"""What the use cases work with, and how they find a provider.
+
+Providers from the environment and from the database share one namespace. A `Plane` is made once at start and
+handed to every use case as an argument; there are no globals.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from datetime import datetime
+from hashlib import sha256
+from hmac import digest
+from uuid import UUID
+
+from credentiald.catalog import CATALOG, wire_type
+from credentiald.errors import ProviderNotFound
+from credentiald.model import (
+    ApiKeyMaterial,
+    CentralKey,
+    EnvironmentProvider,
+    Gateway,
+    Material,
+    Provider,
+    kind_of,
+)
+from credentiald.policy import Inputs
+from credentiald.sealing import Sealer
+from credentiald.store import providers as stored_providers
+from credentiald.store.connection import Connection
+from credentiald.store.database import Database
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Plane:
+    """The store, the sealer, the deployment's switches and the clock."""
+
+    db: Database
+    sealer: Sealer
+    gateway: Gateway
+    clock: Callable[[], datetime]
+    environment: Mapping[str, EnvironmentProvider] = field(default_factory=dict)
+    # Authenticates receipts; derived from the secret of the database.
+    receipt_key: bytes = field(repr=False)
+
+    def find_provider(self, conn: Connection, name: str) -> Provider:
+        """The provider of this name, from the environment or the store, or ProviderNotFound."""
+        configured = self.environment.get(name)
+        if configured is not None:
+            return configured.provider
+        found = stored_providers.find(conn, name)
+        if found is None:
+            raise ProviderNotFound(provider=name)
+        return found
+
+    def page_of_providers(self, conn: Connection, *, after: str, limit: int) -> list[Provider]:
+        """At most `limit` providers by name, those after `after`, from the environment and from the store."""
+        stored = stored_providers.list_page(conn, after=after or None, limit=limit)
+        configured = [one.provider for name, one in self.environment.items() if name > after]
+        return sorted([*stored, *configured], key=lambda one: one.name)[:limit]
+
+
+def wire_of(provider: Provider) -> str:
+    """The type whose rules of addressing and authentication apply to this provider."""
+    return wire_type(provider.type, provider.base_url, provider.bedrock)
+
+
+def policy_inputs(gateway: Gateway, provider: Provider, *, user_has_key: bool, presented_key: bool = False) -> Inputs:
+    """What the key policy looks at for this provider; the one place where its inputs are put together."""
+    return Inputs(
+        policy=provider.policy,
+        ambient_allowed=CATALOG[wire_of(provider)].allows_ambient,
+        user_has_key=user_has_key,
+        central_key_stored=provider.central_key_set,
+        presented_key=presented_key,
+        byok_allowed=gateway.allow_byok,
+    )
+
+
+def identified(configured: EnvironmentProvider, key: bytes) -> EnvironmentProvider:
+    """The provider with the credential ids of its central keys filled in.
+
+    The id of a key from the environment is an HMAC of provider and material: stable over restarts, another one for
+    another key, and of no use to somebody who guesses keys. It has the form of a UUID (version 8, RFC 9562).
+    """
+    keys = tuple(
+        CentralKey(
+            credential_id=_credential_id(key, configured.provider.id, material),
+            kind=kind_of(material),
+            create_time=None,
+        )
+        for material in configured.materials
+    )
+    return replace(configured, provider=replace(configured.provider, central_keys=keys))
+
+
+def _credential_id(key: bytes, provider_id: str, material: Material) -> str:
+    secret = material.value if isinstance(material, ApiKeyMaterial) else material.secret_access_key
+    text = f"{provider_id}\0{kind_of(material)}\0{secret.reveal()}"
+    raw = bytearray(digest(key, text.encode(), sha256)[:16])
+    raw[6] = raw[6] & 0x0F | 0x80
+    raw[8] = raw[8] & 0x3F | 0x80
+    return str(UUID(bytes=bytes(raw)))

@@ -1,0 +1,106 @@
+"""What an administrator may save as a provider. Decisions only.
+
+Drafts are whole providers: a create fills in defaults first, an update applies its mask to what is stored first. So
+one function judges both.
+"""
+
+from dataclasses import replace
+
+from credentiald.catalog import CATALOG
+from credentiald.errors import InvalidArgument, InvalidKeyPolicy, InvalidName, KeyRequired
+from credentiald.key_rules import checked_material
+from credentiald.model import BedrockOptions, KeyKind, Material, Provider, kind_of
+from credentiald.plane import wire_of
+from credentiald.policy import is_valid
+from credentiald.validation import base_url_problem, name_problem, region_problem, role_arn_problem
+
+_MAX_DISPLAY_NAME = 128
+_MAX_OPTION = 2048
+
+
+def check_new_name(name: str) -> None:
+    """Refuse a name that cannot be part of a client's URL, or is reserved."""
+    problem = name_problem(name)
+    if problem is not None:
+        raise InvalidName(name=name, rule=problem)
+
+
+def check_type(type_name: str) -> None:
+    """Refuse a type that the catalogue does not have."""
+    if type_name not in CATALOG:
+        raise InvalidArgument(field="provider.type", problem=f"must be one of {', '.join(CATALOG)}")
+
+
+def check_provider(provider: Provider, *, has_central_key: bool) -> None:
+    """Refuse what must not be saved: policy, key, base URL and options, looked at in this order.
+
+    `has_central_key` says whether a central key will be stored once the change is made.
+    """
+    if not is_valid(provider.policy):
+        raise InvalidKeyPolicy(provider=provider.name)
+    ambient = CATALOG[wire_of(provider)].allows_ambient
+    if provider.policy.central_key_enabled and not has_central_key and not ambient:
+        raise KeyRequired(provider=provider.name)
+    _check_base_url(provider)
+    _check_text("provider.display_name", provider.display_name, _MAX_DISPLAY_NAME)
+    _check_bedrock(provider)
+
+
+def _check_base_url(provider: Provider) -> None:
+    if not provider.base_url:
+        if CATALOG[provider.type].base_url_required:
+            raise InvalidArgument(
+                field="provider.base_url", problem=f"is required for a provider of type {provider.type}"
+            )
+        return
+    problem = base_url_problem(provider.base_url)
+    if problem is not None:
+        raise InvalidArgument(field="provider.base_url", problem=problem)
+
+
+def _check_bedrock(provider: Provider) -> None:
+    options = provider.bedrock
+    if provider.type != "bedrock":
+        if options is not None and options != BedrockOptions():
+            raise InvalidArgument(
+                field="provider.bedrock", problem=f"is for type bedrock only, not for {provider.type}"
+            )
+        return
+    if options is None:
+        return
+    for field in ("region", "role_arn", "external_id", "model", "small_fast_model"):
+        _check_text(f"provider.bedrock.{field}", getattr(options, field), _MAX_OPTION)
+    for field, given, problem_of in (
+        ("region", options.region, region_problem),
+        ("role_arn", options.role_arn, role_arn_problem),
+    ):
+        problem = problem_of(given) if given else None
+        if problem is not None:
+            raise InvalidArgument(field=f"provider.bedrock.{field}", problem=problem)
+
+
+def _check_text(field: str, text: str, limit: int) -> None:
+    if len(text) > limit:
+        raise InvalidArgument(field=field, problem=f"is longer than {limit} characters")
+    if not text.isprintable():
+        raise InvalidArgument(field=field, problem="has characters that cannot be printed")
+
+
+def checked_central_key(provider: Provider, material: Material) -> Material:
+    """The key as it is stored, or a refusal: not every type takes one, or this kind of one."""
+    kinds = CATALOG[provider.type].central_key_kinds
+    if kind_of(material) not in kinds:
+        wanted = " or ".join(sorted(_KIND_WORDS[kind] for kind in kinds)) or "no central key"
+        raise InvalidArgument(field="central_key", problem=f"a provider of type {provider.type} takes {wanted}")
+    if not provider.policy.central_key_enabled:
+        raise InvalidArgument(field="central_key", problem="the provider's central key is off: turn it on as well")
+    return checked_material(material, provider=provider.name)
+
+
+_KIND_WORDS = {KeyKind.API_KEY: "an API key", KeyKind.AWS_ACCESS_KEY_PAIR: "an AWS access key pair"}
+
+
+def normalised(provider: Provider) -> Provider:
+    """The draft as it is stored: a bedrock provider always has its options, others never."""
+    options = (provider.bedrock or BedrockOptions()) if provider.type == "bedrock" else None
+    return replace(provider, bedrock=options, display_name=provider.display_name.strip())

@@ -1,0 +1,240 @@
+"""One question of a bridge: who is it, may they, and with which credential.
+
+Checks in this order (contract.md): service, user, gateway, provider, disabled, operation, policy, secret. All but
+the first, which the guard of the rpc server makes, happen here, in one read of the store, so that one request sees
+one state. Nobody without a valid token learns which providers exist.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+
+from credentiald import receipts
+from credentiald.authenticate import user_of
+from credentiald.catalog import effective_base_url, has_operation
+from credentiald.errors import (
+    AccessTokenMissing,
+    AmbientCredentialsUnavailable,
+    CallerNotAllowed,
+    GatewayDisabled,
+    KeyPoolExhausted,
+    OperationNotAllowed,
+    ProviderDisabled,
+    RoleNotAssumable,
+    StoreUnavailable,
+    UserNotFound,
+    UserSuspended,
+)
+from credentiald.ids import canonical_uuid, uuid7
+from credentiald.model import (
+    ApiKeyMaterial,
+    AwsKeyPairMaterial,
+    BedrockOptions,
+    Caller,
+    Material,
+    Provider,
+    SealedSecret,
+    Service,
+    Source,
+    User,
+)
+from credentiald.plane import Plane, policy_inputs, wire_of
+from credentiald.policy import choose_source
+from credentiald.sealing import SealContext, central_key_context, user_key_context
+from credentiald.store import providers, revision, user_keys, users
+from credentiald.store.connection import Connection
+from daemonkit.secret import Secret
+
+# How long a caller is told to wait when every key was refused. Pools with waits of their own come with failover.
+_POOL_RETRY_SECONDS = 60
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Question:
+    """What a bridge or an internal service asks. Exactly one of `access_token` and `user_id` names the user."""
+
+    provider: str
+    access_token: Secret | None = None
+    user_id: str | None = None
+    operation: str = ""
+    model: str = ""
+    presented_key: bool = False
+    failed_credential_ids: frozenset[str] = frozenset()
+    interception_id: str = ""
+    min_revision: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Answer:
+    """The decision with its credential. `material` is None where the request presents its own key."""
+
+    provider: Provider
+    wire_type: str
+    base_url: str
+    send_actor_headers: bool
+    user: User
+    source: Source
+    credential_id: str
+    material: Material | None
+    resolution_id: str
+    upstream_model: str
+    revision: int
+    receipt: bytes
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Found:
+    """What one read of the store brought: everything but the opened secret."""
+
+    provider: Provider
+    user: User
+    source: Source
+    sealed: tuple[tuple[str, SealedSecret], ...]
+    revision: int
+
+
+async def resolve(plane: Plane, caller: Caller, question: Question) -> Answer:
+    """The answer to one question, or a refusal."""
+    now = plane.clock()
+    found = await plane.db.read(_find, plane, caller.service, question, now=now)
+    credential_id, material = _credential(plane, found, question.failed_credential_ids)
+    resolution_id = uuid7(now)
+    receipt = receipts.Receipt(
+        interception_id=question.interception_id,
+        resolution_id=resolution_id,
+        service_id=caller.service.id if caller.service else "",
+        user_id=found.user.id,
+        provider_id=found.provider.id,
+        source=found.source.value,
+        credential_id=credential_id,
+        resolve_time_micros=int(now.timestamp() * 1_000_000),
+    )
+    provider, gateway = found.provider, plane.gateway
+    return Answer(
+        provider=provider,
+        wire_type=wire_of(provider),
+        base_url=effective_base_url(provider.type, provider.base_url),
+        send_actor_headers=gateway.send_actor_headers
+        if provider.send_actor_headers is None
+        else provider.send_actor_headers,
+        user=found.user,
+        source=found.source,
+        credential_id=credential_id,
+        material=material,
+        resolution_id=resolution_id,
+        upstream_model=upstream_model(provider.bedrock, question.model),
+        revision=found.revision,
+        receipt=receipts.write(plane.receipt_key, receipt),
+    )
+
+
+def _find(conn: Connection, plane: Plane, service: Service | None, question: Question, *, now: datetime) -> _Found:
+    """Every check up to the policy, and the sealed secret of the source that it chose."""
+    user = _user(conn, service, question, now=now)
+    if not plane.gateway.enabled:
+        raise GatewayDisabled
+    provider = plane.find_provider(conn, question.provider)
+    if not provider.enabled:
+        raise ProviderDisabled(provider=provider.name)
+    check_operation(provider, question.operation)
+    user_key = user_keys.find(conn, user_id=user.id, provider_id=provider.id)
+    inputs = policy_inputs(
+        plane.gateway, provider, user_has_key=user_key is not None, presented_key=question.presented_key
+    )
+    source = choose_source(inputs)
+    if not isinstance(source, Source):
+        raise source(provider=provider.name)
+    sealed: tuple[tuple[str, SealedSecret], ...] = ()
+    if source is Source.USER_KEY and user_key is not None:
+        sealed = ((user_key[0].credential_id, user_key[1]),)
+    elif source is Source.CENTRAL_KEY and provider.name not in plane.environment:
+        sealed = tuple((key.credential_id, blob) for key, blob in providers.sealed_central_keys(conn, provider.id))
+    seen = revision.current(conn)
+    if seen < question.min_revision:
+        # An older view must not answer: the caller has seen changes that this store does not have.
+        raise StoreUnavailable
+    return _Found(provider=provider, user=user, source=source, sealed=sealed, revision=seen)
+
+
+def _user(conn: Connection, service: Service | None, question: Question, *, now: datetime) -> User:
+    """The user the request is made for: the owner of its token, or the one a granted service names."""
+    if question.access_token is not None:
+        return user_of(conn, question.access_token.reveal(), now=now)
+    if question.user_id is None:
+        raise AccessTokenMissing
+    if service is None or not _may_act(service, question.provider):
+        role = service.role.value if service else "NONE"
+        raise CallerNotAllowed(role=role, rpc="ResolveProvider for a user that it names")
+    user_id = canonical_uuid(question.user_id)
+    user = users.find(conn, user_id) if user_id else None
+    if user is None:
+        raise UserNotFound(user=question.user_id)
+    if user.suspended:
+        raise UserSuspended
+    return user
+
+
+def _may_act(service: Service, provider: str) -> bool:
+    return service.may_act_for_users and (not service.act_for_providers or provider in service.act_for_providers)
+
+
+def check_operation(provider: Provider, operation: str) -> None:
+    """Refuse an operation that the provider's type does not have. Callers that name none are not judged."""
+    if operation and not has_operation(wire_of(provider), operation):
+        raise OperationNotAllowed(provider=provider.name, operation=operation)
+
+
+def _credential(plane: Plane, found: _Found, failed: frozenset[str]) -> tuple[str, Material | None]:
+    """The first credential of the chosen source that has not failed for this interception, opened.
+
+    Never one of another source: when all have failed, that is the answer.
+    """
+    provider = found.provider
+    if found.source is Source.PRESENTED_KEY:
+        return "", None
+    if found.source is Source.AMBIENT:
+        raise AmbientCredentialsUnavailable(provider=provider.name, steps="none (not supported by this version)")
+    configured = plane.environment.get(provider.name)
+    if found.source is Source.CENTRAL_KEY and configured is not None:
+        ids = [key.credential_id for key in provider.central_keys]
+        position = _first_untried(ids, failed, provider)
+        material = configured.materials[position]
+    else:
+        ids = [credential_id for credential_id, _ in found.sealed]
+        position = _first_untried(ids, failed, provider)
+        material = plane.sealer.open_material(found.sealed[position][1], _context(found, ids[position]))
+    _check_role(provider, material)
+    return ids[position], material
+
+
+def _first_untried(credential_ids: Sequence[str], failed: frozenset[str], provider: Provider) -> int:
+    for position, credential_id in enumerate(credential_ids):
+        if credential_id not in failed:
+            return position
+    raise KeyPoolExhausted(provider=provider.name, retry_after_seconds=str(_POOL_RETRY_SECONDS))
+
+
+def _context(found: _Found, credential_id: str) -> SealContext:
+    if found.source is Source.USER_KEY:
+        return user_key_context(user_id=found.user.id, provider_id=found.provider.id, credential_id=credential_id)
+    return central_key_context(provider_id=found.provider.id, credential_id=credential_id)
+
+
+def _check_role(provider: Provider, material: Material) -> None:
+    """A configured role that is not assumed would make the request a broader identity: refuse."""
+    role_arn = provider.bedrock.role_arn if provider.bedrock else ""
+    if role_arn and isinstance(material, AwsKeyPairMaterial):
+        raise RoleNotAssumable(provider=provider.name, role_arn=role_arn)
+
+
+def upstream_model(bedrock: BedrockOptions | None, model: str) -> str:
+    """The model to ask the upstream for, empty where the provider maps none (source-2, BEDROCK_MODEL)."""
+    if bedrock is None or not model:
+        return ""
+    small = "haiku" in model and bedrock.small_fast_model
+    return bedrock.small_fast_model if small else bedrock.model
+
+
+def is_bearer(provider: Provider, material: Material) -> bool:
+    """Whether the material goes out as a bearer token rather than as an API key: Bedrock's, and Copilot's."""
+    return isinstance(material, ApiKeyMaterial) and wire_of(provider) in {"bedrock", "copilot"}

@@ -1,0 +1,51 @@
+"""Who may call what: rpc × role, the one table that the guard reads and the tests read whole."""
+
+from dataclasses import dataclass
+
+from credentiald.errors import CallerNotAllowed
+from credentiald.model import Caller, Role
+
+_PACKAGE = "/drawbridge.v1."
+_BRIDGES = frozenset({Role.BRIDGE, Role.INTERNAL})
+_USERS = frozenset({Role.USER, Role.ADMIN})
+_ADMIN = frozenset({Role.ADMIN})
+
+
+@dataclass(frozen=True, slots=True)
+class Rule:
+    """`wants_service` says what a missing token is called: a service token, or a user's access token."""
+
+    roles: frozenset[Role]
+    wants_service: bool
+
+
+def _rules(service: str, methods: str, roles: frozenset[Role], *, wants_service: bool) -> dict[str, Rule]:
+    return {f"{_PACKAGE}{service}/{method}": Rule(roles, wants_service) for method in methods.split()}
+
+
+ACCESS: dict[str, Rule] = {
+    **_rules("CredentialService", "ResolveProvider Ping", _BRIDGES, wants_service=True),
+    **_rules("UserKeyService", "ListUserKeys SetUserKey DeleteUserKey", _USERS, wants_service=False),
+    **_rules("ExplainService", "ExplainProvider", _USERS, wants_service=False),
+    **_rules(
+        "AdminService",
+        "CreateProvider GetProvider ListProviders UpdateProvider DeleteProvider SetCentralKey DeleteCentralKey "
+        "CreateUser GetUser ListUsers SuspendUser ResumeUser DeleteUser "
+        "CreateToken ListTokens RevokeToken "
+        "CreateService ListServices RotateServiceToken DeleteService",
+        _ADMIN,
+        wants_service=False,
+    ),
+}
+
+
+def is_ours(method: str) -> bool:
+    """Whether the rpc is one of drawbridge.v1; health and reflection are open to anyone."""
+    return method.startswith(_PACKAGE)
+
+
+def check(caller: Caller, method: str) -> None:
+    """Refuse a caller whose role is not in the rpc's row. A rpc without a row is open to nobody."""
+    rule = ACCESS.get(method)
+    if rule is None or caller.role not in rule.roles:
+        raise CallerNotAllowed(role=caller.role.value, rpc=method.rpartition("/")[2])

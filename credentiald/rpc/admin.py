@@ -1,0 +1,139 @@
+"""AdminService: providers and central keys here, users, tokens and services in admin_principals.py."""
+
+import logging
+from typing import Any
+
+from drawbridge.v1 import admin_service_pb2 as pb
+from drawbridge.v1 import provider_pb2
+from drawbridge.v1.admin_service_pb2_grpc import AdminServiceServicer
+from google.protobuf.empty_pb2 import Empty
+
+from credentiald import administer_providers as providers
+from credentiald.errors import InvalidArgument, KeyRequired
+from credentiald.model import Material, Provider
+from credentiald.plane import Plane
+from credentiald.rpc import codec, masks, paging
+from credentiald.rpc.admin_principals import Principals
+from credentiald.rpc.guard import current_caller
+
+log = logging.getLogger("credentiald.admin")
+
+
+def _same(stored: Provider) -> Provider:
+    return stored
+
+
+def _log_change(change: str, name: str) -> None:
+    caller = current_caller()
+    who = caller.user.username if caller.user else (caller.service.name if caller.service else "")
+    log.info(change, extra={"provider": name, "caller": who})
+
+
+class Admin(Principals, AdminServiceServicer):
+    """Answers administrators."""
+
+    def __init__(self, plane: Plane, pages: paging.Pages) -> None:
+        super().__init__(plane, pages)
+
+    async def CreateProvider(  # type: ignore[override]
+        self, request: pb.CreateProviderRequest, context: Any
+    ) -> provider_pb2.Provider:
+        message = request.provider
+        flags = {
+            field: getattr(message.key_policy, field)
+            for field in ("central_key_enabled", "user_keys_allowed", "central_key_fallback")
+            if message.key_policy.HasField(field)
+        }
+        draft = providers.new_provider(
+            name=message.name,
+            type_name=message.type,
+            display_name=message.display_name,
+            base_url=message.base_url,
+            enabled=message.enabled if message.HasField("enabled") else True,
+            bedrock=codec.bedrock_options(message.bedrock) if message.HasField("bedrock") else None,
+            send_actor_headers=message.send_actor_headers if message.HasField("send_actor_headers") else None,
+            provider_id=message.id,
+            **flags,
+        )
+        made = await providers.create_provider(self._plane, draft, central_key=_given_key(request))
+        _log_change("provider created", made.name)
+        return codec.provider(made)
+
+    async def GetProvider(  # type: ignore[override]
+        self, request: pb.GetProviderRequest, context: Any
+    ) -> provider_pb2.Provider:
+        return codec.provider(await providers.get_provider(self._plane, request.name))
+
+    async def ListProviders(  # type: ignore[override]
+        self, request: pb.ListProvidersRequest, context: Any
+    ) -> pb.ListProvidersResponse:
+        size = paging.size_of(request.page_size)
+        after = self._pages.after(request.page_token, "providers")
+        found = await providers.list_providers(self._plane, after=after, limit=size + 1)
+        page, next_token = self._pages.cut(found, size, "providers", lambda one: one.name)
+        return pb.ListProvidersResponse(providers=[codec.provider(one) for one in page], next_page_token=next_token)
+
+    async def UpdateProvider(  # type: ignore[override]
+        self, request: pb.UpdateProviderRequest, context: Any
+    ) -> provider_pb2.Provider:
+        paths = list(request.update_mask.paths)
+        key = _given_key(request)
+        if not paths and key is None and not request.clear_central_key:
+            raise InvalidArgument(field="update_mask", problem="names nothing to change")
+        if key is not None and request.clear_central_key:
+            raise InvalidArgument(field="clear_central_key", problem="excludes central_key")
+        name = request.provider.name
+        changed = await providers.update_provider(
+            self._plane,
+            name,
+            masks.edit_of(request.provider, paths),
+            expected_version=codec.version_of(request.provider.etag, resource="provider", name=name),
+            central_key=key,
+            clear_central_key=request.clear_central_key,
+        )
+        _log_change("provider updated", name)
+        return codec.provider(changed)
+
+    async def DeleteProvider(  # type: ignore[override]
+        self, request: pb.DeleteProviderRequest, context: Any
+    ) -> Empty:
+        version = codec.version_of(request.etag, resource="provider", name=request.name)
+        await providers.delete_provider(self._plane, request.name, expected_version=version)
+        _log_change("provider deleted", request.name)
+        return Empty()
+
+    async def SetCentralKey(  # type: ignore[override]
+        self, request: pb.SetCentralKeyRequest, context: Any
+    ) -> provider_pb2.Provider:
+        key = _given_key(request)
+        if key is None:
+            raise KeyRequired(provider=request.provider)
+        changed = await providers.update_provider(
+            self._plane,
+            request.provider,
+            _same,
+            expected_version=codec.version_of(request.etag, resource="provider", name=request.provider),
+            central_key=key,
+        )
+        _log_change("central key set", request.provider)
+        return codec.provider(changed)
+
+    async def DeleteCentralKey(  # type: ignore[override]
+        self, request: pb.DeleteCentralKeyRequest, context: Any
+    ) -> provider_pb2.Provider:
+        changed = await providers.update_provider(
+            self._plane,
+            request.provider,
+            _same,
+            expected_version=codec.version_of(request.etag, resource="provider", name=request.provider),
+            clear_central_key=True,
+        )
+        _log_change("central key deleted", request.provider)
+        return codec.provider(changed)
+
+
+def _given_key(
+    request: pb.CreateProviderRequest | pb.UpdateProviderRequest | pb.SetCentralKeyRequest,
+) -> Material | None:
+    """The key material of a request, None where it has none."""
+    return codec.material(request.central_key) if request.HasField("central_key") else None

@@ -1,0 +1,33 @@
+"""CredentialService: what bridges and internal services ask."""
+
+from typing import Any
+
+from drawbridge.v1 import credential_service_pb2 as pb
+from drawbridge.v1.credential_service_pb2_grpc import CredentialServiceServicer
+
+from credentiald.metrics import Metrics
+from credentiald.plane import Plane
+from credentiald.resolve import resolve
+from credentiald.rpc import codec
+from credentiald.rpc.guard import current_caller
+from credentiald.store import revision
+from daemonkit.version import version
+
+
+class Credentials(CredentialServiceServicer):
+    """Answers ResolveProvider and Ping."""
+
+    def __init__(self, plane: Plane, metrics: Metrics) -> None:
+        self._plane = plane
+        self._metrics = metrics
+
+    async def ResolveProvider(  # type: ignore[override]  # the stub is typed for both kinds of server
+        self, request: pb.ResolveProviderRequest, context: Any
+    ) -> pb.ResolveProviderResponse:
+        answer = await resolve(self._plane, current_caller(), codec.question(request))
+        self._metrics.resolved(answer.source.value)
+        return codec.answer(answer)
+
+    async def Ping(self, request: pb.PingRequest, context: Any) -> pb.PingResponse:  # type: ignore[override]
+        seen = await self._plane.db.read(revision.current)
+        return pb.PingResponse(version=version(), revision=seen, database_id=self._plane.db.database_id)

@@ -1,0 +1,69 @@
+"""Field masks of UpdateProvider: which fields a request changes, one row a path.
+
+A path that is none of ours is refused by name, so that a typo never turns into "nothing changed" (AIP-134).
+"""
+
+from collections.abc import Callable
+from dataclasses import replace
+
+from drawbridge.v1 import provider_pb2
+
+from credentiald.catalog import CATALOG
+from credentiald.errors import InvalidArgument
+from credentiald.model import BedrockOptions, KeyPolicy, Provider
+from credentiald.rpc.codec import bedrock_options
+
+Message = provider_pb2.Provider
+Edit = Callable[[Provider, Message], Provider]
+
+
+def _policy_flag(field: str) -> Edit:
+    def edit(stored: Provider, message: Message) -> Provider:
+        given = getattr(message.key_policy, field) if message.key_policy.HasField(field) else None
+        default = getattr(CATALOG[stored.type].default_policy, field)
+        return replace(stored, policy=replace(stored.policy, **{field: default if given is None else given}))
+
+    return edit
+
+
+def _bedrock_field(field: str) -> Edit:
+    def edit(stored: Provider, message: Message) -> Provider:
+        options = stored.bedrock or BedrockOptions()
+        return replace(stored, bedrock=replace(options, **{field: getattr(message.bedrock, field)}))
+
+    return edit
+
+
+_FLAGS = tuple(field for field in KeyPolicy.__slots__)
+_OPTIONS = tuple(field for field in BedrockOptions.__slots__)
+
+_EDITS: dict[str, Edit] = {
+    "display_name": lambda stored, message: replace(stored, display_name=message.display_name),
+    "base_url": lambda stored, message: replace(stored, base_url=message.base_url),
+    "enabled": lambda stored, message: replace(
+        stored, enabled=message.enabled if message.HasField("enabled") else True
+    ),
+    "bedrock": lambda stored, message: replace(stored, bedrock=bedrock_options(message.bedrock)),
+    "send_actor_headers": lambda stored, message: replace(
+        stored, send_actor_headers=message.send_actor_headers if message.HasField("send_actor_headers") else None
+    ),
+    **{f"key_policy.{field}": _policy_flag(field) for field in _FLAGS},
+    **{f"bedrock.{field}": _bedrock_field(field) for field in _OPTIONS},
+}
+
+
+def edit_of(message: Message, paths: list[str]) -> Callable[[Provider], Provider]:
+    """What an update does to the stored provider. `key_policy` stands for its three flags."""
+    expanded: list[str] = []
+    for path in paths:
+        expanded += [f"key_policy.{field}" for field in _FLAGS] if path == "key_policy" else [path]
+    for path in expanded:
+        if path not in _EDITS:
+            raise InvalidArgument(field="update_mask", problem=f"'{path}' cannot be updated")
+
+    def edit(stored: Provider) -> Provider:
+        for path in expanded:
+            stored = _EDITS[path](stored, message)
+        return stored
+
+    return edit

@@ -1,0 +1,149 @@
+"""The two gRPC listeners: the main one for bridges, services and users, and the one for administration.
+
+Which services a listener has is the table below. Health and (by setting) reflection are on both.
+"""
+
+import logging
+from collections.abc import AsyncIterator, Iterable, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+
+import grpc
+from drawbridge.v1 import (
+    admin_service_pb2,
+    admin_service_pb2_grpc,
+    credential_service_pb2,
+    credential_service_pb2_grpc,
+    explain_service_pb2,
+    explain_service_pb2_grpc,
+    user_key_service_pb2,
+    user_key_service_pb2_grpc,
+)
+from grpc_health.v1 import health, health_pb2, health_pb2_grpc
+from grpc_reflection.v1alpha import reflection
+
+from credentiald.metrics import Metrics
+from credentiald.plane import Plane
+from credentiald.rpc import paging
+from credentiald.rpc.admin import Admin
+from credentiald.rpc.credentials import Credentials
+from credentiald.rpc.guard import Guard
+from credentiald.rpc.users import Explain, UserKeys
+from daemonkit.listen import Address
+from daemonkit.tls import PemFiles
+
+log = logging.getLogger("credentiald")
+
+CREDENTIALS = credential_service_pb2.DESCRIPTOR.services_by_name["CredentialService"].full_name
+USER_KEYS = user_key_service_pb2.DESCRIPTOR.services_by_name["UserKeyService"].full_name
+EXPLAIN = explain_service_pb2.DESCRIPTOR.services_by_name["ExplainService"].full_name
+ADMIN = admin_service_pb2.DESCRIPTOR.services_by_name["AdminService"].full_name
+
+MAIN_SERVICES = (CREDENTIALS, USER_KEYS, EXPLAIN)
+ADMIN_SERVICES = (ADMIN, USER_KEYS, EXPLAIN)
+
+_OPTIONS = (
+    # Two daemons that are started by accident must not share a port in silence.
+    ("grpc.so_reuseport", 0),
+    ("grpc.max_receive_message_length", 4 * 1024 * 1024),
+    ("grpc.max_metadata_size", 16 * 1024),
+    # Bridges keep their connections alive while they are idle.
+    ("grpc.keepalive_permit_without_calls", 1),
+    ("grpc.http2.min_recv_ping_interval_without_data_ms", 5_000),
+)
+
+
+class PortTaken(Exception):
+    """A listener's address cannot be bound; the text is for the operator."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Listener:
+    """One gRPC listener: what it is called, where it listens, which services it has."""
+
+    name: str
+    addresses: Sequence[Address]
+    services: tuple[str, ...]
+    tls: PemFiles | None
+    reflection: bool
+
+
+class Health:
+    """The health of every listener, switched to NOT_SERVING as one when the drain begins."""
+
+    def __init__(self) -> None:
+        self._servicers: list[health.aio.HealthServicer] = []
+
+    async def add(self, servicer: health.aio.HealthServicer, services: Iterable[str]) -> None:
+        """Report these services, and the server as a whole, as serving."""
+        for service in ("", *services):
+            await servicer.set(service, health_pb2.HealthCheckResponse.SERVING)
+        self._servicers.append(servicer)
+
+    async def drain(self) -> None:
+        """Report everything as not serving, for good."""
+        for servicer in self._servicers:
+            await servicer.enter_graceful_shutdown()
+
+
+@asynccontextmanager
+async def listening(
+    plane: Plane, metrics: Metrics, listeners: Sequence[Listener], states: Health, *, grace_seconds: float
+) -> AsyncIterator[None]:
+    """The listeners, bound for the length of the block; then what is under way has `grace_seconds`."""
+    guard = Guard(plane, metrics)
+    pages = paging.Pages(plane.db.deployment_key("page-token"))
+    servers: list[grpc.aio.Server] = []
+    try:
+        for listener in listeners:
+            server = grpc.aio.server(interceptors=[guard], options=_OPTIONS)
+            servers.append(server)
+            _add_services(server, listener, plane, metrics, pages)
+            servicer = health.aio.HealthServicer()
+            health_pb2_grpc.add_HealthServicer_to_server(servicer, server)
+            bound = [_bind(server, listener, address) for address in listener.addresses]
+            await server.start()
+            await states.add(servicer, listener.services)
+            for address in bound:
+                log.info("listening", extra={"listener": listener.name, "address": str(address)})
+        yield
+    finally:
+        await states.drain()
+        for server in servers:
+            await server.stop(grace_seconds)
+
+
+def _add_services(
+    server: grpc.aio.Server, listener: Listener, plane: Plane, metrics: Metrics, pages: paging.Pages
+) -> None:
+    if CREDENTIALS in listener.services:
+        credential_service_pb2_grpc.add_CredentialServiceServicer_to_server(Credentials(plane, metrics), server)
+    if ADMIN in listener.services:
+        admin_service_pb2_grpc.add_AdminServiceServicer_to_server(Admin(plane, pages), server)
+    user_key_service_pb2_grpc.add_UserKeyServiceServicer_to_server(UserKeys(plane, pages), server)
+    explain_service_pb2_grpc.add_ExplainServiceServicer_to_server(Explain(plane), server)
+    if listener.reflection:
+        names = (*listener.services, health.SERVICE_NAME, reflection.SERVICE_NAME)
+        reflection.enable_server_reflection(names, server)
+
+
+def _bind(server: grpc.aio.Server, listener: Listener, address: Address) -> Address:
+    """The address with the port that the system gave; PortTaken where it cannot be had."""
+    try:
+        if listener.tls is None or address.is_unix:
+            port = server.add_insecure_port(str(address))
+        else:
+            port = server.add_secure_port(str(address), _credentials(listener.tls))
+    except RuntimeError as error:
+        raise PortTaken(
+            f"cannot listen on {address} for the {listener.name} listener: it is taken or not ours to bind"
+        ) from error
+    return address if address.is_unix else address.with_port(port)
+
+
+def _credentials(files: PemFiles) -> grpc.ServerCredentials:
+    return grpc.ssl_server_credentials(
+        [(files.key, files.cert)],
+        root_certificates=files.client_ca,
+        require_client_auth=files.client_ca is not None,
+    )

@@ -1,0 +1,255 @@
+"""All settings of credentiald, and how they are loaded: every error at once, before anything is opened."""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import TYPE_CHECKING
+
+from credentiald import gateway_settings
+from credentiald.environment import EnvironmentReading, read_environment
+from credentiald.environment_fields import known_names
+from credentiald.gateway_settings import GatewaySettings
+from credentiald.model import EnvironmentProvider, Gateway
+from daemonkit.durations import parse_duration
+from daemonkit.listen import Address, clash_errors, parse_addresses, plaintext_errors
+from daemonkit.load import aligned_lines, click_options, open_sources
+from daemonkit.logs import parse_log_target
+from daemonkit.names import unknown_keys, unknown_variables
+from daemonkit.parsers import parse_boolean, parse_choice, parse_log_level, parse_secret, parse_text
+from daemonkit.secret import Secret
+from daemonkit.settings import (
+    ConfigErrors,
+    Effective,
+    ReadFile,
+    Section,
+    Sources,
+    read,
+    read_text_file,
+    rows,
+    setting,
+)
+from daemonkit.tls import TlsFiles, choose_tls, tls_errors, unusable_tls_errors
+
+if TYPE_CHECKING:
+    import click
+
+_LISTEN_HELP = "HOST:PORT or unix:PATH, several with commas."
+_TLS_HELP = "; default: the main listener's; none: no TLS here."
+_CLIENT_CA_HELP = "; default: the main listener's; none: anyone may connect."
+
+
+def _parse_database(text: str) -> str:
+    url = text.strip()
+    if url.startswith(("postgresql:", "postgres:")):
+        raise ValueError("PostgreSQL is not supported yet: use sqlite:///PATH")
+    if not url.startswith("sqlite:///") or url == "sqlite:///":
+        raise ValueError("the database must be sqlite:///PATH, with a fourth slash for an absolute path")
+    return url
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settings:
+    """What credentiald itself is told. File names are empty where none was given."""
+
+    config: str = setting("", "YAML file with settings.", parse_text, yaml=False, metavar="FILE")
+    listen: tuple[Address, ...] = setting(
+        "127.0.0.1:7410", f"gRPC for bridges, services and users: {_LISTEN_HELP}", parse_addresses, metavar="ADDRESS"
+    )
+    admin_listen: tuple[Address, ...] = setting(
+        "127.0.0.1:7411", f"gRPC for administration: {_LISTEN_HELP}", parse_addresses, metavar="ADDRESS"
+    )
+    console_listen: tuple[Address, ...] = setting(
+        "127.0.0.1:7412", "The web console; accepted, and without effect until it is built.", parse_addresses,
+        metavar="ADDRESS",
+    )  # fmt: skip
+    metrics_listen: tuple[Address, ...] = setting(
+        "127.0.0.1:7419", f"HTTP for /metrics, /healthz and /readyz: {_LISTEN_HELP}", parse_addresses,
+        metavar="ADDRESS",
+    )  # fmt: skip
+    database: str = setting("sqlite:///credentiald.db", "Where the store is: sqlite:///PATH.", _parse_database)
+    sealing_keys: Secret | None = setting(
+        "", "Sealing keys, keyid:base64 of 32 bytes each, newest first; default: the file credentiald.sealing "
+        "beside the database.", parse_secret, secret=True,
+    )  # fmt: skip
+    tls_cert: str = setting("", "PEM file with the certificate chain of --listen.", parse_text, metavar="FILE")
+    tls_key: str = setting("", "PEM file with the private key of --listen.", parse_text, metavar="FILE")
+    tls_client_ca: str = setting(
+        "", "PEM file with the authorities that clients' certificates must come from.", parse_text, metavar="FILE"
+    )
+    admin_tls_cert: str = setting("", f"Certificate chain of --admin-listen{_TLS_HELP}", parse_text, metavar="FILE")
+    admin_tls_key: str = setting("", "Private key of --admin-listen.", parse_text, metavar="FILE")
+    admin_tls_client_ca: str = setting(
+        "", f"Client authorities of --admin-listen{_CLIENT_CA_HELP}", parse_text, metavar="FILE"
+    )
+    console_tls_cert: str = setting(
+        "", f"Certificate chain of --console-listen{_TLS_HELP}", parse_text, metavar="FILE"
+    )
+    console_tls_key: str = setting("", "Private key of --console-listen.", parse_text, metavar="FILE")
+    console_tls_client_ca: str = setting(
+        "", f"Client authorities of --console-listen{_CLIENT_CA_HELP}", parse_text, metavar="FILE"
+    )
+    metrics_tls_cert: str = setting(
+        "", f"Certificate chain of --metrics-listen{_TLS_HELP}", parse_text, metavar="FILE"
+    )
+    metrics_tls_key: str = setting("", "Private key of --metrics-listen.", parse_text, metavar="FILE")
+    metrics_tls_client_ca: str = setting(
+        "", f"Client authorities of --metrics-listen{_CLIENT_CA_HELP}", parse_text, metavar="FILE"
+    )
+    insecure_plaintext: bool = setting(
+        "false", "Allow listeners without TLS that other machines can reach.", parse_boolean, bare="true",
+        metavar="true|false",
+    )  # fmt: skip
+    reflection: str = setting(
+        "auto", "gRPC reflection: on, off, or auto: on where only this machine can reach the listener.",
+        parse_choice("auto", "on", "off"), metavar="auto|on|off",
+    )  # fmt: skip
+    grace: timedelta = setting(
+        "5s", "How long running calls may go on after the signal to stop.", parse_duration, metavar="DURATION"
+    )
+    log_human: str = setting(
+        "stderr", "Log for people: stderr, - for stdout, a file, or none.", parse_log_target, bare="stderr",
+        metavar="PATH",
+    )  # fmt: skip
+    log_json: str = setting(
+        "none", "Log as one JSON object a line: - for stdout, stderr, a file, or none.", parse_log_target,
+        metavar="PATH",
+    )  # fmt: skip
+    log_level: int = setting(
+        "info", "The least that is logged.", parse_log_level, metavar="debug|info|warning|error"
+    )
+
+    def listener(self, name: str) -> Listener:
+        """The listener of a setting, `listen` or `admin_listen` for example, with the TLS that applies to it."""
+        return listener_of(self, name)
+
+    def reflection_on(self, addresses: tuple[Address, ...]) -> bool:
+        """Whether a gRPC listener at these addresses offers reflection."""
+        return self.reflection == "on" or (self.reflection == "auto" and all(one.is_local for one in addresses))
+
+
+SECTION = Section(table=Settings, env_prefix="CREDENTIALD_")
+SECTIONS = (SECTION, gateway_settings.SECTION)
+
+# The administering commands read these; `serve` may find them in its environment and leaves them alone.
+_READ_BY_COMMANDS = frozenset(
+    {
+        "CREDENTIALD_ADMIN",
+        "CREDENTIALD_ADMIN_TOKEN",
+        "CREDENTIALD_ADMIN_TOKEN_FILE",
+        "CREDENTIALD_ADMIN_CA",
+        "CREDENTIALD_ADMIN_CERT",
+        "CREDENTIALD_ADMIN_KEY",
+        "CREDENTIALD_TOKEN",
+        "CREDENTIALD_TOKEN_FILE",
+    }
+)
+# bridged reads these, and says itself which of them it cannot honour yet.
+READ_BY_BRIDGED = frozenset(
+    gateway_settings.PREFIX + name
+    for name in (
+        "MAX_CONCURRENCY",
+        "RATE_LIMIT",
+        "CIRCUIT_BREAKER_ENABLED",
+        "CIRCUIT_BREAKER_FAILURE_THRESHOLD",
+        "CIRCUIT_BREAKER_INTERVAL",
+        "CIRCUIT_BREAKER_TIMEOUT",
+        "CIRCUIT_BREAKER_MAX_REQUESTS",
+        "DUMP_DIR",
+    )
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Loaded:
+    """A configuration without errors. `warnings` are sentences to log at start."""
+
+    settings: Settings
+    gateway_settings: GatewaySettings
+    gateway: Gateway
+    effective: tuple[Effective, ...]
+    warnings: tuple[str, ...]
+
+
+def options() -> list["click.Option"]:
+    """The options of `credentiald serve` and `credentiald config check`."""
+    return click_options(SECTIONS)
+
+
+def load_from_cli(params: Mapping[str, str | None], environ: Mapping[str, str]) -> Loaded:
+    """The configuration from click's parameters, the environment and the files of this machine, or ConfigErrors."""
+    return load(params, environ, read_file=read_text_file, check_tls=unusable_tls_errors)
+
+
+def config_check_lines(loaded: Loaded) -> list[str]:
+    """The effective settings with their origin, a line each, without secrets."""
+    return aligned_lines(loaded.effective)
+
+
+def load(
+    flags: Mapping[str, str | None],
+    environ: Mapping[str, str],
+    *,
+    read_file: ReadFile,
+    check_tls: "CheckTls | None" = None,
+) -> Loaded:
+    """The configuration, or ConfigErrors with all that is wrong. `check_tls` tries TLS files, which is I/O."""
+    sources, errors = open_sources(flags, environ, read_file, config_env="CREDENTIALD_CONFIG")
+    own = read(SECTION, sources)
+    gateway = read(gateway_settings.SECTION, sources)
+    providers = read_environment(sources, gateway.values)
+    errors += _unknown_names(sources)
+    errors += [*own.errors, *gateway.errors, *providers.errors]
+    errors += _listener_errors(own.values, check_tls)
+    if errors:
+        raise ConfigErrors(list(dict.fromkeys(errors)))
+    return Loaded(
+        settings=own.values,
+        gateway_settings=gateway.values,
+        gateway=_gateway(gateway.values, providers),
+        effective=(*own.effective, *gateway.effective, *map(_provider_row, providers.providers)),
+        warnings=(*_secret_flags(flags), *providers.warnings),
+    )
+
+
+def _gateway(values: GatewaySettings, providers: EnvironmentReading) -> Gateway:
+    return Gateway(
+        enabled=values.enabled,
+        allow_byok=values.allow_byok,
+        send_actor_headers=values.send_actor_headers,
+        environment_providers=providers.providers,
+    )
+
+
+def _unknown_names(sources: Sources) -> Iterator[str]:
+    names = {section.block: {name for row in rows(section) for name in row.env_names} for section in SECTIONS}
+    yield from unknown_variables(
+        sources.environ, prefix=SECTION.env_prefix, known=names[SECTION.block] | _READ_BY_COMMANDS
+    )
+    indexed = f"{gateway_settings.PREFIX}PROVIDER_"
+    yield from unknown_variables(
+        sources.environ,
+        prefix=gateway_settings.PREFIX,
+        known=names[gateway_settings.BLOCK] | READ_BY_BRIDGED,
+        read_elsewhere=(indexed,),
+        examples={f"{indexed}<N>_{name}" for name in known_names()},
+    )
+    yield from unknown_keys(
+        sources.document,
+        SECTIONS,
+        document_name=sources.document_name,
+        read_elsewhere={f"{gateway_settings.BLOCK}.providers"},
+    )
+
+
+def _provider_row(configured: EnvironmentProvider) -> Effective:
+    provider, policy = configured.provider, configured.provider.policy
+    facts = {
+        "type": provider.type,
+        "base_url": provider.base_url,
+        "keys": "<set>" if configured.materials else "<unset>",
+        "central_key": policy.central_key_enabled,
+        "allow_user_keys": policy.user_keys_allowed,
+        "central_key_fallback": policy.central_key_fallback,
+    }
+    text = " ".join(f"{name}={str(value).lower() if isinstance(value, bool) else value}" for name, value in facts.items())
+    return Effective(name=f"provider {provider.name}", text=text, origin=configured_by(provider.name))

@@ -1,0 +1,73 @@
+"""Forward-only changes of the schema: each runs once, in order, in one transaction with the record that it ran.
+
+To add one: append to `STEPS`; add tables or columns only, and release the code that needs a column after the column.
+sqlite-utils applies them and keeps the record; it is imported only when there is something to apply.
+"""
+
+import sqlite3
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from credentiald.store import schema
+from credentiald.store.connection import Connection
+
+if TYPE_CHECKING:
+    from sqlite_utils import Database
+
+_SET = "credentiald"
+
+
+class SchemaMismatch(Exception):
+    """The schema is not the one that this release works with."""
+
+
+def _initial(conn: Connection) -> None:
+    for statement in schema.INITIAL:
+        conn.execute(statement)
+
+
+STEPS: tuple[tuple[str, Callable[[Connection], None]], ...] = (("0001_initial", _initial),)
+
+
+def applied(conn: Connection) -> list[str]:
+    """The names of the migrations that ran, in order; none for an empty database. Reads only."""
+    recorded = conn.execute(
+        "SELECT 1 FROM sqlite_master WHERE type = 'table' AND name = '_sqlite_migrations'"
+    ).fetchone()
+    if recorded is None:
+        return []
+    rows = conn.execute("SELECT name FROM _sqlite_migrations WHERE migration_set = ? ORDER BY id", (_SET,)).fetchall()
+    return [row["name"] for row in rows]
+
+
+def pending(conn: Connection) -> list[str]:
+    """The names of the migrations that have still to run. SchemaMismatch for a schema that is newer than we are."""
+    known = [name for name, _ in STEPS]
+    done = applied(conn)
+    if done != known[: len(done)]:
+        unknown = ", ".join(name for name in done if name not in known) or "an order that is not ours"
+        raise SchemaMismatch(f"the schema is newer than this release: it has {unknown}")
+    return known[len(done) :]
+
+
+def _on_connection(step: Callable[[Connection], None]) -> Callable[["Database"], None]:
+    """The step as sqlite-utils calls it. It gets the plain connection: `insert` of sqlite-utils may commit by itself."""
+
+    def migration(db: "Database") -> None:
+        step(db.conn)
+
+    return migration
+
+
+def apply_pending(conn: sqlite3.Connection) -> None:
+    """Run what is pending, inside the caller's write transaction: an exception later undoes the migrations as well."""
+    if not pending(conn):
+        return
+    from sqlite_utils import Database, Migrations
+
+    if not conn.in_transaction:
+        raise sqlite3.ProgrammingError("migrations run inside a transaction")
+    migrations = Migrations(_SET)
+    for name, step in STEPS:
+        migrations(name=name)(_on_connection(step))
+    migrations.apply(Database(conn, execute_plugins=False))

@@ -1,0 +1,111 @@
+"""The tables, as the first migration makes them.
+
+A released statement here never changes: what comes later is a migration of its own. `provider_id` of user_keys is no
+foreign key, because providers from the environment have ids too and no row.
+"""
+
+INITIAL = (
+    """
+    CREATE TABLE meta (
+        id INTEGER PRIMARY KEY CHECK (id = 1),
+        database_id TEXT NOT NULL,
+        deployment_key_id TEXT NOT NULL,
+        deployment_nonce BLOB NOT NULL,
+        deployment_ciphertext BLOB NOT NULL,
+        create_time INTEGER NOT NULL
+    )
+    """,
+    """
+    CREATE TABLE change_log (
+        revision INTEGER PRIMARY KEY,
+        change_time INTEGER NOT NULL,
+        kind TEXT NOT NULL,
+        resource TEXT NOT NULL,
+        resource_id TEXT NOT NULL,
+        name TEXT NOT NULL
+    )
+    """,
+    """
+    CREATE TABLE users (
+        id TEXT PRIMARY KEY NOT NULL,
+        username TEXT NOT NULL,
+        username_key TEXT NOT NULL UNIQUE,
+        admin INTEGER NOT NULL,
+        suspended INTEGER NOT NULL,
+        version INTEGER NOT NULL,
+        create_time INTEGER NOT NULL,
+        update_time INTEGER NOT NULL
+    )
+    """,
+    """
+    CREATE TABLE tokens (
+        id TEXT PRIMARY KEY NOT NULL,
+        user_id TEXT NOT NULL REFERENCES users (id) ON DELETE CASCADE,
+        token_hash BLOB NOT NULL UNIQUE,
+        create_time INTEGER NOT NULL,
+        expire_time INTEGER,
+        revoke_time INTEGER
+    )
+    """,
+    "CREATE INDEX tokens_by_user ON tokens (user_id, id)",
+    """
+    CREATE TABLE services (
+        id TEXT PRIMARY KEY NOT NULL,
+        name TEXT NOT NULL UNIQUE,
+        role TEXT NOT NULL,
+        token_hash BLOB NOT NULL UNIQUE,
+        may_act_for_users INTEGER NOT NULL,
+        act_for_providers TEXT NOT NULL,
+        create_time INTEGER NOT NULL,
+        rotate_time INTEGER NOT NULL
+    )
+    """,
+    """
+    CREATE TABLE providers (
+        id TEXT PRIMARY KEY NOT NULL,
+        name TEXT NOT NULL UNIQUE,
+        type TEXT NOT NULL,
+        display_name TEXT NOT NULL,
+        base_url TEXT NOT NULL,
+        enabled INTEGER NOT NULL,
+        central_key_enabled INTEGER NOT NULL,
+        user_keys_allowed INTEGER NOT NULL,
+        central_key_fallback INTEGER NOT NULL,
+        bedrock_region TEXT,
+        bedrock_role_arn TEXT,
+        bedrock_external_id TEXT,
+        bedrock_model TEXT,
+        bedrock_small_fast_model TEXT,
+        send_actor_headers INTEGER,
+        version INTEGER NOT NULL,
+        create_time INTEGER NOT NULL,
+        update_time INTEGER NOT NULL
+    )
+    """,
+    """
+    CREATE TABLE central_keys (
+        credential_id TEXT PRIMARY KEY NOT NULL,
+        provider_id TEXT NOT NULL REFERENCES providers (id) ON DELETE CASCADE,
+        position INTEGER NOT NULL,
+        kind TEXT NOT NULL,
+        key_id TEXT NOT NULL,
+        nonce BLOB NOT NULL,
+        ciphertext BLOB NOT NULL,
+        create_time INTEGER NOT NULL,
+        UNIQUE (provider_id, position)
+    )
+    """,
+    """
+    CREATE TABLE user_keys (
+        user_id TEXT NOT NULL REFERENCES users (id) ON DELETE CASCADE,
+        provider_id TEXT NOT NULL,
+        credential_id TEXT NOT NULL UNIQUE,
+        key_id TEXT NOT NULL,
+        nonce BLOB NOT NULL,
+        ciphertext BLOB NOT NULL,
+        update_time INTEGER NOT NULL,
+        PRIMARY KEY (user_id, provider_id)
+    )
+    """,
+    "CREATE INDEX user_keys_by_provider ON user_keys (provider_id)",
+)

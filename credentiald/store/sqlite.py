@@ -1,0 +1,103 @@
+"""The embedded database: where its file is, and connections to it.
+
+All connections use write-ahead logging, so readers and the writer do not wait for each other, and `synchronous=FULL`,
+so a commit that was reported survives a power cut (sqlite.org/wal.html, sqlite.org/pragma.html).
+"""
+
+import sqlite3
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from urllib.parse import quote
+
+BUSY_TIMEOUT_SECONDS = 5.0
+_SCHEME = "sqlite"
+
+
+def database_path(url: str) -> Path:
+    """The absolute path of the file that a database URL names: `sqlite:///relative` or `sqlite:////absolute`.
+
+    ValueError for everything else. Its text repeats the scheme only, since URLs may hold passwords.
+    """
+    scheme, separator, rest = url.partition("://")
+    if not separator:
+        raise ValueError("the database is not a URL: write sqlite:///PATH")
+    if scheme in ("postgresql", "postgres"):
+        raise ValueError("PostgreSQL is not supported yet: use sqlite:///PATH")
+    if scheme != _SCHEME:
+        raise ValueError("the scheme of the database URL is not known: write sqlite:///PATH")
+    if not rest.startswith("/"):
+        raise ValueError("a SQLite URL has three slashes before a relative path and four before an absolute one")
+    path = rest[1:]
+    if path == ":memory:":
+        raise ValueError("a database in memory would lose every key at a restart: name a file, sqlite:///PATH")
+    if not path or path.endswith("/"):
+        raise ValueError("the database URL names no file: write sqlite:///PATH")
+    if any(character in path for character in "?#\0"):
+        raise ValueError("the path in the database URL has options or a character that is not allowed: ? # or NUL")
+    return Path(path).absolute()
+
+
+def connect(path: Path, *, query_only: bool = False) -> sqlite3.Connection:
+    """A connection to the existing file `path`, usable from one thread at a time.
+
+    Transactions are the caller's: see `transaction`. SQLite gives the files beside it (-wal, -shm) the file's mode.
+    """
+    conn = _open(path, "mode=rw")
+    try:
+        conn.execute("PRAGMA foreign_keys = ON")
+        conn.execute("PRAGMA synchronous = FULL")
+        (mode,) = conn.execute("PRAGMA journal_mode = WAL").fetchone()
+        if mode != "wal":
+            raise sqlite3.OperationalError("the file system of the database does not support write-ahead logging")
+        if query_only:
+            conn.execute("PRAGMA query_only = ON")
+    except BaseException:
+        conn.close()
+        raise
+    return conn
+
+
+def connect_to_inspect(path: Path) -> sqlite3.Connection:
+    """A connection that cannot change a byte in the folder of the database, not even of the -shm file.
+
+    A transaction that a crash left half-written is seen as never made.
+    """
+    return _open(path, "mode=ro&readonly_shm=1")
+
+
+def recover(path: Path) -> None:
+    """Undo what a crash left half-written in a rollback journal, which reading alone cannot."""
+    conn = _open(path, "mode=rw")
+    try:
+        conn.execute("SELECT count(*) FROM sqlite_master").fetchone()
+    finally:
+        conn.close()
+
+
+@contextmanager
+def transaction(conn: sqlite3.Connection, *, write: bool) -> Iterator[None]:
+    """All of the block or nothing: commits at its end, rolls back on any exception.
+
+    With `write` the lock is taken at once (waiting for others as long as the busy timeout), so that the block never
+    finds in its middle that it may not write. Without, the block sees one snapshot.
+    """
+    conn.execute("BEGIN IMMEDIATE" if write else "BEGIN")
+    try:
+        yield
+        conn.execute("COMMIT")
+    finally:
+        if conn.in_transaction:
+            conn.execute("ROLLBACK")
+
+
+def _open(path: Path, options: str) -> sqlite3.Connection:
+    conn = sqlite3.connect(
+        f"file:{quote(str(path))}?{options}",
+        uri=True,
+        timeout=BUSY_TIMEOUT_SECONDS,
+        isolation_level=None,
+        check_same_thread=False,
+    )
+    conn.row_factory = sqlite3.Row
+    return conn

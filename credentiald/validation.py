@@ -1,0 +1,97 @@
+"""Which names, URLs and regions are allowed. Each function answers what is wrong, or None.
+
+The same checks hold for what comes from the environment and for what an administrator saves. A base URL and a region
+decide where a credential goes, so anything that two URL parsers could read differently is refused.
+"""
+
+import ipaddress
+import re
+from urllib.parse import SplitResult, urlsplit
+from uuid import UUID
+
+# First path segments that mean something else on the bridge.
+RESERVED_NAMES = frozenset({"api", "healthz", "readyz", "metrics", "v1", "v1beta"})
+
+_NAME = re.compile(r"[a-z0-9]+(-[a-z0-9]+)*")
+_USERNAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._@+-]*")
+_HOST = re.compile(r"[A-Za-z0-9_]([A-Za-z0-9._-]*[A-Za-z0-9_.])?")
+_REGION = re.compile(r"[a-z0-9]+(-[a-z0-9]+)*")
+_ROLE_ARN = re.compile(r"arn:aws[a-z0-9-]*:iam::[0-9]{12}:role/[\x21-\x7e]{1,512}")
+
+_MAX_NAME = 128
+_MAX_URL = 2048
+_MAX_REGION = 63
+
+
+def name_problem(name: str) -> str | None:
+    """What is wrong with a provider's name; it is a segment of clients' URLs."""
+    if len(name) > _MAX_NAME:
+        return f"is longer than {_MAX_NAME} characters"
+    if not _NAME.fullmatch(name):
+        return "must be lower-case letters and digits, in groups with single hyphens between them"
+    if name in RESERVED_NAMES:
+        return f"is reserved, as are {', '.join(sorted(RESERVED_NAMES - {name}))}"
+    return None
+
+
+def username_problem(username: str) -> str | None:
+    """What is wrong with a username. One of UUID form is refused, because commands take a name or an id."""
+    if not username or len(username) > _MAX_NAME:
+        return f"must have 1 to {_MAX_NAME} characters"
+    if not _USERNAME.fullmatch(username):
+        return "must be letters, digits and . _ @ + - and must not begin with . @ + -"
+    try:
+        UUID(username)
+    except ValueError:
+        return None
+    return "must not have the form of a UUID"
+
+
+def base_url_problem(url: str) -> str | None:
+    """What is wrong with a provider's base URL: it must be absolute http(s) with a host, and perhaps a path."""
+    if len(url) > _MAX_URL:
+        return f"is longer than {_MAX_URL} characters"
+    # urlsplit drops tabs and line breaks in silence, and browsers read a backslash as a slash.
+    if not all("\x21" <= character <= "\x7e" for character in url) or "\\" in url:
+        return "must be visible ASCII characters without spaces and backslashes (a host name in its xn-- form)"
+    try:
+        parts = urlsplit(url)
+        port = parts.port
+    except ValueError:
+        return "is not a URL: its host or port cannot be read"
+    if parts.scheme not in ("http", "https"):
+        return "must be absolute and begin with https:// or http://"
+    if "@" in parts.netloc:
+        return "must not hold a user name or password"
+    if "?" in url or "#" in url:
+        return "must not have a query or a fragment"
+    if port == 0 or parts.netloc.endswith(":") or not _is_host(parts):
+        return "has no valid host and port"
+    if {".", ".."} & set(parts.path.lower().replace("%2e", ".").split("/")):
+        return "must not have . or .. segments in its path"
+    return None
+
+
+def _is_host(parts: SplitResult) -> bool:
+    host = parts.hostname or ""
+    if "[" not in parts.netloc:
+        return _HOST.fullmatch(host) is not None
+    try:
+        ipaddress.IPv6Address(host)
+    except ValueError:
+        return False
+    return True
+
+
+def region_problem(region: str) -> str | None:
+    """What is wrong with an AWS region; it becomes a part of a host name."""
+    if len(region) > _MAX_REGION or not _REGION.fullmatch(region):
+        return "must be the name of an AWS region, for example us-west-2"
+    return None
+
+
+def role_arn_problem(arn: str) -> str | None:
+    """What is wrong with the ARN of a role to assume (AWS, "IAM identifiers")."""
+    if not _ROLE_ARN.fullmatch(arn):
+        return "must be the ARN of a role, for example arn:aws:iam::123456789012:role/bedrock"
+    return None

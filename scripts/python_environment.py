@@ -1,0 +1,65 @@
+"""Virtual environments for scripts/run and scripts/test: made once, renewed when what goes into them changes.
+
+Needs nothing but Python 3.11 with pip: no ensurepip, so it also works where a distribution keeps that in a package
+of its own. pip gets what is locked and hashed; the project itself is installed editable and without an index.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+OLDEST = (3, 11)
+
+
+class NotReady(Exception):
+    """The machine lacks something; the message says what, for a person."""
+
+
+def require_python() -> None:
+    """Go on in the newest suitable Python of the PATH when the one at hand is too old, or say what is needed."""
+    if sys.version_info >= OLDEST:
+        return
+    for name in ("python3.14", "python3.13", "python3.12", "python3.11"):
+        found = shutil.which(name)
+        if found:
+            os.execv(found, [found, *sys.argv])
+    raise NotReady(f"Python 3.11 or newer is needed; this is {sys.version.split()[0]} ({sys.executable})")
+
+
+def make(root: Path, folder: str, requirements: str) -> Path:
+    """The Python of the environment `root/folder` with `requirements` and the project; says so when it has work."""
+    environment = root / folder
+    python = environment / "bin" / "python"
+    mark = environment / "drawbridge-installed"
+    wanted = _fingerprint(root, requirements)
+    if python.exists() and mark.exists() and mark.read_text() == wanted:
+        return python
+    print(f"installing into {folder} (the first time takes a minute)", file=sys.stderr, flush=True)
+    if mark.exists():  # without it the environment is somebody's own, or half made: only added to
+        shutil.rmtree(environment)
+    if not python.exists():
+        _call([sys.executable, "-m", "venv", "--without-pip", str(environment)])
+    pip = [sys.executable, "-m", "pip", "--python", str(python), "install", "--quiet", "--disable-pip-version-check"]
+    _call([*pip, "--require-hashes", "-r", str(root / "requirements" / requirements)])
+    _call([*pip, "--no-deps", "--no-build-isolation", "--no-index", "--editable", str(root)])
+    mark.write_text(wanted)
+    return python
+
+
+def _fingerprint(root: Path, requirements: str) -> str:
+    """Changes with the interpreter, the place of the clone, and everything that is installed."""
+    digest = hashlib.sha256(f"{sys.executable} {sys.version} {root}".encode())
+    for name in ("pyproject.toml", f"requirements/{requirements}"):
+        digest.update((root / name).read_bytes())
+    return digest.hexdigest()
+
+
+def _call(command: list[str]) -> None:
+    done = subprocess.run(command, stdin=subprocess.DEVNULL)
+    if done.returncode != 0:
+        raise NotReady(f"this command failed with exit status {done.returncode}: {' '.join(command)}")

@@ -1,0 +1,269 @@
+"""An in-memory credentiald for tests of the command line: real gRPC on a unix socket, no store and no policy.
+
+Lists come two to a page. Every call is kept in `calls` with the token that it carried.
+"""
+
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Never, TypeVar
+
+import grpc
+from drawbridge.v1 import (
+    admin_service_pb2,
+    admin_service_pb2_grpc,
+    explain_service_pb2,
+    explain_service_pb2_grpc,
+    provider_pb2,
+    user_key_pb2,
+    user_key_service_pb2,
+    user_key_service_pb2_grpc,
+    user_pb2,
+)
+from google.protobuf import any_pb2, empty_pb2
+from google.protobuf.message import Message
+from google.rpc import error_details_pb2, status_pb2
+from grpc_status import rpc_status
+
+from credentiald.errors import ProviderNotFound, Refusal, ServiceNotFound, TokenNotFound, UserNotFound
+
+PAGE_SIZE = 2
+CREATE_SECONDS = 1_800_000_000
+UPDATE_SECONDS = CREATE_SECONDS + 60
+
+Item = TypeVar("Item")
+
+
+@dataclass
+class FakePlane:
+    """What the fake knows, and what it was asked. Put things in, or a refusal or a status to answer with."""
+
+    address: str
+    users: dict[str, user_pb2.User] = field(default_factory=dict)
+    tokens: dict[str, user_pb2.Token] = field(default_factory=dict)
+    services: dict[str, user_pb2.Service] = field(default_factory=dict)
+    providers: dict[str, provider_pb2.Provider] = field(default_factory=dict)
+    user_keys: list[user_key_pb2.UserKey] = field(default_factory=list)
+    explanation: explain_service_pb2.ExplainProviderResponse = field(
+        default_factory=explain_service_pb2.ExplainProviderResponse
+    )
+    calls: list[tuple[str, Message, str]] = field(default_factory=list)
+    refusal: Refusal | None = None
+    status: tuple[grpc.StatusCode, str] | None = None
+
+    @property
+    def last(self) -> Any:
+        """The latest request."""
+        return self.calls[-1][1]
+
+    @property
+    def last_method(self) -> str:
+        return self.calls[-1][0]
+
+    @property
+    def last_authorization(self) -> str:
+        return self.calls[-1][2]
+
+    def note(self, method: str, request: Message, context: grpc.ServicerContext) -> None:
+        """Keep the call, and answer it at once where the test says how."""
+        metadata = dict(context.invocation_metadata())
+        self.calls.append((method, request, str(metadata.get("authorization", ""))))
+        if self.refusal is not None:
+            refuse(context, self.refusal)
+        if self.status is not None:
+            context.abort(*self.status)
+
+
+def refuse(context: grpc.ServicerContext, refusal: Refusal) -> Never:
+    """Abort with the status that credentiald would send."""
+    info = error_details_pb2.ErrorInfo(reason=refusal.reason(), domain="drawbridge", metadata=refusal.facts)
+    detail = any_pb2.Any()
+    detail.Pack(info)
+    status = status_pb2.Status(code=int(refusal.code), message=str(refusal), details=[detail])
+    context.abort_with_status(rpc_status.to_status(status))
+    raise AssertionError("abort returns")
+
+
+def page_of(items: list[Item], token: str) -> tuple[list[Item], str]:
+    """One page, and the token of the next."""
+    start = int(token or 0)
+    end = start + PAGE_SIZE
+    return items[start:end], str(end) if end < len(items) else ""
+
+
+class _Admin(admin_service_pb2_grpc.AdminServiceServicer):
+    def __init__(self, plane: FakePlane) -> None:
+        self._plane = plane
+
+    def _user(self, name: str, context: grpc.ServicerContext) -> user_pb2.User:
+        return self._plane.users.get(name) or refuse(context, UserNotFound(user=name))
+
+    def _provider(self, name: str, context: grpc.ServicerContext) -> provider_pb2.Provider:
+        return self._plane.providers.get(name) or refuse(context, ProviderNotFound(provider=name))
+
+    def CreateUser(self, request, context):
+        self._plane.note("CreateUser", request, context)
+        user = user_pb2.User(
+            id=f"id-{request.user.username}",
+            username=request.user.username,
+            admin=request.user.admin,
+            state=user_pb2.USER_STATE_ACTIVE,
+            etag="1",
+        )
+        user.create_time.FromSeconds(CREATE_SECONDS)
+        user.update_time.FromSeconds(UPDATE_SECONDS)
+        self._plane.users[user.username] = user
+        return user
+
+    def GetUser(self, request, context):
+        self._plane.note("GetUser", request, context)
+        return self._user(request.user, context)
+
+    def ListUsers(self, request, context):
+        self._plane.note("ListUsers", request, context)
+        users, token = page_of(list(self._plane.users.values()), request.page_token)
+        return admin_service_pb2.ListUsersResponse(users=users, next_page_token=token)
+
+    def SuspendUser(self, request, context):
+        self._plane.note("SuspendUser", request, context)
+        user = self._user(request.user, context)
+        user.state = user_pb2.USER_STATE_SUSPENDED
+        return user
+
+    def ResumeUser(self, request, context):
+        self._plane.note("ResumeUser", request, context)
+        user = self._user(request.user, context)
+        user.state = user_pb2.USER_STATE_ACTIVE
+        return user
+
+    def DeleteUser(self, request, context):
+        self._plane.note("DeleteUser", request, context)
+        del self._plane.users[self._user(request.user, context).username]
+        return empty_pb2.Empty()
+
+    def CreateToken(self, request, context):
+        self._plane.note("CreateToken", request, context)
+        token = user_pb2.Token(id=f"token-{len(self._plane.tokens)}", username=request.user)
+        if request.HasField("expire_time"):
+            token.expire_time.CopyFrom(request.expire_time)
+        self._plane.tokens[token.id] = token
+        return admin_service_pb2.CreateTokenResponse(token=token, access_token=f"dbu_of_{request.user}")
+
+    def ListTokens(self, request, context):
+        self._plane.note("ListTokens", request, context)
+        of_user = [one for one in self._plane.tokens.values() if request.user in ("", one.username)]
+        tokens, token = page_of(of_user, request.page_token)
+        return admin_service_pb2.ListTokensResponse(tokens=tokens, next_page_token=token)
+
+    def RevokeToken(self, request, context):
+        self._plane.note("RevokeToken", request, context)
+        token = self._plane.tokens.get(request.id) or refuse(context, TokenNotFound(id=request.id))
+        token.revoke_time.FromSeconds(UPDATE_SECONDS)
+        return token
+
+    def CreateService(self, request, context):
+        self._plane.note("CreateService", request, context)
+        self._plane.services[request.service.name] = request.service
+        return admin_service_pb2.CreateServiceResponse(service=request.service, service_token="dbs_new")
+
+    def ListServices(self, request, context):
+        self._plane.note("ListServices", request, context)
+        services, token = page_of(list(self._plane.services.values()), request.page_token)
+        return admin_service_pb2.ListServicesResponse(services=services, next_page_token=token)
+
+    def RotateServiceToken(self, request, context):
+        self._plane.note("RotateServiceToken", request, context)
+        service = self._plane.services.get(request.name) or refuse(context, ServiceNotFound(service=request.name))
+        return admin_service_pb2.RotateServiceTokenResponse(service=service, service_token="dbs_rotated")
+
+    def DeleteService(self, request, context):
+        self._plane.note("DeleteService", request, context)
+        if self._plane.services.pop(request.name, None) is None:
+            refuse(context, ServiceNotFound(service=request.name))
+        return empty_pb2.Empty()
+
+    def CreateProvider(self, request, context):
+        self._plane.note("CreateProvider", request, context)
+        provider = request.provider
+        provider.central_key_set = request.HasField("central_key")
+        provider.origin = provider_pb2.PROVIDER_ORIGIN_DATABASE
+        self._plane.providers[provider.name] = provider
+        return provider
+
+    def GetProvider(self, request, context):
+        self._plane.note("GetProvider", request, context)
+        return self._provider(request.name, context)
+
+    def ListProviders(self, request, context):
+        self._plane.note("ListProviders", request, context)
+        providers, token = page_of(list(self._plane.providers.values()), request.page_token)
+        return admin_service_pb2.ListProvidersResponse(providers=providers, next_page_token=token)
+
+    def UpdateProvider(self, request, context):
+        self._plane.note("UpdateProvider", request, context)
+        provider = self._provider(request.provider.name, context)
+        request.update_mask.MergeMessage(request.provider, provider)
+        return provider
+
+    def DeleteProvider(self, request, context):
+        self._plane.note("DeleteProvider", request, context)
+        del self._plane.providers[self._provider(request.name, context).name]
+        return empty_pb2.Empty()
+
+    def SetCentralKey(self, request, context):
+        self._plane.note("SetCentralKey", request, context)
+        provider = self._provider(request.provider, context)
+        provider.central_key_set = True
+        return provider
+
+    def DeleteCentralKey(self, request, context):
+        self._plane.note("DeleteCentralKey", request, context)
+        provider = self._provider(request.provider, context)
+        provider.central_key_set = False
+        return provider
+
+
+class _UserKeys(user_key_service_pb2_grpc.UserKeyServiceServicer):
+    def __init__(self, plane: FakePlane) -> None:
+        self._plane = plane
+
+    def ListUserKeys(self, request, context):
+        self._plane.note("ListUserKeys", request, context)
+        user_keys, token = page_of(self._plane.user_keys, request.page_token)
+        return user_key_service_pb2.ListUserKeysResponse(user_keys=user_keys, next_page_token=token)
+
+    def SetUserKey(self, request, context):
+        self._plane.note("SetUserKey", request, context)
+        saved = user_key_pb2.UserKey(provider=request.provider, status=user_key_pb2.USER_KEY_STATUS_KEY_SAVED)
+        return user_key_service_pb2.SetUserKeyResponse(user_key=saved)
+
+    def DeleteUserKey(self, request, context):
+        self._plane.note("DeleteUserKey", request, context)
+        return empty_pb2.Empty()
+
+
+class _Explain(explain_service_pb2_grpc.ExplainServiceServicer):
+    def __init__(self, plane: FakePlane) -> None:
+        self._plane = plane
+
+    def ExplainProvider(self, request, context):
+        self._plane.note("ExplainProvider", request, context)
+        return self._plane.explanation
+
+
+@contextmanager
+def serving(folder: Path) -> Iterator[FakePlane]:
+    """The fake on a unix socket in `folder`, for the length of the block."""
+    plane = FakePlane(address=f"unix:{folder}/admin.sock")
+    server = grpc.server(ThreadPoolExecutor(max_workers=2))
+    admin_service_pb2_grpc.add_AdminServiceServicer_to_server(_Admin(plane), server)
+    user_key_service_pb2_grpc.add_UserKeyServiceServicer_to_server(_UserKeys(plane), server)
+    explain_service_pb2_grpc.add_ExplainServiceServicer_to_server(_Explain(plane), server)
+    server.add_insecure_port(plane.address)
+    server.start()
+    try:
+        yield plane
+    finally:
+        server.stop(grace=None).wait()

@@ -1,0 +1,189 @@
+"""A credentiald for bridge tests: a real gRPC server whose answers a test decides.
+
+    async with running_credentiald() as credentiald:
+        credentiald.providers["corp"] = provider("anthropic", upstream.url, api_key="sk-upstream")
+        credentiald.refuse = Refuse(grpc.StatusCode.FAILED_PRECONDITION, "USER_KEY_REQUIRED", "add a key")
+        ...
+        assert credentiald.resolves[0].access_token == "dbu_…"
+
+`providers` maps instance names to answers; other names are PROVIDER_NOT_FOUND. `refuse` refuses every resolve,
+`ping_refuse` every ping. `hang` set: rpcs wait until it is cleared. `stop()` and `start()` take it away and bring it
+back on the same address.
+"""
+
+import asyncio
+import uuid
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import grpc
+import grpc.aio
+from drawbridge.v1 import credential_service_pb2 as pb
+from drawbridge.v1 import credential_service_pb2_grpc as pb_grpc
+from drawbridge.v1 import provider_pb2, user_pb2
+from google.protobuf import any_pb2, duration_pb2
+from google.rpc import code_pb2, error_details_pb2, status_pb2
+from grpc_status import rpc_status
+
+SERVICE_TOKEN = "dbs_test-service-token"
+USER_TOKEN = "dbu_test-user-token"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Refuse:
+    """A refusal as credentiald sends it: a status with one ErrorInfo. Without `reason` a bare status."""
+
+    code: grpc.StatusCode
+    reason: str = ""
+    message: str = "refused by the test"
+    metadata: dict[str, str] = field(default_factory=dict)
+    retry_seconds: int | None = None
+
+    async def abort(self, context: Any) -> None:
+        if not self.reason:
+            await context.abort(self.code, self.message)
+        details = [
+            _packed(error_details_pb2.ErrorInfo(reason=self.reason, domain="drawbridge", metadata=self.metadata))
+        ]
+        if self.retry_seconds is not None:
+            delay = duration_pb2.Duration(seconds=self.retry_seconds)
+            details.append(_packed(error_details_pb2.RetryInfo(retry_delay=delay)))
+        code = getattr(code_pb2, self.code.name)
+        await context.abort_with_status(
+            rpc_status.to_status(status_pb2.Status(code=code, message=self.message, details=details))
+        )
+
+
+def provider(
+    type_name: str,
+    base_url: str,
+    *,
+    name: str = "",
+    wire_type: str = "",
+    api_key: str = "",
+    bearer: str = "",
+    presented: bool = False,
+    send_actor_headers: bool = False,
+    username: str = "ada",
+    upstream_model: str = "",
+) -> pb.ResolveProviderResponse:
+    """A good answer. `presented`: the source is the client's own key, and no credential comes."""
+    credential = None if presented else pb.Credential(credential_id="cred-1")
+    if credential is not None and bearer:
+        credential.bearer_token.value = bearer
+    elif credential is not None:
+        credential.api_key.value = api_key
+    source = provider_pb2.CREDENTIAL_SOURCE_PRESENTED_KEY if presented else provider_pb2.CREDENTIAL_SOURCE_CENTRAL_KEY
+    return pb.ResolveProviderResponse(
+        provider=provider_pb2.Provider(
+            id=str(uuid.uuid4()),
+            name=name,
+            type=type_name,
+            wire_type=wire_type or type_name,
+            base_url=base_url,
+            send_actor_headers=send_actor_headers,
+        ),
+        user=user_pb2.User(id="00000000-0000-7000-8000-00000000ada0", username=username),
+        source=source,
+        credential=credential,
+        resolution_id=str(uuid.uuid4()),
+        upstream_model=upstream_model,
+        revision=7,
+        receipt=b"receipt",
+    )
+
+
+class FakeCredentiald(pb_grpc.CredentialServiceServicer):
+    """What `running_credentiald` yields."""
+
+    def __init__(self, address: str) -> None:
+        self.address = address
+        self.providers: dict[str, pb.ResolveProviderResponse] = {}
+        self.refuse: Refuse | None = None
+        self.ping_refuse: Refuse | None = None
+        self.database_id = "database-1"
+        self.revision = 7
+        self.resolves: list[pb.ResolveProviderRequest] = []
+        self.pings = 0
+        self.authorizations: set[str] = set()
+        self._go_on = asyncio.Event()
+        self._go_on.set()
+        self._server: grpc.aio.Server | None = None
+
+    @property
+    def target(self) -> str:
+        """What `--credentiald` takes."""
+        return self.address
+
+    async def start(self) -> None:
+        """Listen; after a stop, on the same address again."""
+        self._server = grpc.aio.server(options=[("grpc.so_reuseport", 0)])
+        pb_grpc.add_CredentialServiceServicer_to_server(self, self._server)
+        port = self._server.add_insecure_port(self.address)
+        if not self.address.startswith("unix:"):
+            self.address = f"{self.address.rpartition(':')[0]}:{port}"
+        await self._server.start()
+
+    async def stop(self) -> None:
+        """Gone at once, with whatever was under way."""
+        if self._server is not None:
+            await self._server.stop(None)
+            self._server = None
+
+    def hang(self) -> None:
+        """From now on accept calls and answer none."""
+        self._go_on.clear()
+
+    def go_on(self) -> None:
+        """Answer again, also what has waited."""
+        self._go_on.set()
+
+    async def ResolveProvider(
+        self, request: pb.ResolveProviderRequest, context: Any
+    ) -> pb.ResolveProviderResponse:
+        self.resolves.append(request)
+        self._note(context)
+        await self._go_on.wait()
+        if self.refuse is not None:
+            await self.refuse.abort(context)
+        answer = self.providers.get(request.provider)
+        if answer is None:
+            facts = {"provider": request.provider}
+            await Refuse(
+                code=grpc.StatusCode.NOT_FOUND, reason="PROVIDER_NOT_FOUND", message="no such provider", metadata=facts
+            ).abort(context)
+            raise AssertionError("abort raises")
+        answer.provider.name = request.provider
+        return answer
+
+    async def Ping(self, request: pb.PingRequest, context: Any) -> pb.PingResponse:
+        self.pings += 1
+        self._note(context)
+        await self._go_on.wait()
+        if self.ping_refuse is not None:
+            await self.ping_refuse.abort(context)
+        return pb.PingResponse(version="test", revision=self.revision, database_id=self.database_id)
+
+    def _note(self, context: Any) -> None:
+        metadata = dict(context.invocation_metadata())
+        self.authorizations.add(str(metadata.get("authorization", "")))
+
+
+def _packed(message: Any) -> any_pb2.Any:
+    packed = any_pb2.Any()
+    packed.Pack(message)
+    return packed
+
+
+@asynccontextmanager
+async def running_credentiald(address: str = "127.0.0.1:0") -> AsyncIterator[FakeCredentiald]:
+    """A fake credentiald on `HOST:PORT` or `unix:PATH` for the length of the block."""
+    fake = FakeCredentiald(address)
+    await fake.start()
+    try:
+        yield fake
+    finally:
+        fake.go_on()
+        await fake.stop()
