@@ -8,7 +8,9 @@ refusal of the bridge itself (its service token) is trouble of ours.
 from dataclasses import dataclass
 
 # What a client may do about a refused bridge is nothing, so the message says whose it is.
-_BRIDGE_REFUSED = "the bridge and credentiald do not agree at the moment: try again; the operator finds more in both logs"
+_BRIDGE_REFUSED = (
+    "the bridge and credentiald do not agree at the moment: try again; the operator finds more in both logs"
+)
 
 # interfaces.md: 1 s for trouble with credentiald, 5 s for its store or the AWS chain.
 _CREDENTIALD_RETRY_SECONDS = 1

@@ -33,7 +33,6 @@ REQUEST_DROPPED = (
     | frozenset(KEY_HEADERS)
     | {
         # written again for the upstream
-        "accept-encoding",
         "content-length",
         "host",
         # other ways in which services behind us take a key
@@ -96,15 +95,11 @@ def request_headers(client_headers: Headers, *, intercepted: bool, added: Header
     """
     _check(client_headers, Refused("INVALID_REQUEST", "a header of the request is not well-formed"))
     dropped = REQUEST_DROPPED | _named_in_connection(client_headers)
-    encodings: Headers = (("Accept-Encoding", "identity"),)
-    if not intercepted:
-        encodings = tuple(pair for pair in client_headers if pair[0].lower() == "accept-encoding")
-    kept = tuple(
-        (name, value)
-        for name, value in client_headers
-        if (folded := _folded(name)) not in dropped and not folded.startswith(REQUEST_DROPPED_PREFIXES)
-    )
-    return (*kept, *encodings, *added)
+    if intercepted:
+        dropped |= {"accept-encoding"}
+        added = (("Accept-Encoding", "identity"), *added)
+    kept = tuple(pair for pair in _without(client_headers, dropped) if not _has_dropped_prefix(pair[0]))
+    return (*kept, *added)
 
 
 def actor_headers(resolution: Resolution) -> Headers:
@@ -116,7 +111,7 @@ def actor_headers(resolution: Resolution) -> Headers:
         return ()
     return (
         ("X-AI-Bridge-Actor-ID", resolution.user_id),
-        ("X-AI-Bridge-Actor-Metadata-Username", quote(resolution.username, safe="@+ !#$&'()*,/:;=?[]")),
+        ("X-AI-Bridge-Actor-Metadata-Username", quote(resolution.username, safe="@+")),
     )
 
 
@@ -136,7 +131,7 @@ def response_headers(upstream_headers: Headers, *, interception_id: str) -> Head
         added += (("X-Accel-Buffering", "no"),)
         if not header_values(upstream_headers, "cache-control"):
             added += (("Cache-Control", "no-cache"),)
-    return (*((name, value) for name, value in upstream_headers if name.lower() not in dropped), *added)
+    return (*_without(upstream_headers, dropped), *added)
 
 
 def is_event_stream(headers: Headers) -> bool:
@@ -151,6 +146,14 @@ def is_event_stream(headers: Headers) -> bool:
 
 def _folded(name: str) -> str:
     return name.lower().replace("_", "-")
+
+
+def _without(headers: Headers, dropped: frozenset[str]) -> Headers:
+    return tuple((name, value) for name, value in headers if _folded(name) not in dropped)
+
+
+def _has_dropped_prefix(name: str) -> bool:
+    return _folded(name).startswith(REQUEST_DROPPED_PREFIXES)
 
 
 def _named_in_connection(headers: Headers) -> frozenset[str]:

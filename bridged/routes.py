@@ -14,7 +14,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from urllib.parse import unquote
 
-from bridged import paths, query as queries
+from bridged import paths
+from bridged import query as queries
 from bridged.model import DialectName, Headers, Refused, RequestFacts, header_values
 
 _POST = ("POST",)
@@ -166,7 +167,9 @@ def dialect_of(path: str, headers: Headers, query: str) -> DialectName:
     rows, _ = _rows_of(path)
     if rows:
         return _meant(rows, headers, query).dialect
-    shapes = next((shapes for prefix, shapes in _SHAPES if path == prefix or path.startswith(prefix + "/")), frozenset())
+    shapes = next(
+        (shapes for prefix, shapes in _SHAPES if path == prefix or path.startswith(prefix + "/")), frozenset()
+    )
     return next(iter(shapes)) if len(shapes) == 1 else _hinted(headers, query)
 
 

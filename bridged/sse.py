@@ -26,12 +26,12 @@ class StreamEnd:
         if not chunk:
             return
         # What lies before the last blank line is over. Nearly every chunk ends with one.
-        chunk_start = max(chunk.rfind(b"\n\n") + 2, chunk.rfind(b"\r\n\r\n") + 4)
-        if chunk_start > 3 or chunk.startswith(b"\n\n"):
-            self._head, self._after_cr, self._has_data = b"", False, False
-        else:
-            chunk_start = 1 if self._after_cr and chunk.startswith(b"\n") else 0
-        self._feed_lines(chunk, chunk_start)
+        start = max(_after_last(b"\n\n", chunk), _after_last(b"\r\n\r\n", chunk))
+        if start:
+            self._head, self._has_data = b"", False
+        elif self._after_cr and chunk.startswith(b"\n"):
+            start = 1
+        self._feed_lines(chunk, start)
         self._after_cr = chunk.endswith(b"\r")
 
     def _feed_lines(self, chunk: bytes, start: int) -> None:
@@ -63,3 +63,8 @@ class StreamEnd:
         ending = b"\n" if self._head or self._after_cr else b""
         dispatched = not join if data_is_cut else self._has_data
         return ending + b"\n" if dispatched else ending
+
+
+def _after_last(mark: bytes, chunk: bytes) -> int:
+    found = chunk.rfind(mark)
+    return found + len(mark) if found >= 0 else 0

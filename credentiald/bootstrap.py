@@ -11,15 +11,17 @@ import logging
 import sqlite3
 import time
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
 
 from credentiald import ids, private_files, tokens
-from credentiald.errors import Sealed
+from credentiald.errors import AlreadyExists, Sealed
 from credentiald.model import Role, Service
 from credentiald.sealing import DeploymentSecret, Keyring, Sealer
-from credentiald.store import meta, migrations, services, sqlite
+from credentiald.store import inspection, meta, migrations, services, sqlite
+from credentiald.store.connection import Connection
+from credentiald.store.meta import Meta
 from daemonkit.secret import Secret
 
 SEALING_FILE = "credentiald.sealing"
@@ -58,9 +60,19 @@ class Prepared:
 class _Found:
     """What the check of an existing database looks at."""
 
-    meta: meta.Meta
+    meta: Meta
     key_ids: set[str]
     migrations_pending: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Look:
+    """The bare facts about a database file; `meta` and `key_ids` only where the schema is one that we know."""
+
+    migrations_applied: list[str]
+    has_tables: bool
+    meta: Meta | None = None
+    key_ids: set[str] = field(default_factory=set)
 
 
 def prepare(database_url: str, sealing_keys: Secret | None, *, now: datetime) -> Prepared:
@@ -114,29 +126,30 @@ def _inspect(path: Path) -> _Found | None:
     if not path.exists() or not path.stat().st_size:
         return None
     try:
-        return _read(path)
+        look = inspection.inspect(path, _look)
     except sqlite3.DatabaseError as error:
-        name = getattr(error, "sqlite_errorname", "")
-        if name == "SQLITE_NOTADB":
-            raise StartRefused(f"{path} is not a SQLite database: name another file, or move this one away") from error
-        if name != "SQLITE_READONLY_ROLLBACK":
+        if error.sqlite_errorname != "SQLITE_NOTADB":
             raise
-    # Only the very first write to a new database goes through a rollback journal, so there is nothing to lose.
-    sqlite.recover(path)
-    return _read(path)
+        raise StartRefused(f"{path} is not a SQLite database: name another file, or move this one away") from error
+    pending = migrations.pending_after(look.migrations_applied)
+    if look.has_tables and not look.migrations_applied:
+        raise StartRefused(f"{path} is a database of another program: name another file")
+    if look.meta is None:
+        return None
+    return _Found(meta=look.meta, key_ids=look.key_ids, migrations_pending=bool(pending))
 
 
-def _read(path: Path) -> _Found | None:
-    with closing(sqlite.connect_to_inspect(path)) as conn, sqlite.transaction(conn, write=False):
-        pending = migrations.pending(conn)
-        if not migrations.applied(conn):
-            if conn.execute("SELECT 1 FROM sqlite_master").fetchone() is not None:
-                raise StartRefused(f"{path} is a database of another program: name another file")
-            return None
-        found = meta.find(conn)
-        if found is None:
-            return None
-        return _Found(meta=found, key_ids=meta.sealing_key_ids(conn), migrations_pending=bool(pending))
+def _look(conn: Connection) -> _Look:
+    has_tables = conn.execute("SELECT 1 FROM sqlite_master").fetchone() is not None
+    applied = migrations.applied(conn)
+    if not applied or not migrations.are_known(applied):
+        return _Look(migrations_applied=applied, has_tables=has_tables)
+    return _Look(
+        migrations_applied=applied,
+        has_tables=has_tables,
+        meta=meta.find(conn),
+        key_ids=meta.sealing_key_ids(conn),
+    )
 
 
 def _make(path: Path, sealing_keys: Secret | None, now: datetime) -> bool:
@@ -149,12 +162,21 @@ def _make(path: Path, sealing_keys: Secret | None, now: datetime) -> bool:
         migrations.apply_pending(conn)
         database_id = ids.uuid7(now)
         secret = DeploymentSecret.generate().sealed(sealer, database_id)
-        meta.create(conn, meta.Meta(database_id=database_id, deployment_secret=secret), now=now)
+        meta.create(conn, Meta(database_id=database_id, deployment_secret=secret), now=now)
         for name, role, file_name in _FIRST_SERVICES:
             token = _service_token(path.with_name(file_name))
             service = Service(id=ids.uuid7(now), name=name, role=role, create_time=now, rotate_time=now)
-            services.create(conn, service, tokens.hash_of(token.reveal()))
+            _create_service(conn, service, token)
     return True
+
+
+def _create_service(conn: sqlite3.Connection, service: Service, token: Secret) -> None:
+    try:
+        services.create(conn, service, tokens.hash_of(token.reveal()))
+    except AlreadyExists as error:
+        raise StartRefused(
+            f"{ADMIN_TOKEN_FILE} and {BRIDGE_TOKEN_FILE} hold one token: move one of them away"
+        ) from error
 
 
 def _connect_waiting(path: Path) -> sqlite3.Connection:
@@ -167,7 +189,8 @@ def _connect_waiting(path: Path) -> sqlite3.Connection:
         try:
             conn = sqlite.connect(path)
         except sqlite3.OperationalError as error:
-            if error.sqlite_errorcode & 0xFF != sqlite3.SQLITE_BUSY or time.monotonic() > deadline:
+            busy = getattr(error, "sqlite_errorcode", 0) & 0xFF == sqlite3.SQLITE_BUSY
+            if not busy or time.monotonic() > deadline:
                 raise
             time.sleep(_LOCK_POLL_SECONDS)
         else:

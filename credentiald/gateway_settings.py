@@ -45,7 +45,11 @@ class GatewaySettings:
         "false", "Tell upstreams who the user is, in headers.", parse_boolean, bare="true", metavar="true|false"
     )
     allow_byok: bool = setting(
-        "true", "Whether requests may carry a user's own provider key.", parse_boolean, bare="true", metavar="true|false"
+        "true",
+        "Whether requests may carry a user's own provider key.",
+        parse_boolean,
+        bare="true",
+        metavar="true|false",
     )
     inject_coder_mcp_tools: bool = setting(
         "false", "Not supported: only false is accepted.", _parse_injected_tools, bare="true", metavar="false"

@@ -12,7 +12,7 @@ _RPC_BUCKETS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.5, 1.0, 
 class Metrics:
     """The series of one credentiald process."""
 
-    def __init__(self) -> None:
+    def __init__(self, version: str) -> None:
         self.registry = CollectorRegistry()
         self._rpcs = Counter(
             "credentiald_rpcs_total",
@@ -33,9 +33,8 @@ class Metrics:
             ["source"],
             registry=self.registry,
         )
-        self.build_info = Gauge(
-            "credentiald_build_info", "Always 1; the label is the version.", ["version"], registry=self.registry
-        )
+        build = Gauge("credentiald_build_info", "Always 1; the label says which.", ["version"], registry=self.registry)
+        build.labels(version).set(1)
 
     def rpc_done(self, rpc: str, outcome: str, seconds: float) -> None:
         """Count one answered rpc. `rpc` is a method of the contract, so the label is bounded."""

@@ -6,7 +6,7 @@ handed to every use case as an argument; there are no globals.
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
-from datetime import datetime
+from datetime import UTC, datetime
 from hashlib import sha256
 from hmac import digest
 from uuid import UUID
@@ -61,6 +61,23 @@ class Plane:
 def wire_of(provider: Provider) -> str:
     """The type whose rules of addressing and authentication apply to this provider."""
     return wire_type(provider.type, provider.base_url, provider.bedrock)
+
+
+def _now() -> datetime:
+    return datetime.now(UTC)
+
+
+def make_plane(db: Database, sealer: Sealer, gateway: Gateway, clock: Callable[[], datetime] = _now) -> Plane:
+    """The plane on an open database, with the gateway's providers known by their names."""
+    key = db.deployment_key("credential-id")
+    return Plane(
+        db=db,
+        sealer=sealer,
+        gateway=gateway,
+        clock=clock,
+        environment={one.provider.name: identified(one, key) for one in gateway.environment_providers},
+        receipt_key=db.deployment_key("receipt"),
+    )
 
 
 def policy_inputs(gateway: Gateway, provider: Provider, *, user_has_key: bool, presented_key: bool = False) -> Inputs:

@@ -1,6 +1,6 @@
 """All settings of credentiald, and how they are loaded: every error at once, before anything is opened."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import TYPE_CHECKING
@@ -11,7 +11,7 @@ from credentiald.environment_fields import known_names
 from credentiald.gateway_settings import GatewaySettings
 from credentiald.model import EnvironmentProvider, Gateway
 from daemonkit.durations import parse_duration
-from daemonkit.listen import Address, clash_errors, parse_addresses, plaintext_errors
+from daemonkit.listen import Address, parse_addresses
 from daemonkit.load import aligned_lines, click_options, open_sources
 from daemonkit.logs import parse_log_target
 from daemonkit.names import unknown_keys, unknown_variables
@@ -28,7 +28,7 @@ from daemonkit.settings import (
     rows,
     setting,
 )
-from daemonkit.tls import TlsFiles, choose_tls, tls_errors, unusable_tls_errors
+from daemonkit.tls import Listener, TlsFiles, listener_errors, listener_of, tls_problem
 
 if TYPE_CHECKING:
     import click
@@ -81,16 +81,12 @@ class Settings:
     admin_tls_client_ca: str = setting(
         "", f"Client authorities of --admin-listen{_CLIENT_CA_HELP}", parse_text, metavar="FILE"
     )
-    console_tls_cert: str = setting(
-        "", f"Certificate chain of --console-listen{_TLS_HELP}", parse_text, metavar="FILE"
-    )
+    console_tls_cert: str = setting("", f"Certificate chain of --console-listen{_TLS_HELP}", parse_text, metavar="FILE")
     console_tls_key: str = setting("", "Private key of --console-listen.", parse_text, metavar="FILE")
     console_tls_client_ca: str = setting(
         "", f"Client authorities of --console-listen{_CLIENT_CA_HELP}", parse_text, metavar="FILE"
     )
-    metrics_tls_cert: str = setting(
-        "", f"Certificate chain of --metrics-listen{_TLS_HELP}", parse_text, metavar="FILE"
-    )
+    metrics_tls_cert: str = setting("", f"Certificate chain of --metrics-listen{_TLS_HELP}", parse_text, metavar="FILE")
     metrics_tls_key: str = setting("", "Private key of --metrics-listen.", parse_text, metavar="FILE")
     metrics_tls_client_ca: str = setting(
         "", f"Client authorities of --metrics-listen{_CLIENT_CA_HELP}", parse_text, metavar="FILE"
@@ -114,9 +110,7 @@ class Settings:
         "none", "Log as one JSON object a line: - for stdout, stderr, a file, or none.", parse_log_target,
         metavar="PATH",
     )  # fmt: skip
-    log_level: int = setting(
-        "info", "The least that is logged.", parse_log_level, metavar="debug|info|warning|error"
-    )
+    log_level: int = setting("info", "The least that is logged.", parse_log_level, metavar="debug|info|warning|error")
 
     def listener(self, name: str) -> Listener:
         """The listener of a setting, `listen` or `admin_listen` for example, with the TLS that applies to it."""
@@ -126,6 +120,8 @@ class Settings:
         """Whether a gRPC listener at these addresses offers reflection."""
         return self.reflection == "on" or (self.reflection == "auto" and all(one.is_local for one in addresses))
 
+
+_LISTENERS = ("listen", "admin_listen", "console_listen", "metrics_listen")
 
 SECTION = Section(table=Settings, env_prefix="CREDENTIALD_")
 SECTIONS = (SECTION, gateway_settings.SECTION)
@@ -177,7 +173,7 @@ def options() -> list["click.Option"]:
 
 def load_from_cli(params: Mapping[str, str | None], environ: Mapping[str, str]) -> Loaded:
     """The configuration from click's parameters, the environment and the files of this machine, or ConfigErrors."""
-    return load(params, environ, read_file=read_text_file, check_tls=unusable_tls_errors)
+    return load(params, environ, read_file=read_text_file, check_tls=tls_problem)
 
 
 def config_check_lines(loaded: Loaded) -> list[str]:
@@ -190,7 +186,7 @@ def load(
     environ: Mapping[str, str],
     *,
     read_file: ReadFile,
-    check_tls: "CheckTls | None" = None,
+    check_tls: Callable[[TlsFiles], str | None] | None = None,
 ) -> Loaded:
     """The configuration, or ConfigErrors with all that is wrong. `check_tls` tries TLS files, which is I/O."""
     sources, errors = open_sources(flags, environ, read_file, config_env="CREDENTIALD_CONFIG")
@@ -199,15 +195,23 @@ def load(
     providers = read_environment(sources, gateway.values)
     errors += _unknown_names(sources)
     errors += [*own.errors, *gateway.errors, *providers.errors]
-    errors += _listener_errors(own.values, check_tls)
+    errors += listener_errors(
+        [own.values.listener(name) for name in _LISTENERS],
+        insecure_plaintext=own.values.insecure_plaintext,
+        check_files=check_tls,
+    )
     if errors:
         raise ConfigErrors(list(dict.fromkeys(errors)))
     return Loaded(
         settings=own.values,
         gateway_settings=gateway.values,
         gateway=_gateway(gateway.values, providers),
-        effective=(*own.effective, *gateway.effective, *map(_provider_row, providers.providers)),
-        warnings=(*_secret_flags(flags), *providers.warnings),
+        effective=(
+            *own.effective,
+            *gateway.effective,
+            *(_provider_row(one, providers.origins[one.provider.name]) for one in providers.providers),
+        ),
+        warnings=(*_visible_secrets(flags), *providers.warnings),
     )
 
 
@@ -241,7 +245,14 @@ def _unknown_names(sources: Sources) -> Iterator[str]:
     )
 
 
-def _provider_row(configured: EnvironmentProvider) -> Effective:
+def _visible_secrets(flags: Mapping[str, str | None]) -> Iterator[str]:
+    for section in SECTIONS:
+        for row in rows(section):
+            if row.declaration.secret and row.flag and flags.get(row.param):
+                yield f"{row.flag} shows the key to other users of this machine: use {row.env} or {row.env}_FILE"
+
+
+def _provider_row(configured: EnvironmentProvider, origin: str) -> Effective:
     provider, policy = configured.provider, configured.provider.policy
     facts = {
         "type": provider.type,
@@ -251,5 +262,7 @@ def _provider_row(configured: EnvironmentProvider) -> Effective:
         "allow_user_keys": policy.user_keys_allowed,
         "central_key_fallback": policy.central_key_fallback,
     }
-    text = " ".join(f"{name}={str(value).lower() if isinstance(value, bool) else value}" for name, value in facts.items())
-    return Effective(name=f"provider {provider.name}", text=text, origin=configured_by(provider.name))
+    text = " ".join(
+        f"{name}={str(value).lower() if isinstance(value, bool) else value}" for name, value in facts.items()
+    )
+    return Effective(name=f"provider {provider.name}", text=text, origin=origin)

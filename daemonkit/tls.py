@@ -140,3 +140,17 @@ def _read(path: str) -> bytes:
         return Path(path).read_bytes()
     except OSError as error:
         raise ValueError(f"cannot read {path!r}: {error.strerror or type(error).__name__}") from None
+
+
+def listener_of(settings: object, name: str) -> Listener:
+    """The listener of a settings table: `admin_listen` goes with `admin_tls_cert`, `admin_tls_key` and so on."""
+    tls_name = name.removesuffix("listen") + "tls"
+    return Listener(
+        name=name,
+        addresses=getattr(settings, name),
+        tls_name=tls_name,
+        cert=getattr(settings, f"{tls_name}_cert"),
+        key=getattr(settings, f"{tls_name}_key"),
+        client_ca=getattr(settings, f"{tls_name}_client_ca"),
+        main=None if name == "listen" else listener_of(settings, "listen").tls,
+    )

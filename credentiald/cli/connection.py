@@ -5,7 +5,7 @@ Only imported when a command runs: `--help` and completion must not pay for grpc
 
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from typing import Protocol, TypeVar
+from typing import Protocol, TypeVar, cast
 
 import grpc
 from drawbridge.v1.admin_service_pb2_grpc import AdminServiceStub
@@ -120,7 +120,8 @@ def refused(error: grpc.RpcError, address: str, deadline_seconds: float) -> Refu
 def _error_info(error: grpc.RpcError) -> error_details_pb2.ErrorInfo | None:
     """The one ErrorInfo of our domain, where the status has one."""
     try:
-        status = rpc_status.from_call(error)
+        # Every error that a stub raises is its call as well; the stubs for the checker do not say so.
+        status = rpc_status.from_call(cast(grpc.Call, error))
     except (ValueError, DecodeError):
         return None
     for detail in status.details if status else ():

@@ -2,14 +2,17 @@
 
 import functools
 import os
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from credentiald.cli.errors import Refused, WrongUsage
 from credentiald.cli.options import json_option
+from credentiald.cli.output import echo_json, printable, text_of
 
 if TYPE_CHECKING:
+    from credentiald.bootstrap import Prepared
     from credentiald.settings import Loaded
 
 
@@ -36,3 +39,77 @@ def _load(params: dict[str, Any]) -> "Loaded":
         return load_from_cli(params, os.environ)
     except ConfigErrors as wrong:
         raise WrongUsage(*wrong.errors) from None
+
+
+@click.command(cls=SettingsCommand)
+@click.pass_context
+def serve(ctx: click.Context, /, **params: Any) -> None:
+    """Run credentiald until it is asked to stop. An embedded database is made at the first start."""
+    loaded = _load(params)
+    from credentiald.serve import run
+
+    ctx.exit(run(loaded))
+
+
+@click.command(cls=SettingsCommand)
+@json_option
+def init(as_json: bool, **params: Any) -> None:
+    """Make the database and its keys.
+
+    Beside the database: the sealing keys, and the tokens of the first two services, `admin` and `bridge`. Where all
+    that exists already, it is checked and nothing is made.
+    """
+    settings = _load(params).settings
+    from credentiald.bootstrap import StartRefused, prepare
+
+    try:
+        prepared = prepare(settings.database, settings.sealing_keys, now=datetime.now(UTC))
+    except StartRefused as refusal:
+        raise Refused(*str(refusal).splitlines()) from None
+    if as_json:
+        echo_json({"created": prepared.created} | _files(prepared))
+    else:
+        _echo_prepared(prepared)
+
+
+@click.group()
+def config() -> None:
+    """The settings of credentiald."""
+
+
+@config.command(cls=SettingsCommand)
+@json_option
+def check(as_json: bool, **params: Any) -> None:
+    """Print the effective settings.
+
+    Each with where it comes from, secrets as <set>. With errors they are all listed instead, and the exit code is 2.
+    """
+    loaded = _load(params)
+    from credentiald.settings import config_check_lines
+
+    for warning in loaded.warnings:
+        click.echo(f"credentiald: {printable(warning)}", err=True)
+    if as_json:
+        echo_json([{"name": one.name, "value": one.text, "origin": one.origin} for one in loaded.effective])
+    else:
+        for line in config_check_lines(loaded):
+            click.echo(line)
+
+
+def _files(prepared: "Prepared") -> dict[str, str | None]:
+    """What `init` looked after, by kind; the sealing keys are None where they come from a setting."""
+    return {
+        "database": str(prepared.database_path),
+        "sealing_keys": str(prepared.sealing_path) if prepared.sealing_path else None,
+        "admin_token": str(prepared.admin_token_path),
+        "bridge_token": str(prepared.bridge_token_path),
+    }
+
+
+def _echo_prepared(prepared: "Prepared") -> None:
+    if not prepared.created:
+        click.echo(f"{printable(str(prepared.database_path))} exists already and its sealing keys fit", err=True)
+        return
+    click.echo("made, readable by this account alone:", err=True)
+    for kind, path in _files(prepared).items():
+        click.echo(f"{kind}: {text_of(path) if path else 'from CREDENTIALD_SEALING_KEYS'}")

@@ -35,7 +35,10 @@ def explain(
     presented_key: bool,
     operation: str,
 ) -> None:
-    """The decision for one user and one provider, row by row, without any secret."""
+    """Why a request gets its key, or none.
+
+    The decision for one user and one provider, row by row, without any secret.
+    """
     check_one_user(user, mine=mine, required=True)
     request = ExplainProviderRequest(provider=provider, user=user, presented_key=presented_key, operation=operation)
     with destination.connect(mine=mine) as connection:

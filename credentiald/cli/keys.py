@@ -45,9 +45,9 @@ def set_key(
     bedrock_access_key_stdin: bool,
     etag: str,
 ) -> None:
-    """Store a key, replacing an earlier one: the central key, or with --user or --mine a user's own.
+    """Store a key.
 
-    The key is read from stdin, or from a prompt without echo.
+    The central key, or with --user or --mine a user's own. It replaces an earlier one, and is read from stdin, or from a prompt without echo.
     """
     if surplus:
         # click's own message would repeat the arguments, and the likely one is the key.
@@ -73,7 +73,10 @@ def set_key(
 @click.option("--etag", default="", help="Central key: change only this version of the provider.")
 @administers()
 def delete(destination: Destination, output: Output, provider: str, user: str, mine: bool, etag: str) -> None:
-    """Remove a key: the central key, or with --user or --mine a user's own."""
+    """Remove a key.
+
+    The central key, or with --user or --mine a user's own.
+    """
     check_one_user(user, mine=mine)
     own = bool(user) or mine
     _check_central_options(own=own, etag=etag)
@@ -92,7 +95,11 @@ def delete(destination: Destination, output: Output, provider: str, user: str, m
 @names_user
 @administers()
 def list_keys(destination: Destination, output: Output, user: str, mine: bool) -> None:
-    """Which providers have a central key; with --user or --mine how it stands with the user's own keys."""
+    """Which keys are stored.
+
+    The central keys; with --user or --mine the user's own for the providers that allow them, as KEY_SAVED,
+    USING_SHARED_KEY or NO_KEY.
+    """
     check_one_user(user, mine=mine)
     with destination.connect(mine=mine) as connection:
         if user or mine:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 if TYPE_CHECKING:
-    from google.protobuf.descriptor import EnumDescriptor, FieldDescriptor
+    from google.protobuf.descriptor import EnumDescriptor
     from google.protobuf.message import Message
 
 Columns = Mapping[str, str]
@@ -30,7 +30,7 @@ class Output:
     def resource(self, message: "Message") -> None:
         """One resource, whole."""
         if self.as_json:
-            _echo_json(to_dict(message))
+            echo_json(to_dict(message))
         else:
             for path, value in _leaves(to_dict(message)):
                 click.echo(f"{path}: {text_of(value)}")
@@ -38,28 +38,28 @@ class Output:
     def account(self, message: "Message", echo: Callable[[dict[str, Any]], None]) -> None:
         """One message with a form of its own for people."""
         if self.as_json:
-            _echo_json(to_dict(message))
+            echo_json(to_dict(message))
         else:
             echo(to_dict(message))
 
     def changed(self, message: "Message", sentence: str) -> None:
         """A change that was made: the resource for programs, a sentence on stderr for people."""
         if self.as_json:
-            _echo_json(to_dict(message))
+            echo_json(to_dict(message))
         else:
             click.echo(printable(sentence), err=True)
 
     def listing(self, rows: Iterable[dict[str, Any]], columns: Columns) -> None:
         """All rows: an array of the whole rows for programs, the named columns for people."""
         if self.as_json:
-            _echo_json(list(rows))
+            echo_json(list(rows))
         else:
             echo_columns([list(columns), *([text_of(_at(row, path)) for path in columns.values()] for row in rows)])
 
     def new_token(self, token: str, *, field: str, beside: Mapping[str, "Message"]) -> None:
         """A token that is shown once: alone on stdout, or as `field` of an object with its resource beside it."""
         if self.as_json:
-            _echo_json({name: to_dict(message) for name, message in beside.items()} | {field: token})
+            echo_json({name: to_dict(message) for name, message in beside.items()} | {field: token})
         else:
             click.echo(token)
 
@@ -101,11 +101,12 @@ def echo_columns(lines: Sequence[Sequence[str]], *, indent: str = "") -> None:
         click.echo((indent + "  ".join(cells)).rstrip())
 
 
-def _echo_json(value: object) -> None:
+def echo_json(value: object) -> None:
+    """One JSON value, for programs and for eyes."""
     click.echo(json.dumps(value, indent=2))
 
 
-def _field_value(message: "Message", field: "FieldDescriptor") -> object:
+def _field_value(message: "Message", field: Any) -> object:
     value = getattr(message, field.name)
     if field.is_repeated:
         return [_plain(item, field) for item in value]
@@ -114,7 +115,7 @@ def _field_value(message: "Message", field: "FieldDescriptor") -> object:
     return _plain(value, field)
 
 
-def _plain(value: Any, field: "FieldDescriptor") -> object:
+def _plain(value: Any, field: Any) -> object:
     if field.enum_type is not None:
         return _enum_name(value, field.enum_type)
     if field.message_type is None:

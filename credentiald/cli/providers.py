@@ -41,7 +41,10 @@ def create(
     bedrock_access_key_stdin: bool,
     **given: str | bool | None,
 ) -> None:
-    """Make a provider. What is not given takes the default of the type."""
+    """Make a provider.
+
+    What is not given takes the default of the type.
+    """
     provider = provider_of(name, given)
     provider.type = type_name
     with destination.connect() as connection:
@@ -53,7 +56,10 @@ def create(
 @providers.command("list")
 @administers()
 def list_providers(destination: Destination, output: Output) -> None:
-    """All providers, by name, from the database and from the environment."""
+    """All providers, by name.
+
+    Those of the database and those of the environment of credentiald.
+    """
     with destination.connect() as connection:
         found = connection.pages(connection.admin.ListProviders, pb.ListProvidersRequest(), lambda page: page.providers)
         output.listing(map(to_dict, found), COLUMNS)
@@ -111,7 +117,10 @@ def update(
 @click.option("--etag", default="", help="Delete only this version, as `show` printed it.")
 @administers()
 def delete(destination: Destination, output: Output, name: str, etag: str) -> None:
-    """Delete the provider with its central key and all user keys."""
+    """Delete a provider with all its keys.
+
+    The central key and the keys of users.
+    """
     with destination.connect() as connection:
         gone = connection.call(connection.admin.DeleteProvider, pb.DeleteProviderRequest(name=name, etag=etag))
         output.changed(gone, f"deleted provider '{name}'")

@@ -1,5 +1,7 @@
 """Keys on their way in: typed at a prompt without echo, or piped in. Never from an argument or a variable."""
 
+import sys
+
 import click
 
 from credentiald.cli.errors import Refused
@@ -40,7 +42,7 @@ def read_access_key() -> tuple[Secret, Secret, Secret | None]:
 
 
 def _at_a_terminal() -> bool:
-    return click.get_binary_stream("stdin").isatty()
+    return sys.stdin.isatty()
 
 
 def _typed(what: str) -> str:
@@ -49,7 +51,7 @@ def _typed(what: str) -> str:
 
 def _piped(what: str, *, limit_bytes: int) -> str:
     """Stdin without one trailing newline. Never reads more than shows that it is too much."""
-    raw = click.get_binary_stream("stdin").read(limit_bytes + _LINE_END_BYTES + 1)
+    raw = sys.stdin.buffer.read(limit_bytes + _LINE_END_BYTES + 1)
     raw = raw.removesuffix(b"\r\n") if raw.endswith(b"\r\n") else raw.removesuffix(b"\n")
     if len(raw) > limit_bytes:
         raise _too_large(what)

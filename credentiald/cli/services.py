@@ -25,7 +25,10 @@ ROLES = {
 
 @click.group()
 def services() -> None:
-    """Programs that call credentiald: bridges, internal services, administration."""
+    """Programs that call credentiald.
+
+    Bridges, internal services, and programs that administer.
+    """
 
 
 @services.command()
@@ -48,7 +51,10 @@ def create(
     may_act_for_users: bool,
     providers: tuple[str, ...],
 ) -> None:
-    """Make a service and print its token, alone. It is shown this once."""
+    """Make a service and print its token.
+
+    Nothing else goes to stdout, and the token is shown this once.
+    """
     if providers and not may_act_for_users:
         raise click.UsageError("--provider says where the service may act for users: give --may-act-for-users too")
     service = user_pb2.Service(
@@ -72,7 +78,10 @@ def list_services(destination: Destination, output: Output) -> None:
 @click.argument("name")
 @administers()
 def rotate(destination: Destination, output: Output, name: str) -> None:
-    """Make a new token and print it, alone; the old one is refused from now on."""
+    """Make a new token and print it.
+
+    Nothing else goes to stdout. The old token is refused from now on.
+    """
     with destination.connect() as connection:
         made = connection.call(connection.admin.RotateServiceToken, pb.RotateServiceTokenRequest(name=name))
         output.new_token(made.service_token, field="service_token", beside={"service": made.service})
@@ -82,7 +91,10 @@ def rotate(destination: Destination, output: Output, name: str) -> None:
 @click.argument("name")
 @administers()
 def delete(destination: Destination, output: Output, name: str) -> None:
-    """Delete the service; its token is refused from now on."""
+    """Delete a service.
+
+    Its token is refused from now on.
+    """
     with destination.connect() as connection:
         gone = connection.call(connection.admin.DeleteService, pb.DeleteServiceRequest(name=name))
         output.changed(gone, f"deleted service '{name}'")

@@ -19,20 +19,17 @@ COLUMNS = {
 }
 
 
-class Lifetime(click.ParamType):
-    """A duration that lies ahead, such as 30d."""
-
-    name = "duration"
-
-    def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> timedelta:
-        """The duration, or wrong usage."""
-        try:
-            lifetime = value if isinstance(value, timedelta) else parse_duration(str(value))
-        except ValueError as error:
-            self.fail(str(error), param, ctx)
-        if not lifetime:
-            self.fail("a token cannot expire at once: leave the option out for one that does not expire", param, ctx)
-        return lifetime
+def lifetime_of(ctx: click.Context, param: click.Parameter, text: str | None) -> timedelta | None:
+    """The duration that an option says, None where it was not given. Raises click's BadParameter."""
+    if text is None:
+        return None
+    try:
+        lifetime = parse_duration(text)
+    except ValueError as error:
+        raise click.BadParameter(str(error)) from None
+    if not lifetime:
+        raise click.BadParameter("a token cannot expire at once: without the option it does not expire")
+    return lifetime
 
 
 @click.group()
@@ -42,10 +39,18 @@ def tokens() -> None:
 
 @tokens.command()
 @click.option("--user", required=True, metavar="NAME", help="Whose token (name or id).")
-@click.option("--expires", type=Lifetime(), help="How long it is accepted, such as 30d; without it, until revoked.")
+@click.option(
+    "--expires",
+    metavar="DURATION",
+    callback=lifetime_of,
+    help="How long it is accepted, such as 30d; without it, until it is revoked.",
+)
 @administers()
 def create(destination: Destination, output: Output, user: str, expires: timedelta | None) -> None:
-    """Make a token and print it, alone. It is shown this once."""
+    """Make a token and print it.
+
+    Nothing else goes to stdout, and the token is shown this once.
+    """
     request = pb.CreateTokenRequest(user=user, expire_time=_from_now(expires))
     with destination.connect() as connection:
         made = connection.call(connection.admin.CreateToken, request)
@@ -67,7 +72,7 @@ def list_tokens(destination: Destination, output: Output, user: str) -> None:
 @click.argument("token_id", metavar="ID")
 @administers()
 def revoke(destination: Destination, output: Output, token_id: str) -> None:
-    """Refuse the token with this id from now on."""
+    """Refuse a token from now on."""
     with destination.connect() as connection:
         revoked = connection.call(connection.admin.RevokeToken, pb.RevokeTokenRequest(id=token_id))
         output.changed(revoked, f"revoked token {token_id} of user '{revoked.username}'")

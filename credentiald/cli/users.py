@@ -52,7 +52,10 @@ def show(destination: Destination, output: Output, name: str) -> None:
 @click.argument("name")
 @administers()
 def suspend(destination: Destination, output: Output, name: str) -> None:
-    """Refuse every token of the user from now on; keys are kept."""
+    """Refuse the tokens of a user.
+
+    All of them, from now on. Tokens and keys are kept.
+    """
     with destination.connect() as connection:
         changed = connection.call(connection.admin.SuspendUser, pb.SuspendUserRequest(user=name))
         output.changed(changed, f"suspended user '{name}'")
@@ -62,7 +65,7 @@ def suspend(destination: Destination, output: Output, name: str) -> None:
 @click.argument("name")
 @administers()
 def resume(destination: Destination, output: Output, name: str) -> None:
-    """Accept the tokens of a suspended user again."""
+    """Accept the tokens of a user again."""
     with destination.connect() as connection:
         changed = connection.call(connection.admin.ResumeUser, pb.ResumeUserRequest(user=name))
         output.changed(changed, f"resumed user '{name}'")
@@ -72,7 +75,7 @@ def resume(destination: Destination, output: Output, name: str) -> None:
 @click.argument("name")
 @administers()
 def delete(destination: Destination, output: Output, name: str) -> None:
-    """Delete the user with all tokens and keys."""
+    """Delete a user with all tokens and keys."""
     with destination.connect() as connection:
         gone = connection.call(connection.admin.DeleteUser, pb.DeleteUserRequest(user=name))
         output.changed(gone, f"deleted user '{name}'")

@@ -30,7 +30,7 @@ from credentiald.rpc.credentials import Credentials
 from credentiald.rpc.guard import Guard
 from credentiald.rpc.users import Explain, UserKeys
 from daemonkit.listen import Address
-from daemonkit.tls import PemFiles
+from daemonkit.tls import TlsBytes
 
 log = logging.getLogger("credentiald")
 
@@ -58,13 +58,13 @@ class PortTaken(Exception):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Listener:
+class RpcListener:
     """One gRPC listener: what it is called, where it listens, which services it has."""
 
     name: str
     addresses: Sequence[Address]
     services: tuple[str, ...]
-    tls: PemFiles | None
+    tls: TlsBytes | None
     reflection: bool
 
 
@@ -88,7 +88,7 @@ class Health:
 
 @asynccontextmanager
 async def listening(
-    plane: Plane, metrics: Metrics, listeners: Sequence[Listener], states: Health, *, grace_seconds: float
+    plane: Plane, metrics: Metrics, listeners: Sequence[RpcListener], states: Health, *, grace_seconds: float
 ) -> AsyncIterator[None]:
     """The listeners, bound for the length of the block; then what is under way has `grace_seconds`."""
     guard = Guard(plane, metrics)
@@ -114,7 +114,7 @@ async def listening(
 
 
 def _add_services(
-    server: grpc.aio.Server, listener: Listener, plane: Plane, metrics: Metrics, pages: paging.Pages
+    server: grpc.aio.Server, listener: RpcListener, plane: Plane, metrics: Metrics, pages: paging.Pages
 ) -> None:
     if CREDENTIALS in listener.services:
         credential_service_pb2_grpc.add_CredentialServiceServicer_to_server(Credentials(plane, metrics), server)
@@ -127,7 +127,7 @@ def _add_services(
         reflection.enable_server_reflection(names, server)
 
 
-def _bind(server: grpc.aio.Server, listener: Listener, address: Address) -> Address:
+def _bind(server: grpc.aio.Server, listener: RpcListener, address: Address) -> Address:
     """The address with the port that the system gave; PortTaken where it cannot be had."""
     try:
         if listener.tls is None or address.is_unix:
@@ -141,7 +141,7 @@ def _bind(server: grpc.aio.Server, listener: Listener, address: Address) -> Addr
     return address if address.is_unix else address.with_port(port)
 
 
-def _credentials(files: PemFiles) -> grpc.ServerCredentials:
+def _credentials(files: TlsBytes) -> grpc.ServerCredentials:
     return grpc.ssl_server_credentials(
         [(files.key, files.cert)],
         root_certificates=files.client_ca,

@@ -126,11 +126,11 @@ def _open(path: Path, sealer: Sealer) -> Database:
     with _trouble_is_refused(), ExitStack() as opened:
         writer = sqlite.connect(path)
         opened.callback(writer.close)
-        if migrations.pending(writer):
-            raise migrations.SchemaMismatch("the schema is older than this release: prepare the database first")
+        if migrations.pending_after(migrations.applied(writer)):
+            raise migrations.SchemaMismatch("its schema is older: prepare the database first")
         found = meta.find(writer)
         if found is None:
-            raise migrations.SchemaMismatch("the database is not complete: prepare it first")
+            raise migrations.SchemaMismatch("it is not complete: prepare it first")
         secret = DeploymentSecret.open(found.deployment_secret, sealer, found.database_id)
         readers = []
         for _ in range(_READERS):

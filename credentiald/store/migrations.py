@@ -40,18 +40,22 @@ def applied(conn: Connection) -> list[str]:
     return [row["name"] for row in rows]
 
 
-def pending(conn: Connection) -> list[str]:
+def are_known(applied_names: list[str]) -> bool:
+    """Whether these, in this order, are migrations of ours; false for the schema of a newer release."""
+    return applied_names == [name for name, _ in STEPS[: len(applied_names)]]
+
+
+def pending_after(applied_names: list[str]) -> list[str]:
     """The names of the migrations that have still to run. SchemaMismatch for a schema that is newer than we are."""
     known = [name for name, _ in STEPS]
-    done = applied(conn)
-    if done != known[: len(done)]:
-        unknown = ", ".join(name for name in done if name not in known) or "an order that is not ours"
-        raise SchemaMismatch(f"the schema is newer than this release: it has {unknown}")
-    return known[len(done) :]
+    if not are_known(applied_names):
+        unknown = ", ".join(name for name in applied_names if name not in known) or "another order of migrations"
+        raise SchemaMismatch(f"its schema is newer (it has {unknown})")
+    return known[len(applied_names) :]
 
 
 def _on_connection(step: Callable[[Connection], None]) -> Callable[["Database"], None]:
-    """The step as sqlite-utils calls it. It gets the plain connection: `insert` of sqlite-utils may commit by itself."""
+    """The step as sqlite-utils calls it. It gets the plain connection: sqlite-utils' own `insert` may commit."""
 
     def migration(db: "Database") -> None:
         step(db.conn)
@@ -61,7 +65,7 @@ def _on_connection(step: Callable[[Connection], None]) -> Callable[["Database"],
 
 def apply_pending(conn: sqlite3.Connection) -> None:
     """Run what is pending, inside the caller's write transaction: an exception later undoes the migrations as well."""
-    if not pending(conn):
+    if not pending_after(applied(conn)):
         return
     from sqlite_utils import Database, Migrations
 

@@ -43,7 +43,7 @@ def connect(path: Path, *, query_only: bool = False) -> sqlite3.Connection:
 
     Transactions are the caller's: see `transaction`. SQLite gives the files beside it (-wal, -shm) the file's mode.
     """
-    conn = _open(path, "mode=rw")
+    conn = open_file(path, "mode=rw")
     try:
         conn.execute("PRAGMA foreign_keys = ON")
         conn.execute("PRAGMA synchronous = FULL")
@@ -56,23 +56,6 @@ def connect(path: Path, *, query_only: bool = False) -> sqlite3.Connection:
         conn.close()
         raise
     return conn
-
-
-def connect_to_inspect(path: Path) -> sqlite3.Connection:
-    """A connection that cannot change a byte in the folder of the database, not even of the -shm file.
-
-    A transaction that a crash left half-written is seen as never made.
-    """
-    return _open(path, "mode=ro&readonly_shm=1")
-
-
-def recover(path: Path) -> None:
-    """Undo what a crash left half-written in a rollback journal, which reading alone cannot."""
-    conn = _open(path, "mode=rw")
-    try:
-        conn.execute("SELECT count(*) FROM sqlite_master").fetchone()
-    finally:
-        conn.close()
 
 
 @contextmanager
@@ -91,7 +74,8 @@ def transaction(conn: sqlite3.Connection, *, write: bool) -> Iterator[None]:
             conn.execute("ROLLBACK")
 
 
-def _open(path: Path, options: str) -> sqlite3.Connection:
+def open_file(path: Path, options: str) -> sqlite3.Connection:
+    """A bare connection with SQLite's URI `options` (sqlite.org/uri.html)."""
     conn = sqlite3.connect(
         f"file:{quote(str(path))}?{options}",
         uri=True,

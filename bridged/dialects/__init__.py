@@ -1,0 +1,95 @@
+"""Client wire formats, one module each, in one table: how errors look, and what a request says of itself."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from bridged.dialects import anthropic_messages, google_generate, openai_chat, openai_responses
+from bridged.dialects.facts import checked
+from bridged.model import DialectName, Headers, Refused, RequestFacts, header_values
+from bridged.routes import RouteMatch
+from bridged.sse import StreamEnd
+
+ERROR_CONTENT_TYPE = "application/json"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Dialect:
+    """One wire format. `errors_by_event_name`: its clients go by an event's name before they parse its data."""
+
+    error_body: Callable[[int, str, str, str], bytes]
+    stream_error_event: Callable[[str, str, str], bytes]
+    read_request: Callable[[bytes], RequestFacts]
+    errors_by_event_name: bool = False
+
+
+DIALECTS: dict[DialectName, Dialect] = {
+    DialectName.ANTHROPIC_MESSAGES: Dialect(
+        error_body=anthropic_messages.error_body,
+        stream_error_event=anthropic_messages.stream_error_event,
+        read_request=anthropic_messages.read_request,
+        errors_by_event_name=True,
+    ),
+    DialectName.OPENAI_CHAT: Dialect(
+        error_body=openai_chat.error_body,
+        stream_error_event=openai_chat.stream_error_event,
+        read_request=openai_chat.read_request,
+    ),
+    DialectName.OPENAI_RESPONSES: Dialect(
+        error_body=openai_responses.error_body,
+        stream_error_event=openai_responses.stream_error_event,
+        read_request=openai_responses.read_request,
+    ),
+    DialectName.GOOGLE_GENERATE: Dialect(
+        error_body=google_generate.error_body,
+        stream_error_event=google_generate.stream_error_event,
+        read_request=google_generate.read_request,
+    ),
+}
+
+
+def request_facts(match: RouteMatch, headers: Headers, body: bytes | None) -> RequestFacts:
+    """What a request says of itself, in its path and, on intercepted routes, in its body.
+
+    `body` None is one that was not read. A compressed body is not looked into; it is forwarded all the same.
+    INVALID_BODY as the dialect's `read_request` says.
+    """
+    in_path = checked(match.path_facts)
+    plain = all(value.lower() in ("", "identity") for value in header_values(headers, "content-encoding"))
+    if body is None or not match.route.intercepted or not plain:
+        return in_path
+    in_body = DIALECTS[match.dialect].read_request(body)
+    return RequestFacts(model=in_body.model or in_path.model, stream=in_body.stream or in_path.stream)
+
+
+def refusal_body(dialect: DialectName, refused: Refused, interception_id: str) -> bytes:
+    """The body of our own error answer, in the shape of the route's API."""
+    return DIALECTS[dialect].error_body(refused.http_status, refused.reason, refused.message, interception_id)
+
+
+def refusal_headers(refused: Refused, interception_id: str) -> Headers:
+    """The headers of our own error answer; Content-Length and Connection are the server's.
+
+    `request-id` (Anthropic) and `x-request-id` (OpenAI) carry the interception id, so that every SDK shows it.
+    """
+    headers: Headers = (
+        ("Content-Type", ERROR_CONTENT_TYPE),
+        ("X-Drawbridge-Error", refused.reason),
+        ("X-Interception-Id", interception_id),
+        ("request-id", interception_id),
+        ("x-request-id", interception_id),
+    )
+    if refused.retry_after_seconds is not None:
+        headers += (("Retry-After", str(refused.retry_after_seconds)),)
+    if refused.allow:
+        headers += (("Allow", ", ".join(refused.allow)),)
+    if refused.reason == "UPGRADE_NOT_SUPPORTED":
+        # RFC 9110, 15.5.22: a 426 names what the server would speak instead, and Connection names Upgrade.
+        headers += (("Upgrade", "HTTP/1.1"), ("Connection", "Upgrade"))
+    return headers
+
+
+def stream_ending(dialect: DialectName, end: StreamEnd, refused: Refused, interception_id: str) -> bytes:
+    """The last bytes of an event stream that broke: what finishes the open line or event, then the error event."""
+    chosen = DIALECTS[dialect]
+    closing = end.closing_bytes(join=chosen.errors_by_event_name)
+    return closing + chosen.stream_error_event(refused.reason, refused.message, interception_id)

@@ -1,0 +1,46 @@
+"""What the JSON dialects have in common: `model` and `stream` at the top of the body. The body itself is kept as is."""
+
+import msgspec
+
+from bridged.model import Refused, RequestFacts
+
+# Names of models are short; more would only travel to credentiald and into records.
+MAX_MODEL_CHARACTERS = 512
+
+NO_FACTS = RequestFacts()
+
+
+class _TopLevel(msgspec.Struct):
+    """The two fields, null counting as absent. Other fields are skipped, whatever their type."""
+
+    model: str | None = None
+    stream: bool | None = None
+
+
+_decoder = msgspec.json.Decoder(_TopLevel)
+
+
+def read_top_level(body: bytes) -> RequestFacts:
+    """Model and stream flag of a JSON object; of repeated keys the last one wins, as in most parsers.
+
+    INVALID_BODY for what is not an object in UTF-8, or has one of the two fields with a wrong type. A missing field
+    is the upstream's to judge.
+    """
+    try:
+        # msgspec skips what it does not need without looking at its encoding.
+        top_level = _decoder.decode(body.decode("utf-8"))
+    except UnicodeDecodeError:
+        raise Refused("INVALID_BODY", "the body is not UTF-8") from None
+    except msgspec.ValidationError as error:
+        # Its words name a field and the types, never a value.
+        raise Refused("INVALID_BODY", f"the body has a wrong type: {error}") from None
+    except (msgspec.DecodeError, RecursionError):
+        raise Refused("INVALID_BODY", "the body is not well-formed JSON") from None
+    return checked(RequestFacts(model=top_level.model or "", stream=bool(top_level.stream)))
+
+
+def checked(facts: RequestFacts) -> RequestFacts:
+    """The same facts, or INVALID_BODY for a model name that cannot be one."""
+    if len(facts.model) > MAX_MODEL_CHARACTERS:
+        raise Refused("INVALID_BODY", f"model: more than {MAX_MODEL_CHARACTERS} characters")
+    return facts

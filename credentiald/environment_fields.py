@@ -1,0 +1,139 @@
+"""The fields of one configured provider: names, aliases, `_FILE` twins, lists of keys.
+
+A provider comes as texts by field name in upper case, from CODER_AIBRIDGE_PROVIDER_<N>_* or from the YAML list
+`aibridge.providers`. A field of nothing but white space counts as not set. Keys become Secrets here.
+"""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+
+from credentiald.key_rules import has_key_form
+from credentiald.model import MAX_KEY_BYTES
+from daemonkit.names import nearest
+from daemonkit.secret import Secret
+from daemonkit.settings import ReadFile, secret_text
+
+MAX_KEYS = 5
+
+_PLAIN = (
+    "TYPE",
+    "NAME",
+    "DISPLAY_NAME",
+    "BASE_URL",
+    "CENTRAL_KEY",
+    "ALLOW_USER_KEYS",
+    "CENTRAL_KEY_FALLBACK",
+    "SEND_ACTOR_HEADERS",
+    "BEDROCK_BASE_URL",
+    "BEDROCK_REGION",
+    "BEDROCK_ROLE_ARN",
+    "BEDROCK_EXTERNAL_ID",
+    "BEDROCK_MODEL",
+    "BEDROCK_SMALL_FAST_MODEL",
+)
+KEY = "KEY"
+ACCESS_KEY = "BEDROCK_ACCESS_KEY"
+ACCESS_KEY_SECRET = "BEDROCK_ACCESS_KEY_SECRET"  # noqa: S105 - the name of a variable
+SESSION_TOKEN = "BEDROCK_SESSION_TOKEN"  # noqa: S105 - the name of a variable
+# Each secret field with the names it goes by; a name in the plural is an alias, and each has a _FILE twin.
+_SECRETS = {
+    KEY: ("KEY", "KEYS"),
+    ACCESS_KEY: ("BEDROCK_ACCESS_KEY", "BEDROCK_ACCESS_KEYS"),
+    ACCESS_KEY_SECRET: ("BEDROCK_ACCESS_KEY_SECRET", "BEDROCK_ACCESS_KEY_SECRETS"),
+    SESSION_TOKEN: ("BEDROCK_SESSION_TOKEN",),
+}
+_NOT_SUPPORTED = {"DUMP_DIR": "dumps of requests are not supported yet"}
+# An access key id may be shared by no two pairs; two pairs with one secret only look odd.
+_UNIQUE = (KEY, ACCESS_KEY)
+
+
+def known_names() -> frozenset[str]:
+    """Every field name that a provider may have."""
+    names = [name for aliases in _SECRETS.values() for name in aliases]
+    return frozenset((*_PLAIN, *names, *(f"{name}_FILE" for name in names)))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Entry:
+    """A provider as configured, before it is judged. `label` begins its errors, `origin` is for `config check`.
+
+    `fields` holds what is set, without white space around it; `keys` the secrets by field name, in order of use.
+    `errors` are those of reading the fields.
+    """
+
+    label: str
+    origin: str
+    fields: Mapping[str, str]
+    keys: Mapping[str, tuple[Secret, ...]] = field(default_factory=dict)
+    errors: tuple[str, ...] = ()
+
+    def get(self, name: str) -> str:
+        """The text of a field, empty if it is not set."""
+        return self.fields.get(name, "")
+
+    def secrets(self, name: str) -> tuple[Secret, ...]:
+        """The keys of a secret field, in order of use."""
+        return self.keys.get(name, ())
+
+    @property
+    def has_bedrock_fields(self) -> bool:
+        """Whether any BEDROCK_* field is set."""
+        return any(name.startswith("BEDROCK_") for name in (*self.fields, *(n for n, k in self.keys.items() if k)))
+
+
+def read_entry(texts: Mapping[str, str], *, label: str, origin: str, read_file: ReadFile) -> Entry:
+    """The entry with all errors of its fields."""
+    given = {name: text for name, text in texts.items() if text.strip()}
+    errors = [*_unknown_fields(texts), *(f"{name}: {_NOT_SUPPORTED[name]}" for name in given if name in _NOT_SUPPORTED)]
+    keys = {}
+    for name, aliases in _SECRETS.items():
+        try:
+            used, text = _one_secret(given, aliases, read_file)
+        except ValueError as error:
+            errors.append(str(error))
+            continue
+        keys[name] = tuple(Secret(part.strip()) for part in text.split(",")) if text.strip() else ()
+        errors += [f"{used}: {problem}" for problem in key_problems(keys[name], unique=name in _UNIQUE)]
+    return Entry(
+        label=label,
+        origin=origin,
+        fields={name: given[name].strip() for name in _PLAIN if name in given},
+        keys=keys,
+        errors=tuple(errors),
+    )
+
+
+def _unknown_fields(names: Mapping[str, str]) -> Iterator[str]:
+    known = known_names()
+    for name in names:
+        if name not in known and name not in _NOT_SUPPORTED:
+            yield f"{name} is not a known field: did you mean {nearest(name, known)}?"
+
+
+def _one_secret(given: Mapping[str, str], aliases: tuple[str, ...], read_file: ReadFile) -> tuple[str, str]:
+    """The name in use and its text, out of a secret's names; empty texts where none is set."""
+    candidates = (*aliases, *(f"{name}_FILE" for name in aliases))
+    used = [name for name in candidates if name in given]
+    if len(used) > 1:
+        raise ValueError(f"{' and '.join(used)} are mutually exclusive")
+    if not used:
+        return "", ""
+    name = used[0]
+    if not name.endswith("_FILE"):
+        return name, given[name]
+    return name, secret_text(name.removesuffix("_FILE"), "", name, given[name].strip(), read_file)
+
+
+def key_problems(keys: tuple[Secret, ...], *, unique: bool) -> Iterator[str]:
+    """What is wrong with a list of keys, said by index and never by content."""
+    if len(keys) > MAX_KEYS:
+        yield f"too many keys ({len(keys)}), maximum is {MAX_KEYS}"
+    for index, key in enumerate(keys):
+        if key.is_blank():
+            yield f"key at index {index} is empty"
+        elif key.size_bytes() > MAX_KEY_BYTES:
+            yield f"key at index {index} is larger than {MAX_KEY_BYTES} bytes"
+        elif not has_key_form(key):
+            yield f"key at index {index} must be visible ASCII characters without spaces or line breaks"
+        elif unique and key in keys[:index]:
+            yield f"duplicate key at index {index}"

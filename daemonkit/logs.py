@@ -1,0 +1,2 @@
+def parse_log_target(text: str) -> str:
+    return text
