@@ -9,7 +9,7 @@ What every implementation holds to:
 - when the client leaves, the task that runs its exchange is cancelled.
 """
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -118,7 +118,7 @@ class UpstreamResponse(Protocol):
     @property
     def headers(self) -> Headers: ...
 
-    def chunks(self) -> AsyncIterator[bytes]:
+    def chunks(self) -> AsyncGenerator[bytes, None]:
         """The body as it arrives. Raises UpstreamBroken, UpstreamTimeout."""
 
     def close(self) -> None:

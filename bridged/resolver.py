@@ -93,7 +93,7 @@ class Resolver:
     def __init__(
         self, channel: grpc.aio.Channel, *, token: Secret | None, timeout_seconds: float, readiness: Readiness
     ) -> None:
-        self._stub: CredentialServiceAsyncStub = CredentialServiceStub(channel)  # type: ignore[assignment]
+        self._stub: CredentialServiceAsyncStub = CredentialServiceStub(channel)
         self._token = token
         self._timeout_seconds = timeout_seconds
         self._readiness = readiness
@@ -114,9 +114,7 @@ class Resolver:
             min_revision=self._revision,
         )
         try:
-            answer = await self._stub.ResolveProvider(
-                request, timeout=self._timeout_seconds, metadata=self._metadata()
-            )
+            answer = await self._stub.ResolveProvider(request, timeout=self._timeout_seconds, metadata=self._metadata())
         except grpc.aio.AioRpcError as error:
             raise refused_from(error) from None
         self._revision = max(self._revision, answer.revision)

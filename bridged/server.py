@@ -10,7 +10,7 @@ import asyncio
 import contextlib
 import logging
 import ssl
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager
 
 from aiohttp import StreamReader, web
@@ -68,7 +68,7 @@ class BridgeServer:
         """Accept connections on an address, too. OSError where it is taken."""
         loop = asyncio.get_running_loop()
         if address.is_unix:
-            listener = await loop.create_unix_server(self._protocols, address.path, ssl=tls, backlog=1024)
+            listener = await loop.create_unix_server(self._protocols, address.path, backlog=1024)
         else:
             listener = await loop.create_server(
                 self._protocols, address.host, address.port, ssl=tls, backlog=1024, reuse_address=True
@@ -204,7 +204,7 @@ class _Answer:
             await self._response.prepare(self._raw)
 
     async def write(self, chunk: bytes) -> None:
-        if chunk and self._response is not None:
+        if chunk and self._response is not None and self._raw.method != "HEAD":
             with _client_gone():
                 await self._response.write(chunk)
 
@@ -220,7 +220,7 @@ class _Answer:
 
 
 @contextlib.contextmanager
-def _client_gone() -> "contextlib.AbstractContextManager[None]":  # type: ignore[misc]
+def _client_gone() -> Iterator[None]:
     try:
         yield
     except ConnectionError:

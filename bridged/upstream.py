@@ -7,7 +7,7 @@ decided on are the bytes that leave, and the destination is the one it decided o
 
 import asyncio
 import ssl
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import asynccontextmanager
 
 import aiohttp
@@ -142,7 +142,7 @@ class _AiohttpResponse:
         self.status: int = response.status
         self.headers: Headers = from_raw(response.raw_headers)
 
-    async def chunks(self) -> AsyncIterator[bytes]:
+    async def chunks(self) -> AsyncGenerator[bytes, None]:
         content = self._response.content
         while True:
             try:

@@ -4,6 +4,8 @@ Names and defaults are those of the product that this one is compatible with, so
 over as it is. Flags begin with `--aibridge-`, YAML keys stand in the block `aibridge`.
 """
 
+# ruff: noqa: RUF009 - `setting` is a field specifier like dataclasses.field
+
 from dataclasses import dataclass
 from datetime import timedelta
 
@@ -55,16 +57,24 @@ class GatewaySettings:
         "false", "Not supported: only false is accepted.", _parse_injected_tools, bare="true", metavar="false"
     )
     openai_key: Secret | None = setting(
-        "", "Key of the provider named openai; without it there is none." + _IN_PROCESS_LIST, parse_secret,
-        secret=True, flag=True, metavar="KEY",
-    )  # fmt: skip
+        "",
+        "Key of the provider named openai; without it there is none." + _IN_PROCESS_LIST,
+        parse_secret,
+        secret=True,
+        flag=True,
+        metavar="KEY",
+    )
     openai_base_url: str = setting(
         "", "Base URL of the provider named openai; empty is https://api.openai.com/v1/.", parse_text, metavar="URL"
     )
     anthropic_key: Secret | None = setting(
-        "", "Key of the provider named anthropic; not together with Bedrock's settings." + _IN_PROCESS_LIST,
-        parse_secret, secret=True, flag=True, metavar="KEY",
-    )  # fmt: skip
+        "",
+        "Key of the provider named anthropic; not together with Bedrock's settings." + _IN_PROCESS_LIST,
+        parse_secret,
+        secret=True,
+        flag=True,
+        metavar="KEY",
+    )
     anthropic_base_url: str = setting(
         "", "Base URL of the provider named anthropic; empty is https://api.anthropic.com/.", parse_text, metavar="URL"
     )
@@ -75,20 +85,30 @@ class GatewaySettings:
         "", "Endpoint of Bedrock, where it does not follow from the region.", parse_text, metavar="URL"
     )
     bedrock_access_key: Secret | None = setting(
-        "", "AWS access key id; without the pair, AWS's own chain is asked." + _IN_PROCESS_LIST, parse_secret,
-        secret=True, flag=True, metavar="KEY",
-    )  # fmt: skip
+        "",
+        "AWS access key id; without the pair, AWS's own chain is asked." + _IN_PROCESS_LIST,
+        parse_secret,
+        secret=True,
+        flag=True,
+        metavar="KEY",
+    )
     bedrock_access_key_secret: Secret | None = setting(
-        "", "AWS secret access key, the other half of the pair." + _IN_PROCESS_LIST, parse_secret,
-        secret=True, flag=True, metavar="KEY",
-    )  # fmt: skip
+        "",
+        "AWS secret access key, the other half of the pair." + _IN_PROCESS_LIST,
+        parse_secret,
+        secret=True,
+        flag=True,
+        metavar="KEY",
+    )
     bedrock_model: str = setting(
         DEFAULT_BEDROCK_MODEL, "What a client's model becomes at Bedrock.", parse_text, metavar="MODEL"
     )
     bedrock_small_fast_model: str = setting(
-        DEFAULT_BEDROCK_SMALL_FAST_MODEL, "What a client's small, fast model becomes at Bedrock.", parse_text,
+        DEFAULT_BEDROCK_SMALL_FAST_MODEL,
+        "What a client's small, fast model becomes at Bedrock.",
+        parse_text,
         metavar="MODEL",
-    )  # fmt: skip
+    )
 
 
 SECTION = Section(table=GatewaySettings, env_prefix=PREFIX, block=BLOCK)

@@ -61,7 +61,7 @@ def _check_base_url(provider: Provider) -> None:
 def _check_bedrock(provider: Provider) -> None:
     options = provider.bedrock
     if provider.type != "bedrock":
-        if options is not None and options != BedrockOptions():
+        if options is not None:
             raise InvalidArgument(
                 field="provider.bedrock", problem=f"is for type bedrock only, not for {provider.type}"
             )
@@ -101,6 +101,7 @@ _KIND_WORDS = {KeyKind.API_KEY: "an API key", KeyKind.AWS_ACCESS_KEY_PAIR: "an A
 
 
 def normalised(provider: Provider) -> Provider:
-    """The draft as it is stored: a bedrock provider always has its options, others never."""
-    options = (provider.bedrock or BedrockOptions()) if provider.type == "bedrock" else None
-    return replace(provider, bedrock=options, display_name=provider.display_name.strip())
+    """The draft as it is stored: a bedrock provider always has options; for others an empty set of them is none."""
+    options = provider.bedrock or BedrockOptions()
+    kept = options if provider.type == "bedrock" or options != BedrockOptions() else None
+    return replace(provider, bedrock=kept, display_name=provider.display_name.strip())

@@ -66,7 +66,9 @@ def unknown_keys(
             names = []
             if value:
                 errors.append(f"{key} in {document_name} must hold settings, one a line")
-        for name in names:
-            if name not in known:
-                errors.append(f"{name} in {document_name} is not a known setting: did you mean {nearest(name, known)}?")
+        errors += [
+            f"{name} in {document_name} is not a known setting: did you mean {nearest(name, known)}?"
+            for name in names
+            if name not in known
+        ]
     return errors

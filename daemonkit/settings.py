@@ -40,6 +40,7 @@ class Declaration:
     bare: str | None
     metavar: str
     aliases: tuple[str, ...]
+    fallback_file: str
 
 
 def setting(
@@ -53,12 +54,14 @@ def setting(
     bare: str | None = None,
     metavar: str = "TEXT",
     aliases: tuple[str, ...] = (),
+    fallback_file: str = "",
 ) -> T:
     """A field of a settings table.
 
     `default` is text as an operator types it and goes through `parse` like any other. A secret has a `_FILE` twin
     and, unless `flag` says otherwise, no flag: it would show in the list of processes. `bare` is the value of the
-    flag given without one. `aliases` are further environment variables, whole names.
+    flag given without one. `aliases` are further environment variables, whole names. `fallback_file` is read before
+    the default is taken, if it is there.
     """
     declaration = Declaration(
         default=default,
@@ -70,6 +73,7 @@ def setting(
         bare=bare,
         metavar=metavar,
         aliases=aliases,
+        fallback_file=fallback_file,
     )
     return field(default_factory=lambda: parse(default), metadata={_METADATA_KEY: declaration})
 
@@ -189,15 +193,18 @@ def read(section: Section[T], sources: Sources) -> Reading[T]:
 
 
 def _shown(row: Row, given: _Given, value: object) -> Effective:
-    if row.declaration.secret:
-        text = "<set>" if isinstance(value, Secret) else "<unset>"
-    else:
-        text = given.text.strip()
+    secret_shown = "<set>" if isinstance(value, Secret) else "<unset>"
+    text = secret_shown if row.declaration.secret else given.text.strip()
     return Effective(name=row.name, text=text, origin=given.origin)
 
 
 def _given(row: Row, sources: Sources) -> _Given | None:
-    return _from_flag(row, sources) or _from_environment(row, sources) or _from_document(row, sources)
+    return (
+        _from_flag(row, sources)
+        or _from_environment(row, sources)
+        or _from_document(row, sources)
+        or _from_fallback_file(row, sources)
+    )
 
 
 def _from_flag(row: Row, sources: Sources) -> _Given | None:
@@ -227,6 +234,19 @@ def _from_document(row: Row, sources: Sources) -> _Given | None:
     return _Given(text=given.text, label=label, origin=f"file {sources.document_name}")
 
 
+def _from_fallback_file(row: Row, sources: Sources) -> _Given | None:
+    path = row.declaration.fallback_file
+    if not path:
+        return None
+    try:
+        text = _file_text(row.name, path, sources.read_file)
+    except ValueError as error:
+        if isinstance(error.__cause__, FileNotFoundError):
+            return None
+        raise
+    return _Given(text=text, label=row.name, origin=f"file {path}")
+
+
 def _text_or_file(name: str, text: str, file_name: str, path: str, read_file: ReadFile) -> _Given | None:
     if not text and not path:
         return None
@@ -244,14 +264,18 @@ def secret_text(name: str, text: str, file_name: str, path: str, read_file: Read
         return text
     if text:
         raise ValueError(f"{name} and {file_name} are both set: keep one of them")
+    return _file_text(file_name, path, read_file)
+
+
+def _file_text(label: str, path: str, read_file: ReadFile) -> str:
     try:
         content = read_file(path)
     except OSError as error:
-        raise ValueError(f"{file_name}: cannot read {path!r}: {error.strerror or type(error).__name__}") from None
-    except ValueError:
-        raise ValueError(f"{file_name}: {path!r} is not a text file in UTF-8") from None
+        raise ValueError(f"{label}: cannot read {path!r}: {error.strerror or type(error).__name__}") from error
+    except ValueError:  # the decoder quotes the bytes it met, so its error goes no further
+        raise ValueError(f"{label}: {path!r} is not a text file in UTF-8") from None
     if not content.strip():
-        raise ValueError(f"{file_name}: {path!r} is empty")
+        raise ValueError(f"{label}: {path!r} is empty")
     return content.removesuffix("\n").removesuffix("\r") if content.endswith("\n") else content
 
 

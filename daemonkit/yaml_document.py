@@ -12,10 +12,9 @@ import yaml
 class _TextLoader(yaml.BaseLoader):
     """Builds mappings, lists and texts, nothing else, and refuses a key that is there twice."""
 
-    def construct_scalar(self, node: yaml.ScalarNode | yaml.MappingNode) -> Any:
+    def construct_scalar(self, node: yaml.ScalarNode) -> Any:
         text = super().construct_scalar(node)
-        is_plain = isinstance(node, yaml.ScalarNode) and node.style is None
-        return "" if is_plain and text in ("~", "null") else text
+        return "" if node.style is None and text in ("~", "null") else text
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
         seen = set()
@@ -49,5 +48,7 @@ def parse_document(text: str) -> Mapping[str, object]:
     if document in (None, ""):
         return {}
     if not isinstance(document, dict):
-        raise ValueError("it must hold settings, one a line, as in 'listen: 127.0.0.1:7410'")
+        raise ValueError(  # noqa: TRY004 - the file is wrong, not a caller
+            "it must hold settings, one a line, as in 'listen: 127.0.0.1:7410'"
+        )
     return document

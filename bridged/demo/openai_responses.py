@@ -56,8 +56,8 @@ def events(reply: Reply) -> Iterator[Event]:
     """The streamed answer, numbered from 0."""
     numbers = count()
 
-    def event(name: str, **fields: Any) -> Event:
-        return named_event({"type": name, "sequence_number": next(numbers), **fields})
+    def event(kind: str, /, **fields: Any) -> Event:
+        return named_event({"type": kind, "sequence_number": next(numbers), **fields})
 
     yield event("response.created", response=_response(reply, "in_progress"))
     yield event("response.in_progress", response=_response(reply, "in_progress"))

@@ -47,7 +47,8 @@ def set_key(
 ) -> None:
     """Store a key.
 
-    The central key, or with --user or --mine a user's own. It replaces an earlier one, and is read from stdin, or from a prompt without echo.
+    The central key, or with --user or --mine a user's own. It replaces an earlier one, and is
+    read from stdin, or from a prompt without echo.
     """
     if surplus:
         # click's own message would repeat the arguments, and the likely one is the key.

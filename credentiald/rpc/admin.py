@@ -35,15 +35,10 @@ class Admin(Principals, AdminServiceServicer):
     def __init__(self, plane: Plane, pages: paging.Pages) -> None:
         super().__init__(plane, pages)
 
-    async def CreateProvider(  # type: ignore[override]
+    async def CreateProvider(
         self, request: pb.CreateProviderRequest, context: Any
     ) -> provider_pb2.Provider:
         message = request.provider
-        flags = {
-            field: getattr(message.key_policy, field)
-            for field in ("central_key_enabled", "user_keys_allowed", "central_key_fallback")
-            if message.key_policy.HasField(field)
-        }
         draft = providers.new_provider(
             name=message.name,
             type_name=message.type,
@@ -53,18 +48,18 @@ class Admin(Principals, AdminServiceServicer):
             bedrock=codec.bedrock_options(message.bedrock) if message.HasField("bedrock") else None,
             send_actor_headers=message.send_actor_headers if message.HasField("send_actor_headers") else None,
             provider_id=message.id,
-            **flags,
+            **masks.present_fields(message.key_policy),
         )
         made = await providers.create_provider(self._plane, draft, central_key=_given_key(request))
         _log_change("provider created", made.name)
         return codec.provider(made)
 
-    async def GetProvider(  # type: ignore[override]
+    async def GetProvider(
         self, request: pb.GetProviderRequest, context: Any
     ) -> provider_pb2.Provider:
         return codec.provider(await providers.get_provider(self._plane, request.name))
 
-    async def ListProviders(  # type: ignore[override]
+    async def ListProviders(
         self, request: pb.ListProvidersRequest, context: Any
     ) -> pb.ListProvidersResponse:
         size = paging.size_of(request.page_size)
@@ -73,7 +68,7 @@ class Admin(Principals, AdminServiceServicer):
         page, next_token = self._pages.cut(found, size, "providers", lambda one: one.name)
         return pb.ListProvidersResponse(providers=[codec.provider(one) for one in page], next_page_token=next_token)
 
-    async def UpdateProvider(  # type: ignore[override]
+    async def UpdateProvider(
         self, request: pb.UpdateProviderRequest, context: Any
     ) -> provider_pb2.Provider:
         paths = list(request.update_mask.paths)
@@ -94,7 +89,7 @@ class Admin(Principals, AdminServiceServicer):
         _log_change("provider updated", name)
         return codec.provider(changed)
 
-    async def DeleteProvider(  # type: ignore[override]
+    async def DeleteProvider(
         self, request: pb.DeleteProviderRequest, context: Any
     ) -> Empty:
         version = codec.version_of(request.etag, resource="provider", name=request.name)
@@ -102,7 +97,7 @@ class Admin(Principals, AdminServiceServicer):
         _log_change("provider deleted", request.name)
         return Empty()
 
-    async def SetCentralKey(  # type: ignore[override]
+    async def SetCentralKey(
         self, request: pb.SetCentralKeyRequest, context: Any
     ) -> provider_pb2.Provider:
         key = _given_key(request)
@@ -118,7 +113,7 @@ class Admin(Principals, AdminServiceServicer):
         _log_change("central key set", request.provider)
         return codec.provider(changed)
 
-    async def DeleteCentralKey(  # type: ignore[override]
+    async def DeleteCentralKey(
         self, request: pb.DeleteCentralKeyRequest, context: Any
     ) -> provider_pb2.Provider:
         changed = await providers.update_provider(

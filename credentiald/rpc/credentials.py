@@ -21,13 +21,13 @@ class Credentials(CredentialServiceServicer):
         self._plane = plane
         self._metrics = metrics
 
-    async def ResolveProvider(  # type: ignore[override]  # the stub is typed for both kinds of server
+    async def ResolveProvider(
         self, request: pb.ResolveProviderRequest, context: Any
     ) -> pb.ResolveProviderResponse:
         answer = await resolve(self._plane, current_caller(), codec.question(request))
         self._metrics.resolved(answer.source.value)
         return codec.answer(answer)
 
-    async def Ping(self, request: pb.PingRequest, context: Any) -> pb.PingResponse:  # type: ignore[override]
+    async def Ping(self, request: pb.PingRequest, context: Any) -> pb.PingResponse:
         seen = await self._plane.db.read(revision.current)
         return pb.PingResponse(version=version(), revision=seen, database_id=self._plane.db.database_id)

@@ -8,7 +8,7 @@ import logging
 import time
 from collections.abc import Awaitable, Callable
 from contextvars import ContextVar
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import grpc
 
@@ -25,6 +25,10 @@ log = logging.getLogger("credentiald.rpc")
 DEADLINE_SECONDS = 5.0
 
 _caller: ContextVar[Caller] = ContextVar("caller")
+
+if TYPE_CHECKING:
+    # Generic to the type checker only.
+    Handler = grpc.RpcMethodHandler[Any, Any]
 
 Behaviour = Callable[[Any, "grpc.aio.ServicerContext[Any, Any]"], Awaitable[Any]]
 
@@ -43,9 +47,9 @@ class Guard(grpc.aio.ServerInterceptor):
 
     async def intercept_service(
         self,
-        continuation: Callable[[grpc.HandlerCallDetails], Awaitable["grpc.RpcMethodHandler[Any, Any]"]],
+        continuation: Callable[[grpc.HandlerCallDetails], Awaitable["Handler | None"]],
         handler_call_details: grpc.HandlerCallDetails,
-    ) -> "grpc.RpcMethodHandler[Any, Any]":
+    ) -> "Handler | None":
         """The handler behind the guard; health and reflection pass as they are."""
         handler = await continuation(handler_call_details)
         method = handler_call_details.method

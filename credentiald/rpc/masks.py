@@ -5,8 +5,10 @@ A path that is none of ours is refused by name, so that a typo never turns into 
 
 from collections.abc import Callable
 from dataclasses import replace
+from typing import Any
 
 from drawbridge.v1 import provider_pb2
+from google.protobuf.message import Message as ProtoMessage
 
 from credentiald.catalog import CATALOG
 from credentiald.errors import InvalidArgument
@@ -17,9 +19,14 @@ Message = provider_pb2.Provider
 Edit = Callable[[Provider, Message], Provider]
 
 
+def present_fields(message: ProtoMessage) -> dict[str, Any]:
+    """The fields that a message really has, by name."""
+    return {descriptor.name: value for descriptor, value in message.ListFields()}
+
+
 def _policy_flag(field: str) -> Edit:
     def edit(stored: Provider, message: Message) -> Provider:
-        given = getattr(message.key_policy, field) if message.key_policy.HasField(field) else None
+        given = present_fields(message.key_policy).get(field)
         default = getattr(CATALOG[stored.type].default_policy, field)
         return replace(stored, policy=replace(stored.policy, **{field: default if given is None else given}))
 

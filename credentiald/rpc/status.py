@@ -5,7 +5,7 @@ not a refusal becomes a bare INTERNAL, so that internals do not leak.
 """
 
 from collections.abc import Sequence
-from typing import NoReturn
+from typing import Any, NoReturn
 
 import grpc
 from google.protobuf import any_pb2, duration_pb2
@@ -35,7 +35,7 @@ def _packed(details: Sequence[Message]) -> list[any_pb2.Any]:
     return packed
 
 
-async def abort(context: grpc.aio.ServicerContext, refusal: Refusal) -> NoReturn:
+async def abort(context: "grpc.aio.ServicerContext[Any, Any]", refusal: Refusal) -> NoReturn:
     """End the rpc with the status of this refusal."""
     status = rpc_status.to_status(
         status_pb2.Status(code=refusal.code.value, message=str(refusal), details=_packed(details_of(refusal)))

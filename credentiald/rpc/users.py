@@ -38,7 +38,7 @@ class UserKeys(UserKeyServiceServicer):
         self._plane = plane
         self._pages = pages
 
-    async def ListUserKeys(  # type: ignore[override]
+    async def ListUserKeys(
         self, request: user_key_service_pb2.ListUserKeysRequest, context: Any
     ) -> user_key_service_pb2.ListUserKeysResponse:
         user = named_user(request.user, "ListUserKeys")
@@ -51,14 +51,14 @@ class UserKeys(UserKeyServiceServicer):
             user_keys=[codec.user_key(view) for view in page], next_page_token=next_token
         )
 
-    async def SetUserKey(  # type: ignore[override]
+    async def SetUserKey(
         self, request: user_key_service_pb2.SetUserKeyRequest, context: Any
     ) -> user_key_service_pb2.SetUserKeyResponse:
         user = named_user(request.user, "SetUserKey")
         view = await set_user_key(self._plane, user=user, provider=request.provider, key=Secret(request.key))
         return user_key_service_pb2.SetUserKeyResponse(user_key=codec.user_key(view))
 
-    async def DeleteUserKey(  # type: ignore[override]
+    async def DeleteUserKey(
         self, request: user_key_service_pb2.DeleteUserKeyRequest, context: Any
     ) -> Empty:
         user = named_user(request.user, "DeleteUserKey")
@@ -72,7 +72,7 @@ class Explain(ExplainServiceServicer):
     def __init__(self, plane: Plane) -> None:
         self._plane = plane
 
-    async def ExplainProvider(  # type: ignore[override]
+    async def ExplainProvider(
         self, request: explain_service_pb2.ExplainProviderRequest, context: Any
     ) -> explain_service_pb2.ExplainProviderResponse:
         user = named_user(request.user, "ExplainProvider")

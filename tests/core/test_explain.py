@@ -37,9 +37,7 @@ def test_it_says_what_the_policy_decides(combination, type_name):
     facts = facts_of(combination, type_name=type_name)
     gateway = Gateway()
     explained = account(gateway, facts, presented_key=combination[5], operation="")
-    inputs = policy_inputs(
-        gateway, facts.provider, user_has_key=bool(facts.user_key_id), presented_key=combination[5]
-    )
+    inputs = policy_inputs(gateway, facts.provider, user_has_key=bool(facts.user_key_id), presented_key=combination[5])
     outcome = choose_source(inputs)
 
     said = explained.source.value if explained.source else explained.refusal.reason()

@@ -72,7 +72,9 @@ def test_bedrock_options_are_for_bedrock():
         check_provider(provider, has_central_key=True)
 
 
-@pytest.mark.parametrize("name", ["", "A", "a_b", "-a", "a-", "a--b", "a/b", "api", "healthz", "v1", "v1beta", "metrics"])
+@pytest.mark.parametrize(
+    "name", ["", "A", "a_b", "-a", "a-", "a--b", "a/b", "api", "healthz", "v1", "v1beta", "metrics"]
+)
 def test_names_that_cannot_be_part_of_a_url_or_are_reserved_are_refused(name):
     with pytest.raises(InvalidName):
         check_new_name(name)
@@ -108,7 +110,13 @@ def test_bedrock_takes_a_bearer_token_or_a_pair():
 
 @pytest.mark.parametrize(
     ("key", "refusal"),
-    [("", KeyRequired), (" \t", KeyRequired), ("x" * 10241, KeyTooLarge), ("a b", InvalidArgument), ("é", InvalidArgument)],
+    [
+        ("", KeyRequired),
+        (" \t", KeyRequired),
+        ("x" * 10241, KeyTooLarge),
+        ("a b", InvalidArgument),
+        ("é", InvalidArgument),
+    ],
 )
 def test_what_is_no_key(key, refusal):
     with pytest.raises(refusal) as refused:

@@ -109,7 +109,9 @@ async def running(
         addresses = {name: Address(path=str(folder / f"{name}.sock")) for name in ("main", "admin")}
         listeners = [
             RpcListener(name="main", addresses=[addresses["main"]], services=MAIN_SERVICES, tls=None, reflection=True),
-            RpcListener(name="admin", addresses=[addresses["admin"]], services=ADMIN_SERVICES, tls=None, reflection=False),
+            RpcListener(
+                name="admin", addresses=[addresses["admin"]], services=ADMIN_SERVICES, tls=None, reflection=False
+            ),
         ]
         await stack.enter_async_context(listening(plane, Metrics("test"), listeners, Health(), grace_seconds=0))
         channels = {

@@ -60,7 +60,9 @@ async def write_row(one, type_name, combination, user_id) -> str:
 
 def expected_of(type_name, combination) -> str:
     row = next(
-        row for row in TABLE if all(value in admitted for value, admitted in zip(combination, row.conditions, strict=True))
+        row
+        for row in TABLE
+        if all(value in admitted for value, admitted in zip(combination, row.conditions, strict=True))
     )
     outcome = row.bedrock if type_name == "bedrock" else row.plain
     return outcome.value if isinstance(outcome, Source) else outcome.reason()
@@ -111,9 +113,7 @@ async def test_every_row_of_the_policy_table_through_resolve_explain_and_the_lis
             if users:
                 shared = expected in ("CENTRAL_KEY", "AMBIENT")
                 statuses[name] = "KEY_SAVED" if has_key else "USING_SHARED_KEY" if shared else "NO_KEY"
-        listed = await one.user_keys.ListUserKeys(
-            user_key_service_pb2.ListUserKeysRequest(), metadata=bearer(token)
-        )
+        listed = await one.user_keys.ListUserKeys(user_key_service_pb2.ListUserKeysRequest(), metadata=bearer(token))
         assert {
             key.provider: user_key_pb2.UserKeyStatus.Name(key.status).removeprefix("USER_KEY_STATUS_")
             for key in listed.user_keys
@@ -145,9 +145,7 @@ async def test_checks_are_made_in_the_order_of_the_contract(tmp_path):
     async with running(tmp_path, gateway=Gateway(enabled=False), clock=lambda: times[0]) as one:
         user_id, token = await one.make_user("ann")
         metadata = bearer(one.admin_token)
-        expiring = await one.admin.CreateToken(
-            _token_request("ann", now + timedelta(hours=1)), metadata=metadata
-        )
+        expiring = await one.admin.CreateToken(_token_request("ann", now + timedelta(hours=1)), metadata=metadata)
         # Nobody without a valid user token learns anything about gateway or providers.
         assert (await resolved(one, "nowhere", ""))[0] == "ACCESS_TOKEN_MISSING"
         assert (await resolved(one, "nowhere", "sk-ant-x"))[0] == "ACCESS_TOKEN_INVALID"
@@ -188,9 +186,7 @@ async def test_a_revoked_token_is_refused_at_once(tmp_path):
         await one.make_provider("prov", key=CENTRAL)
         assert await resolved(one, "prov", token) == ("CENTRAL_KEY", CENTRAL)
         listed = await one.admin.ListTokens(admin.ListTokensRequest(user="ann"), metadata=bearer(one.admin_token))
-        await one.admin.RevokeToken(
-            admin.RevokeTokenRequest(id=listed.tokens[0].id), metadata=bearer(one.admin_token)
-        )
+        await one.admin.RevokeToken(admin.RevokeTokenRequest(id=listed.tokens[0].id), metadata=bearer(one.admin_token))
 
         assert await resolved(one, "prov", token) == ("ACCESS_TOKEN_INVALID", "")
 
@@ -202,7 +198,11 @@ async def test_the_answer_has_what_an_adapter_needs_and_a_receipt(tmp_path):
         answer = await ask(one, "prov", token, operation="anthropic.messages", interception_id="i-1")
         receipt = receipts.read(one.plane.receipt_key, answer.receipt)
 
-        assert (answer.provider.id, answer.provider.type, answer.provider.wire_type) == (made.id, "anthropic", "anthropic")
+        assert (answer.provider.id, answer.provider.type, answer.provider.wire_type) == (
+            made.id,
+            "anthropic",
+            "anthropic",
+        )
         assert answer.provider.base_url == "https://api.anthropic.com/"
         assert (answer.user.id, answer.user.username) == (user_id, "ann")
         assert answer.credential.credential_id == made.central_keys[0].credential_id

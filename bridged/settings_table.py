@@ -1,0 +1,156 @@
+"""The settings of bridged, one field each."""
+
+# ruff: noqa: RUF009 - `setting` is a field specifier like dataclasses.field
+
+from dataclasses import dataclass
+from datetime import timedelta
+
+from daemonkit.durations import parse_duration, parse_timeout
+from daemonkit.listen import Address, parse_addresses
+from daemonkit.logs import parse_log_target
+from daemonkit.parsers import parse_boolean, parse_log_level, parse_secret, parse_size_bytes, parse_text
+from daemonkit.secret import Secret
+from daemonkit.settings import Section, setting
+from daemonkit.tls import Listener, listener_of
+
+# credentiald makes this file beside its database; in the working folder it needs no setting.
+TOKEN_FILE = "credentiald.bridge-token"  # noqa: S105 - the name of a file
+# Settings of the gateway have names that begin with this, and credentiald reads most of them.
+GATEWAY_PREFIX = "CODER_AIBRIDGE_"
+
+_LISTEN_HELP = "HOST:PORT or unix:PATH, several with commas."
+
+
+def _parse_target(text: str) -> str:
+    target = text.strip()
+    if not target or any(character.isspace() for character in target):
+        raise ValueError(f"{text!r} is not a gRPC target: write HOST:PORT, dns:///HOST:PORT or unix:PATH")
+    return target
+
+
+def _not_supported_yet(text: str) -> None:
+    if text.strip():
+        raise ValueError("not supported yet: remove it")
+
+
+def _unsupported(name: str, help_text: str) -> object:
+    """A setting that is named already and refused until what it sets exists; a limit must not be dropped in silence."""
+    return setting(
+        "", f"{help_text} Not supported yet.", _not_supported_yet, flag=False, aliases=(GATEWAY_PREFIX + name,)
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settings:
+    """What bridged is told. File names are empty where none was given."""
+
+    config: str = setting("", "YAML file with settings.", parse_text, yaml=False, metavar="FILE")
+    listen: tuple[Address, ...] = setting(
+        "127.0.0.1:4001", f"HTTP for LLM clients: {_LISTEN_HELP}", parse_addresses, metavar="ADDRESS"
+    )
+    metrics_listen: tuple[Address, ...] = setting(
+        "127.0.0.1:4009",
+        f"HTTP for /metrics, /healthz and /readyz: {_LISTEN_HELP}",
+        parse_addresses,
+        metavar="ADDRESS",
+    )
+    credentiald: str = setting(
+        "127.0.0.1:7410",
+        "Where credentiald is: any gRPC target, HOST:PORT, dns:///HOST:PORT or unix:PATH.",
+        _parse_target,
+        metavar="TARGET",
+    )
+    credentiald_token: Secret | None = setting(
+        "",
+        f"Service token of this bridge; default: the file {TOKEN_FILE} in the working folder, if there.",
+        parse_secret,
+        secret=True,
+        fallback_file=TOKEN_FILE,
+    )
+    credentiald_ca: str = setting(
+        "",
+        "PEM file with the authorities of credentiald's certificate; turns TLS to it on.",
+        parse_text,
+        metavar="FILE",
+    )
+    credentiald_cert: str = setting(
+        "", "PEM file with the certificate that bridged shows to credentiald.", parse_text, metavar="FILE"
+    )
+    credentiald_key: str = setting("", "Private key of --credentiald-cert.", parse_text, metavar="FILE")
+    tls_cert: str = setting("", "PEM file with the certificate chain of --listen.", parse_text, metavar="FILE")
+    tls_key: str = setting("", "PEM file with the private key of --listen.", parse_text, metavar="FILE")
+    tls_client_ca: str = setting(
+        "", "PEM file with the authorities that clients' certificates must come from.", parse_text, metavar="FILE"
+    )
+    metrics_tls_cert: str = setting(
+        "",
+        "Certificate chain of --metrics-listen; default: the main listener's; none: no TLS here.",
+        parse_text,
+        metavar="FILE",
+    )
+    metrics_tls_key: str = setting("", "Private key of --metrics-listen.", parse_text, metavar="FILE")
+    metrics_tls_client_ca: str = setting(
+        "",
+        "Client authorities of --metrics-listen; default: the main listener's; none: anyone may connect.",
+        parse_text,
+        metavar="FILE",
+    )
+    insecure_plaintext: bool = setting(
+        "false",
+        "Allow listeners, and a way to credentiald, without TLS that other machines can reach.",
+        parse_boolean,
+        bare="true",
+        metavar="true|false",
+    )
+    max_body: int = setting("32MiB", "The largest request body.", parse_size_bytes, metavar="SIZE")
+    grace: timedelta = setting(
+        "30s", "How long running requests may go on after the signal to stop.", parse_duration, metavar="DURATION"
+    )
+    credentiald_timeout: timedelta = setting(
+        "5s", "How long credentiald may take to answer.", parse_timeout, metavar="DURATION"
+    )
+    connect_timeout: timedelta = setting(
+        "10s", "How long a connection to an upstream may take.", parse_timeout, metavar="DURATION"
+    )
+    first_byte_timeout: timedelta = setting(
+        "600s", "How long an upstream may take to begin its answer.", parse_timeout, metavar="DURATION"
+    )
+    idle_timeout: timedelta = setting(
+        "600s", "How long an upstream may pause inside its answer.", parse_timeout, metavar="DURATION"
+    )
+    max_concurrency: object = _unsupported("MAX_CONCURRENCY", "How many requests run at once; 0 is no limit.")
+    rate_limit: object = _unsupported("RATE_LIMIT", "Requests a second for each token; 0 is no limit.")
+    circuit_breaker_enabled: object = _unsupported("CIRCUIT_BREAKER_ENABLED", "Whether failing upstreams get a rest.")
+    circuit_breaker_failure_threshold: object = _unsupported(
+        "CIRCUIT_BREAKER_FAILURE_THRESHOLD", "Failures in a row that open a breaker."
+    )
+    circuit_breaker_interval: object = _unsupported(
+        "CIRCUIT_BREAKER_INTERVAL", "How often a closed breaker forgets failures."
+    )
+    circuit_breaker_timeout: object = _unsupported("CIRCUIT_BREAKER_TIMEOUT", "How long a breaker stays open.")
+    circuit_breaker_max_requests: object = _unsupported(
+        "CIRCUIT_BREAKER_MAX_REQUESTS", "How many probes a half-open breaker admits."
+    )
+    dump_dir: object = _unsupported("DUMP_DIR", "Folder for dumps of requests and answers.")
+    log_human: str = setting(
+        "stderr",
+        "Log for people: stderr, - for stdout, a file, or none.",
+        parse_log_target,
+        bare="stderr",
+        metavar="PATH",
+    )
+    log_json: str = setting(
+        "none",
+        "Log as one JSON object a line: - for stdout, stderr, a file, or none.",
+        parse_log_target,
+        metavar="PATH",
+    )
+    log_level: int = setting("info", "The least that is logged.", parse_log_level, metavar="debug|info|warning|error")
+
+    def listener(self, name: str) -> Listener:
+        """The listener of a setting, `listen` or `metrics_listen`, with the TLS that applies to it."""
+        return listener_of(self, name)
+
+
+SECTION = Section(table=Settings, env_prefix="BRIDGED_")
+LISTENERS = ("listen", "metrics_listen")

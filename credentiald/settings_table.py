@@ -1,0 +1,123 @@
+"""The settings of credentiald itself, one field each."""
+
+# ruff: noqa: RUF009 - `setting` is a field specifier like dataclasses.field
+
+from dataclasses import dataclass
+from datetime import timedelta
+
+from daemonkit.durations import parse_duration
+from daemonkit.listen import Address, parse_addresses
+from daemonkit.logs import parse_log_target
+from daemonkit.parsers import parse_boolean, parse_choice, parse_log_level, parse_secret, parse_text
+from daemonkit.secret import Secret
+from daemonkit.settings import Section, setting
+from daemonkit.tls import Listener, listener_of
+
+_LISTEN_HELP = "HOST:PORT or unix:PATH, several with commas."
+_TLS_HELP = "; default: the main listener's; none: no TLS here."
+_CLIENT_CA_HELP = "; default: the main listener's; none: anyone may connect."
+
+
+def _parse_database(text: str) -> str:
+    url = text.strip()
+    if url.startswith(("postgresql:", "postgres:")):
+        raise ValueError("PostgreSQL is not supported yet: use sqlite:///PATH")
+    if not url.startswith("sqlite:///") or url == "sqlite:///":
+        raise ValueError("the database must be sqlite:///PATH, with a fourth slash for an absolute path")
+    return url
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settings:
+    """What credentiald itself is told. File names are empty where none was given."""
+
+    config: str = setting("", "YAML file with settings.", parse_text, yaml=False, metavar="FILE")
+    listen: tuple[Address, ...] = setting(
+        "127.0.0.1:7410", f"gRPC for bridges, services and users: {_LISTEN_HELP}", parse_addresses, metavar="ADDRESS"
+    )
+    admin_listen: tuple[Address, ...] = setting(
+        "127.0.0.1:7411", f"gRPC for administration: {_LISTEN_HELP}", parse_addresses, metavar="ADDRESS"
+    )
+    console_listen: tuple[Address, ...] = setting(
+        "127.0.0.1:7412",
+        "The web console; accepted, and without effect until it is built.",
+        parse_addresses,
+        metavar="ADDRESS",
+    )
+    metrics_listen: tuple[Address, ...] = setting(
+        "127.0.0.1:7419",
+        f"HTTP for /metrics, /healthz and /readyz: {_LISTEN_HELP}",
+        parse_addresses,
+        metavar="ADDRESS",
+    )
+    database: str = setting("sqlite:///credentiald.db", "Where the store is: sqlite:///PATH.", _parse_database)
+    sealing_keys: Secret | None = setting(
+        "",
+        "Sealing keys, keyid:base64 of 32 bytes each, newest first; default: the file credentiald.sealing "
+        "beside the database.",
+        parse_secret,
+        secret=True,
+    )
+    tls_cert: str = setting("", "PEM file with the certificate chain of --listen.", parse_text, metavar="FILE")
+    tls_key: str = setting("", "PEM file with the private key of --listen.", parse_text, metavar="FILE")
+    tls_client_ca: str = setting(
+        "", "PEM file with the authorities that clients' certificates must come from.", parse_text, metavar="FILE"
+    )
+    admin_tls_cert: str = setting("", f"Certificate chain of --admin-listen{_TLS_HELP}", parse_text, metavar="FILE")
+    admin_tls_key: str = setting("", "Private key of --admin-listen.", parse_text, metavar="FILE")
+    admin_tls_client_ca: str = setting(
+        "", f"Client authorities of --admin-listen{_CLIENT_CA_HELP}", parse_text, metavar="FILE"
+    )
+    console_tls_cert: str = setting("", f"Certificate chain of --console-listen{_TLS_HELP}", parse_text, metavar="FILE")
+    console_tls_key: str = setting("", "Private key of --console-listen.", parse_text, metavar="FILE")
+    console_tls_client_ca: str = setting(
+        "", f"Client authorities of --console-listen{_CLIENT_CA_HELP}", parse_text, metavar="FILE"
+    )
+    metrics_tls_cert: str = setting("", f"Certificate chain of --metrics-listen{_TLS_HELP}", parse_text, metavar="FILE")
+    metrics_tls_key: str = setting("", "Private key of --metrics-listen.", parse_text, metavar="FILE")
+    metrics_tls_client_ca: str = setting(
+        "", f"Client authorities of --metrics-listen{_CLIENT_CA_HELP}", parse_text, metavar="FILE"
+    )
+    insecure_plaintext: bool = setting(
+        "false",
+        "Allow listeners without TLS that other machines can reach.",
+        parse_boolean,
+        bare="true",
+        metavar="true|false",
+    )
+    reflection: str = setting(
+        "auto",
+        "gRPC reflection: on, off, or auto: on where only this machine can reach the listener.",
+        parse_choice("auto", "on", "off"),
+        metavar="auto|on|off",
+    )
+    grace: timedelta = setting(
+        "5s", "How long running calls may go on after the signal to stop.", parse_duration, metavar="DURATION"
+    )
+    log_human: str = setting(
+        "stderr",
+        "Log for people: stderr, - for stdout, a file, or none.",
+        parse_log_target,
+        bare="stderr",
+        metavar="PATH",
+    )
+    log_json: str = setting(
+        "none",
+        "Log as one JSON object a line: - for stdout, stderr, a file, or none.",
+        parse_log_target,
+        metavar="PATH",
+    )
+    log_level: int = setting("info", "The least that is logged.", parse_log_level, metavar="debug|info|warning|error")
+
+    def listener(self, name: str) -> Listener:
+        """The listener of a setting, `listen` or `admin_listen` for example, with the TLS that applies to it."""
+        return listener_of(self, name)
+
+    def reflection_on(self, addresses: tuple[Address, ...]) -> bool:
+        """Whether a gRPC listener at these addresses offers reflection."""
+        return self.reflection == "on" or (self.reflection == "auto" and all(one.is_local for one in addresses))
+
+
+LISTENERS = ("listen", "admin_listen", "console_listen", "metrics_listen")
+
+SECTION = Section(table=Settings, env_prefix="CREDENTIALD_")

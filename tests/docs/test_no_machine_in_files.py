@@ -1,0 +1,37 @@
+"""Nothing that is committed names a machine: no folder of a developer, no package index."""
+
+import re
+
+from tests.support.clone import ROOT, repository_files
+
+# Written in pieces, so that this file does not find itself.
+FOLDERS = ("/wo" + "rk/", "/ro" + "ot/", "/ho" + r"me/(?!\.)\w", "/Us" + "ers/", "/tmp/br" + "ief", "/opt/py" + "pi")
+INDEXES = (
+    "--index-" + "url", "--extra-index-" + "url", "--find-" + "links", "py" + r"pi\.org/", "pythonhosted" + r"\.org",
+    "registry" + r"\.npmjs", "registry" + r"\.yarnpkg", "artifact" + "ory", "code" + "artifact",
+)  # fmt: skip
+PATTERN = re.compile("|".join((*FOLDERS, *INDEXES)), re.IGNORECASE)
+
+
+def test_no_tracked_file_names_a_machine_or_an_index() -> None:
+    found = []
+    for name in repository_files():
+        text = (ROOT / name).read_bytes().decode("utf-8", "replace")
+        found += [f"{name}: {match.group()}" for match in PATTERN.finditer(text)]
+
+    assert found == []
+
+
+def test_there_is_no_lock_file_that_names_addresses() -> None:
+    locks = {"uv.lock", "package-lock.json", "yarn.lock", "pnpm-lock.yaml", "poetry.lock", "Pipfile.lock"}
+
+    assert [name for name in repository_files() if name.rpartition("/")[2] in locks] == []
+
+
+def test_every_requirement_is_pinned_and_hashed() -> None:
+    for name in ("run.txt", "test.txt", "gen.txt"):
+        lines = (ROOT / "requirements" / name).read_text().replace("\\\n", " ").splitlines()
+        entries = [line for line in lines if line and not line.startswith("#")]
+
+        assert entries
+        assert [entry for entry in entries if "==" not in entry or "--hash=sha256:" not in entry] == []

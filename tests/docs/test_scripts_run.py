@@ -1,0 +1,219 @@
+"""scripts/run from a clean clone with an empty home: what the README says of it."""
+
+import json
+import os
+import re
+import shutil
+import signal
+import socket
+import stat
+import subprocess
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.support.clone import ANY_PORTS, INSTALL_SECONDS, Run, bare_environ, make_clone, running
+
+
+def chunks_of(process: subprocess.Popen[bytes]) -> Iterator[tuple[float, bytes]]:
+    """What a process writes, as it comes, with the time of arrival."""
+    assert process.stdout is not None
+    while chunk := os.read(process.stdout.fileno(), 65536):
+        yield time.monotonic(), chunk
+
+
+def curl(run: Run, line: str) -> "subprocess.Popen[bytes]":
+    return subprocess.Popen(
+        ["sh", "-c", line], env=bare_environ(run.clone), stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
+    )
+
+
+def administer(run: Run, *arguments: str) -> str:
+    """stdout of an administering command, given as the README gives it."""
+    admin = re.search(r"listener=admin\S* address=(\S+)|address=(\S+) listener=admin", run.err)
+    assert admin is not None, run.err
+    done = subprocess.run(
+        [".venv/bin/credentiald", *arguments],
+        cwd=run.clone,
+        env=bare_environ(
+            run.clone,
+            CREDENTIALD_DATABASE="sqlite:///.run/credentiald.db",
+            CREDENTIALD_ADMIN=next(filter(None, admin.groups())),
+        ),
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def test_the_printed_curl_streams_an_answer_event_by_event(demo: Run) -> None:
+    process = curl(demo, demo.out.splitlines()[-1])
+    arrived = list(chunks_of(process))
+
+    body = b"".join(chunk for _, chunk in arrived)
+    assert process.wait() == 0
+    assert body.startswith(b"event: message_start")
+    assert b"event: message_stop" in body
+    assert b"message_stop" not in arrived[0][1]
+    assert arrived[-1][0] - arrived[0][0] > 0.2
+
+
+def test_what_is_kept_is_for_its_owner_alone(demo: Run) -> None:
+    folder = demo.clone / ".run"
+    modes = {path.name: stat.S_IMODE(path.stat().st_mode) for path in folder.iterdir()}
+
+    assert stat.S_IMODE(folder.stat().st_mode) == 0o700
+    assert {"access-token", "credentiald.db", "credentiald.sealing", "credentiald.admin-token"} <= modes.keys()
+    assert set(modes.values()) == {0o600}
+
+
+def test_no_token_and_no_key_shows_in_the_process_list(demo: Run) -> None:
+    listing = subprocess.run(["ps", "-ww", "-eo", "args="], capture_output=True, text=True, check=True).stdout
+    secrets = [path.read_text().strip() for path in (demo.clone / ".run").glob("*token")]
+
+    assert len(secrets) == 3
+    assert [secret for secret in secrets if secret in listing] == []
+
+
+def test_a_second_run_keeps_data_and_token(clone: Path) -> None:
+    environ = bare_environ(clone, **ANY_PORTS)
+    with running(clone, environ) as first:
+        first.wait_ready()
+        token = first.token_file.read_text()
+        users = json.loads(administer(first, "users", "list", "--json"))
+        assert first.end() == 0
+    with running(clone, environ) as second:
+        line = second.wait_ready()
+        again = json.loads(administer(second, "users", "list", "--json"))
+        answer = b"".join(chunk for _, chunk in chunks_of(curl(second, line)))
+
+    assert second.token_file.read_text() == token
+    assert [user["id"] for user in users] == [user["id"] for user in again]
+    assert b"message_stop" in answer
+
+
+def test_a_token_that_credentiald_no_longer_takes_is_replaced(clone: Path) -> None:
+    environ = bare_environ(clone, **ANY_PORTS)
+    with running(clone, environ) as first:
+        first.wait_ready()
+        token = first.token_file.read_text()
+        for each in json.loads(administer(first, "tokens", "list", "--json")):
+            administer(first, "tokens", "revoke", each["id"])
+        first.end()
+    with running(clone, environ) as second:
+        answer = b"".join(chunk for _, chunk in chunks_of(curl(second, second.wait_ready())))
+
+    assert second.token_file.read_text() != token
+    assert b"message_stop" in answer
+
+
+def test_ctrl_c_lets_an_open_stream_end_and_stops_everything(clone: Path) -> None:
+    with running(clone, bare_environ(clone, **ANY_PORTS)) as run:
+        process = curl(run, run.wait_ready())
+        arriving = chunks_of(process)
+        _, body = next(arriving)
+        children = run.children()
+        status = run.end()
+        body += b"".join(chunk for _, chunk in arriving)
+
+    assert status == 0
+    assert b"event: message_stop" in body
+    assert process.wait() == 0
+    assert children.keys() == {"credentiald serve", "bridged serve", "bridged demo-upstream"}
+    assert [pid for pid in children.values() if Path(f"/proc/{pid}").exists()] == []
+
+
+@pytest.mark.parametrize(
+    ("setting", "name"),
+    [
+        ("CREDENTIALD_LISTEN", "credentiald"),
+        ("CREDENTIALD_METRICS_LISTEN", "credentiald"),
+        ("BRIDGED_LISTEN", "bridged"),
+    ],
+)
+def test_a_taken_port_is_a_clear_message(clone: Path, setting: str, name: str) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        environ = bare_environ(clone, **ANY_PORTS | {setting: f"127.0.0.1:{port}"})
+        with running(clone, environ) as run:
+            assert run.wait(INSTALL_SECONDS) == 1
+
+    assert f"127.0.0.1:{port}" in run.err
+    assert f"{name} has stopped" in run.err
+    assert setting in run.err
+    assert "Traceback" not in run.err
+
+
+def test_when_a_daemon_dies_the_rest_is_stopped_with_a_message(clone: Path) -> None:
+    with running(clone, bare_environ(clone, **ANY_PORTS)) as run:
+        run.wait_ready()
+        children = run.children()
+        os.kill(children["credentiald serve"], signal.SIGKILL)
+        status = run.wait()
+
+    assert status == 1
+    assert "credentiald has stopped" in run.err
+    assert [pid for pid in children.values() if Path(f"/proc/{pid}").exists()] == []
+
+
+def test_well_known_key_variables_become_providers_and_no_demo_is_started(clone: Path) -> None:
+    keys = {"ANTHROPIC_API_KEY": "sk-ant-canary", "OPENAI_API_KEY": "sk-canary"}
+    with running(clone, bare_environ(clone, **ANY_PORTS, **keys)) as run:
+        line = run.wait_ready()
+        providers = json.loads(administer(run, "providers", "list", "--json"))
+        children = run.children()
+
+    assert [(each["name"], each["base_url"], each["central_key_set"]) for each in providers] == [
+        ("anthropic", "", True),
+        ("openai", "", True),
+    ]
+    assert "/api/v2/aibridge/anthropic/v1/messages" in line
+    assert "bridged demo-upstream" not in children
+    assert "canary" not in run.out + run.err
+
+
+def test_providers_in_the_database_are_enough_too(tmp_path: Path, clone: Path) -> None:
+    data = tmp_path / "data"
+    environ = bare_environ(clone, **ANY_PORTS, CREDENTIALD_DATABASE=f"sqlite:///{data}/mine.db")
+    with running(clone, environ) as first:
+        first.wait_ready()
+        database = sorted(path.name for path in data.iterdir())
+        first.end()
+    # A provider of the user's own takes a name that the demo would have used.
+    with running(clone, environ | {"OPENAI_API_KEY": "sk-other"}) as second:
+        second.wait_ready()
+        admin = re.search(r"listener=admin\S* address=(\S+)|address=(\S+) listener=admin", second.err)
+        assert admin is not None
+        made = subprocess.run(
+            [clone / ".venv/bin/credentiald", "providers", "create", "anthropic", "--type", "anthropic", "--key-stdin"],
+            env=environ | {"CREDENTIALD_ADMIN": next(filter(None, admin.groups()))},
+            input="sk-own\n", capture_output=True, text=True,
+        )  # fmt: skip
+        second.end()
+    with running(clone, environ) as third:
+        third.wait_ready()
+        children = third.children()
+
+    assert made.returncode == 0, made.stderr
+    assert "access-token" in database
+    assert "bridged demo-upstream" not in children
+
+
+def test_an_old_python_is_told_what_is_needed(tmp_path: Path) -> None:
+    clone = make_clone(tmp_path)
+    script = (clone / "scripts" / "python_environment.py").read_text()
+    (clone / "scripts" / "python_environment.py").write_text(script.replace("OLDEST = (3, 11)", "OLDEST = (9, 0)"))
+    folder = tmp_path / "bin"
+    folder.mkdir()
+    (folder / "python3").symlink_to(shutil.which("python3") or "")
+    done = subprocess.run(
+        ["scripts/run"], cwd=clone, env={"PATH": str(folder), "HOME": str(tmp_path)}, capture_output=True, text=True
+    )
+
+    assert done.returncode == 1
+    assert "or newer is needed" in done.stderr
+    assert "Traceback" not in done.stderr
