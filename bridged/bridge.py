@@ -7,7 +7,7 @@ the connection: nothing that was cut ever looks whole.
 
 import asyncio
 import logging
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from contextlib import aclosing
 from dataclasses import dataclass, field
 
@@ -92,7 +92,7 @@ class Bridge:
         self._idle_timeout_seconds = idle_timeout_seconds
         self._tap_for = tap_for
         self._lifetimes: set[asyncio.Timeout] = set()
-        self._under_way = 0
+        self.under_way = 0
         self._draining = False
         self._idle = asyncio.Event()
         self._idle.set()
@@ -136,13 +136,13 @@ class Bridge:
             self._end(exchange, asyncio.get_running_loop().time() - began)
 
     def _begin(self) -> None:
-        self._under_way += 1
+        self.under_way += 1
         self._idle.clear()
         self._metrics.in_flight.inc()
 
     def _end(self, exchange: Exchange, seconds: float) -> None:
-        self._under_way -= 1
-        if not self._under_way:
+        self.under_way -= 1
+        if not self.under_way:
             self._idle.set()
         self._metrics.in_flight.dec()
         whole = exchange.error != CLIENT_GONE
@@ -256,7 +256,7 @@ class Bridge:
             exchange.status = response.status
             await exchange.answer.start(response.status, headers)
             await self._relay_body(exchange, response)
-            await exchange.answer.finish()
+            await self._patiently(exchange.answer.finish())
         finally:
             response.close()
 
@@ -286,13 +286,13 @@ class Bridge:
         if exchange.stream_end is not None:
             exchange.stream_end.feed(chunk)
         exchange.sent_bytes += len(chunk)
-        await self._write(exchange.answer, chunk)
+        await self._patiently(exchange.answer.write(chunk))
 
-    async def _write(self, answer: ClientAnswer, chunk: bytes) -> None:
-        """Give bytes to the client, who may be slow, but not for ever."""
+    async def _patiently(self, sending: Awaitable[None]) -> None:
+        """Wait for a client that may be slow to read, but not for ever."""
         try:
             async with asyncio.timeout(self._idle_timeout_seconds):
-                await answer.write(chunk)
+                await sending
         except TimeoutError:
             raise ClientGone from None
 
@@ -305,12 +305,12 @@ class Bridge:
                 error = error_answer(refused, exchange.dialect, exchange.interception_id)
                 exchange.status = error.status
                 await answer.start(error.status, error.headers)
-                await self._write(answer, error.body)
-                await answer.finish()
+                await self._patiently(answer.write(error.body))
+                await self._patiently(answer.finish())
             elif exchange.stream_end is not None:
                 ending = stream_ending(exchange.dialect, exchange.stream_end, refused, exchange.interception_id)
-                await self._write(answer, ending)
-                await answer.finish()
+                await self._patiently(answer.write(ending))
+                await self._patiently(answer.finish())
             else:
                 exchange.status = None
                 answer.abort()

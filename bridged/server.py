@@ -15,7 +15,7 @@ from contextlib import asynccontextmanager
 
 from aiohttp import StreamReader, web
 from aiohttp.http_exceptions import LineTooLong
-from aiohttp.web_protocol import RequestHandler, RequestPayloadError
+from aiohttp.web_protocol import RequestPayloadError
 
 from bridged.aiohttp_headers import from_raw, to_aiohttp
 from bridged.error_answer import ErrorAnswer, error_answer
@@ -23,38 +23,40 @@ from bridged.http_types import BodyBroken, BodyTimeout, BodyTooLarge, ClientAnsw
 from bridged.interception_id import new_interception_id
 from bridged.model import Headers, Refused
 from bridged.routes import dialect_of_target
+from daemonkit.binding import bind
+from daemonkit.health import readiness_body
+from daemonkit.http_server import QuietProtocol
 from daemonkit.listen import Address
 
+log = logging.getLogger(__name__)
+
 Exchange = Callable[[ClientRequest, ClientAnswer], Awaitable[None]]
+NotReady = Callable[[], list[str]]
 
 # interfaces.md and platform-notes: Codex sends a JSON header of 1.2 KB; nobody sends more than these.
 MAX_FIELD_BYTES = 32 * 1024
 MAX_HEAD_BYTES = 64 * 1024
+HEALTH_PATHS = ("/healthz", "/readyz")
 _MAX_HEADERS = 256
 # How long a connection lives without a request, and how long a body that nobody reads is drained, so that the client
 # gets to read why.
 _KEEPALIVE_SECONDS = 75.0
 _LINGER_SECONDS = 10.0
 
-# aiohttp logs what a client sent; what is worth a line is logged by the bridge.
-_silent = logging.getLogger("bridged.aiohttp")
-_silent.addHandler(logging.NullHandler())
-_silent.propagate = False
-
 
 class BridgeServer:
     """Connections and the requests on them. `draining` tells clients to go elsewhere."""
 
-    def __init__(self, exchange: Exchange, *, idle_timeout_seconds: float) -> None:
+    def __init__(self, exchange: Exchange, not_ready: NotReady, *, idle_timeout_seconds: float) -> None:
         self.addresses: tuple[Address, ...] = ()
         self.draining = False
         self.idle_timeout_seconds = idle_timeout_seconds
         self._exchange = exchange
+        self._not_ready = not_ready
         self._listeners: list[asyncio.Server] = []
         self._protocols = _Protocols(
             self._handle,
             handler_cancellation=True,
-            logger=_silent,
             access_log=None,
             auto_decompress=False,
             keepalive_timeout=_KEEPALIVE_SECONDS,
@@ -65,15 +67,8 @@ class BridgeServer:
         )
 
     async def listen(self, address: Address, tls: ssl.SSLContext | None) -> None:
-        """Accept connections on an address, too. OSError where it is taken."""
-        loop = asyncio.get_running_loop()
-        if address.is_unix:
-            listener = await loop.create_unix_server(self._protocols, address.path, backlog=1024)
-        else:
-            listener = await loop.create_server(
-                self._protocols, address.host, address.port, ssl=tls, backlog=1024, reuse_address=True
-            )
-            address = address.with_port(listener.sockets[0].getsockname()[1])
+        """Accept connections on an address, too. AddressTaken where it is taken."""
+        listener, address = await bind(self._protocols, address, setting_name="listen", tls=tls)
         self._listeners.append(listener)
         self.addresses += (address,)
 
@@ -95,9 +90,23 @@ class BridgeServer:
         refused = _unfit(request, raw)
         if refused is not None:
             await _refuse(request, answer, refused)
+        elif request.method in ("GET", "HEAD") and request.raw_target in HEALTH_PATHS:
+            await _tell_health(request, answer, self._not_ready())
         else:
             await self._exchange(request, answer)
         return answer.response()
+
+
+async def _tell_health(request: ClientRequest, answer: ClientAnswer, not_ready: list[str]) -> None:
+    """`/healthz`: the loop is alive. `/readyz`: whether to send requests here, and if not, why."""
+    if request.raw_target == "/readyz":
+        status, body, content_type = (503 if not_ready else 200), readiness_body(not_ready), "application/json"
+    else:
+        status, body, content_type = 200, b"ok\n", "text/plain; charset=utf-8"
+    with contextlib.suppress(ClientGone):
+        await answer.start(status, (("Content-Type", content_type), ("Content-Length", str(len(body)))))
+        await answer.write(body)
+        await answer.finish()
 
 
 def _unfit(request: "_Request", raw: web.BaseRequest) -> Refused | None:
@@ -237,14 +246,18 @@ class _Response(web.StreamResponse):
             self.headers.popall(name, None)
 
 
+class _WholeResponse(_Response, web.Response):
+    """The same with a body that is known."""
+
+
 class _Protocols(web.Server):
     """Makes a protocol for each connection."""
 
-    def __call__(self) -> RequestHandler:
+    def __call__(self) -> QuietProtocol:
         return _Protocol(self, loop=self._loop, **self._kwargs)
 
 
-class _Protocol(RequestHandler):
+class _Protocol(QuietProtocol):
     """One connection, whose errors are answered in our shape and without quoting the client."""
 
     __slots__ = ()
@@ -258,16 +271,19 @@ class _Protocol(RequestHandler):
     ) -> web.StreamResponse:
         if request.writer.output_size > 0:
             raise ConnectionResetError("the answer is under way, no other can follow it")
-        error = _error_of(exc, message)
-        response = web.Response(status=error.status, body=error.body, headers=to_aiohttp(error.headers))
-        response.headers["Server"] = "drawbridge"
+        if status >= 500 and not isinstance(exc, ConnectionError):
+            log.error("a request failed", exc_info=exc)
+        error = _error_of(status, exc, message)
+        response = _WholeResponse(status=error.status, body=error.body, headers=to_aiohttp(error.headers))
         response.force_close()
         return response
 
 
-def _error_of(exc: BaseException | None, message: str | None) -> ErrorAnswer:
+def _error_of(status: int, exc: BaseException | None, message: str | None) -> ErrorAnswer:
     """The answer to a head that could not be read: nothing in it may come from the head."""
-    if isinstance(exc, LineTooLong) or (message or "").startswith("Too many headers"):
+    if status >= 500:
+        refused = Refused("INTERNAL", "the bridge failed: the operator finds more in its log")
+    elif isinstance(exc, LineTooLong) or (message or "").startswith("Too many headers"):
         refused = Refused("HEAD_TOO_LARGE", "the request's head is over the limit of the bridge")
     else:
         refused = Refused("INVALID_REQUEST", "the request is not well-formed HTTP")
@@ -279,11 +295,12 @@ async def running_server(
     exchange: Exchange,
     addresses: Sequence[Address],
     *,
+    not_ready: NotReady,
     idle_timeout_seconds: float,
     tls: ssl.SSLContext | None = None,
 ) -> AsyncIterator[BridgeServer]:
     """A listening server for the length of the block. How it is drained is up to the block (serve.py)."""
-    server = BridgeServer(exchange, idle_timeout_seconds=idle_timeout_seconds)
+    server = BridgeServer(exchange, not_ready, idle_timeout_seconds=idle_timeout_seconds)
     try:
         for address in addresses:
             await server.listen(address, tls)

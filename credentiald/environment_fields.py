@@ -15,32 +15,50 @@ from daemonkit.settings import ReadFile, secret_text
 
 MAX_KEYS = 5
 
-_PLAIN = (
-    "TYPE",
-    "NAME",
-    "DISPLAY_NAME",
-    "BASE_URL",
-    "CENTRAL_KEY",
-    "ALLOW_USER_KEYS",
-    "CENTRAL_KEY_FALLBACK",
-    "SEND_ACTOR_HEADERS",
-    "BEDROCK_BASE_URL",
-    "BEDROCK_REGION",
-    "BEDROCK_ROLE_ARN",
-    "BEDROCK_EXTERNAL_ID",
-    "BEDROCK_MODEL",
-    "BEDROCK_SMALL_FAST_MODEL",
-)
 KEY = "KEY"
 ACCESS_KEY = "BEDROCK_ACCESS_KEY"
 ACCESS_KEY_SECRET = "BEDROCK_ACCESS_KEY_SECRET"  # noqa: S105 - the name of a variable
 SESSION_TOKEN = "BEDROCK_SESSION_TOKEN"  # noqa: S105 - the name of a variable
-# Each secret field with the names it goes by; a name in the plural is an alias, and each has a _FILE twin.
-_SECRETS = {
-    KEY: ("KEY", "KEYS"),
-    ACCESS_KEY: ("BEDROCK_ACCESS_KEY", "BEDROCK_ACCESS_KEYS"),
-    ACCESS_KEY_SECRET: ("BEDROCK_ACCESS_KEY_SECRET", "BEDROCK_ACCESS_KEY_SECRETS"),
-    SESSION_TOKEN: ("BEDROCK_SESSION_TOKEN",),
+
+# Every field that is no secret, with its meaning for docs/settings.md.
+PLAIN_FIELDS = {
+    "TYPE": "Required. The provider type.",
+    "NAME": "Its name in clients' URLs; default: the type.",
+    "DISPLAY_NAME": "Its name for people.",
+    "BASE_URL": "Base URL of the upstream; required for azure and openai-compat.",
+    "CENTRAL_KEY": "Whether the central key is used; default: true with a key and for Bedrock, else false.",
+    "ALLOW_USER_KEYS": "Whether users may bring their own keys; default: the opposite of the above.",
+    "CENTRAL_KEY_FALLBACK": "Whether the central key stands in for users without a key; default: false.",
+    "SEND_ACTOR_HEADERS": "Overrides `CODER_AIBRIDGE_SEND_ACTOR_HEADERS` for this provider.",
+    "BEDROCK_BASE_URL": "Endpoint of Bedrock, where it does not follow from the region; not together with BASE_URL.",
+    "BEDROCK_REGION": "AWS region.",
+    "BEDROCK_ROLE_ARN": "Role to assume.",
+    "BEDROCK_EXTERNAL_ID": "External id for assuming the role.",
+    "BEDROCK_MODEL": "What a client's model becomes; a default applies for anthropic.",
+    "BEDROCK_SMALL_FAST_MODEL": "What a client's small, fast model becomes; a default applies for anthropic.",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class SecretField:
+    """A secret of a provider: the names it goes by, each with a `_FILE` twin, and its meaning."""
+
+    names: tuple[str, ...]
+    meaning: str
+
+    @property
+    def all_names(self) -> tuple[str, ...]:
+        """The names and their `_FILE` twins."""
+        return (*self.names, *(f"{name}_FILE" for name in self.names))
+
+
+SECRET_FIELDS = {
+    KEY: SecretField(("KEY", "KEYS"), f"API key, or up to {MAX_KEYS} in order of use. For bedrock a bearer token."),
+    ACCESS_KEY: SecretField(("BEDROCK_ACCESS_KEY", "BEDROCK_ACCESS_KEYS"), "AWS access key id, or several."),
+    ACCESS_KEY_SECRET: SecretField(
+        ("BEDROCK_ACCESS_KEY_SECRET", "BEDROCK_ACCESS_KEY_SECRETS"), "AWS secret access key, one for each id."
+    ),
+    SESSION_TOKEN: SecretField(("BEDROCK_SESSION_TOKEN",), "AWS session token of a single temporary pair."),
 }
 _NOT_SUPPORTED = {"DUMP_DIR": "dumps of requests are not supported yet"}
 # An access key id may be shared by no two pairs; two pairs with one secret only look odd.
@@ -49,8 +67,7 @@ _UNIQUE = (KEY, ACCESS_KEY)
 
 def known_names() -> frozenset[str]:
     """Every field name that a provider may have."""
-    names = [name for aliases in _SECRETS.values() for name in aliases]
-    return frozenset((*_PLAIN, *names, *(f"{name}_FILE" for name in names)))
+    return frozenset((*PLAIN_FIELDS, *(name for one in SECRET_FIELDS.values() for name in one.all_names)))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -86,9 +103,9 @@ def read_entry(texts: Mapping[str, str], *, label: str, origin: str, read_file: 
     given = {name: text for name, text in texts.items() if text.strip()}
     errors = [*_unknown_fields(texts), *(f"{name}: {_NOT_SUPPORTED[name]}" for name in given if name in _NOT_SUPPORTED)]
     keys = {}
-    for name, aliases in _SECRETS.items():
+    for name, secret in SECRET_FIELDS.items():
         try:
-            used, text = _one_secret(given, aliases, read_file)
+            used, text = _one_secret(given, secret, read_file)
         except ValueError as error:
             errors.append(str(error))
             continue
@@ -97,7 +114,7 @@ def read_entry(texts: Mapping[str, str], *, label: str, origin: str, read_file: 
     return Entry(
         label=label,
         origin=origin,
-        fields={name: given[name].strip() for name in _PLAIN if name in given},
+        fields={name: given[name].strip() for name in PLAIN_FIELDS if name in given},
         keys=keys,
         errors=tuple(errors),
     )
@@ -110,10 +127,9 @@ def _unknown_fields(names: Mapping[str, str]) -> Iterator[str]:
             yield f"{name} is not a known field: did you mean {nearest(name, known)}?"
 
 
-def _one_secret(given: Mapping[str, str], aliases: tuple[str, ...], read_file: ReadFile) -> tuple[str, str]:
+def _one_secret(given: Mapping[str, str], secret: SecretField, read_file: ReadFile) -> tuple[str, str]:
     """The name in use and its text, out of a secret's names; empty texts where none is set."""
-    candidates = (*aliases, *(f"{name}_FILE" for name in aliases))
-    used = [name for name in candidates if name in given]
+    used = [name for name in secret.all_names if name in given]
     if len(used) > 1:
         raise ValueError(f"{' and '.join(used)} are mutually exclusive")
     if not used:

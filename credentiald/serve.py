@@ -15,13 +15,15 @@ from credentiald.errors import Refusal
 from credentiald.metrics import Metrics
 from credentiald.model import Gateway
 from credentiald.plane import make_plane
-from credentiald.rpc.server import ADMIN_SERVICES, MAIN_SERVICES, Health, PortTaken, RpcListener, listening
+from credentiald.rpc.server import ADMIN_SERVICES, MAIN_SERVICES, Health, RpcListener, listening
 from credentiald.settings import Loaded, Settings
 from credentiald.store import providers
 from credentiald.store.connection import Connection
 from credentiald.store.database import Database, open_database
+from daemonkit.binding import AddressTaken
 from daemonkit.health import health_listener
-from daemonkit.logs import start_logging
+from daemonkit.logs import running_logs
+from daemonkit.settings import ConfigErrors
 from daemonkit.stopping import stop_signal
 from daemonkit.tls import read_pem
 from daemonkit.version import version
@@ -35,15 +37,15 @@ _PING_SECONDS = 1.0
 def run(loaded: Loaded) -> int:
     """Serve until asked to stop; the exit code."""
     settings = loaded.settings
-    start_logging(human=settings.log_human, json=settings.log_json, level=settings.log_level)
-    for warning in loaded.warnings:
-        log.warning(warning)
     try:
-        prepared = prepare(settings.database, settings.sealing_keys, now=datetime.now(UTC))
-        if prepared.created:
-            log.info("made the database", extra={"path": str(prepared.database_path)})
-        uvloop.run(_serve(settings, loaded.gateway, prepared))
-    except (StartRefused, PortTaken, Refusal) as refused:
+        with running_logs(human=settings.log_human, json=settings.log_json, level=settings.log_level):
+            for warning in loaded.warnings:
+                log.warning(warning)
+            prepared = prepare(settings.database, settings.sealing_keys, now=datetime.now(UTC))
+            if prepared.created:
+                log.info("made the database", extra={"path": str(prepared.database_path)})
+            uvloop.run(_serve(settings, loaded.gateway, prepared))
+    except (StartRefused, AddressTaken, ConfigErrors, Refusal) as refused:
         print(f"credentiald: {refused}", file=sys.stderr)  # noqa: T201 - the log may go elsewhere
         return 1
     return 0
@@ -57,7 +59,7 @@ async def _serve(settings: Settings, gateway: Gateway, prepared: Prepared) -> No
         states = Health()
         readiness = Readiness(db)
         async with (
-            _health(settings, metrics, readiness),
+            health_listener(settings.listener("metrics_listen"), reasons=readiness.reasons, registry=metrics.registry),
             listening(plane, metrics, _listeners(settings), states, grace_seconds=settings.grace.total_seconds()),
             readiness.listening(),
         ):
@@ -121,6 +123,7 @@ def _listeners(settings: Settings) -> list[RpcListener]:
         listeners.append(
             RpcListener(
                 name=name,
+                setting=field,
                 addresses=configured.addresses,
                 services=services,
                 tls=read_pem(configured.tls) if configured.tls else None,

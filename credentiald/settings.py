@@ -40,7 +40,7 @@ __all__ = [
 SECTIONS = (SECTION, gateway_settings.SECTION)
 
 # The administering commands read these; `serve` may find them in its environment and leaves them alone.
-_READ_BY_COMMANDS = frozenset(
+READ_BY_COMMANDS = frozenset(
     {
         "CREDENTIALD_ADMIN",
         "CREDENTIALD_ADMIN_TOKEN",
@@ -140,7 +140,7 @@ def _gateway(values: GatewaySettings, providers: EnvironmentReading) -> Gateway:
 def _unknown_names(sources: Sources) -> Iterator[str]:
     names = {section.block: {name for row in rows(section) for name in row.env_names} for section in SECTIONS}
     yield from unknown_variables(
-        sources.environ, prefix=SECTION.env_prefix, known=names[SECTION.block] | _READ_BY_COMMANDS
+        sources.environ, prefix=SECTION.env_prefix, known=names[SECTION.block] | READ_BY_COMMANDS
     )
     indexed = f"{gateway_settings.PREFIX}PROVIDER_"
     yield from unknown_variables(

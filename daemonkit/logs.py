@@ -1,2 +1,248 @@
+"""Logs: for people on stderr, for machines as one JSON object a line. A sentence, then facts in `extra`.
+
+Nothing a client sent can forge a line, because control characters are escaped. Secrets print as a mask, and so does
+any text with the form of one of our tokens; that is the backstop, not the rule. Logging never raises and never waits
+for a reader: lines go through a bounded queue to a thread, and what does not fit is counted and said.
+"""
+
+import atexit
+import json
+import logging
+import queue
+import re
+import sys
+import threading
+import traceback
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from typing import TextIO
+
+from daemonkit.secret import MASK
+from daemonkit.settings import ConfigErrors
+
+STDERR, STDOUT, NOWHERE = "stderr", "-", ""
+_TARGETS = {
+    "": NOWHERE,
+    "none": NOWHERE,
+    "stderr": STDERR,
+    "/dev/stderr": STDERR,
+    "stdout": STDOUT,
+    "/dev/stdout": STDOUT,
+    "-": STDOUT,
+}
+Render = Callable[[logging.LogRecord], str]
+
+_QUEUED_LINES = 10_000
+_FLUSH_SECONDS = 2.0
+# dbu_ and dbs_ with 49 base-62 characters are our tokens; a token that was cut is masked as well.
+_TOKEN = re.compile(r"db[us]_[0-9A-Za-z]{16,}")
+_STANDARD = frozenset(logging.makeLogRecord({}).__dict__) | {"message", "asctime", "taskName"}
+_OWN_FIELDS = frozenset({"time", "level", "msg", "logger", "exception"})
+
+
 def parse_log_target(text: str) -> str:
-    return text
+    """`stderr`, `-` for stdout, a path, or the empty text for nowhere; `none` means nowhere."""
+    trimmed = text.strip()
+    return _TARGETS.get(trimmed, trimmed)
+
+
+def facts(record: logging.LogRecord) -> dict[str, object]:
+    """What `extra` brought; a fact with a name of ours gets `fact_` in front."""
+    return {
+        f"fact_{name}" if name in _OWN_FIELDS else name: value
+        for name, value in record.__dict__.items()
+        if name not in _STANDARD
+    }
+
+
+def masked(text: str) -> str:
+    """The text without anything that has the form of one of our tokens."""
+    return _TOKEN.sub(MASK, text)
+
+
+def json_line(record: logging.LogRecord) -> str:
+    """One JSON object: `time level msg logger`, then the facts, then `exception` if there is one."""
+    fields: dict[str, object] = {
+        "time": _time(record),
+        "level": record.levelname.lower(),
+        "msg": _message(record),
+        "logger": record.name,
+        **facts(record),
+    }
+    if record.exc_info:
+        fields["exception"] = _exception(record)
+    return masked(json.dumps(fields, default=_plain, skipkeys=True))
+
+
+def human_line(record: logging.LogRecord) -> str:
+    """One line with the facts as `key=value`; the lines of a traceback follow, each with a mark in front."""
+    words = [_time(record), f"{record.levelname.lower():<7}", escaped(record.name), escaped(_message(record))]
+    words += [f"{escaped(name)}={_human_value(value)}" for name, value in facts(record).items()]
+    lines = [" ".join(words)]
+    if record.exc_info:
+        lines += [f"    | {escaped(line)}" for line in _exception(record).split("\n")]
+    return masked("\n".join(lines))
+
+
+def escaped(text: str) -> str:
+    """The text with everything that a terminal would not show as a character written as `\\x1b` and the like."""
+    if text.isprintable():
+        return text
+    return "".join(one if one.isprintable() else one.encode("unicode_escape").decode() for one in text)
+
+
+def _human_value(value: object) -> str:
+    text = value if isinstance(value, str) else json.dumps(value, default=_plain, skipkeys=True)
+    if isinstance(value, str) and (not text or any(one in ' ="\\' for one in text)):
+        return escaped(json.dumps(text, ensure_ascii=False))
+    return escaped(text)
+
+
+def _plain(value: object) -> object:
+    """What JSON does not know, as text. A Secret is its mask here, because `str` of it is."""
+    if isinstance(value, datetime):
+        return value.isoformat()
+    if isinstance(value, (set, frozenset, tuple)):
+        return list(value)
+    return str(value)
+
+
+def _time(record: logging.LogRecord) -> str:
+    return datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+def _message(record: logging.LogRecord) -> str:
+    try:
+        return record.getMessage()
+    except Exception:
+        return f"{record.msg} (its arguments do not fit)"
+
+
+def _exception(record: logging.LogRecord) -> str:
+    if not record.exc_info:
+        return ""
+    return "".join(traceback.format_exception(*record.exc_info)).rstrip("\n")
+
+
+class _Writer:
+    """Writes lines to its stream on a thread of its own. `write` returns at once."""
+
+    def __init__(self, stream: TextIO, render: Render, *, owned: bool) -> None:
+        self._stream = stream
+        self._render = render
+        self._owned = owned
+        self._lines: queue.Queue[str | None] = queue.Queue(_QUEUED_LINES)
+        self._dropped = 0
+        self._thread = threading.Thread(target=self._run, name="log-writer", daemon=True)
+        self._thread.start()
+
+    def write(self, line: str) -> None:
+        try:
+            self._lines.put_nowait(line)
+        except queue.Full:
+            self._dropped += 1
+
+    def close(self) -> None:
+        """Write what is queued, within a limit: a reader that has stalled must not keep the daemon."""
+        try:
+            self._lines.put(None, timeout=_FLUSH_SECONDS)
+        except queue.Full:
+            return
+        self._thread.join(_FLUSH_SECONDS)
+        if self._owned and not self._thread.is_alive():
+            self._stream.close()
+
+    def _run(self) -> None:
+        while (line := self._lines.get()) is not None:
+            dropped, self._dropped = self._dropped, 0
+            try:
+                if dropped:
+                    self._stream.write(self._render(_loss(dropped)) + "\n")
+                self._stream.write(line + "\n")
+                if self._lines.empty():
+                    self._stream.flush()
+            except (OSError, ValueError):  # a full disk, a closed pipe: the daemon goes on without a log
+                self._dropped += 1
+
+
+def _loss(lines: int) -> logging.LogRecord:
+    fields = {
+        "name": __name__,
+        "levelname": "WARNING",
+        "msg": "log lines were lost: the log was not read",
+        "lines": lines,
+    }
+    return logging.makeLogRecord(fields)
+
+
+class _LineHandler(logging.Handler):
+    """Renders a record where it was logged, so that facts cannot change before they are written."""
+
+    def __init__(self, render: Render, writer: _Writer) -> None:
+        super().__init__()
+        self._render = render
+        self._writer = writer
+
+    def emit(self, record: logging.LogRecord) -> None:
+        try:
+            line = self._render(record)
+        except Exception as error:
+            line = json.dumps({"level": "error", "msg": "a log record cannot be shown", "error": type(error).__name__})
+        self._writer.write(line)
+
+
+def start_logging(*, human: str, json: str, level: int) -> Callable[[], None]:
+    """Log for the life of the process to the targets of `parse_log_target`, or raise ConfigErrors.
+
+    Answers a function that writes what is queued and ends logging; it also runs when the interpreter exits.
+    """
+    wanted = [("log_human", human, human_line), ("log_json", json, json_line)]
+    handlers: list[logging.Handler] = []
+    writers: list[_Writer] = []
+    errors = []
+    for name, target, render in wanted:
+        if target == NOWHERE:
+            continue
+        try:
+            writer = _Writer(_open(target), render, owned=target not in (STDERR, STDOUT))
+        except OSError as error:
+            errors.append(f"{name}: cannot write {target!r}: {error.strerror or type(error).__name__}")
+            continue
+        writers.append(writer)
+        handlers.append(_LineHandler(render, writer))
+    if errors:
+        raise ConfigErrors(errors)
+    root = logging.getLogger()
+    installed = handlers or [logging.NullHandler()]
+    handlers_before, level_before = root.handlers[:], root.level
+    root.handlers[:] = installed
+    root.setLevel(level)
+
+    def stop() -> None:
+        atexit.unregister(stop)
+        root.handlers[:] = handlers_before
+        root.setLevel(level_before)
+        for writer in writers:
+            writer.close()
+
+    atexit.register(stop)
+    return stop
+
+
+def _open(target: str) -> TextIO:
+    if target == STDERR:
+        return sys.stderr
+    if target == STDOUT:
+        return sys.stdout
+    return open(target, "a", encoding="utf-8", errors="backslashreplace")
+
+
+@contextmanager
+def running_logs(*, human: str, json: str, level: int) -> Iterator[None]:
+    """Log for the length of the block, then write what is queued."""
+    stop = start_logging(human=human, json=json, level=level)
+    try:
+        yield
+    finally:
+        stop()

@@ -1,16 +1,15 @@
-"""The one version string: of the distribution, for --version, logs, metrics and Ping."""
+"""The one version string: logs, gRPC metadata, `--version`."""
 
 from functools import cache
 
 
 @cache
 def version() -> str:
-    """The version of the installed distribution, `0+unknown` when run from a tree that was never installed."""
-    # Imported late: reading metadata costs more than everything else that --help needs.
+    """The version of the installed distribution; `0+unknown` in a source tree that was never installed."""
     from importlib.metadata import PackageNotFoundError
-    from importlib.metadata import version as version_of
+    from importlib.metadata import version as installed_version
 
     try:
-        return version_of("drawbridge")
+        return installed_version("drawbridge")
     except PackageNotFoundError:
         return "0+unknown"

@@ -15,6 +15,7 @@ from aiohttp import web
 from bridged.demo import anthropic_messages, openai_chat, openai_responses
 from bridged.demo.conversation import count_tokens, reply_to
 from bridged.demo.wire import Event
+from daemonkit.binding import AddressTaken
 from daemonkit.listen import Address
 
 _MAX_BODY_BYTES = 64 * 1024 * 1024
@@ -139,12 +140,15 @@ def _embedding(text: str, *, as_base64: bool) -> str | list[float]:
 
 @asynccontextmanager
 async def running_demo_upstream(address: Address, pace: timedelta) -> AsyncIterator[Address]:
-    """The demo upstream on a TCP address for the length of the block; yields the real address."""
+    """The demo upstream on a TCP address for the length of the block; yields the real address, or AddressTaken."""
     runner = web.AppRunner(DemoUpstream(pace).app(), access_log=None, shutdown_timeout=0.5)
     await runner.setup()
     try:
         site = web.TCPSite(runner, address.host, address.port)
-        await site.start()
+        try:
+            await site.start()
+        except OSError as error:
+            raise AddressTaken(f"listen: cannot listen on {address}: {error.strerror}") from error
         port: int = runner.addresses[0][1]
         yield address.with_port(port)
     finally:

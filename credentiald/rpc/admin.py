@@ -35,9 +35,7 @@ class Admin(Principals, AdminServiceServicer):
     def __init__(self, plane: Plane, pages: paging.Pages) -> None:
         super().__init__(plane, pages)
 
-    async def CreateProvider(
-        self, request: pb.CreateProviderRequest, context: Any
-    ) -> provider_pb2.Provider:
+    async def CreateProvider(self, request: pb.CreateProviderRequest, context: Any) -> provider_pb2.Provider:
         message = request.provider
         draft = providers.new_provider(
             name=message.name,
@@ -54,23 +52,17 @@ class Admin(Principals, AdminServiceServicer):
         _log_change("provider created", made.name)
         return codec.provider(made)
 
-    async def GetProvider(
-        self, request: pb.GetProviderRequest, context: Any
-    ) -> provider_pb2.Provider:
+    async def GetProvider(self, request: pb.GetProviderRequest, context: Any) -> provider_pb2.Provider:
         return codec.provider(await providers.get_provider(self._plane, request.name))
 
-    async def ListProviders(
-        self, request: pb.ListProvidersRequest, context: Any
-    ) -> pb.ListProvidersResponse:
+    async def ListProviders(self, request: pb.ListProvidersRequest, context: Any) -> pb.ListProvidersResponse:
         size = paging.size_of(request.page_size)
         after = self._pages.after(request.page_token, "providers")
         found = await providers.list_providers(self._plane, after=after, limit=size + 1)
         page, next_token = self._pages.cut(found, size, "providers", lambda one: one.name)
         return pb.ListProvidersResponse(providers=[codec.provider(one) for one in page], next_page_token=next_token)
 
-    async def UpdateProvider(
-        self, request: pb.UpdateProviderRequest, context: Any
-    ) -> provider_pb2.Provider:
+    async def UpdateProvider(self, request: pb.UpdateProviderRequest, context: Any) -> provider_pb2.Provider:
         paths = list(request.update_mask.paths)
         key = _given_key(request)
         if not paths and key is None and not request.clear_central_key:
@@ -89,17 +81,13 @@ class Admin(Principals, AdminServiceServicer):
         _log_change("provider updated", name)
         return codec.provider(changed)
 
-    async def DeleteProvider(
-        self, request: pb.DeleteProviderRequest, context: Any
-    ) -> Empty:
+    async def DeleteProvider(self, request: pb.DeleteProviderRequest, context: Any) -> Empty:
         version = codec.version_of(request.etag, resource="provider", name=request.name)
         await providers.delete_provider(self._plane, request.name, expected_version=version)
         _log_change("provider deleted", request.name)
         return Empty()
 
-    async def SetCentralKey(
-        self, request: pb.SetCentralKeyRequest, context: Any
-    ) -> provider_pb2.Provider:
+    async def SetCentralKey(self, request: pb.SetCentralKeyRequest, context: Any) -> provider_pb2.Provider:
         key = _given_key(request)
         if key is None:
             raise KeyRequired(provider=request.provider)
@@ -113,9 +101,7 @@ class Admin(Principals, AdminServiceServicer):
         _log_change("central key set", request.provider)
         return codec.provider(changed)
 
-    async def DeleteCentralKey(
-        self, request: pb.DeleteCentralKeyRequest, context: Any
-    ) -> provider_pb2.Provider:
+    async def DeleteCentralKey(self, request: pb.DeleteCentralKeyRequest, context: Any) -> provider_pb2.Provider:
         changed = await providers.update_provider(
             self._plane,
             request.provider,

@@ -21,9 +21,7 @@ class Credentials(CredentialServiceServicer):
         self._plane = plane
         self._metrics = metrics
 
-    async def ResolveProvider(
-        self, request: pb.ResolveProviderRequest, context: Any
-    ) -> pb.ResolveProviderResponse:
+    async def ResolveProvider(self, request: pb.ResolveProviderRequest, context: Any) -> pb.ResolveProviderResponse:
         answer = await resolve(self._plane, current_caller(), codec.question(request))
         self._metrics.resolved(answer.source.value)
         return codec.answer(answer)

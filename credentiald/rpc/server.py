@@ -4,6 +4,7 @@ Which services a listener has is the table below. Health and (by setting) reflec
 """
 
 import logging
+import os
 from collections.abc import AsyncIterator, Iterable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -29,6 +30,7 @@ from credentiald.rpc.admin import Admin
 from credentiald.rpc.credentials import Credentials
 from credentiald.rpc.guard import Guard
 from credentiald.rpc.users import Explain, UserKeys
+from daemonkit.binding import AddressTaken, remove_stale_socket
 from daemonkit.listen import Address
 from daemonkit.tls import TlsBytes
 
@@ -53,15 +55,12 @@ _OPTIONS = (
 )
 
 
-class PortTaken(Exception):
-    """A listener's address cannot be bound; the text is for the operator."""
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RpcListener:
-    """One gRPC listener: what it is called, where it listens, which services it has."""
+    """One gRPC listener: its name in the log, its setting, where it listens, which services it has."""
 
     name: str
+    setting: str
     addresses: Sequence[Address]
     services: tuple[str, ...]
     tls: TlsBytes | None
@@ -128,16 +127,18 @@ def _add_services(
 
 
 def _bind(server: grpc.aio.Server, listener: RpcListener, address: Address) -> Address:
-    """The address with the port that the system gave; PortTaken where it cannot be had."""
+    """The address with the port that the system gave; AddressTaken where it cannot be had."""
     try:
+        if address.is_unix:
+            # gRPC would take a socket away from a server that listens on it.
+            remove_stale_socket(address.path)
         if listener.tls is None or address.is_unix:
             port = server.add_insecure_port(str(address))
         else:
             port = server.add_secure_port(str(address), _credentials(listener.tls))
-    except RuntimeError as error:
-        raise PortTaken(
-            f"cannot listen on {address} for the {listener.name} listener: it is taken or not ours to bind"
-        ) from error
+    except (RuntimeError, OSError) as error:
+        why = os.strerror(error.errno) if isinstance(error, OSError) and error.errno else "it is taken, or not ours"
+        raise AddressTaken(f"{listener.setting}: cannot listen on {address}: {why}") from error
     return address if address.is_unix else address.with_port(port)
 
 

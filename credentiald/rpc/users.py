@@ -58,9 +58,7 @@ class UserKeys(UserKeyServiceServicer):
         view = await set_user_key(self._plane, user=user, provider=request.provider, key=Secret(request.key))
         return user_key_service_pb2.SetUserKeyResponse(user_key=codec.user_key(view))
 
-    async def DeleteUserKey(
-        self, request: user_key_service_pb2.DeleteUserKeyRequest, context: Any
-    ) -> Empty:
+    async def DeleteUserKey(self, request: user_key_service_pb2.DeleteUserKeyRequest, context: Any) -> Empty:
         user = named_user(request.user, "DeleteUserKey")
         await delete_user_key(self._plane, user=user, provider=request.provider)
         return Empty()

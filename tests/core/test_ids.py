@@ -13,7 +13,7 @@ moments = st.datetimes(
 
 
 def test_the_example_of_the_rfc_comes_out():
-    # RFC 9562, appendix A.6: Tuesday, February 22, 2022 2:22:22.000 PM GMT-05:00; rand_a 0xCC3, rand_b 0x18C4DC0C0C07398F.
+    # RFC 9562, appendix A.6: 22 February 2022, 2:22:22 PM GMT-05:00, with its rand_a and rand_b.
     moment = datetime(2022, 2, 22, 19, 22, 22, tzinfo=UTC)
     random = (0xCC3 << 62 | 0x18C4DC0C0C07398F).to_bytes(10, "big")
     assert uuid7(moment, random) == "017f22e2-79b0-7cc3-98c4-dc0c0c07398f"

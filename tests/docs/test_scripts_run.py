@@ -2,7 +2,6 @@
 
 import json
 import os
-import re
 import shutil
 import signal
 import socket
@@ -30,19 +29,13 @@ def curl(run: Run, line: str) -> "subprocess.Popen[bytes]":
     )
 
 
-def administer(run: Run, *arguments: str) -> str:
+def administer(run: Run, *arguments: str, database: str = "sqlite:///.run/credentiald.db", stdin: str = "") -> str:
     """stdout of an administering command, given as the README gives it."""
-    admin = re.search(r"listener=admin\S* address=(\S+)|address=(\S+) listener=admin", run.err)
-    assert admin is not None, run.err
     done = subprocess.run(
         [".venv/bin/credentiald", *arguments],
         cwd=run.clone,
-        env=bare_environ(
-            run.clone,
-            CREDENTIALD_DATABASE="sqlite:///.run/credentiald.db",
-            CREDENTIALD_ADMIN=next(filter(None, admin.groups())),
-        ),
-        stdin=subprocess.DEVNULL,
+        env=bare_environ(run.clone, CREDENTIALD_DATABASE=database, CREDENTIALD_ADMIN=run.admin_address),
+        input=stdin,
         capture_output=True,
         text=True,
     )
@@ -177,29 +170,20 @@ def test_well_known_key_variables_become_providers_and_no_demo_is_started(clone:
 
 
 def test_providers_in_the_database_are_enough_too(tmp_path: Path, clone: Path) -> None:
-    data = tmp_path / "data"
-    environ = bare_environ(clone, **ANY_PORTS, CREDENTIALD_DATABASE=f"sqlite:///{data}/mine.db")
-    with running(clone, environ) as first:
+    database = f"sqlite:///{tmp_path}/data/mine.db"
+    environ = bare_environ(clone, **ANY_PORTS, CREDENTIALD_DATABASE=database)
+    with running(clone, environ | {"OPENAI_API_KEY": "sk-other"}) as first:
         first.wait_ready()
-        database = sorted(path.name for path in data.iterdir())
+        # It takes a name that the demo would have used.
+        create = ("providers", "create", "anthropic", "--type", "anthropic", "--key-stdin")
+        administer(first, *create, database=database, stdin="sk-own\n")
         first.end()
-    # A provider of the user's own takes a name that the demo would have used.
-    with running(clone, environ | {"OPENAI_API_KEY": "sk-other"}) as second:
-        second.wait_ready()
-        admin = re.search(r"listener=admin\S* address=(\S+)|address=(\S+) listener=admin", second.err)
-        assert admin is not None
-        made = subprocess.run(
-            [clone / ".venv/bin/credentiald", "providers", "create", "anthropic", "--type", "anthropic", "--key-stdin"],
-            env=environ | {"CREDENTIALD_ADMIN": next(filter(None, admin.groups()))},
-            input="sk-own\n", capture_output=True, text=True,
-        )  # fmt: skip
-        second.end()
-    with running(clone, environ) as third:
-        third.wait_ready()
-        children = third.children()
+    with running(clone, environ) as second:
+        line = second.wait_ready()
+        children = second.children()
 
-    assert made.returncode == 0, made.stderr
-    assert "access-token" in database
+    assert (tmp_path / "data" / "access-token").exists()
+    assert "/api/v2/aibridge/anthropic/" in line
     assert "bridged demo-upstream" not in children
 
 

@@ -254,14 +254,17 @@ class _Explain(explain_service_pb2_grpc.ExplainServiceServicer):
 
 
 @contextmanager
-def serving(folder: Path) -> Iterator[FakePlane]:
-    """The fake on a unix socket in `folder`, for the length of the block."""
+def serving(folder: Path, credentials: grpc.ServerCredentials | None = None) -> Iterator[FakePlane]:
+    """The fake on a unix socket in `folder`, or with `credentials` on a port of localhost, while the block lasts."""
     plane = FakePlane(address=f"unix:{folder}/admin.sock")
     server = grpc.server(ThreadPoolExecutor(max_workers=2))
     admin_service_pb2_grpc.add_AdminServiceServicer_to_server(_Admin(plane), server)
     user_key_service_pb2_grpc.add_UserKeyServiceServicer_to_server(_UserKeys(plane), server)
     explain_service_pb2_grpc.add_ExplainServiceServicer_to_server(_Explain(plane), server)
-    server.add_insecure_port(plane.address)
+    if credentials is None:
+        server.add_insecure_port(plane.address)
+    else:
+        plane.address = f"localhost:{server.add_secure_port('127.0.0.1:0', credentials)}"
     server.start()
     try:
         yield plane

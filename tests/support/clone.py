@@ -14,17 +14,10 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent.parent
 # What an operator's shell may need for an install, and nothing that decides what the daemons do.
 KEPT = ("PATH", "LANG", "TMPDIR", "PIP_", "SSL_", "REQUESTS_", "HTTP_PROXY", "HTTPS_PROXY", "http_proxy", "https_proxy")
-ANY_PORT = "127.0.0.1:0"
-ANY_PORTS = dict.fromkeys(
-    (
-        "CREDENTIALD_LISTEN",
-        "CREDENTIALD_ADMIN_LISTEN",
-        "CREDENTIALD_METRICS_LISTEN",
-        "BRIDGED_LISTEN",
-        "BRIDGED_METRICS_LISTEN",
-    ),
-    ANY_PORT,
-)
+ANY_PORTS = {
+    f"{name}_LISTEN": "127.0.0.1:0"
+    for name in ("CREDENTIALD", "CREDENTIALD_ADMIN", "CREDENTIALD_METRICS", "BRIDGED", "BRIDGED_METRICS")
+}
 INSTALL_SECONDS = 300
 START_SECONDS = 60
 
@@ -98,6 +91,12 @@ class Run:
     def address(self) -> str:
         """HOST:PORT of the bridge."""
         return self.out.partition("base URL")[2].split()[0].split("/")[2]
+
+    @property
+    def admin_address(self) -> str:
+        """HOST:PORT of credentiald's listener for administration, from its log."""
+        listening = next(line for line in self.err.splitlines() if "listening" in line and "listener=admin" in line)
+        return listening.partition("address=")[2].split()[0]
 
     @property
     def token_file(self) -> Path:

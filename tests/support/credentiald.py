@@ -108,7 +108,14 @@ async def running(
         plane = make_plane(db, prepared.sealer, gateway or Gateway(), clock)
         addresses = {name: Address(path=str(folder / f"{name}.sock")) for name in ("main", "admin")}
         listeners = [
-            RpcListener(name="main", addresses=[addresses["main"]], services=MAIN_SERVICES, tls=None, reflection=True),
+            RpcListener(
+                name="main",
+                setting="listen",
+                addresses=[addresses["main"]],
+                services=MAIN_SERVICES,
+                tls=None,
+                reflection=True,
+            ),
             RpcListener(
                 name="admin", addresses=[addresses["admin"]], services=ADMIN_SERVICES, tls=None, reflection=False
             ),

@@ -198,9 +198,7 @@ async def test_user_keys_are_refused_where_they_cannot_be_used(tmp_path):
         enabled = update_of("prov", ["enabled", "key_policy"], enabled=False, key_policy=policy(user_keys_allowed=True))
         await one.admin.UpdateProvider(enabled, metadata=bearer(one.admin_token))
         assert await refused(set_own_key(one, token)) == "PROVIDER_DISABLED"
-        await one.admin.UpdateProvider(
-            update_of("prov", ["enabled"], enabled=True), metadata=bearer(one.admin_token)
-        )
+        await one.admin.UpdateProvider(update_of("prov", ["enabled"], enabled=True), metadata=bearer(one.admin_token))
         assert await refused(set_own_key(one, token, key=" ")) == "KEY_REQUIRED"
         assert await refused(set_own_key(one, token, key="x" * 10241)) == "KEY_TOO_LARGE"
 
@@ -284,9 +282,7 @@ async def test_pages_join_up_and_their_tokens_fit_no_other_list(tmp_path):
         metadata = bearer(one.admin_token)
         names = [f"user-{number:02}" for number in range(7)]
         for name in names:
-            await one.admin.CreateUser(
-                admin.CreateUserRequest(user=user_pb2.User(username=name)), metadata=metadata
-            )
+            await one.admin.CreateUser(admin.CreateUserRequest(user=user_pb2.User(username=name)), metadata=metadata)
         seen, page_token = [], ""
         while True:
             page = await one.admin.ListUsers(
@@ -320,9 +316,10 @@ async def test_users_their_tokens_and_what_goes_with_them(tmp_path):
         past = admin.CreateTokenRequest(user="Ann")
         past.expire_time.FromDatetime(datetime.now(UTC) - timedelta(seconds=1))
         assert await refused(one.admin.CreateToken(past, metadata=metadata)) == "INVALID_ARGUMENT"
-        assert await refused(
-            one.admin.RevokeToken(admin.RevokeTokenRequest(id=str(uuid4())), metadata=metadata)
-        ) == "TOKEN_NOT_FOUND"
+        assert (
+            await refused(one.admin.RevokeToken(admin.RevokeTokenRequest(id=str(uuid4())), metadata=metadata))
+            == "TOKEN_NOT_FOUND"
+        )
         await one.admin.DeleteUser(admin.DeleteUserRequest(user=user_id), metadata=metadata)
         listed = await one.admin.ListTokens(admin.ListTokensRequest(), metadata=metadata)
         assert list(listed.tokens) == []
@@ -332,15 +329,16 @@ async def test_users_their_tokens_and_what_goes_with_them(tmp_path):
 async def test_a_rotated_service_token_is_refused_and_the_new_one_works(tmp_path):
     async with running(tmp_path) as one:
         metadata = bearer(one.admin_token)
-        rotated = await one.admin.RotateServiceToken(
-            admin.RotateServiceTokenRequest(name="admin"), metadata=metadata
+        rotated = await one.admin.RotateServiceToken(admin.RotateServiceTokenRequest(name="admin"), metadata=metadata)
+        assert (
+            await refused(one.admin.ListUsers(admin.ListUsersRequest(), metadata=metadata)) == "SERVICE_TOKEN_INVALID"
         )
-        assert await refused(one.admin.ListUsers(admin.ListUsersRequest(), metadata=metadata)) == "SERVICE_TOKEN_INVALID"
         await one.admin.ListUsers(admin.ListUsersRequest(), metadata=bearer(rotated.service_token))
         missing = admin.RotateServiceTokenRequest(name="nobody")
-        assert await refused(
-            one.admin.RotateServiceToken(missing, metadata=bearer(rotated.service_token))
-        ) == "SERVICE_NOT_FOUND"
+        assert (
+            await refused(one.admin.RotateServiceToken(missing, metadata=bearer(rotated.service_token)))
+            == "SERVICE_NOT_FOUND"
+        )
 
 
 @pytest.mark.parametrize(
@@ -359,7 +357,9 @@ async def test_services_that_make_no_sense_are_refused(tmp_path, fields, reason)
 
 async def test_every_change_is_one_revision_with_a_row_in_the_log_and_a_refused_one_is_none(tmp_path):
     async with running(tmp_path) as one:
-        before = await one.plane.db.read(lambda conn: conn.execute("SELECT max(revision) FROM change_log").fetchone()[0])
+        before = await one.plane.db.read(
+            lambda conn: conn.execute("SELECT max(revision) FROM change_log").fetchone()[0]
+        )
         await one.make_provider("prov", key=KEY)
         await refused(one.make_provider("prov", key=KEY))
         await one.make_user("ann")

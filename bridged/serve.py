@@ -1,0 +1,122 @@
+"""The wiring diagram of bridged: what is opened, in which order, and how it drains."""
+
+import asyncio
+import gc
+import logging
+import sys
+from datetime import timedelta
+from pathlib import Path
+
+import uvloop
+
+from bridged.bridge import Bridge
+from bridged.metrics import Metrics
+from bridged.readiness import Readiness
+from bridged.resolver import ClientTls, running_resolver
+from bridged.server import BridgeServer, running_server
+from bridged.settings import Loaded, Settings
+from bridged.upstream import running_upstream
+from daemonkit.binding import AddressTaken
+from daemonkit.health import health_listener
+from daemonkit.logs import running_logs
+from daemonkit.stopping import stop_signal
+from daemonkit.tls import server_context
+from daemonkit.version import version
+
+log = logging.getLogger(__name__)
+
+# After the grace: time for the last bytes, the error events, to leave.
+_FAREWELL_SECONDS = 2.0
+
+
+class CannotStart(Exception):
+    """A file that a setting names is not usable; the text is for the operator."""
+
+
+def run(loaded: Loaded) -> int:
+    """Serve until asked to stop; the exit code."""
+    settings = loaded.settings
+    with running_logs(human=settings.log_human, json=settings.log_json, level=settings.log_level):
+        for warning in loaded.warnings:
+            log.warning(warning)
+        try:
+            uvloop.run(serve(settings))
+        except (AddressTaken, CannotStart) as problem:
+            print(f"bridged: {problem}", file=sys.stderr)  # noqa: T201 - the log may go elsewhere
+            return 1
+    return 0
+
+
+async def serve(settings: Settings) -> None:
+    """Run bridged until asked to stop."""
+    readiness, metrics = Readiness(), Metrics()
+    metrics.started(version())
+    idle_timeout_seconds = settings.idle_timeout.total_seconds()
+
+    def not_ready() -> list[str]:
+        return readiness.reasons(asyncio.get_running_loop().time())
+
+    async with (
+        health_listener(settings.listener("metrics_listen"), reasons=not_ready, registry=metrics.registry),
+        running_resolver(
+            settings.credentiald,
+            token=settings.credentiald_token,
+            timeout_seconds=settings.credentiald_timeout.total_seconds(),
+            readiness=readiness,
+            tls=_credentiald_tls(settings),
+        ) as resolver,
+        running_upstream(
+            connect_timeout_seconds=settings.connect_timeout.total_seconds(),
+            first_byte_timeout_seconds=settings.first_byte_timeout.total_seconds(),
+            idle_timeout_seconds=idle_timeout_seconds,
+        ) as upstream,
+    ):
+        bridge = Bridge(
+            resolver, upstream, metrics, max_body_bytes=settings.max_body, idle_timeout_seconds=idle_timeout_seconds
+        )
+        listener = settings.listener("listen")
+        async with running_server(
+            bridge.serve,
+            listener.addresses,
+            not_ready=not_ready,
+            idle_timeout_seconds=idle_timeout_seconds,
+            tls=server_context(listener.tls) if listener.tls else None,
+        ) as server:
+            for address in server.addresses:
+                log.info("listening", extra={"listener": "http", "address": str(address)})
+            # What was made up to here lives as long as the process: no need to look through it again.
+            gc.collect()
+            gc.freeze()
+            await stop_signal()
+            readiness.draining = True
+            await drain(bridge, server, settings.grace)
+    log.info("stopped")
+
+
+async def drain(bridge: Bridge, server: BridgeServer, grace: timedelta) -> None:
+    """Accept nothing new, let what runs finish within the grace, then end it in the way of its API."""
+    log.info("draining", extra={"grace_seconds": grace.total_seconds()})
+    server.stop_accepting()
+    bridge.drain()
+    if await bridge.wait_until_idle(grace.total_seconds()):
+        return
+    log.warning("the grace is over: ending what still runs", extra={"requests": bridge.under_way})
+    bridge.end_requests()
+    await bridge.wait_until_idle(_FAREWELL_SECONDS)
+
+
+def _credentiald_tls(settings: Settings) -> ClientTls | None:
+    if not settings.credentiald_ca:
+        return None
+    return ClientTls(
+        ca=_pem(settings.credentiald_ca),
+        cert=_pem(settings.credentiald_cert) if settings.credentiald_cert else None,
+        key=_pem(settings.credentiald_key) if settings.credentiald_key else None,
+    )
+
+
+def _pem(path: str) -> bytes:
+    try:
+        return Path(path).read_bytes()
+    except OSError as error:
+        raise CannotStart(f"cannot read {path!r}: {error.strerror or type(error).__name__}") from None

@@ -1,0 +1,92 @@
+"""The listener for operators: `/healthz`, `/readyz`, `/metrics`. Answers hold nothing of the request."""
+
+import inspect
+import json
+import logging
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
+
+from aiohttp import web
+from prometheus_client import CollectorRegistry, generate_latest
+from prometheus_client.exposition import CONTENT_TYPE_LATEST
+
+from daemonkit.binding import bind
+from daemonkit.http_server import QuietServer
+from daemonkit.listen import Address
+from daemonkit.tls import Listener, server_context
+
+log = logging.getLogger(__name__)
+
+Reasons = Callable[[], Sequence[str] | Awaitable[Sequence[str]]]
+
+_CLOSE_SECONDS = 1.0
+
+
+def readiness_body(reasons: Sequence[str]) -> bytes:
+    """The JSON body of `/readyz`; ready is having no reasons why not."""
+    return json.dumps({"ready": not reasons, "reasons": list(reasons)}).encode() + b"\n"
+
+
+@asynccontextmanager
+async def health_listener(
+    listener: Listener,
+    *,
+    reasons: Reasons,
+    registry: CollectorRegistry,
+) -> AsyncIterator[tuple[Address, ...]]:
+    """Serve for the length of the block; the real addresses. AddressTaken or ValueError (TLS files) if it cannot.
+
+    `reasons` says why the daemon is not ready, nothing if it is; it may be a coroutine function. Where it fails, the
+    daemon is not ready. Unix sockets are served without TLS.
+    """
+    paths = _paths(reasons, registry)
+
+    async def answer(request: web.BaseRequest) -> web.StreamResponse:
+        # raw_path is what the client sent; the rest would be decoded and normalised.
+        path = request.raw_path.partition("?")[0]
+        found = paths.get(path)
+        if found is None:
+            return _text(404, "not found\n")
+        if request.method not in ("GET", "HEAD"):
+            return _text(405, "method not allowed\n", allow="GET, HEAD")
+        return await found()
+
+    tls = server_context(listener.tls) if listener.tls else None
+    server = QuietServer(answer, access_log=None)
+    async with AsyncExitStack() as stack:
+        stack.push_async_callback(server.shutdown, _CLOSE_SECONDS)
+        addresses = []
+        for wanted in listener.addresses:
+            sockets, address = await bind(server, wanted, setting_name=listener.name, tls=tls)
+            stack.callback(sockets.close)
+            addresses.append(address)
+            log.info("listening", extra={"listener": listener.name.removesuffix("_listen"), "address": str(address)})
+        yield tuple(addresses)
+
+
+def _paths(reasons: Reasons, registry: CollectorRegistry) -> dict[str, Callable[[], Awaitable[web.Response]]]:
+    async def healthz() -> web.Response:
+        return _text(200, "ok\n")
+
+    async def readyz() -> web.Response:
+        try:
+            found = reasons()
+            why = await found if inspect.isawaitable(found) else found
+        except Exception:
+            log.exception("readiness could not be found out")
+            why = ["readiness could not be found out"]
+        return web.Response(
+            status=503 if why else 200, body=readiness_body(why), content_type="application/json", headers=_HEADERS
+        )
+
+    async def metrics() -> web.Response:
+        return web.Response(body=generate_latest(registry), headers={**_HEADERS, "Content-Type": CONTENT_TYPE_LATEST})
+
+    return {"/healthz": healthz, "/readyz": readyz, "/metrics": metrics}
+
+
+_HEADERS = {"Server": "drawbridge", "Cache-Control": "no-store"}
+
+
+def _text(status: int, text: str, *, allow: str = "") -> web.Response:
+    return web.Response(status=status, text=text, headers={**_HEADERS, **({"Allow": allow} if allow else {})})

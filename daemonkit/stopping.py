@@ -1,0 +1,24 @@
+"""How a daemon is asked to stop: SIGTERM or SIGINT once to drain, twice to stop at once."""
+
+import asyncio
+import os
+import signal
+
+
+async def stop_signal() -> signal.Signals:
+    """The first SIGTERM or SIGINT. From then on a second one ends the process at once, with 128 and its number.
+
+    Call it once in a process; the handlers stay until the loop is closed.
+    """
+    loop = asyncio.get_running_loop()
+    asked: asyncio.Future[signal.Signals] = loop.create_future()
+
+    def on_signal(number: signal.Signals) -> None:
+        if asked.done():
+            # Nothing is awaited and no exit function runs: what hangs in the drain may hang there as well.
+            os._exit(128 + number)
+        asked.set_result(number)
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, on_signal, number)
+    return await asked

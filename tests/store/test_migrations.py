@@ -1,0 +1,82 @@
+import sqlite3
+
+import pytest
+
+from credentiald.store import migrations, sqlite
+from tests.support.store import empty_store
+
+
+@pytest.fixture
+def fresh(tmp_path):
+    path = tmp_path / "fresh.db"
+    path.touch()
+    conn = sqlite.connect(path)
+    yield conn
+    conn.close()
+
+
+def tables(conn):
+    return {row["name"] for row in conn.execute("SELECT name FROM sqlite_master WHERE type = 'table'").fetchall()}
+
+
+def test_all_migrations_run_once_and_are_recorded(fresh):
+    assert migrations.applied(fresh) == []
+    for _ in range(2):
+        with sqlite.transaction(fresh, write=True):
+            migrations.apply_pending(fresh)
+        assert migrations.applied(fresh) == [name for name, _ in migrations.STEPS]
+    assert {"meta", "change_log", "users", "tokens", "services", "providers", "central_keys", "user_keys"} < tables(
+        fresh
+    )
+
+
+def test_an_exception_after_the_migrations_undoes_them_and_their_record(fresh):
+    with pytest.raises(ZeroDivisionError), sqlite.transaction(fresh, write=True):
+        migrations.apply_pending(fresh)
+        raise ZeroDivisionError
+    assert tables(fresh) == set()
+    assert migrations.applied(fresh) == []
+
+
+def test_a_migration_that_fails_leaves_the_ones_before_it_undone_too(fresh, monkeypatch):
+    def broken(conn):
+        conn.execute("CREATE TABLE extra (id INTEGER)")
+        conn.execute("INSERT INTO nowhere VALUES (1)")
+
+    monkeypatch.setattr(migrations, "STEPS", (*migrations.STEPS, ("0002_broken", broken)))
+    with pytest.raises(sqlite3.OperationalError), sqlite.transaction(fresh, write=True):
+        migrations.apply_pending(fresh)
+    assert tables(fresh) == set()
+
+
+def test_a_later_migration_runs_on_an_older_schema(tmp_path, monkeypatch):
+    def second(conn):
+        conn.execute("ALTER TABLE users ADD COLUMN email TEXT")
+
+    with empty_store(tmp_path / "old.db") as conn:
+        monkeypatch.setattr(migrations, "STEPS", (*migrations.STEPS, ("0002_email", second)))
+        assert migrations.pending_after(migrations.applied(conn)) == ["0002_email"]
+        with sqlite.transaction(conn, write=True):
+            migrations.apply_pending(conn)
+        assert conn.execute("SELECT email FROM users").fetchall() == []
+        assert migrations.pending_after(migrations.applied(conn)) == []
+
+
+def test_migrations_do_not_run_outside_a_transaction(fresh):
+    with pytest.raises(sqlite3.ProgrammingError, match="transaction"):
+        migrations.apply_pending(fresh)
+    assert tables(fresh) == set()
+
+
+@pytest.mark.parametrize("applied", [["9999_future"], ["0001_initial", "9999_future"], ["9999_future", "0001_initial"]])
+def test_a_schema_with_migrations_that_we_do_not_know_is_refused(applied):
+    with pytest.raises(migrations.SchemaMismatch, match="9999_future"):
+        migrations.pending_after(applied)
+
+
+def test_looking_does_not_load_sqlite_utils():
+    import subprocess
+    import sys
+
+    code = "import sys, credentiald.store.database; assert 'sqlite_utils' not in sys.modules"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

@@ -1,0 +1,90 @@
+"""A bridge in the test's own loop, on a real socket, before a fake credentiald: for tests of the bridge alone.
+
+async with running_bridge(credentiald, max_body_bytes=1000) as bridge:
+    answer = await raw_exchange(bridge.port, request("GET", "/corp/v1/models", headers=[AUTH]))
+"""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+
+from bridged.bridge import Bridge, TapFactory, no_tap
+from bridged.metrics import Metrics
+from bridged.readiness import Readiness
+from bridged.resolver import running_resolver
+from bridged.server import BridgeServer, running_server
+from bridged.upstream import running_upstream
+from daemonkit.listen import Address
+from daemonkit.secret import Secret
+from tests.fakes.credentiald import SERVICE_TOKEN, USER_TOKEN, FakeCredentiald
+
+AUTH = ("Authorization", f"Bearer {USER_TOKEN}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunningBridge:
+    """The parts of a bridge; `port` is where clients reach it."""
+
+    port: int
+    bridge: Bridge
+    server: BridgeServer
+    readiness: Readiness
+    metrics: Metrics
+
+    def not_ready(self) -> list[str]:
+        """Why the bridge is not ready; empty when it is."""
+        return self.readiness.reasons(asyncio.get_running_loop().time())
+
+
+@asynccontextmanager
+async def running_bridge(
+    credentiald: FakeCredentiald,
+    *,
+    max_body_bytes: int = 1024 * 1024,
+    credentiald_timeout_seconds: float = 2.0,
+    connect_timeout_seconds: float = 2.0,
+    first_byte_timeout_seconds: float = 5.0,
+    idle_timeout_seconds: float = 5.0,
+    tap_for: TapFactory = no_tap,
+) -> AsyncIterator[RunningBridge]:
+    """A listening bridge for the length of the block."""
+    readiness, metrics = Readiness(), Metrics()
+    async with (
+        running_resolver(
+            credentiald.target,
+            token=Secret(SERVICE_TOKEN),
+            timeout_seconds=credentiald_timeout_seconds,
+            readiness=readiness,
+        ) as resolver,
+        running_upstream(
+            connect_timeout_seconds=connect_timeout_seconds,
+            first_byte_timeout_seconds=first_byte_timeout_seconds,
+            idle_timeout_seconds=idle_timeout_seconds,
+        ) as upstream,
+    ):
+        bridge = Bridge(
+            resolver,
+            upstream,
+            metrics,
+            max_body_bytes=max_body_bytes,
+            idle_timeout_seconds=idle_timeout_seconds,
+            tap_for=tap_for,
+        )
+        address = Address(host="127.0.0.1", port=0)
+        async with running_server(
+            bridge.serve,
+            [address],
+            not_ready=lambda: readiness.reasons(asyncio.get_running_loop().time()),
+            idle_timeout_seconds=idle_timeout_seconds,
+        ) as server:
+            yield RunningBridge(
+                port=server.addresses[0].port, bridge=bridge, server=server, readiness=readiness, metrics=metrics
+            )
+
+
+async def until(condition: Callable[[], bool], *, timeout_seconds: float = 5.0) -> None:
+    """Wait for a condition that nothing announces; TimeoutError where it never comes true."""
+    async with asyncio.timeout(timeout_seconds):
+        while not condition():
+            await asyncio.sleep(0.005)
