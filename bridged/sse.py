@@ -19,7 +19,7 @@ class StreamEnd:
     def __init__(self) -> None:
         self._head = b""  # the beginning of the open line; empty at the start of a line
         self._after_cr = False  # the last byte was a CR: an LF that follows belongs to it
-        self._has_data = False  # the open event has a whole data line
+        self._has_data = False  # the open event has a whole data line that is not empty
 
     def feed(self, chunk: bytes) -> None:
         """Take note of bytes that were sent."""
@@ -44,7 +44,7 @@ class StreamEnd:
         self._head = b""
         if not head:
             self._has_data = False
-        elif head == b"data" or head.startswith(b"data:"):
+        elif _has_value(head):
             self._has_data = True
 
     def closing_bytes(self, *, join: bool = False) -> bytes:
@@ -52,17 +52,22 @@ class StreamEnd:
 
         An open line is ended. An event whose data lines are whole is dispatched: the client gets all that arrived. An
         event without data yet is not, and the error event takes its place: parsers of SDKs dispatch on any blank
-        line, and then fail on the empty data.
+        line, and then fail on empty data.
 
         A data line that was cut is data, nothing can unsay it. Clients that go by the event's name (`join`, Anthropic)
         get the error event into the same event: the later name wins, and their SDKs report an error with the text. For
         those that parse the data first, the cut event is dispatched alone: some skip it and read the error
         event that follows, the others (OpenAI's SDKs) raise at the broken JSON. Never does a cut event look whole.
         """
-        data_is_cut = self._head.startswith(b"data:") and bool(self._head[5:].removeprefix(b" "))
+        data_is_cut = _has_value(self._head)
         ending = b"\n" if self._head or self._after_cr else b""
         dispatched = not join if data_is_cut else self._has_data
         return ending + b"\n" if dispatched else ending
+
+
+def _has_value(head: bytes) -> bool:
+    """Whether a line that begins so is a data line with something in it."""
+    return head.startswith(b"data:") and head not in (b"data:", b"data: ")
 
 
 def _after_last(mark: bytes, chunk: bytes) -> int:

@@ -27,7 +27,7 @@ PLAIN_FIELDS = {
     "DISPLAY_NAME": "Its name for people.",
     "BASE_URL": "Base URL of the upstream; required for azure and openai-compat.",
     "CENTRAL_KEY": "Whether the central key is used; default: true with a key and for Bedrock, else false.",
-    "ALLOW_USER_KEYS": "Whether users may bring their own keys; default: the opposite of the above.",
+    "ALLOW_USER_KEYS": "Whether users may bring their own keys; default: false with a key and for Bedrock, else true.",
     "CENTRAL_KEY_FALLBACK": "Whether the central key stands in for users without a key; default: false.",
     "SEND_ACTOR_HEADERS": "Overrides `CODER_AIBRIDGE_SEND_ACTOR_HEADERS` for this provider.",
     "BEDROCK_BASE_URL": "Endpoint of Bedrock, where it does not follow from the region; not together with BASE_URL.",

@@ -1,5 +1,7 @@
 """What the JSON dialects have in common: `model` and `stream` at the top of the body. The body itself is kept as is."""
 
+import re
+
 import msgspec
 
 from bridged.model import Refused, RequestFacts
@@ -18,6 +20,7 @@ class _TopLevel(msgspec.Struct):
 
 
 _decoder = msgspec.json.Decoder(_TopLevel)
+_SURROGATE_ESCAPE = re.compile(r"\\u[dD][89a-fA-F][0-9a-fA-F]{2}")
 
 
 def read_top_level(body: bytes) -> RequestFacts:
@@ -28,7 +31,7 @@ def read_top_level(body: bytes) -> RequestFacts:
     """
     try:
         # msgspec skips what it does not need without looking at its encoding.
-        top_level = _decoder.decode(body.decode("utf-8"))
+        top_level = _decode(body.decode("utf-8"))
     except UnicodeDecodeError:
         raise Refused("INVALID_BODY", "the body is not UTF-8") from None
     except msgspec.ValidationError as error:
@@ -37,6 +40,20 @@ def read_top_level(body: bytes) -> RequestFacts:
     except (msgspec.DecodeError, RecursionError):
         raise Refused("INVALID_BODY", "the body is not well-formed JSON") from None
     return checked(RequestFacts(model=top_level.model or "", stream=bool(top_level.stream)))
+
+
+def _decode(text: str) -> _TopLevel:
+    try:
+        return _decoder.decode(text)
+    except msgspec.ValidationError:
+        raise
+    except msgspec.DecodeError:
+        # Half an emoji, left where a client cut a text, is a lone surrogate: RFC 8259 (8.2) allows it, msgspec does not.
+        # Whether it is good enough is the upstream's to judge, so it is looked past.
+        mended, count = _SURROGATE_ESCAPE.subn(r"\\ufffd", text)
+        if not count:
+            raise
+        return _decoder.decode(mended)
 
 
 def checked(facts: RequestFacts) -> RequestFacts:

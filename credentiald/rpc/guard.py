@@ -78,7 +78,7 @@ class Guard(grpc.aio.ServerInterceptor):
                 await status.abort(context, StoreUnavailable())
             except Refusal as refusal:
                 outcome = refusal.reason()
-                log.info("refused", extra={"rpc": name, "reason": outcome, **refusal.facts})
+                log.info("refused", extra={"rpc": name, "reason": outcome, "facts": refusal.facts})
                 await status.abort(context, refusal)
             except Exception:
                 log.exception("unhandled error", extra={"rpc": name})

@@ -4,13 +4,11 @@ import re
 
 from tests.support.clone import ROOT, repository_files
 
-# Written in pieces, so that this file does not find itself.
-FOLDERS = ("/wo" + "rk/", "/ro" + "ot/", "/ho" + r"me/(?!\.)\w", "/Us" + "ers/", "/tmp/br" + "ief", "/opt/py" + "pi")
-INDEXES = (
-    "--index-" + "url", "--extra-index-" + "url", "--find-" + "links", "py" + r"pi\.org/", "pythonhosted" + r"\.org",
-    "registry" + r"\.npmjs", "registry" + r"\.yarnpkg", "artifact" + "ory", "code" + "artifact",
-)  # fmt: skip
-PATTERN = re.compile("|".join((*FOLDERS, *INDEXES)), re.IGNORECASE)
+# Put together here, so that this file does not find itself.
+FOLDERS = [f"/{name}/" for name in ("work", "root", r"home/(?!\.)\w+", "Users", "tmp/brief", "opt/pypi")]
+OPTIONS = [f"--{name}" for name in ("index-url", "extra-index-url", "find-links")]
+HOSTS = [rf"\b{name}\." for name in ("pypi", "pythonhosted", "registry", "artifactory", "codeartifact")]
+PATTERN = re.compile("|".join((*FOLDERS, *OPTIONS, *HOSTS)), re.IGNORECASE)
 
 
 def test_no_tracked_file_names_a_machine_or_an_index() -> None:

@@ -117,7 +117,12 @@ async def running(
                 reflection=True,
             ),
             RpcListener(
-                name="admin", addresses=[addresses["admin"]], services=ADMIN_SERVICES, tls=None, reflection=False
+                name="admin",
+                setting="admin_listen",
+                addresses=[addresses["admin"]],
+                services=ADMIN_SERVICES,
+                tls=None,
+                reflection=False,
             ),
         ]
         await stack.enter_async_context(listening(plane, Metrics("test"), listeners, Health(), grace_seconds=0))

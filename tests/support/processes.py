@@ -80,6 +80,9 @@ class Daemon:
         code = self.process.wait(STOP_SECONDS)
         for thread in self._threads:
             thread.join(STOP_SECONDS)
+        for pipe in (self.process.stdout, self.process.stderr):
+            if pipe is not None:
+                pipe.close()
         return code
 
 

@@ -29,7 +29,20 @@ STATUSES = {
 }
 # Only administration meets these (contract.md, "Refusals").
 ADMINISTRATION = set(
-    ["INVALID_KEY_POLICY", "KEY_REQUIRED", "KEY_TOO_LARGE", "INVALID_NAME", "PROVIDER_READ_ONLY", "ALREADY_EXISTS", "ETAG_MISMATCH", "USER_NOT_FOUND", "TOKEN_NOT_FOUND", "SERVICE_NOT_FOUND", "MODEL_NOT_FOUND", "UPSTREAM_NOT_ALLOWED"]
+    [
+        "INVALID_KEY_POLICY",
+        "KEY_REQUIRED",
+        "KEY_TOO_LARGE",
+        "INVALID_NAME",
+        "PROVIDER_READ_ONLY",
+        "ALREADY_EXISTS",
+        "ETAG_MISMATCH",
+        "USER_NOT_FOUND",
+        "TOKEN_NOT_FOUND",
+        "SERVICE_NOT_FOUND",
+        "MODEL_NOT_FOUND",
+        "UPSTREAM_NOT_ALLOWED",
+    ]
 )
 
 

@@ -89,13 +89,22 @@ def test_the_credential_is_added_last_and_stands_alone() -> None:
 
 
 @pytest.mark.parametrize(
-    "bad", [("X", "a\r\nEvil: b"), ("X", "a\nb"), ("X", "a\x00"), ("X Y", "a"), ("", "a"), ("X:", "a")]
+    "bad",
+    [
+        ("X", "canary\r\nEvil: b"),
+        ("X", "a\ncanary"),
+        ("X", "canary\x00"),
+        ("X canary", "a"),
+        ("", "canary"),
+        ("canary:", "a"),
+        ("X\xe9", "canary"),
+    ],
 )
 def test_headers_that_http_does_not_allow_are_refused_and_not_repeated(bad: tuple[str, str]) -> None:
     with pytest.raises(Refused) as refused:
         request_headers((bad,), intercepted=False)
     assert (refused.value.http_status, refused.value.reason) == (400, "INVALID_REQUEST")
-    assert bad[1] not in refused.value.message.split()
+    assert "canary" not in refused.value.message
     with pytest.raises(Refused) as refused:
         response_headers((bad,), interception_id="iid")
     assert (refused.value.http_status, refused.value.reason) == (502, "UPSTREAM_UNREACHABLE")

@@ -10,6 +10,7 @@ import signal
 import sqlite3
 import threading
 import time
+from contextlib import closing
 from pathlib import Path
 from uuid import uuid4
 
@@ -86,8 +87,7 @@ def test_every_acknowledged_write_survives_kills_at_random_points(tmp_path):
     print(f"seed {seed}: {KILLS} kills, {len(acknowledged)} acknowledged ({by_command} by command), {len(listed)} kept")
     assert acknowledged
     assert acknowledged <= listed
-    with sqlite3.connect(f"file:{tmp_path / 'credentiald.db'}?mode=ro", uri=True) as conn:
+    with closing(sqlite3.connect(f"file:{tmp_path / 'credentiald.db'}?mode=ro", uri=True)) as conn:
         revisions = [row[0] for row in conn.execute("SELECT revision FROM change_log ORDER BY revision")]
         assert conn.execute("PRAGMA integrity_check").fetchone() == ("ok",)
-    conn.close()
     assert revisions == list(range(1, len(revisions) + 1))
