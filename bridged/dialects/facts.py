@@ -48,8 +48,8 @@ def _decode(text: str) -> _TopLevel:
     except msgspec.ValidationError:
         raise
     except msgspec.DecodeError:
-        # Half an emoji, left where a client cut a text, is a lone surrogate: RFC 8259 (8.2) allows it, msgspec does not.
-        # Whether it is good enough is the upstream's to judge, so it is looked past.
+        # Half an emoji, left where a client cut a text, is a lone surrogate. JSON's grammar allows it (RFC 8259, 8.2),
+        # msgspec does not. Whether it is good enough is the upstream's to judge, so it is looked past.
         mended, count = _SURROGATE_ESCAPE.subn(r"\\ufffd", text)
         if not count:
             raise

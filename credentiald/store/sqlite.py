@@ -84,4 +84,10 @@ def open_file(path: Path, options: str) -> sqlite3.Connection:
         check_same_thread=False,
     )
     conn.row_factory = sqlite3.Row
+    conn.text_factory = _text
     return conn
+
+
+def _text(stored: bytes) -> str:
+    """Text as it was stored. SQLite lets anybody write other bytes too, and its own error would print them."""
+    return stored.decode("utf-8", "replace")

@@ -140,9 +140,7 @@ class FakeCredentiald(pb_grpc.CredentialServiceServicer):
         """Answer again, also what has waited."""
         self._go_on.set()
 
-    async def ResolveProvider(
-        self, request: pb.ResolveProviderRequest, context: Any
-    ) -> pb.ResolveProviderResponse:
+    async def ResolveProvider(self, request: pb.ResolveProviderRequest, context: Any) -> pb.ResolveProviderResponse:
         self.resolves.append(request)
         self._note(context)
         await self._go_on.wait()

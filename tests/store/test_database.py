@@ -228,7 +228,7 @@ async def test_a_statement_that_is_wrong_is_a_bug_and_no_trouble_of_the_store(da
     await database.write(users.create, a_user("alice"))
 
 
-async def test_deleting_the_user_in_whose_name_a_token_is_looked_up_is_seen_at_once(database):
+async def test_a_deletion_is_seen_at_once_by_every_reader(database):
     await database.write(users.create, a_user("alice"))
     await database.write(users.delete, "alice", now=NOW)
     assert await asyncio.gather(*(database.read(users.find, "alice") for _ in range(8))) == [None] * 8

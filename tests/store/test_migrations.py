@@ -1,4 +1,6 @@
 import sqlite3
+import subprocess
+import sys
 
 import pytest
 
@@ -31,9 +33,13 @@ def test_all_migrations_run_once_and_are_recorded(fresh):
 
 
 def test_an_exception_after_the_migrations_undoes_them_and_their_record(fresh):
-    with pytest.raises(ZeroDivisionError), sqlite.transaction(fresh, write=True):
-        migrations.apply_pending(fresh)
-        raise ZeroDivisionError
+    def interrupted():
+        with sqlite.transaction(fresh, write=True):
+            migrations.apply_pending(fresh)
+            raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        interrupted()
     assert tables(fresh) == set()
     assert migrations.applied(fresh) == []
 
@@ -75,8 +81,5 @@ def test_a_schema_with_migrations_that_we_do_not_know_is_refused(applied):
 
 
 def test_looking_does_not_load_sqlite_utils():
-    import subprocess
-    import sys
-
     code = "import sys, credentiald.store.database; assert 'sqlite_utils' not in sys.modules"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

@@ -2,7 +2,7 @@
 
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -38,8 +38,8 @@ class Running:
     folder: Path
     main: grpc.aio.Channel
     administration: grpc.aio.Channel
-    admin_token: str
-    bridge_token: str
+    admin_token: str = field(repr=False)
+    bridge_token: str = field(repr=False)
 
     @property
     def credentials(self) -> CredentialServiceStub:

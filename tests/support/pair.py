@@ -6,7 +6,7 @@ import urllib.error
 import urllib.request
 from collections.abc import AsyncIterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from tests.fakes.scripted_upstream import ScriptedUpstream, running_upstream
@@ -25,11 +25,11 @@ class Pair:
     upstream: ScriptedUpstream
     credentiald: Daemon
     bridged: Daemon
-    token: str
+    token: str = field(repr=False)
 
     def url(self, provider: str) -> str:
         """Where a client of this provider points its base URL."""
-        return f"http://{self.bridged.addresses['main']}/api/v2/aibridge/{provider}"
+        return f"http://{self.bridged.addresses['http']}/api/v2/aibridge/{provider}"
 
     def command(self, *words: str, key: str | None = None) -> str:
         """The output of an administering command that must succeed."""

@@ -173,7 +173,14 @@ def test_what_is_not_a_request_is_400_without_a_word_of_it(dialect: DialectName,
     assert "canary" not in refused.value.message
 
 
-@given(st.dictionaries(st.text(max_size=5), st.recursive(st.none() | st.booleans() | st.floats(allow_nan=False, allow_infinity=False) | st.text(max_size=9), st.lists, max_leaves=5)))  # fmt: skip
+VALUES = st.recursive(
+    st.none() | st.booleans() | st.floats(allow_nan=False, allow_infinity=False) | st.text(max_size=9),
+    st.lists,
+    max_leaves=5,
+)
+
+
+@given(st.dictionaries(st.text(max_size=5), VALUES))
 def test_other_fields_do_not_matter(others: dict[str, object]) -> None:
     body = json.dumps(others | {"model": "m", "stream": True}).encode()
     assert facts(body) == RequestFacts(model="m", stream=True)

@@ -28,22 +28,20 @@ STATUSES = {
     431: "HEAD_TOO_LARGE",
 }
 # Only administration meets these (contract.md, "Refusals").
-ADMINISTRATION = set(
-    [
-        "INVALID_KEY_POLICY",
-        "KEY_REQUIRED",
-        "KEY_TOO_LARGE",
-        "INVALID_NAME",
-        "PROVIDER_READ_ONLY",
-        "ALREADY_EXISTS",
-        "ETAG_MISMATCH",
-        "USER_NOT_FOUND",
-        "TOKEN_NOT_FOUND",
-        "SERVICE_NOT_FOUND",
-        "MODEL_NOT_FOUND",
-        "UPSTREAM_NOT_ALLOWED",
-    ]
-)
+ADMINISTRATION = {
+    "INVALID_KEY_POLICY",
+    "KEY_REQUIRED",
+    "KEY_TOO_LARGE",
+    "INVALID_NAME",
+    "PROVIDER_READ_ONLY",
+    "ALREADY_EXISTS",
+    "ETAG_MISMATCH",
+    "USER_NOT_FOUND",
+    "TOKEN_NOT_FOUND",
+    "SERVICE_NOT_FOUND",
+    "MODEL_NOT_FOUND",
+    "UPSTREAM_NOT_ALLOWED",
+}
 
 
 def test_each_reason_has_the_status_of_the_contract() -> None:

@@ -152,7 +152,14 @@ async def test_the_clients_headers_reach_the_upstream_but_for_those_that_end_at_
     assert [pair[1] for pair in received if pair[0].lower() == "anthropic-beta"] == ["a-1,b-2", "c-3"]
     for name, value in passing:
         assert (name.lower(), value) in [(key.lower(), text) for key, text in received]
-    for name in ("authorization", "cookie", "x-named", "x-forwarded-for", "x-ai-bridge-actor-id", "proxy-authorization"):
+    for name in (
+        "authorization",
+        "cookie",
+        "x-named",
+        "x-forwarded-for",
+        "x-ai-bridge-actor-id",
+        "proxy-authorization",
+    ):
         assert name not in names
     assert set(names) - {name.lower() for name, _ in passing} == {
         "host",
