@@ -6,6 +6,8 @@ decided on are the bytes that leave, and the destination is the one it decided o
 """
 
 import asyncio
+import os
+import socket
 import ssl
 from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import asynccontextmanager
@@ -168,7 +170,14 @@ def _url(request: UpstreamRequest) -> URL:
 
 
 def _kind(error: BaseException) -> str:
-    """What went wrong, in words that hold nothing of what the peer sent."""
-    cause = getattr(error, "os_error", None) or getattr(error, "certificate_error", None) or error
-    text = getattr(cause, "verify_message", None) or getattr(cause, "strerror", None)
-    return f"{type(error).__name__}: {text}" if text else type(error).__name__
+    """What went wrong, in words that hold nothing of what the peer sent, nor where it is."""
+    certificate_error = getattr(error, "certificate_error", None)
+    if certificate_error is not None:
+        return f"its certificate is not valid: {getattr(certificate_error, 'verify_message', 'unknown reason')}"
+    cause = getattr(error, "os_error", error)
+    if isinstance(cause, socket.gaierror):
+        return "its host name is not known"
+    if isinstance(cause, ssl.SSLError):
+        return "no TLS connection could be made"
+    number = getattr(cause, "errno", None)
+    return os.strerror(number) if number and number > 0 else type(error).__name__

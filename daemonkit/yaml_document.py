@@ -33,9 +33,8 @@ def parse_document(text: str) -> Mapping[str, object]:
 
     ValueError says in which line it cannot be read, and never quotes the file: there may be keys in it.
     """
-    loader = _TextLoader(text)
     try:
-        document = loader.get_single_data()
+        document = yaml.load(text, Loader=_TextLoader)  # noqa: S506 - the loader knows texts, lists and mappings only
     except yaml.MarkedYAMLError as error:
         line = error.problem_mark.line + 1 if error.problem_mark else 1
         raise ValueError(f"line {line} is not valid YAML") from None
@@ -43,8 +42,6 @@ def parse_document(text: str) -> Mapping[str, object]:
         raise ValueError("it is not valid YAML") from None
     except RecursionError:
         raise ValueError("it is nested too deeply") from None
-    finally:
-        loader.dispose()
     if document in (None, ""):
         return {}
     if not isinstance(document, dict):

@@ -1,6 +1,9 @@
 """The settings reader: precedence, origins, secrets and strictness, on a table of its own."""
 
+# ruff: noqa: RUF009 - `setting` is a field specifier like dataclasses.field
+
 from dataclasses import dataclass
+from datetime import timedelta
 
 import click
 import pytest
@@ -19,7 +22,7 @@ from daemonkit.yaml_document import parse_document
 class Table:
     config: str = setting("", "File.", parse_text, yaml=False)
     name: str = setting("plain", "A name.", parse_text)
-    wait: object = setting("5s", "A wait.", parse_duration)
+    wait: timedelta = setting("5s", "A wait.", parse_duration)
     loud: bool = setting("false", "A switch.", parse_boolean, bare="true")
     key: Secret | None = setting("", "A key.", parse_secret, secret=True, fallback_file="key.txt")
     old: str = setting("", "Renamed.", parse_text, aliases=("OTHER_OLD",))
@@ -142,7 +145,6 @@ def test_a_fallback_file_is_read_only_if_nothing_else_is_set():
     assert reading(read_file=there).values.key == Secret("from file")
     assert reading(environ={"X_KEY": "set"}, read_file=there).values.key == Secret("set")
     assert reading().values.key is None
-    assert "cannot be empty" not in reading(read_file=files(**{"key.txt": ""})).errors
     assert reading(read_file=files(**{"key.txt": ""})).errors == ("key: 'key.txt' is empty",)
 
 

@@ -39,7 +39,7 @@ RUN_BY = {
     "bridged config check": "test_operating_it_without_scripts_run",
     "credentiald users create alice": "test_operating_it_without_scripts_run",
 }
-DEMO_SAYS = "Say hello."  # the demo upstream quotes the question
+DEMO_SAYS = "Hello from the demo upstream"
 
 
 def first_lines(text: str) -> str:

@@ -2,11 +2,11 @@
 
 import json
 import os
-import shutil
 import signal
 import socket
 import stat
 import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -29,6 +29,12 @@ def curl(run: Run, line: str) -> "subprocess.Popen[bytes]":
     )
 
 
+def answer_to(run: Run, line: str) -> bytes:
+    """All that a curl line brings."""
+    with curl(run, line) as process:
+        return b"".join(chunk for _, chunk in chunks_of(process))
+
+
 def administer(run: Run, *arguments: str, database: str = "sqlite:///.run/credentiald.db", stdin: str = "") -> str:
     """stdout of an administering command, given as the README gives it."""
     done = subprocess.run(
@@ -44,11 +50,11 @@ def administer(run: Run, *arguments: str, database: str = "sqlite:///.run/creden
 
 
 def test_the_printed_curl_streams_an_answer_event_by_event(demo: Run) -> None:
-    process = curl(demo, demo.out.splitlines()[-1])
-    arrived = list(chunks_of(process))
+    with curl(demo, demo.wait_ready()) as process:
+        arrived = list(chunks_of(process))
 
     body = b"".join(chunk for _, chunk in arrived)
-    assert process.wait() == 0
+    assert process.returncode == 0
     assert body.startswith(b"event: message_start")
     assert b"event: message_stop" in body
     assert b"message_stop" not in arrived[0][1]
@@ -82,7 +88,7 @@ def test_a_second_run_keeps_data_and_token(clone: Path) -> None:
     with running(clone, environ) as second:
         line = second.wait_ready()
         again = json.loads(administer(second, "users", "list", "--json"))
-        answer = b"".join(chunk for _, chunk in chunks_of(curl(second, line)))
+        answer = answer_to(second, line)
 
     assert second.token_file.read_text() == token
     assert [user["id"] for user in users] == [user["id"] for user in again]
@@ -98,15 +104,14 @@ def test_a_token_that_credentiald_no_longer_takes_is_replaced(clone: Path) -> No
             administer(first, "tokens", "revoke", each["id"])
         first.end()
     with running(clone, environ) as second:
-        answer = b"".join(chunk for _, chunk in chunks_of(curl(second, second.wait_ready())))
+        answer = answer_to(second, second.wait_ready())
 
     assert second.token_file.read_text() != token
     assert b"message_stop" in answer
 
 
 def test_ctrl_c_lets_an_open_stream_end_and_stops_everything(clone: Path) -> None:
-    with running(clone, bare_environ(clone, **ANY_PORTS)) as run:
-        process = curl(run, run.wait_ready())
+    with running(clone, bare_environ(clone, **ANY_PORTS)) as run, curl(run, run.wait_ready()) as process:
         arriving = chunks_of(process)
         _, body = next(arriving)
         children = run.children()
@@ -115,7 +120,7 @@ def test_ctrl_c_lets_an_open_stream_end_and_stops_everything(clone: Path) -> Non
 
     assert status == 0
     assert b"event: message_stop" in body
-    assert process.wait() == 0
+    assert process.returncode == 0
     assert children.keys() == {"credentiald serve", "bridged serve", "bridged demo-upstream"}
     assert [pid for pid in children.values() if Path(f"/proc/{pid}").exists()] == []
 
@@ -191,11 +196,11 @@ def test_an_old_python_is_told_what_is_needed(tmp_path: Path) -> None:
     clone = make_clone(tmp_path)
     script = (clone / "scripts" / "python_environment.py").read_text()
     (clone / "scripts" / "python_environment.py").write_text(script.replace("OLDEST = (3, 11)", "OLDEST = (9, 0)"))
-    folder = tmp_path / "bin"
-    folder.mkdir()
-    (folder / "python3").symlink_to(shutil.which("python3") or "")
     done = subprocess.run(
-        ["scripts/run"], cwd=clone, env={"PATH": str(folder), "HOME": str(tmp_path)}, capture_output=True, text=True
+        [sys.executable, clone / "scripts" / "run"],
+        env={"PATH": str(tmp_path), "HOME": str(tmp_path)},
+        capture_output=True,
+        text=True,
     )
 
     assert done.returncode == 1

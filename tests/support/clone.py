@@ -85,7 +85,9 @@ class Run:
 
     def wait_ready(self) -> str:
         """The curl line, which is the last that scripts/run prints."""
-        return self.wait_for_line("curl -N", INSTALL_SECONDS)
+        if "curl -N" not in self.out:
+            self.wait_for_line("curl -N", INSTALL_SECONDS)
+        return self.out.splitlines()[-1]
 
     @property
     def address(self) -> str:
@@ -122,6 +124,9 @@ class Run:
         status = self.process.wait(seconds)
         for reader in self._readers:
             reader.join()
+        for stream in (self.process.stdout, self.process.stderr):
+            if stream:
+                stream.close()
         return status
 
 

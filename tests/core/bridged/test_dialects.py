@@ -220,6 +220,14 @@ def test_a_model_in_the_path_has_a_limit_too() -> None:
 
 
 @pytest.mark.parametrize("dialect", DialectName)
+def test_only_anthropics_clients_get_the_error_into_an_event_whose_data_was_cut(dialect: DialectName) -> None:
+    end = StreamEnd()
+    end.feed(b'event: x\ndata: {"cut":')
+    ending = stream_ending(dialect, end, Refused("UPSTREAM_UNREACHABLE", "words"), "iid")
+    assert ending.startswith(b"\nevent: error\n" if dialect is DialectName.ANTHROPIC_MESSAGES else b"\n\n")
+
+
+@pytest.mark.parametrize("dialect", DialectName)
 def test_a_broken_stream_ends_with_the_error_event_on_lines_of_its_own(dialect: DialectName) -> None:
     end = StreamEnd()
     end.feed(b'data: {"whole":1}\n')

@@ -105,6 +105,15 @@ def test_no_event_without_data_is_dispatched(line_end: bytes) -> None:
         assert all(event in events(STREAM, strict=False) or data_is_cut(sent) or event[1] for event in made), sent
 
 
+@pytest.mark.parametrize("line_end", LINE_ENDS)
+def test_a_stream_that_comes_byte_by_byte_stands_where_a_whole_one_does(line_end: bytes) -> None:
+    end = StreamEnd()
+    for sent in cuts(line_end):
+        end.feed(sent[-1:])
+        for join in (True, False):
+            assert sent + end.closing_bytes(join=join) + ERROR == ended([sent], join=join)
+
+
 @given(st.integers(0, len(STREAM)), st.lists(st.integers(0, len(STREAM)), max_size=6), st.sampled_from(LINE_ENDS))
 def test_how_the_network_cut_the_chunks_does_not_matter(length: int, places: list[int], line_end: bytes) -> None:
     sent = STREAM.replace(b"\n", line_end)[:length]

@@ -1,6 +1,5 @@
 """What the bridge refuses by itself, and how a refusal looks in each API's shape."""
 
-import contextlib
 import logging
 import re
 import uuid
@@ -244,7 +243,7 @@ MALFORMED = [
     ("no host", f"GET /{CANARY} HTTP/1.1\r\n\r\n", 400),
     ("a proxy's target", f"GET http://evil.example/{CANARY} HTTP/1.1\r\nHost: x\r\n\r\n", 400),
     ("CONNECT", f"CONNECT {CANARY}.example:443 HTTP/1.1\r\nHost: x\r\n\r\n", 400),
-    ("another coding", f"POST / HTTP/1.1\r\nHost: x\r\nX-Api-Key: {CANARY}\r\nTransfer-Encoding: gzip, chunked\r\n\r\n", 400),
+    ("another coding", f"POST / HTTP/1.1\r\nHost: x\r\nX: {CANARY}\r\nTransfer-Encoding: gzip, chunked\r\n\r\n", 400),
     ("a long field", f"GET / HTTP/1.1\r\nHost: x\r\nX: {CANARY * 700}\r\n\r\n", 431),
     ("many fields", "GET / HTTP/1.1\r\nHost: x\r\n" + f"X: {CANARY}\r\n" * 300 + "\r\n", 431),
     ("a long head", "GET / HTTP/1.1\r\nHost: x\r\n" + f"X: {CANARY * 100}\r\n" * 20 + "\r\n", 431),
@@ -264,8 +263,6 @@ async def test_a_malformed_request_is_refused_and_nothing_of_it_is_answered_or_l
     caplog.set_level(logging.DEBUG)
     async with running_bridge(credentiald) as bridge, raw_client(bridge.port) as client:
         await client.send(data.encode("latin-1"))
-        with contextlib.suppress(ConnectionError):
-            client.writer.write_eof()
         answer = await client.read_answer()
     assert answer.status == status
     assert answer.error in {"INVALID_REQUEST", "INVALID_PATH", "HEAD_TOO_LARGE", "ROUTE_NOT_FOUND", "INVALID_BODY"}
