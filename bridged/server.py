@@ -219,6 +219,8 @@ class _Answer:
 
     async def finish(self) -> None:
         if self._response is not None:
+            if self._server.draining:
+                self._response.force_close()
             with _client_gone():
                 await self._response.write_eof()
 

@@ -6,7 +6,7 @@ decide where a credential goes, so anything that two URL parsers could read diff
 
 import ipaddress
 import re
-from urllib.parse import SplitResult, urlsplit
+from urllib.parse import urlsplit
 from uuid import UUID
 
 # First path segments that mean something else on the bridge.
@@ -14,7 +14,10 @@ RESERVED_NAMES = frozenset({"api", "healthz", "readyz", "metrics", "v1", "v1beta
 
 _NAME = re.compile(r"[a-z0-9]+(-[a-z0-9]+)*")
 _USERNAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._@+-]*")
-_HOST = re.compile(r"[A-Za-z0-9_]([A-Za-z0-9._-]*[A-Za-z0-9_.])?")
+# urlsplit reads more into this part than it should (text after a bracket, a sign in the port), so its form is ours.
+_AUTHORITY = re.compile(
+    r"(\[(?P<ipv6>[0-9A-Fa-f:.]+)\]|[A-Za-z0-9_]([A-Za-z0-9._-]*[A-Za-z0-9_.])?)(:(?P<port>[0-9]{1,5}))?"
+)
 _REGION = re.compile(r"[a-z0-9]+(-[a-z0-9]+)*")
 _ROLE_ARN = re.compile(r"arn:aws[a-z0-9-]*:iam::[0-9]{12}:role/[\x21-\x7e]{1,512}")
 
@@ -56,28 +59,27 @@ def base_url_problem(url: str) -> str | None:
         return "must be visible ASCII characters without spaces and backslashes (a host name in its xn-- form)"
     try:
         parts = urlsplit(url)
-        port = parts.port
     except ValueError:
-        return "is not a URL: its host or port cannot be read"
+        return "is not a URL: its host cannot be read"
     if parts.scheme not in ("http", "https"):
         return "must be absolute and begin with https:// or http://"
     if "@" in parts.netloc:
         return "must not hold a user name or password"
     if "?" in url or "#" in url:
         return "must not have a query or a fragment"
-    if port == 0 or parts.netloc.endswith(":") or not _is_host(parts):
+    if not _is_authority(parts.netloc):
         return "has no valid host and port"
     if {".", ".."} & set(parts.path.lower().replace("%2e", ".").split("/")):
         return "must not have . or .. segments in its path"
     return None
 
 
-def _is_host(parts: SplitResult) -> bool:
-    host = parts.hostname or ""
-    if "[" not in parts.netloc:
-        return _HOST.fullmatch(host) is not None
+def _is_authority(text: str) -> bool:
+    found = _AUTHORITY.fullmatch(text)
+    if found is None or not 1 <= int(found["port"] or 1) <= 65535:
+        return False
     try:
-        ipaddress.IPv6Address(host)
+        ipaddress.IPv6Address(found["ipv6"] or "::1")
     except ValueError:
         return False
     return True

@@ -5,7 +5,6 @@ any text with the form of one of our tokens; that is the backstop, not the rule.
 for a reader: lines go through a bounded queue to a thread, and what does not fit is counted and said.
 """
 
-import atexit
 import json
 import logging
 import queue
@@ -14,7 +13,7 @@ import sys
 import threading
 import traceback
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from datetime import UTC, datetime
 from typing import TextIO
 
@@ -192,42 +191,42 @@ class _LineHandler(logging.Handler):
         self._writer.write(line)
 
 
-def start_logging(*, human: str, json: str, level: int) -> Callable[[], None]:
-    """Log for the life of the process to the targets of `parse_log_target`, or raise ConfigErrors.
+@contextmanager
+def running_logs(*, human: str, json: str, level: int) -> Iterator[None]:
+    """Log to targets of `parse_log_target` for the length of the block, then write what is queued.
 
-    Answers a function that writes what is queued and ends logging; it also runs when the interpreter exits.
+    ConfigErrors if a file cannot be opened.
     """
-    wanted = [("log_human", human, human_line), ("log_json", json, json_line)]
-    handlers: list[logging.Handler] = []
-    writers: list[_Writer] = []
-    errors = []
-    for name, target, render in wanted:
-        if target == NOWHERE:
-            continue
-        try:
-            writer = _Writer(_open(target), render, owned=target not in (STDERR, STDOUT))
-        except OSError as error:
-            errors.append(f"{name}: cannot write {target!r}: {error.strerror or type(error).__name__}")
-            continue
-        writers.append(writer)
-        handlers.append(_LineHandler(render, writer))
-    if errors:
-        raise ConfigErrors(errors)
-    root = logging.getLogger()
-    installed = handlers or [logging.NullHandler()]
-    handlers_before, level_before = root.handlers[:], root.level
-    root.handlers[:] = installed
-    root.setLevel(level)
+    with ExitStack() as stack:
+        handlers: list[logging.Handler] = []
+        errors = []
+        for name, target, render in (("log_human", human, human_line), ("log_json", json, json_line)):
+            if target == NOWHERE:
+                continue
+            try:
+                writer = _Writer(_open(target), render, owned=target not in (STDERR, STDOUT))
+            except OSError as error:
+                errors.append(f"{name}: cannot write {target!r}: {error.strerror or type(error).__name__}")
+                continue
+            stack.callback(writer.close)
+            handlers.append(_LineHandler(render, writer))
+        if errors:
+            raise ConfigErrors(errors)
+        stack.enter_context(_root_logger(handlers or [logging.NullHandler()], level))
+        yield
 
-    def stop() -> None:
-        atexit.unregister(stop)
+
+@contextmanager
+def _root_logger(handlers: list[logging.Handler], level: int) -> Iterator[None]:
+    root = logging.getLogger()
+    handlers_before, level_before = root.handlers[:], root.level
+    root.handlers[:] = handlers
+    root.setLevel(level)
+    try:
+        yield
+    finally:
         root.handlers[:] = handlers_before
         root.setLevel(level_before)
-        for writer in writers:
-            writer.close()
-
-    atexit.register(stop)
-    return stop
 
 
 def _open(target: str) -> TextIO:
@@ -236,13 +235,3 @@ def _open(target: str) -> TextIO:
     if target == STDOUT:
         return sys.stdout
     return open(target, "a", encoding="utf-8", errors="backslashreplace")
-
-
-@contextmanager
-def running_logs(*, human: str, json: str, level: int) -> Iterator[None]:
-    """Log for the length of the block, then write what is queued."""
-    stop = start_logging(human=human, json=json, level=level)
-    try:
-        yield
-    finally:
-        stop()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 from pathlib import Path
 
 # Per provider type: path, model and further header of the curl line.
@@ -47,7 +48,7 @@ def curl_line(base_url: str, provider: dict[str, object], token_file: Path) -> s
     body: dict[str, object] = {"model": model, "stream": True, "messages": [{"role": "user", "content": "Say hello."}]}
     if path == "/v1/messages":
         body["max_tokens"] = 200
-    return (
-        f"sed 's/^/Authorization: Bearer /' '{token_file}' | curl -N -H @- -H 'Content-Type: application/json'{header}"
-        f" '{base_url}/api/v2/aibridge/{provider['name']}{path}' -d '{json.dumps(body)}'"
-    )
+    token = f"sed 's/^/Authorization: Bearer /' {shlex.quote(str(token_file))}"
+    url = f"{base_url}/api/v2/aibridge/{provider['name']}{path}"
+    call = f"curl -N -H @- -H 'Content-Type: application/json'{header} '{url}'"
+    return f"{token} | {call} -d '{json.dumps(body)}'"

@@ -66,6 +66,7 @@ def _parse(base_url: str) -> Base | None:
     if parts.scheme not in ("http", "https") or authority is None or parts.port == 0:
         return None
     if authority["ip"] is not None:
+        # urlsplit checks this by itself only from Python 3.11.4 on.
         ipaddress.IPv6Address(authority["ip"])
     return Base(
         scheme=parts.scheme,

@@ -36,8 +36,19 @@ def test_good_usernames(name):
 
 @pytest.mark.parametrize(
     "name",
-    ["", " a", "a b", "-a", "@a", "a/b", "a\n", "é", "x" * 129]
-    + ["0190c9a0-0000-7000-8000-000000000000", "0190C9A000007000800000000000ABCD"],
+    [
+        "",
+        " a",
+        "a b",
+        "-a",
+        "@a",
+        "a/b",
+        "a\n",
+        "é",
+        "x" * 129,
+        "0190c9a0-0000-7000-8000-000000000000",
+        "0190C9A000007000800000000000ABCD",
+    ],
 )
 def test_bad_usernames(name):
     assert username_problem(name) is not None
@@ -73,8 +84,9 @@ def test_good_base_urls(url):
         ("https://:443/", "host"),
         ("https://x:/", "host"),
         ("https://x:0/", "host"),
-        ("https://x:99999/", "cannot be read"),
-        ("https://x:y/", "cannot be read"),
+        ("https://x:99999/", "host"),
+        ("https://x:+1/", "host"),
+        ("https://x:y/", "host"),
         ("https://[::1/", "cannot be read"),
         ("https://[::1]evil.example/", "cannot be read|host"),
         ("https://[v1.x]/", "host"),

@@ -228,6 +228,25 @@ def test_without_a_fitting_credential_nothing_goes_out(
         assert refused.value.reason == reason
 
 
+@pytest.mark.parametrize("value", ["", "sk\r\nHost: evil", "sk\nx", "sk\x00", "sk\u00e9", "sk\ud800"])
+@pytest.mark.parametrize(
+    ("source", "reason"),
+    [
+        (Source.PRESENTED_KEY, "INVALID_REQUEST"),
+        (Source.USER_KEY, "USER_KEY_REQUIRED"),
+        (Source.CENTRAL_KEY, "CENTRAL_KEY_MISSING"),
+    ],
+)
+def test_a_key_cannot_break_out_of_its_header(value: str, source: Source, reason: str) -> None:
+    answer = resolution("google", "https://h.example", credential=ApiKey(value=Secret(value)), source=source)
+    presented = PresentedKey(query_key=Secret(value))
+    found = match("POST", "/v1beta/models/m:generateContent", (), "")
+    with pytest.raises(Refused) as refused:
+        address(answer, found, query="", presented=presented)
+    assert refused.value.reason == reason
+    assert not value or value not in refused.value.message
+
+
 def test_no_credential_is_printed() -> None:
     sent = addressed("openai", "https://h.example/v1", "/v1/responses")
     assert "sk-central" in sent.headers[0][1]

@@ -26,7 +26,7 @@ COMBINATIONS = list(itertools.product(*[(True, False)] * 5))
 DATABASE_ROWS = [(type_name, combination) for type_name in ("openai", "bedrock") for combination in COMBINATIONS]
 
 
-async def write_row(one, type_name, combination, user_id) -> str:
+async def write_row(one, type_name, combination, user_id, base_url="") -> str:
     """A provider as the combination says, written below the API, which would refuse some of them."""
     central, users, fallback, has_key, stored = combination
     now = datetime.now(UTC)
@@ -35,6 +35,7 @@ async def write_row(one, type_name, combination, user_id) -> str:
         id=uuid7(now),
         name=name,
         type=type_name,
+        base_url=base_url,
         policy=KeyPolicy(central_key_enabled=central, user_keys_allowed=users, central_key_fallback=fallback),
         bedrock=BedrockOptions() if type_name == "bedrock" else None,
     )

@@ -1,0 +1,51 @@
+"""Signals, in a process of their own."""
+
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+PROGRAM = """
+import asyncio, sys
+from daemonkit.stopping import stop_signal
+
+async def main():
+    asking = asyncio.ensure_future(stop_signal())
+    await asyncio.sleep(0)
+    print("waiting", flush=True)
+    print(f"asked by {(await asking).name}", flush=True)
+    if sys.argv[1] == "hang":
+        while True:
+            await asyncio.sleep(60)
+
+asyncio.run(main())
+"""
+
+
+def started(mode: str) -> subprocess.Popen[str]:
+    process = subprocess.Popen([sys.executable, "-c", PROGRAM, mode], stdout=subprocess.PIPE, text=True, cwd=ROOT)
+    assert process.stdout is not None
+    assert process.stdout.readline() == "waiting\n"
+    return process
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_the_first_signal_lets_the_daemon_drain(number):
+    with started("end") as process:
+        process.send_signal(number)
+        output, _ = process.communicate(timeout=10)
+    assert output == f"asked by {number.name}\n"
+    assert process.returncode == 0
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_the_second_signal_ends_it_at_once(number):
+    with started("hang") as process:
+        process.send_signal(signal.SIGTERM)
+        assert process.stdout is not None
+        assert process.stdout.readline() == "asked by SIGTERM\n"
+        process.send_signal(number)
+        assert process.wait(timeout=10) == 128 + number
