@@ -78,14 +78,15 @@ ROUTES: tuple[Route, ...] = (
     Route("/v1beta/openai/embeddings", _POST, "google.openai_embeddings", _CHAT),
     Route("/v1beta/openai/models", _READ, "google.openai_models", _CHAT),
     Route("/v1beta/openai/models/{id}", _READ, "google.openai_models", _CHAT),
-    # Three APIs have this path
+    # Three APIs have this path. Reading only: a central key that may delete a fine-tuned model must not do so for
+    # everyone who has a token.
     *(
-        Route(template, methods, operation, dialect)
+        Route(template, _READ, operation, dialect)
         for template in ("/v1/models", "/v1/models/{id}")
-        for methods, operation, dialect in (
-            (_ANY, "openai.models", _CHAT),
-            (_ANY, "anthropic.models", _MESSAGES),
-            (_READ, "google.models", _GENERATE),
+        for operation, dialect in (
+            ("openai.models", _CHAT),
+            ("anthropic.models", _MESSAGES),
+            ("google.models", _GENERATE),
         )
     ),
     # Azure
@@ -101,8 +102,8 @@ ROUTES: tuple[Route, ...] = (
             _intercepted(f"{prefix}/responses", "azure.responses", _RESPONSES),
             Route(f"{prefix}/responses/{{id}}", _ANY, "azure.response_items", _RESPONSES, streams=True),
             Route(f"{prefix}/responses/{{id}}/*", _ANY, "azure.response_items", _RESPONSES),
-            Route(f"{prefix}/models", _ANY, "azure.models", _CHAT),
-            Route(f"{prefix}/models/{{id}}", _ANY, "azure.models", _CHAT),
+            Route(f"{prefix}/models", _READ, "azure.models", _CHAT),
+            Route(f"{prefix}/models/{{id}}", _READ, "azure.models", _CHAT),
         )
     ),
     # Copilot, whose own paths have no version

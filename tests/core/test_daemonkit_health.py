@@ -3,6 +3,7 @@
 import asyncio
 import json
 import logging
+import socket
 import ssl
 from collections.abc import Sequence
 from pathlib import Path
@@ -152,13 +153,6 @@ async def test_an_address_that_is_taken_is_a_sentence(kind, tmp_path: Path, unus
 
 async def test_a_socket_that_a_killed_daemon_left_behind_is_replaced(tmp_path: Path):
     path = tmp_path / "s"
-    server = await asyncio.get_running_loop().create_unix_server(asyncio.Protocol, str(path))
-    for one in server.sockets:
-        one.close()
-    server.close()
-    path.unlink(missing_ok=True)
-    import socket
-
     with socket.socket(socket.AF_UNIX) as abandoned:
         abandoned.bind(str(path))
     async with serving(listener(f"unix:{path}")) as (address,):
@@ -188,8 +182,11 @@ async def test_tls_is_spoken_and_client_certificates_are_asked_for(tmp_path: Pat
     client_cert.configure_cert(known)
     async with serving(listener(**files)) as (address,):
         answer = await send(address, request("/healthz"), known)
-        with pytest.raises((ssl.SSLError, ConnectionError)):
-            await send(address, request("/healthz"), stranger)
+        try:
+            refused = await send(address, request("/healthz"), stranger)
+        except (ssl.SSLError, ConnectionError):
+            refused = b""
+    assert refused == b""
     assert answer.startswith(b"HTTP/1.1 200 ")
 
 
@@ -199,6 +196,6 @@ async def test_a_connection_that_stays_open_does_not_hold_up_the_end():
             _, writer = await asyncio.open_connection(address.host, address.port)
             writer.write(b"GET /healthz HTTP/1.1\r\n")
             await writer.drain()
-        with pytest.raises(OSError):  # noqa: PT011 - whichever way the system refuses
+        with pytest.raises(OSError):
             await asyncio.open_connection(address.host, address.port)
     writer.close()

@@ -1,5 +1,6 @@
-"""One clone of the repository for all tests of the documents, with scripts/run's environment installed in it."""
+"""One clone of the repository for all tests of the documents; what scripts/run installs in it is installed once."""
 
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -9,9 +10,16 @@ from tests.support.clone import ANY_PORTS, Run, bare_environ, make_clone, runnin
 
 
 @pytest.fixture(scope="session")
-def clone(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def installed_clone(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A fresh clone in a folder of its own."""
     return make_clone(tmp_path_factory.mktemp("first-minutes"))
+
+
+@pytest.fixture(scope="module")
+def clone(installed_clone: Path) -> Path:
+    """The clone, without data of earlier modules."""
+    shutil.rmtree(installed_clone / ".run", ignore_errors=True)
+    return installed_clone
 
 
 @pytest.fixture(scope="module")

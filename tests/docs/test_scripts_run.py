@@ -49,8 +49,8 @@ def administer(run: Run, *arguments: str, database: str = "sqlite:///.run/creden
     return done.stdout
 
 
-def test_the_printed_curl_streams_an_answer_event_by_event(demo: Run) -> None:
-    with curl(demo, demo.wait_ready()) as process:
+def test_the_printed_curl_streams_an_answer_event_by_event(clone: Path) -> None:
+    with running(clone, bare_environ(clone, **ANY_PORTS)) as run, curl(run, run.wait_ready()) as process:
         arrived = list(chunks_of(process))
 
     body = b"".join(chunk for _, chunk in arrived)
@@ -61,19 +61,17 @@ def test_the_printed_curl_streams_an_answer_event_by_event(demo: Run) -> None:
     assert arrived[-1][0] - arrived[0][0] > 0.2
 
 
-def test_what_is_kept_is_for_its_owner_alone(demo: Run) -> None:
-    folder = demo.clone / ".run"
-    modes = {path.name: stat.S_IMODE(path.stat().st_mode) for path in folder.iterdir()}
+def test_what_is_kept_is_for_its_owner_alone_and_not_in_the_process_list(clone: Path) -> None:
+    with running(clone, bare_environ(clone, **ANY_PORTS)) as run:
+        run.wait_ready()
+        folder = clone / ".run"
+        modes = {path.name: stat.S_IMODE(path.stat().st_mode) for path in folder.iterdir()}
+        listing = subprocess.run(["ps", "-ww", "-eo", "args="], capture_output=True, text=True, check=True).stdout
+        secrets = [path.read_text().strip() for path in folder.glob("*token")]
 
     assert stat.S_IMODE(folder.stat().st_mode) == 0o700
     assert {"access-token", "credentiald.db", "credentiald.sealing", "credentiald.admin-token"} <= modes.keys()
     assert set(modes.values()) == {0o600}
-
-
-def test_no_token_and_no_key_shows_in_the_process_list(demo: Run) -> None:
-    listing = subprocess.run(["ps", "-ww", "-eo", "args="], capture_output=True, text=True, check=True).stdout
-    secrets = [path.read_text().strip() for path in (demo.clone / ".run").glob("*token")]
-
     assert len(secrets) == 3
     assert [secret for secret in secrets if secret in listing] == []
 
@@ -122,6 +120,20 @@ def test_ctrl_c_lets_an_open_stream_end_and_stops_everything(clone: Path) -> Non
     assert b"event: message_stop" in body
     assert process.returncode == 0
     assert children.keys() == {"credentiald serve", "bridged serve", "bridged demo-upstream"}
+    assert [pid for pid in children.values() if Path(f"/proc/{pid}").exists()] == []
+
+
+def test_a_second_ctrl_c_does_not_wait_for_open_streams(clone: Path) -> None:
+    with running(clone, bare_environ(clone, **ANY_PORTS)) as run, curl(run, run.wait_ready()) as process:
+        arriving = chunks_of(process)
+        next(arriving)
+        children = run.children()
+        run.process.send_signal(signal.SIGINT)
+        run.wait_for_error("draining")
+        run.end()
+        rest = b"".join(chunk for _, chunk in arriving)
+
+    assert b"message_stop" not in rest
     assert [pid for pid in children.values() if Path(f"/proc/{pid}").exists()] == []
 
 

@@ -83,6 +83,13 @@ class Run:
             if part in line:
                 return line.rstrip("\n")
 
+    def wait_for_error(self, part: str) -> None:
+        """Until `part` stands in stderr."""
+        deadline = time.monotonic() + START_SECONDS
+        while part not in self.err:
+            assert time.monotonic() < deadline, self.err
+            time.sleep(0.01)
+
     def wait_ready(self) -> str:
         """The curl line, which is the last that scripts/run prints."""
         if "curl -N" not in self.out:

@@ -190,6 +190,8 @@ def test_what_is_not_in_the_table_is_not_found(path: str) -> None:
         ("TRACE", "/v1/models"),
         ("CONNECT", "/v1/models"),
         ("get", "/v1/models"),
+        ("DELETE", "/v1/models/ft:gpt-4o:org::id"),
+        ("DELETE", "/openai/models/m"),
     ],
 )
 def test_another_method_is_refused_with_those_that_the_path_takes(method: str, path: str) -> None:
