@@ -4,6 +4,7 @@ All connections use write-ahead logging, so readers and the writer do not wait f
 so a commit that was reported survives a power cut (sqlite.org/wal.html, sqlite.org/pragma.html).
 """
 
+import os
 import sqlite3
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -77,7 +78,7 @@ def transaction(conn: sqlite3.Connection, *, write: bool) -> Iterator[None]:
 def open_file(path: Path, options: str) -> sqlite3.Connection:
     """A bare connection with SQLite's URI `options` (sqlite.org/uri.html)."""
     conn = sqlite3.connect(
-        f"file:{quote(str(path))}?{options}",
+        f"file:{quote(os.fsencode(path))}?{options}",
         uri=True,
         timeout=BUSY_TIMEOUT_SECONDS,
         isolation_level=None,
