@@ -9,7 +9,6 @@ from daemonkit.settings import Section, rows
 
 # What Kubernetes and Docker links set for a service called like one of our daemons.
 _INJECTED = re.compile(r".*(_SERVICE_HOST|_SERVICE_PORT(_.*)?|_PORT|_PORT_[0-9]+_.*)")
-_NUMBER = re.compile(r"_[0-9]+_")
 
 
 def is_injected(name: str) -> bool:
@@ -18,9 +17,8 @@ def is_injected(name: str) -> bool:
 
 
 def nearest(name: str, known: Iterable[str]) -> str:
-    """The most similar of the known names; a number between underscores is the same as `<N>`."""
-    shape = _NUMBER.sub("_<N>_", name)
-    return max(sorted(known), key=lambda candidate: SequenceMatcher(None, shape, candidate).ratio())
+    """The most similar of the known names."""
+    return max(sorted(known), key=lambda candidate: SequenceMatcher(None, name, candidate).ratio())
 
 
 def unknown_variables(

@@ -5,7 +5,7 @@ import pytest
 from credentiald.catalog import CATALOG, effective_base_url, has_operation, policy_with_defaults, wire_type
 from credentiald.model import BedrockOptions, KeyPolicy
 
-NINE = "openai anthropic copilot bedrock azure google openai-compat openrouter vercel".split()
+NINE = ["openai", "anthropic", "copilot", "bedrock", "azure", "google", "openai-compat", "openrouter", "vercel"]
 
 
 def test_the_catalogue_has_the_nine_types():

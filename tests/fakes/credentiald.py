@@ -40,13 +40,12 @@ class Refuse:
     message: str = "refused by the test"
     metadata: dict[str, str] = field(default_factory=dict)
     retry_seconds: int | None = None
+    domain: str = "drawbridge"
 
     async def abort(self, context: Any) -> None:
         if not self.reason:
             await context.abort(self.code, self.message)
-        details = [
-            _packed(error_details_pb2.ErrorInfo(reason=self.reason, domain="drawbridge", metadata=self.metadata))
-        ]
+        details = [_packed(error_details_pb2.ErrorInfo(reason=self.reason, domain=self.domain, metadata=self.metadata))]
         if self.retry_seconds is not None:
             delay = duration_pb2.Duration(seconds=self.retry_seconds)
             details.append(_packed(error_details_pb2.RetryInfo(retry_delay=delay)))

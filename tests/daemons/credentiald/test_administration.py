@@ -74,7 +74,7 @@ async def test_what_must_not_be_saved_is_refused_and_leaves_nothing(tmp_path, ty
 async def test_all_nine_types_can_be_saved_and_show_only_whether_a_key_is_set(tmp_path):
     with_url = {"azure", "openai-compat"}
     async with running(tmp_path) as one:
-        for type_name in "openai anthropic bedrock azure google openai-compat openrouter vercel".split():
+        for type_name in ["openai", "anthropic", "bedrock", "azure", "google", "openai-compat", "openrouter", "vercel"]:
             fields = {"base_url": "https://llm.example/base"} if type_name in with_url else {}
             made = await one.make_provider(f"p-{type_name}", type_name, key=KEY, **fields)
             assert made.central_key_set

@@ -1,4 +1,4 @@
-"""ResolveProvider, ExplainProvider and ListUserKeys over real sockets: every row of the policy, and the order of checks."""
+"""ResolveProvider, ExplainProvider and ListUserKeys over real sockets: every row of the policy, every check."""
 
 import itertools
 from datetime import UTC, datetime, timedelta

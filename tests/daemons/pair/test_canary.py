@@ -148,9 +148,9 @@ async def test_no_secret_comes_out_anywhere(tmp_path):
             sinks.add(f"metrics of {name}", await asyncio.to_thread(fetched, f"{base}/metrics"))
             sinks.add(f"readiness of {name}", await asyncio.to_thread(fetched, f"{base}/readyz"))
         carried = [request for request in pair.upstream.requests if _carries(request, CENTRAL, OWN, PRESENTED)]
-        tokens = [
-            (tmp_path / f"credentiald.{role}-token").read_text().strip() for role in ("admin", "bridge")
-        ] + [pair.token]
+        tokens = [(tmp_path / f"credentiald.{role}-token").read_text().strip() for role in ("admin", "bridge")] + [
+            pair.token
+        ]
         pair.bridged.stop()
         pair.credentiald.stop(signal.SIGTERM)
         sinks.add("output of both daemons", pair.output)

@@ -154,9 +154,7 @@ async def test_a_user_cannot_reach_the_pair_through_the_grpc_of_bridges(tmp_path
         async with grpc.aio.insecure_channel(pair.credentiald.addresses["main"]) as channel:
             with pytest.raises(grpc.aio.AioRpcError) as refused:
                 await CredentialServiceStub(channel).ResolveProvider(
-                    credential_service_pb2.ResolveProviderRequest(
-                        provider="anthropic-corp", access_token=pair.token
-                    ),
+                    credential_service_pb2.ResolveProviderRequest(provider="anthropic-corp", access_token=pair.token),
                     metadata=bearer(pair.token),
                 )
 
