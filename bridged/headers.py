@@ -6,6 +6,7 @@ or about whose host answers, and so ends at the bridge.
 """
 
 import re
+from enum import Enum
 from urllib.parse import quote
 
 from bridged.client_token import KEY_HEADERS
@@ -82,8 +83,58 @@ RESPONSE_DROPPED = HOP_BY_HOP | {
     "x-interception-id",
 }
 
+# Content-Length too: an error event may have to follow what the upstream sent.
+_NOT_OF_STREAMS = frozenset({"content-length", "x-accel-buffering"})
+
 _TOKEN = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
 _FORBIDDEN_IN_VALUE = re.compile(r"[\r\n\0]")
+
+
+class Fate(Enum):
+    """What becomes of a header with a certain name."""
+
+    PASSES = 0
+    DROPPED = 1
+    # Dropped, and the names in its value as well.
+    CONNECTION = 2
+    # Asked for anew on intercepted routes.
+    ENCODING = 3
+
+
+class _Fates(dict[str, Fate]):
+    """The fate of each name as it is written, remembered: the same few names come with every message.
+
+    Bounded, because a client may make names up. A name that HTTP does not allow is not remembered, it raises KeyError.
+    """
+
+    _MOST = 4096
+
+    def __init__(self, dropped: frozenset[str], prefixes: tuple[str, ...]) -> None:
+        super().__init__()
+        self._dropped = dropped
+        self._prefixes = prefixes
+
+    def __missing__(self, name: str) -> Fate:
+        if _TOKEN.fullmatch(name) is None:
+            raise KeyError(name)
+        if len(self) >= self._MOST:
+            self.clear()
+        fate = self[name] = self._of(_folded(name))
+        return fate
+
+    def _of(self, folded: str) -> Fate:
+        if folded == "connection":
+            return Fate.CONNECTION
+        if folded in self._dropped or (self._prefixes and folded.startswith(self._prefixes)):
+            return Fate.DROPPED
+        return Fate.ENCODING if folded == "accept-encoding" else Fate.PASSES
+
+
+_REQUEST_FATES = _Fates(REQUEST_DROPPED, REQUEST_DROPPED_PREFIXES)
+_RESPONSE_FATES = _Fates(RESPONSE_DROPPED, ())
+# What a Connection header says in nearly every message, and which names no header.
+_PLAIN_CONNECTION = frozenset({"keep-alive", "close", ""})
+_IDENTITY: Headers = (("Accept-Encoding", "identity"),)
 
 
 def request_headers(client_headers: Headers, *, intercepted: bool, added: Headers = ()) -> Headers:
@@ -93,12 +144,12 @@ def request_headers(client_headers: Headers, *, intercepted: bool, added: Header
     so that taps can read it; elsewhere Accept-Encoding passes as sent, as the body does. INVALID_REQUEST for names
     and values that HTTP does not allow.
     """
-    _check(client_headers, Refused("INVALID_REQUEST", "a header of the request is not well-formed"))
-    dropped = REQUEST_DROPPED | _named_in_connection(client_headers)
+    kept = _passing(client_headers, _REQUEST_FATES)
+    if kept is None:
+        raise Refused("INVALID_REQUEST", "a header of the request is not well-formed")
     if intercepted:
-        dropped |= {"accept-encoding"}
-        added = (("Accept-Encoding", "identity"), *added)
-    kept = tuple(pair for pair in _without(client_headers, dropped) if not _has_dropped_prefix(pair[0]))
+        fates = _REQUEST_FATES
+        return (*[pair for pair in kept if fates[pair[0]] is not Fate.ENCODING], *_IDENTITY, *added)
     return (*kept, *added)
 
 
@@ -122,16 +173,16 @@ def response_headers(upstream_headers: Headers, *, interception_id: str) -> Head
     have to follow what the upstream sent. Event streams are marked so that no proxy on the way holds them back.
     UPSTREAM_UNREACHABLE for names and values that HTTP does not allow.
     """
-    _check(upstream_headers, Refused("UPSTREAM_UNREACHABLE", "the upstream's answer is not well-formed HTTP"))
-    streamed = is_event_stream(upstream_headers)
-    dropped = RESPONSE_DROPPED | _named_in_connection(upstream_headers)
+    kept = _passing(upstream_headers, _RESPONSE_FATES)
+    if kept is None:
+        raise Refused("UPSTREAM_UNREACHABLE", "the upstream's answer is not well-formed HTTP")
     added: Headers = (("X-Interception-Id", interception_id),)
-    if streamed:
-        dropped |= {"content-length", "x-accel-buffering"}
-        added += (("X-Accel-Buffering", "no"),)
-        if not header_values(upstream_headers, "cache-control"):
-            added += (("Cache-Control", "no-cache"),)
-    return (*_without(upstream_headers, dropped), *added)
+    if not is_event_stream(upstream_headers):
+        return (*kept, *added)
+    added += (("X-Accel-Buffering", "no"),)
+    if not header_values(upstream_headers, "cache-control"):
+        added += (("Cache-Control", "no-cache"),)
+    return (*[pair for pair in kept if _folded(pair[0]) not in _NOT_OF_STREAMS], *added)
 
 
 def is_event_stream(headers: Headers) -> bool:
@@ -148,21 +199,17 @@ def _folded(name: str) -> str:
     return name.lower().replace("_", "-")
 
 
-def _without(headers: Headers, dropped: frozenset[str]) -> Headers:
-    return tuple((name, value) for name, value in headers if _folded(name) not in dropped)
-
-
-def _has_dropped_prefix(name: str) -> bool:
-    return _folded(name).startswith(REQUEST_DROPPED_PREFIXES)
-
-
-def _named_in_connection(headers: Headers) -> frozenset[str]:
-    return frozenset(
-        _folded(name.strip()) for value in header_values(headers, "connection") for name in value.split(",")
-    )
-
-
-def _check(headers: Headers, refused: Refused) -> None:
-    for name, value in headers:
-        if _TOKEN.fullmatch(name) is None or _FORBIDDEN_IN_VALUE.search(value) is not None:
-            raise refused
+def _passing(headers: Headers, fates: _Fates) -> list[tuple[str, str]] | None:
+    """The headers that pass, in their order; None if a name or a value is none that HTTP allows."""
+    if _FORBIDDEN_IN_VALUE.search("".join([value for _, value in headers])) is not None:
+        return None
+    try:
+        judged = [(pair, fates[pair[0]]) for pair in headers]
+    except KeyError:
+        return None
+    kept = [pair for pair, fate in judged if fate is Fate.PASSES or fate is Fate.ENCODING]
+    named = [pair[1] for pair, fate in judged if fate is Fate.CONNECTION]
+    if all(value.lower() in _PLAIN_CONNECTION for value in named):
+        return kept
+    dropped = {_folded(name.strip()) for value in named for name in value.split(",")}
+    return [pair for pair in kept if _folded(pair[0]) not in dropped]

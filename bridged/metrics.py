@@ -3,12 +3,14 @@
 One registry a process, handed around; nothing is registered globally.
 """
 
-from prometheus_client import CollectorRegistry, Counter, Gauge
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
 from bridged.errors import REFUSALS
 
 # Reasons of a newer credentiald share one label value, so that what a peer says cannot make new series.
 _OTHER = "OTHER"
+# From an answer of an idle credentiald to the default of --credentiald-timeout, in seconds.
+_RESOLVE_BUCKETS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.5, 1.0, 5.0)
 
 
 class Metrics:
@@ -27,6 +29,17 @@ class Metrics:
             "bridged_resolves_total",
             "Questions to credentiald by outcome: OK, or the reason of the refusal.",
             ["outcome"],
+            registry=self.registry,
+        )
+        self._resolve_seconds = Histogram(
+            "bridged_resolve_duration_seconds",
+            "Time from a question to credentiald's answer or to a refusal.",
+            buckets=_RESOLVE_BUCKETS,
+            registry=self.registry,
+        )
+        self._resolve_streams = Counter(
+            "bridged_resolve_streams_opened_total",
+            "Streams opened to credentiald; more than its replicas means that some were lost.",
             registry=self.registry,
         )
         self._upstream_errors = Counter(
@@ -50,6 +63,14 @@ class Metrics:
     def resolved(self, outcome: str) -> None:
         """Count one question to credentiald: `OK`, or the reason."""
         self._resolves.labels(outcome if outcome == "OK" or outcome in REFUSALS else _OTHER).inc()
+
+    def resolve_took(self, seconds: float) -> None:
+        """Note how long one question was on its way."""
+        self._resolve_seconds.observe(seconds)
+
+    def resolve_stream_opened(self) -> None:
+        """Count one stream to credentiald, the first as well as those after a loss."""
+        self._resolve_streams.inc()
 
     def upstream_failed(self, reason: str) -> None:
         """Count one attempt at an upstream that failed without an answer of its own."""

@@ -63,6 +63,7 @@ async def serve(settings: Settings) -> None:
             token=settings.credentiald_token,
             timeout_seconds=settings.credentiald_timeout.total_seconds(),
             readiness=readiness,
+            metrics=metrics,
             tls=_credentiald_tls(settings),
         ) as resolver,
         running_upstream(

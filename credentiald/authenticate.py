@@ -12,7 +12,7 @@ from credentiald.errors import (
     ServiceTokenMissing,
     UserSuspended,
 )
-from credentiald.model import Caller, Role, User
+from credentiald.model import Caller, Role, Token, User
 from credentiald.plane import Plane
 from credentiald.store import access_tokens, services
 from credentiald.store.connection import Connection
@@ -43,7 +43,12 @@ async def caller_of(plane: Plane, token: str, *, wants_service: bool) -> Caller:
 
 
 def user_of(conn: Connection, token: str, *, now: datetime) -> User:
-    """The user whose access token this is, or a refusal: invalid, expired, suspended, looked at in this order."""
+    """The user whose access token this is, or a refusal."""
+    return token_and_user_of(conn, token, now=now)[1]
+
+
+def token_and_user_of(conn: Connection, token: str, *, now: datetime) -> tuple[Token, User]:
+    """What is known of this access token, and its user; or a refusal: invalid, expired, suspended, in this order."""
     if not token:
         raise AccessTokenMissing
     if tokens.prefix_of(token) != tokens.USER_PREFIX:
@@ -56,4 +61,4 @@ def user_of(conn: Connection, token: str, *, now: datetime) -> User:
         raise AccessTokenExpired(expire_time=access_token.expire_time.isoformat())
     if user.suspended:
         raise UserSuspended
-    return user
+    return access_token, user

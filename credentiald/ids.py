@@ -5,6 +5,7 @@ Rows keyed by them are appended rather than scattered, and sorting by id is sort
 
 import re
 import secrets
+import struct
 import threading
 from datetime import UTC, datetime, timedelta
 from typing import final
@@ -13,6 +14,7 @@ _UUID = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}", re.ASCII)
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _RANDOM_BITS = 74
 _RANDOM_BYTES = 10
+_STEP_BITS = 32
 # How far the clock may step back before order gives way to truth about the time.
 _TOLERATED_STEP_BACK_MILLIS = 1000
 
@@ -32,14 +34,27 @@ class _Sequence:
     def next(self, millis: int) -> tuple[int, int]:
         """The time and random part of the next id, for a clock that shows `millis`."""
         with self._lock:
-            if 0 <= self._millis - millis <= _TOLERATED_STEP_BACK_MILLIS:
-                self._random += 1 + secrets.randbits(32)
-                if self._random.bit_length() > _RANDOM_BITS:
-                    self._millis, self._random = self._millis + 1, secrets.randbits(_RANDOM_BITS - 1)
-            else:
-                # The top bit starts empty, so that there is room to count.
-                self._millis, self._random = millis, secrets.randbits(_RANDOM_BITS - 1)
+            self._step(millis, 1 + secrets.randbits(_STEP_BITS))
             return self._millis, self._random
+
+    def next_many(self, millis: int, count: int) -> list[tuple[int, int]]:
+        """The same `count` times, for one price of the lock and of randomness."""
+        steps = struct.unpack(f"<{count}I", secrets.token_bytes(4 * count))
+        found = []
+        with self._lock:
+            for step in steps:
+                self._step(millis, 1 + step)
+                found.append((self._millis, self._random))
+        return found
+
+    def _step(self, millis: int, step: int) -> None:
+        if 0 <= self._millis - millis <= _TOLERATED_STEP_BACK_MILLIS:
+            self._random += step
+            if self._random >> _RANDOM_BITS:
+                self._millis, self._random = self._millis + 1, secrets.randbits(_RANDOM_BITS - 1)
+        else:
+            # The top bit starts empty, so that there is room to count.
+            self._millis, self._random = millis, secrets.randbits(_RANDOM_BITS - 1)
 
 
 _sequence = _Sequence()
@@ -61,12 +76,16 @@ def uuid7(now: datetime, random: bytes | None = None) -> str:
     return _written(millis, tail)
 
 
+def uuid7_many(now: datetime, count: int) -> list[str]:
+    """As many new ids that begin at `now`, rising in their order; cheaper than one at a time."""
+    millis = (now - _EPOCH) // timedelta(milliseconds=1)
+    return [_written(at, tail) for at, tail in _sequence.next_many(millis, count)]
+
+
 def _written(millis: int, tail: int) -> str:
     """Layout of RFC 9562, section 5.7: 48 bits of time, version, 12 bits, variant, 62 bits."""
-    high, low = tail >> 62, tail & ((1 << 62) - 1)
-    number = (millis & ((1 << 48) - 1)) << 80 | 0x7 << 76 | high << 64 | 0b10 << 62 | low
-    digits = f"{number:032x}"
-    return "-".join((digits[:8], digits[8:12], digits[12:16], digits[16:20], digits[20:]))
+    high, middle, low = tail >> 62, tail >> 48 & 0x3FFF | 0x8000, tail & 0xFFFFFFFFFFFF
+    return f"{millis >> 16 & 0xFFFFFFFF:08x}-{millis & 0xFFFF:04x}-7{high:03x}-{middle:04x}-{low:012x}"
 
 
 def canonical_uuid(text: str) -> str | None:

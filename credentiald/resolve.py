@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from credentiald import receipts
-from credentiald.authenticate import user_of
+from credentiald.authenticate import token_and_user_of
 from credentiald.catalog import effective_base_url, has_operation
 from credentiald.errors import (
     AccessTokenMissing,
@@ -20,6 +20,7 @@ from credentiald.errors import (
     KeyPoolExhausted,
     OperationNotAllowed,
     ProviderDisabled,
+    Refusal,
     RoleNotAssumable,
     StoreUnavailable,
     UserNotFound,
@@ -66,7 +67,11 @@ class Question:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Answer:
-    """The decision with its credential. `material` is None where the request presents its own key."""
+    """The decision with its credential.
+
+    `material` is None where the request presents its own key. `expire_time` is when the user's token, and with it
+    this decision, stops counting; None for never.
+    """
 
     provider: Provider
     wire_type: str
@@ -80,6 +85,7 @@ class Answer:
     upstream_model: str
     revision: int
     receipt: bytes
+    expire_time: datetime | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -88,6 +94,7 @@ class _Found:
 
     provider: Provider
     user: User
+    expire_time: datetime | None
     source: Source
     sealed: tuple[tuple[str, SealedSecret], ...]
     revision: int
@@ -97,6 +104,45 @@ async def resolve(plane: Plane, caller: Caller, question: Question) -> Answer:
     """The answer to one question, or a refusal."""
     now = plane.clock()
     found = await plane.db.read(_find, plane, caller.service, question, now=now)
+    return _answer(plane, caller, question, found, now=now)
+
+
+async def resolve_many(plane: Plane, caller: Caller, questions: Sequence[Question]) -> list[Answer | Exception]:
+    """For each question, in order, its answer, or what `resolve` would have raised; in one read of the store.
+
+    A refusal of all of them (the store does not answer) is raised.
+    """
+    now = plane.clock()
+    try:
+        everything = await plane.db.read(_find_each, plane, caller.service, questions, now=now)
+        return [
+            found if isinstance(found, Refusal) else _answer_or_refusal(plane, caller, question, found, now=now)
+            for question, found in zip(questions, everything, strict=True)
+        ]
+    except Refusal:
+        raise
+    except Exception:
+        return [await _outcome(plane, caller, question) for question in questions]
+
+
+async def _outcome(plane: Plane, caller: Caller, question: Question) -> Answer | Exception:
+    try:
+        return await resolve(plane, caller, question)
+    except Exception as error:
+        return error
+
+
+def _answer_or_refusal(
+    plane: Plane, caller: Caller, question: Question, found: _Found, *, now: datetime
+) -> Answer | Refusal:
+    try:
+        return _answer(plane, caller, question, found, now=now)
+    except Refusal as refusal:
+        return refusal
+
+
+def _answer(plane: Plane, caller: Caller, question: Question, found: _Found, *, now: datetime) -> Answer:
+    """What was found, with the secret opened and the marks of this one request."""
     credential_id, material = _credential(plane, found, question.failed_credential_ids)
     resolution_id = uuid7(now)
     receipt = receipts.Receipt(
@@ -125,12 +171,26 @@ async def resolve(plane: Plane, caller: Caller, question: Question) -> Answer:
         upstream_model=upstream_model(provider.bedrock, question.model),
         revision=found.revision,
         receipt=receipts.write(plane.receipt_key, receipt),
+        expire_time=found.expire_time,
     )
+
+
+def _find_each(
+    conn: Connection, plane: Plane, service: Service | None, questions: Sequence[Question], *, now: datetime
+) -> list[_Found | Refusal]:
+    """`_find` for each question, in one snapshot."""
+    everything: list[_Found | Refusal] = []
+    for question in questions:
+        try:
+            everything.append(_find(conn, plane, service, question, now=now))
+        except Refusal as refusal:
+            everything.append(refusal)
+    return everything
 
 
 def _find(conn: Connection, plane: Plane, service: Service | None, question: Question, *, now: datetime) -> _Found:
     """Every check up to the policy, and the sealed secret of the source that it chose."""
-    user = _user(conn, service, question, now=now)
+    user, expire_time = _user(conn, service, question, now=now)
     if not plane.gateway.enabled:
         raise GatewayDisabled
     provider = plane.find_provider(conn, question.provider)
@@ -153,25 +213,28 @@ def _find(conn: Connection, plane: Plane, service: Service | None, question: Que
     if seen < question.min_revision:
         # An older view must not answer: the caller has seen changes that this store does not have.
         raise StoreUnavailable
-    return _Found(provider=provider, user=user, source=source, sealed=sealed, revision=seen)
+    return _Found(provider=provider, user=user, expire_time=expire_time, source=source, sealed=sealed, revision=seen)
 
 
-def _user(conn: Connection, service: Service | None, question: Question, *, now: datetime) -> User:
-    """The user the request is made for: the owner of its token, or the one a granted service names."""
+def _user(
+    conn: Connection, service: Service | None, question: Question, *, now: datetime
+) -> tuple[User, datetime | None]:
+    """The user the request is made for: the owner of its token, with its end, or the one a granted service names."""
     if question.access_token is not None:
-        return user_of(conn, question.access_token.reveal(), now=now)
+        token, user = token_and_user_of(conn, question.access_token.reveal(), now=now)
+        return user, token.expire_time
     if question.user_id is None:
         raise AccessTokenMissing
     if service is None or not _may_act(service, question.provider):
         role = service.role.value if service else "NONE"
         raise CallerNotAllowed(role=role, rpc="ResolveProvider for a user that it names")
     user_id = canonical_uuid(question.user_id)
-    user = users.find(conn, user_id) if user_id else None
-    if user is None:
+    found = users.find(conn, user_id) if user_id else None
+    if found is None:
         raise UserNotFound(user=question.user_id)
-    if user.suspended:
+    if found.suspended:
         raise UserSuspended
-    return user
+    return found, None
 
 
 def _may_act(service: Service, provider: str) -> bool:

@@ -24,7 +24,7 @@ def _rules(service: str, methods: str, roles: frozenset[Role], *, wants_service:
 
 
 ACCESS: dict[str, Rule] = {
-    **_rules("CredentialService", "ResolveProvider Ping", _BRIDGES, wants_service=True),
+    **_rules("CredentialService", "ResolveProvider ResolveProviderStream Ping", _BRIDGES, wants_service=True),
     **_rules("UserKeyService", "ListUserKeys SetUserKey DeleteUserKey", _USERS, wants_service=False),
     **_rules("ExplainService", "ExplainProvider", _USERS, wants_service=False),
     **_rules(

@@ -10,21 +10,27 @@ from credentiald.plane import Plane
 from credentiald.resolve import resolve
 from credentiald.rpc import codec
 from credentiald.rpc.guard import current_caller
+from credentiald.rpc.resolve_stream import ResolveStreams
 from credentiald.store import revision
 from daemonkit.version import version
 
 
 class Credentials(CredentialServiceServicer):
-    """Answers ResolveProvider and Ping."""
+    """Answers ResolveProvider, one question or a stream of them, and Ping."""
 
-    def __init__(self, plane: Plane, metrics: Metrics) -> None:
+    def __init__(self, plane: Plane, metrics: Metrics, streams: ResolveStreams) -> None:
         self._plane = plane
         self._metrics = metrics
+        self._streams = streams
 
     async def ResolveProvider(self, request: pb.ResolveProviderRequest, context: Any) -> pb.ResolveProviderResponse:
         answer = await resolve(self._plane, current_caller(), codec.question(request))
         self._metrics.resolved(answer.source.value)
         return codec.answer(answer)
+
+    # The generated type knows generators only; this reads and writes by the context.
+    async def ResolveProviderStream(self, request_iterator: Any, context: Any) -> None:  # type: ignore[override]
+        await self._streams.serve(context)
 
     async def Ping(self, request: pb.PingRequest, context: Any) -> pb.PingResponse:
         seen = await self._plane.db.read(revision.current)

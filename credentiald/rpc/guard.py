@@ -6,8 +6,10 @@ Servicers contain no `try`; they ask `current_caller()` for whom the guard let i
 import asyncio
 import logging
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
 from contextvars import ContextVar
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import grpc
@@ -25,17 +27,23 @@ log = logging.getLogger("credentiald.rpc")
 DEADLINE_SECONDS = 5.0
 
 _caller: ContextVar[Caller] = ContextVar("caller")
+_admit: ContextVar[Callable[[], Awaitable[Caller]]] = ContextVar("admit")
 
 if TYPE_CHECKING:
     # Generic to the type checker only.
     Handler = grpc.RpcMethodHandler[Any, Any]
-
-Behaviour = Callable[[Any, "grpc.aio.ServicerContext[Any, Any]"], Awaitable[Any]]
+    Context = grpc.aio.ServicerContext[Any, Any]
 
 
 def current_caller() -> Caller:
     """Who calls the rpc that is being answered."""
     return _caller.get()
+
+
+async def admit_again() -> Caller:
+    """Who calls the stream that is being answered, authenticated now; a refusal if they may not any more."""
+    async with asyncio.timeout(DEADLINE_SECONDS):
+        return await _admit.get()()
 
 
 class Guard(grpc.aio.ServerInterceptor):
@@ -55,45 +63,69 @@ class Guard(grpc.aio.ServerInterceptor):
         method = handler_call_details.method
         if handler is None or not access.is_ours(method):
             return handler
-        token = _bearer(handler_call_details.invocation_metadata)
+        admit = partial(self._admit, method, _bearer(handler_call_details.invocation_metadata))
+        if handler.request_streaming:
+            # What a stream writes is serialised already.
+            return grpc.stream_stream_rpc_method_handler(
+                self._guarded_stream(handler.stream_stream, method, admit),
+                request_deserializer=handler.request_deserializer,
+                response_serializer=None,
+            )
         return grpc.unary_unary_rpc_method_handler(
-            self._guarded(handler.unary_unary, method, token),
+            self._guarded(handler.unary_unary, method, admit),
             request_deserializer=handler.request_deserializer,
             response_serializer=handler.response_serializer,
         )
 
-    def _guarded(self, behaviour: Any, method: str, token: str) -> Any:
-        name = method.rpartition("/")[2]
-
-        async def call(request: Any, context: "grpc.aio.ServicerContext[Any, Any]") -> Any:
-            started = time.perf_counter()
-            outcome = "INTERNAL"
-            try:
-                async with asyncio.timeout(_seconds_left(context)):
-                    answer = await self._answer(behaviour, method, token, request, context)
-                outcome = "OK"
-                return answer
-            except TimeoutError:
-                outcome = StoreUnavailable.reason()
-                await status.abort(context, StoreUnavailable())
-            except Refusal as refusal:
-                outcome = refusal.reason()
-                log.info("refused", extra={"rpc": name, "reason": outcome, "facts": refusal.facts})
-                await status.abort(context, refusal)
-            except Exception:
-                log.exception("unhandled error", extra={"rpc": name})
-                await context.abort(grpc.StatusCode.INTERNAL, "internal error")
-            finally:
-                self._metrics.rpc_done(name, outcome, time.perf_counter() - started)
+    def _guarded(self, behaviour: Any, method: str, admit: Callable[[], Awaitable[Caller]]) -> Any:
+        async def call(request: Any, context: "Context") -> Any:
+            async with self._accounted(method, context, streams=False), asyncio.timeout(_seconds_left(context)):
+                _caller.set(await admit())
+                return await behaviour(request, context)
 
         return call
 
-    async def _answer(self, behaviour: Behaviour, method: str, token: str, request: Any, context: Any) -> Any:
+    def _guarded_stream(self, behaviour: Any, method: str, admit: Callable[[], Awaitable[Caller]]) -> Any:
+        """As `_guarded`, without a bound for the time: a stream lives as long as its caller."""
+
+        async def call(requests: Any, context: "Context") -> None:
+            async with self._accounted(method, context, streams=True):
+                _admit.set(admit)
+                _caller.set(await admit_again())
+                await behaviour(requests, context)
+
+        return call
+
+    async def _admit(self, method: str, token: str) -> Caller:
         rule = access.ACCESS.get(method)
         caller = await caller_of(self._plane, token, wants_service=rule is not None and rule.wants_service)
         access.check(caller, method)
-        _caller.set(caller)
-        return await behaviour(request, context)
+        return caller
+
+    @asynccontextmanager
+    async def _accounted(self, method: str, context: "Context", *, streams: bool) -> AsyncIterator[None]:
+        """Turns what is raised in the block into a status; counts and logs how the rpc ended."""
+        name = method.rpartition("/")[2]
+        started = time.perf_counter()
+        outcome = "INTERNAL"
+        try:
+            yield
+            outcome = "OK"
+        except asyncio.CancelledError:
+            outcome = "CANCELLED"
+            raise
+        except TimeoutError:
+            outcome = StoreUnavailable.reason()
+            await status.abort(context, StoreUnavailable())
+        except Refusal as refusal:
+            outcome = refusal.reason()
+            log.info("refused", extra={"rpc": name, "reason": outcome, "facts": refusal.facts})
+            await status.abort(context, refusal)
+        except Exception:
+            log.exception("unhandled error", extra={"rpc": name})
+            await context.abort(grpc.StatusCode.INTERNAL, "internal error")
+        finally:
+            self._metrics.rpc_done(name, outcome, None if streams else time.perf_counter() - started)
 
 
 def _seconds_left(context: Any) -> float:

@@ -29,6 +29,7 @@ from credentiald.rpc import paging
 from credentiald.rpc.admin import Admin
 from credentiald.rpc.credentials import Credentials
 from credentiald.rpc.guard import Guard
+from credentiald.rpc.resolve_stream import ResolveStreams
 from credentiald.rpc.users import Explain, UserKeys
 from daemonkit.binding import AddressTaken, remove_stale_socket
 from daemonkit.listen import Address
@@ -91,13 +92,14 @@ async def listening(
 ) -> AsyncIterator[None]:
     """The listeners, bound for the length of the block; then what is under way has `grace_seconds`."""
     guard = Guard(plane, metrics)
+    streams = ResolveStreams(plane, metrics)
     pages = paging.Pages(plane.db.deployment_key("page-token"))
     servers: list[grpc.aio.Server] = []
     try:
         for listener in listeners:
             server = grpc.aio.server(interceptors=[guard], options=_OPTIONS)
             servers.append(server)
-            _add_services(server, listener, plane, metrics, pages)
+            _add_services(server, listener, Credentials(plane, metrics, streams), plane, pages)
             servicer = health.aio.HealthServicer()
             health_pb2_grpc.add_HealthServicer_to_server(servicer, server)
             bound = [_bind(server, listener, address) for address in listener.addresses]
@@ -108,15 +110,16 @@ async def listening(
         yield
     finally:
         await states.drain()
+        streams.drain()
         for server in servers:
             await server.stop(grace_seconds)
 
 
 def _add_services(
-    server: grpc.aio.Server, listener: RpcListener, plane: Plane, metrics: Metrics, pages: paging.Pages
+    server: grpc.aio.Server, listener: RpcListener, credentials: Credentials, plane: Plane, pages: paging.Pages
 ) -> None:
     if CREDENTIALS in listener.services:
-        credential_service_pb2_grpc.add_CredentialServiceServicer_to_server(Credentials(plane, metrics), server)
+        credential_service_pb2_grpc.add_CredentialServiceServicer_to_server(credentials, server)
     if ADMIN in listener.services:
         admin_service_pb2_grpc.add_AdminServiceServicer_to_server(Admin(plane, pages), server)
     user_key_service_pb2_grpc.add_UserKeyServiceServicer_to_server(UserKeys(plane, pages), server)

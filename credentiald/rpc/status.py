@@ -1,4 +1,4 @@
-"""The one place where a refusal becomes a gRPC status.
+"""The one place where a refusal becomes a gRPC status, or an item of a batch that says the same.
 
 Exactly one google.rpc.ErrorInfo (domain "drawbridge"), a google.rpc.RetryInfo where waiting helps. Anything that is
 not a refusal becomes a bare INTERNAL, so that internals do not leak.
@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from typing import Any, NoReturn
 
 import grpc
+from drawbridge.v1 import credential_service_pb2 as pb
 from google.protobuf import any_pb2, duration_pb2
 from google.protobuf.message import Message
 from google.rpc import error_details_pb2, status_pb2
@@ -21,10 +22,26 @@ DOMAIN = "drawbridge"
 def details_of(refusal: Refusal) -> list[Message]:
     """ErrorInfo, and RetryInfo for an exhausted pool."""
     info = error_details_pb2.ErrorInfo(reason=refusal.reason(), domain=DOMAIN, metadata=refusal.facts)
+    wait = _wait(refusal)
+    return [info] if wait is None else [info, error_details_pb2.RetryInfo(retry_delay=wait)]
+
+
+def item_of(refusal: Refusal) -> pb.ResolveRefusal:
+    """The refusal of one question of a batch."""
+    return pb.ResolveRefusal(
+        code=refusal.code.value,
+        message=str(refusal),
+        reason=refusal.reason(),
+        domain=DOMAIN,
+        metadata=refusal.facts,
+        retry_delay=_wait(refusal),
+    )
+
+
+def _wait(refusal: Refusal) -> duration_pb2.Duration | None:
     if not isinstance(refusal, KeyPoolExhausted):
-        return [info]
-    wait = duration_pb2.Duration(seconds=int(refusal.facts["retry_after_seconds"]))
-    return [info, error_details_pb2.RetryInfo(retry_delay=wait)]
+        return None
+    return duration_pb2.Duration(seconds=int(refusal.facts["retry_after_seconds"]))
 
 
 def _packed(details: Sequence[Message]) -> list[any_pb2.Any]:

@@ -1,7 +1,8 @@
 """The one seam between the event loop and SQL: `await database.read(providers.get, name)`.
 
 Invariants:
-- The loop never waits for SQLite: reads run on a few threads with a connection each, writes on one thread.
+- The loop never waits for SQLite: reads run on a few threads with a connection each, writes on one thread. The one
+  statement on the loop is that of `state`, which reads a counter in shared memory and waits for nobody.
 - One call is one transaction. A write that was reported is on the disk; a write that failed changed nothing.
 - A write that has begun is finished, whatever becomes of the task that asked for it; one that has not may be dropped.
 - Trouble with the database is StoreUnavailable, with its cause in the log; a refusal passes through as it is.
@@ -26,6 +27,10 @@ P = ParamSpec("P")
 T = TypeVar("T")
 
 _READERS = 4
+
+# Two equal ones mean that nothing was committed between them, by this process or another.
+State = tuple[int, int]
+
 # These say that a statement of ours is wrong: bugs, not trouble with the database.
 _OUR_FAULT = (sqlite3.ProgrammingError, sqlite3.IntegrityError, sqlite3.DataError, sqlite3.NotSupportedError)
 
@@ -40,6 +45,7 @@ class Database:
         self,
         writer: sqlite3.Connection,
         readers: list[sqlite3.Connection],
+        watcher: sqlite3.Connection,
         *,
         database_id: str,
         deployment_secret: DeploymentSecret,
@@ -47,6 +53,9 @@ class Database:
         self._writer = writer
         # As many threads as connections, so a thread always finds an idle one.
         self._idle_readers = deque(readers)
+        # Reads nothing but the version of the file, on the loop.
+        self._watcher = watcher
+        self._generation = 0
         self._read_threads = ThreadPoolExecutor(len(readers), thread_name_prefix="store-read")
         self._write_thread = ThreadPoolExecutor(1, thread_name_prefix="store-write")
         self._database_id = database_id
@@ -82,10 +91,24 @@ class Database:
         """
 
         def in_transaction() -> T:
-            with _trouble_is_refused(), sqlite.transaction(self._writer, write=True):
-                return query(self._writer, *args, **kwargs)
+            try:
+                with _trouble_is_refused(), sqlite.transaction(self._writer, write=True):
+                    return query(self._writer, *args, **kwargs)
+            finally:
+                # Also where a commit failed: whether it reached the disk is not known then.
+                self._generation += 1
 
         return await self._run(self._write_thread, in_transaction)
+
+    def state(self) -> State:
+        """Which state the store is in: another value once anything was committed. StoreUnavailable.
+
+        Never waits: where another process holds the file, that is trouble at once.
+        """
+        if self._closed:
+            raise StoreUnavailable
+        with _trouble_is_refused():
+            return self._generation, sqlite.data_version(self._watcher)
 
     async def ping(self) -> None:
         """Return if the store answers, else StoreUnavailable."""
@@ -105,7 +128,7 @@ class Database:
         self._read_threads.shutdown()
         self._write_thread.shutdown()
         # The writer last: the last connection moves the write-ahead log into the database file.
-        for conn in (*self._idle_readers, self._writer):
+        for conn in (*self._idle_readers, self._watcher, self._writer):
             conn.close()
 
 
@@ -136,7 +159,10 @@ def _open(path: Path, sealer: Sealer) -> Database:
         for _ in range(_READERS):
             readers.append(sqlite.connect(path, query_only=True))
             opened.callback(readers[-1].close)
-        database = Database(writer, readers, database_id=found.database_id, deployment_secret=secret)
+        watcher = sqlite.connect(path, query_only=True)
+        opened.callback(watcher.close)
+        sqlite.never_wait(watcher)
+        database = Database(writer, readers, watcher, database_id=found.database_id, deployment_secret=secret)
         opened.pop_all()
         return database
 

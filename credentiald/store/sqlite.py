@@ -59,6 +59,18 @@ def connect(path: Path, *, query_only: bool = False) -> sqlite3.Connection:
     return conn
 
 
+def never_wait(conn: sqlite3.Connection) -> None:
+    """From now on a lock that somebody else holds is an error at once."""
+    conn.execute("PRAGMA busy_timeout = 0").fetchall()
+
+
+def data_version(conn: sqlite3.Connection) -> int:
+    """A number that changes with every commit of another connection (sqlite.org/pragma.html#pragma_data_version)."""
+    # All rows: a statement that is not finished would keep its snapshot, and with it the write-ahead log, for ever.
+    [(version,)] = conn.execute("PRAGMA data_version").fetchall()
+    return int(version)
+
+
 @contextmanager
 def transaction(conn: sqlite3.Connection, *, write: bool) -> Iterator[None]:
     """All of the block or nothing: commits at its end, rolls back on any exception.

@@ -1,10 +1,11 @@
 from datetime import UTC, datetime, timedelta
+from uuid import RFC_4122, UUID
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from credentiald.ids import canonical_uuid, is_uuid, uuid7
+from credentiald.ids import canonical_uuid, is_uuid, uuid7, uuid7_many
 
 NOW = datetime(2026, 11, 21, 12, 0, 0, 123000, tzinfo=UTC)
 moments = st.datetimes(
@@ -74,3 +75,11 @@ def test_only_the_plain_form_is_a_uuid(text, canonical):
 def test_any_text_is_safe_to_ask_about(text):
     canonical = canonical_uuid(text)
     assert canonical is None or canonical == text.lower()
+
+
+def test_many_ids_at_once_rise_are_unique_and_go_on_from_each_other():
+    now = datetime.now(UTC)
+    made = [*uuid7_many(now, 500), uuid7(now), *uuid7_many(now, 0), *uuid7_many(now, 500)]
+
+    assert made == sorted(set(made))
+    assert {(UUID(one).version, UUID(one).variant) for one in made} == {(7, RFC_4122)}

@@ -8,7 +8,8 @@
 
 `providers` maps instance names to answers; other names are PROVIDER_NOT_FOUND. `refuse` refuses every resolve,
 `ping_refuse` every ping. `hang` set: rpcs wait until it is cleared. `stop()` and `start()` take it away and bring it
-back on the same address.
+back on the same address. Questions come by stream, `batches` has their numbers; with `has_stream` False it is a
+server of before there was one. `end_streams()` ends those that are idle, as a server that stops does.
 """
 
 import asyncio
@@ -41,6 +42,19 @@ class Refuse:
     metadata: dict[str, str] = field(default_factory=dict)
     retry_seconds: int | None = None
     domain: str = "drawbridge"
+
+    def item(self) -> pb.ResolveRefusal:
+        """The same as an item of a batch."""
+        delay = None if self.retry_seconds is None else duration_pb2.Duration(seconds=self.retry_seconds)
+        domain = self.domain if self.reason else ""
+        return pb.ResolveRefusal(
+            code=self.code.value[0],
+            message=self.message,
+            reason=self.reason,
+            domain=domain,
+            metadata=self.metadata,
+            retry_delay=delay,
+        )
 
     async def abort(self, context: Any) -> None:
         if not self.reason:
@@ -105,10 +119,20 @@ class FakeCredentiald(pb_grpc.CredentialServiceServicer):
         self.database_id = "database-1"
         self.revision = 7
         self.resolves: list[pb.ResolveProviderRequest] = []
+        self.unary_resolves = 0
+        self.batches: list[int] = []
+        self.has_stream = True
+        self.stream_refuse: Refuse | None = None
+        self.streams_opened = 0
+        self._streams: set[asyncio.Task[Any]] = set()
         self.pings = 0
         self.authorizations: set[str] = set()
         self._go_on = asyncio.Event()
         self._go_on.set()
+        self._streams_go_on = asyncio.Event()
+        self._streams_go_on.set()
+        # Replies lack their first result, as those of a server with a bug would.
+        self.short_replies = False
         self._server: grpc.aio.Server | None = None
 
     @property
@@ -119,7 +143,10 @@ class FakeCredentiald(pb_grpc.CredentialServiceServicer):
     async def start(self) -> None:
         """Listen; after a stop, on the same address again."""
         self._server = grpc.aio.server(options=[("grpc.so_reuseport", 0)])
-        pb_grpc.add_CredentialServiceServicer_to_server(self, self._server)
+        if self.has_stream:
+            pb_grpc.add_CredentialServiceServicer_to_server(self, self._server)
+        else:
+            self._server.add_generic_rpc_handlers([self._without_stream()])
         port = self._server.add_insecure_port(self.address)
         if not self.address.startswith("unix:"):
             self.address = f"{self.address.rpartition(':')[0]}:{port}"
@@ -131,27 +158,91 @@ class FakeCredentiald(pb_grpc.CredentialServiceServicer):
             await self._server.stop(None)
             self._server = None
 
-    def hang(self) -> None:
-        """From now on accept calls and answer none."""
-        self._go_on.clear()
+    def hang(self, *, unary: bool = True) -> None:
+        """From now on accept calls and batches and answer none; without `unary` only batches."""
+        self._streams_go_on.clear()
+        if unary:
+            self._go_on.clear()
 
     def go_on(self) -> None:
         """Answer again, also what has waited."""
+        self._streams_go_on.set()
         self._go_on.set()
 
+    def end_streams(self) -> None:
+        """End every stream that waits for a batch, with the status OK."""
+        for reading in self._streams:
+            reading.cancel()
+
+    def _without_stream(self) -> grpc.GenericRpcHandler:
+        methods = {
+            "ResolveProvider": grpc.unary_unary_rpc_method_handler(
+                self.ResolveProvider,
+                request_deserializer=pb.ResolveProviderRequest.FromString,
+                response_serializer=pb.ResolveProviderResponse.SerializeToString,
+            ),
+            "Ping": grpc.unary_unary_rpc_method_handler(
+                self.Ping,
+                request_deserializer=pb.PingRequest.FromString,
+                response_serializer=pb.PingResponse.SerializeToString,
+            ),
+        }
+        return grpc.method_handlers_generic_handler("drawbridge.v1.CredentialService", methods)
+
     async def ResolveProvider(self, request: pb.ResolveProviderRequest, context: Any) -> pb.ResolveProviderResponse:
-        self.resolves.append(request)
+        self.unary_resolves += 1
         self._note(context)
+        self.resolves.append(request)
         await self._go_on.wait()
+        answer = self._answer(request)
+        if isinstance(answer, Refuse):
+            await answer.abort(context)
+            raise AssertionError("abort raises")  # noqa: TRY004 - it never gets here
+        return answer
+
+    async def ResolveProviderStream(self, request_iterator: Any, context: Any) -> None:
+        self.streams_opened += 1
+        self._note(context)
+        if self.stream_refuse is not None:
+            await self.stream_refuse.abort(context)
+        while True:
+            reading = asyncio.ensure_future(context.read())
+            self._streams.add(reading)
+            try:
+                batch = await reading
+            except asyncio.CancelledError:
+                if not reading.cancelled():
+                    raise
+                return
+            finally:
+                self._streams.discard(reading)
+                reading.cancel()
+            if batch is grpc.aio.EOF:
+                return
+            self.resolves.extend(batch.items)
+            if batch.items:
+                self.batches.append(len(batch.items))
+            await self._streams_go_on.wait()
+            results = [self._result(item) for item in batch.items]
+            if self.short_replies:
+                results = results[1:]
+            await context.write(pb.ResolveProviderStreamResponse(results=results))
+
+    def _result(self, request: pb.ResolveProviderRequest) -> pb.ResolveProviderResult:
+        answer = self._answer(request)
+        if isinstance(answer, Refuse):
+            return pb.ResolveProviderResult(refusal=answer.item())
+        return pb.ResolveProviderResult(response=answer)
+
+    def _answer(self, request: pb.ResolveProviderRequest) -> pb.ResolveProviderResponse | Refuse:
         if self.refuse is not None:
-            await self.refuse.abort(context)
+            return self.refuse
         answer = self.providers.get(request.provider)
         if answer is None:
             facts = {"provider": request.provider}
-            await Refuse(
+            return Refuse(
                 code=grpc.StatusCode.NOT_FOUND, reason="PROVIDER_NOT_FOUND", message="no such provider", metadata=facts
-            ).abort(context)
-            raise AssertionError("abort raises")
+            )
         answer.provider.name = request.provider
         return answer
 

@@ -276,3 +276,48 @@ async def test_the_settings_of_the_connections_are_the_promised_ones(database):
 
     assert await database.write(pragmas) == ["wal", 2, 1]
     assert await database.read(pragmas) == ["wal", 2, 1]
+
+
+async def test_the_state_stays_while_nothing_is_committed_and_moves_with_every_commit(database):
+    states = [database.state()]
+    await database.read(users.find, "alice")
+    assert database.state() == states[0]
+    for name in ("alice", "bob"):
+        await database.write(users.create, a_user(name))
+        states.append(database.state())
+    assert len(set(states)) == 3
+    await database.read(users.get, "alice")
+    assert database.state() == states[-1]
+
+
+async def test_the_state_moves_with_the_commits_of_others_on_the_same_file(prepared):
+    url = f"sqlite:///{prepared.database_path}"
+    async with open_database(url, prepared.sealer) as one, open_database(url, prepared.sealer) as two:
+        before = one.state()
+        await two.write(users.create, a_user("alice"))
+        after = one.state()
+        assert after != before
+        assert one.state() == after
+
+
+async def test_a_write_that_failed_may_move_the_state_and_never_leaves_an_older_one(database):
+    before = database.state()
+    with pytest.raises(AlreadyExists):
+        await database.write(lambda conn: [users.create(conn, a_user("alice")) for _ in range(2)])
+    assert database.state() >= before
+
+
+async def test_asking_for_the_state_holds_no_snapshot(database, prepared):
+    database.state()
+    await database.write(users.create, a_user("alice"))
+    with sqlite3.connect(prepared.database_path, isolation_level=None) as other:
+        busy, _, _ = other.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
+    other.close()
+    assert busy == 0
+
+
+async def test_a_closed_database_has_no_state(prepared):
+    async with open_database(f"sqlite:///{prepared.database_path}", prepared.sealer) as database:
+        pass
+    with pytest.raises(StoreUnavailable):
+        database.state()

@@ -56,6 +56,7 @@ async def running_bridge(
             token=Secret(SERVICE_TOKEN),
             timeout_seconds=credentiald_timeout_seconds,
             readiness=readiness,
+            metrics=metrics,
         ) as resolver,
         running_upstream(
             connect_timeout_seconds=connect_timeout_seconds,

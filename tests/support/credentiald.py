@@ -99,6 +99,7 @@ async def running(
     *,
     gateway: Gateway | None = None,
     clock: Callable[[], datetime] = lambda: datetime.now(UTC),
+    metrics: Metrics | None = None,
 ) -> AsyncIterator[Running]:
     """A plane on a database in `folder`, served until the end of the block."""
     url = f"sqlite:///{folder / 'credentiald.db'}"
@@ -125,7 +126,8 @@ async def running(
                 reflection=False,
             ),
         ]
-        await stack.enter_async_context(listening(plane, Metrics("test"), listeners, Health(), grace_seconds=0))
+        counting = metrics or Metrics("test")
+        await stack.enter_async_context(listening(plane, counting, listeners, Health(), grace_seconds=0))
         channels = {
             name: await stack.enter_async_context(grpc.aio.insecure_channel(str(address)))
             for name, address in addresses.items()

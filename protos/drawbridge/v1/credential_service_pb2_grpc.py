@@ -41,6 +41,11 @@ class CredentialServiceStub:
                 request_serializer=drawbridge_dot_v1_dot_credential__service__pb2.ResolveProviderRequest.SerializeToString,
                 response_deserializer=drawbridge_dot_v1_dot_credential__service__pb2.ResolveProviderResponse.FromString,
                 _registered_method=True)
+        self.ResolveProviderStream = channel.stream_stream(
+                '/drawbridge.v1.CredentialService/ResolveProviderStream',
+                request_serializer=drawbridge_dot_v1_dot_credential__service__pb2.ResolveProviderStreamRequest.SerializeToString,
+                response_deserializer=drawbridge_dot_v1_dot_credential__service__pb2.ResolveProviderStreamResponse.FromString,
+                _registered_method=True)
         self.Ping = channel.unary_unary(
                 '/drawbridge.v1.CredentialService/Ping',
                 request_serializer=drawbridge_dot_v1_dot_credential__service__pb2.PingRequest.SerializeToString,
@@ -63,6 +68,19 @@ class CredentialServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def ResolveProviderStream(self, request_iterator, context):
+        """The same for many questions at once, on a stream that lives as long as its
+        caller: one message of questions, one message of answers, and so on. Each
+        question is authenticated and decided on its own, and a refusal of one is
+        an item of the answer. The caller is authenticated when the stream opens,
+        and again after every administrative change. One batch is answered at a
+        time; an empty batch gets an empty answer. credentiald ends the stream
+        with the status OK when it stops: what has no answer then, ask elsewhere.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def Ping(self, request, context):
         """Whether credentiald would answer this caller. No side effect.
         """
@@ -77,6 +95,11 @@ def add_CredentialServiceServicer_to_server(servicer, server):
                     servicer.ResolveProvider,
                     request_deserializer=drawbridge_dot_v1_dot_credential__service__pb2.ResolveProviderRequest.FromString,
                     response_serializer=drawbridge_dot_v1_dot_credential__service__pb2.ResolveProviderResponse.SerializeToString,
+            ),
+            'ResolveProviderStream': grpc.stream_stream_rpc_method_handler(
+                    servicer.ResolveProviderStream,
+                    request_deserializer=drawbridge_dot_v1_dot_credential__service__pb2.ResolveProviderStreamRequest.FromString,
+                    response_serializer=drawbridge_dot_v1_dot_credential__service__pb2.ResolveProviderStreamResponse.SerializeToString,
             ),
             'Ping': grpc.unary_unary_rpc_method_handler(
                     servicer.Ping,
@@ -113,6 +136,33 @@ class CredentialService:
             '/drawbridge.v1.CredentialService/ResolveProvider',
             drawbridge_dot_v1_dot_credential__service__pb2.ResolveProviderRequest.SerializeToString,
             drawbridge_dot_v1_dot_credential__service__pb2.ResolveProviderResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ResolveProviderStream(request_iterator,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.stream_stream(
+            request_iterator,
+            target,
+            '/drawbridge.v1.CredentialService/ResolveProviderStream',
+            drawbridge_dot_v1_dot_credential__service__pb2.ResolveProviderStreamRequest.SerializeToString,
+            drawbridge_dot_v1_dot_credential__service__pb2.ResolveProviderStreamResponse.FromString,
             options,
             channel_credentials,
             insecure,

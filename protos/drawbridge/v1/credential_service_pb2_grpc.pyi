@@ -41,6 +41,15 @@ class CredentialServiceStub:
     made in this order: service, user, gateway, provider, disabled, operation,
     policy, secret.
     """
+    ResolveProviderStream: _grpc.StreamStreamMultiCallable[_credential_service_pb2.ResolveProviderStreamRequest, _credential_service_pb2.ResolveProviderStreamResponse]
+    """The same for many questions at once, on a stream that lives as long as its
+    caller: one message of questions, one message of answers, and so on. Each
+    question is authenticated and decided on its own, and a refusal of one is
+    an item of the answer. The caller is authenticated when the stream opens,
+    and again after every administrative change. One batch is answered at a
+    time; an empty batch gets an empty answer. credentiald ends the stream
+    with the status OK when it stops: what has no answer then, ask elsewhere.
+    """
     Ping: _grpc.UnaryUnaryMultiCallable[_credential_service_pb2.PingRequest, _credential_service_pb2.PingResponse]
     """Whether credentiald would answer this caller. No side effect."""
 
@@ -56,6 +65,15 @@ class CredentialServiceAsyncStub(CredentialServiceStub):
     are a status with one google.rpc.ErrorInfo (see ErrorReason). Checks are
     made in this order: service, user, gateway, provider, disabled, operation,
     policy, secret.
+    """
+    ResolveProviderStream: _aio.StreamStreamMultiCallable[_credential_service_pb2.ResolveProviderStreamRequest, _credential_service_pb2.ResolveProviderStreamResponse]  # type: ignore[assignment]
+    """The same for many questions at once, on a stream that lives as long as its
+    caller: one message of questions, one message of answers, and so on. Each
+    question is authenticated and decided on its own, and a refusal of one is
+    an item of the answer. The caller is authenticated when the stream opens,
+    and again after every administrative change. One batch is answered at a
+    time; an empty batch gets an empty answer. credentiald ends the stream
+    with the status OK when it stops: what has no answer then, ask elsewhere.
     """
     Ping: _aio.UnaryUnaryMultiCallable[_credential_service_pb2.PingRequest, _credential_service_pb2.PingResponse]  # type: ignore[assignment]
     """Whether credentiald would answer this caller. No side effect."""
@@ -75,6 +93,21 @@ class CredentialServiceServicer(metaclass=_abc_1.ABCMeta):
         are a status with one google.rpc.ErrorInfo (see ErrorReason). Checks are
         made in this order: service, user, gateway, provider, disabled, operation,
         policy, secret.
+        """
+
+    @_abc_1.abstractmethod
+    def ResolveProviderStream(
+        self,
+        request_iterator: _MaybeAsyncIterator[_credential_service_pb2.ResolveProviderStreamRequest],
+        context: _ServicerContext,
+    ) -> _typing.Union[_abc.Iterator[_credential_service_pb2.ResolveProviderStreamResponse], _abc.AsyncIterator[_credential_service_pb2.ResolveProviderStreamResponse]]:
+        """The same for many questions at once, on a stream that lives as long as its
+        caller: one message of questions, one message of answers, and so on. Each
+        question is authenticated and decided on its own, and a refusal of one is
+        an item of the answer. The caller is authenticated when the stream opens,
+        and again after every administrative change. One batch is answered at a
+        time; an empty batch gets an empty answer. credentiald ends the stream
+        with the status OK when it stops: what has no answer then, ask elsewhere.
         """
 
     @_abc_1.abstractmethod

@@ -1,6 +1,5 @@
 """ResolveProvider, ExplainProvider and ListUserKeys over real sockets: every row of the policy, every check."""
 
-import itertools
 from datetime import UTC, datetime, timedelta
 from uuid import UUID, uuid4
 
@@ -12,61 +11,9 @@ from drawbridge.v1 import explain_service_pb2, provider_pb2, user_key_pb2, user_
 from drawbridge.v1.error_reason_pb2 import ErrorReason
 
 from credentiald import receipts
-from credentiald.ids import uuid7
-from credentiald.model import ApiKeyMaterial, BedrockOptions, Gateway, KeyKind, KeyPolicy, Provider, Source
-from credentiald.policy import TABLE
-from credentiald.sealing import central_key_context, user_key_context
-from credentiald.store import providers, user_keys
-from credentiald.store.providers import StoredKey
-from daemonkit.secret import Secret
+from credentiald.model import Gateway
 from tests.support.credentiald import bearer, info_of, reason_of, running
-
-CENTRAL, OWN = "sk-central-canary-1", "sk-own-canary-2"
-COMBINATIONS = list(itertools.product(*[(True, False)] * 5))
-DATABASE_ROWS = [(type_name, combination) for type_name in ("openai", "bedrock") for combination in COMBINATIONS]
-
-
-async def write_row(one, type_name, combination, user_id, base_url="") -> str:
-    """A provider as the combination says, written below the API, which would refuse some of them."""
-    central, users, fallback, has_key, stored = combination
-    now = datetime.now(UTC)
-    name = f"{type_name}-{uuid4().hex[:8]}"
-    provider = Provider(
-        id=uuid7(now),
-        name=name,
-        type=type_name,
-        base_url=base_url,
-        policy=KeyPolicy(central_key_enabled=central, user_keys_allowed=users, central_key_fallback=fallback),
-        bedrock=BedrockOptions() if type_name == "bedrock" else None,
-    )
-    keys = []
-    if stored:
-        context = central_key_context(provider_id=provider.id, credential_id=f"c-{name}")
-        keys = [
-            StoredKey(
-                credential_id=f"c-{name}",
-                kind=KeyKind.API_KEY,
-                sealed=one.plane.sealer.seal_material(ApiKeyMaterial(value=Secret(CENTRAL)), context),
-            )
-        ]
-    await one.plane.db.write(providers.create, provider, keys, now=now)
-    if has_key:
-        context = user_key_context(user_id=user_id, provider_id=provider.id, credential_id=f"u-{name}")
-        sealed = one.plane.sealer.seal_material(ApiKeyMaterial(value=Secret(OWN)), context)
-        await one.plane.db.write(
-            user_keys.put, user_id=user_id, provider_id=provider.id, credential_id=f"u-{name}", sealed=sealed, now=now
-        )
-    return name
-
-
-def expected_of(type_name, combination) -> str:
-    row = next(
-        row
-        for row in TABLE
-        if all(value in admitted for value, admitted in zip(combination, row.conditions, strict=True))
-    )
-    outcome = row.bedrock if type_name == "bedrock" else row.plain
-    return outcome.value if isinstance(outcome, Source) else outcome.reason()
+from tests.support.policy_rows import CENTRAL, DATABASE_ROWS, OWN, expected_of, write_row
 
 
 async def ask(one, provider, token, **fields) -> pb.ResolveProviderResponse:

@@ -1,0 +1,105 @@
+"""How an answer's body is delimited for the client that asked, and the bytes of its head. Decisions only.
+
+request             body is   leaves as
+HEAD                any       nothing; the head as it would be
+any, 1xx 204 304    any       nothing
+any                 NONE      nothing
+any                 LENGTH    as it is, counted against Content-Length
+HTTP/1.1            CHUNKED   chunked by us
+HTTP/1.1            FRAMED    as it is: it carries its chunk framing already
+HTTP/1.0            CHUNKED   as it is, ended by the end of the connection
+HTTP/1.0            FRAMED    without its chunk framing, ended by the end of the connection
+"""
+
+from enum import Enum
+from http import HTTPStatus
+from typing import NamedTuple
+
+from bridged.http1.framing import Request
+from bridged.model import Headers
+
+
+class Framing(Enum):
+    """What the caller has: a body of the length that its headers say, pieces, a chunked body as it came, or none."""
+
+    LENGTH = "length"
+    CHUNKED = "chunked"
+    FRAMED = "framed"
+    NONE = "none"
+
+
+class Coding(Enum):
+    """How the body leaves."""
+
+    NOTHING = "nothing"
+    COUNTED = "counted"
+    CHUNKED = "chunked"
+    AS_FRAMED = "as framed"
+    UNTIL_CLOSE = "until close"
+    UNFRAMED_UNTIL_CLOSE = "unframed until close"
+
+
+class AnswerHead(NamedTuple):
+    """The head's bytes, how the body leaves, its length where it is counted, and whether the connection stays."""
+
+    data: bytes
+    coding: Coding
+    length_bytes: int
+    keep_alive: bool
+
+
+_REASONS = {status.value: status.phrase for status in HTTPStatus}
+_STATUS_LINES = {status: f"HTTP/1.1 {status} {phrase}\r\n" for status, phrase in _REASONS.items()}
+
+
+def answer_head(
+    request: Request, status: int, headers: Headers, framing: Framing, *, keep_alive: bool, length_bytes: int | None
+) -> AnswerHead:
+    """The head of an answer. ValueError for what cannot be sent, which is a fault of the caller.
+
+    `headers` are without Connection and Transfer-Encoding, which are written here. `length_bytes` is what their
+    Content-Length says, for a caller that knows; otherwise it is looked up.
+    """
+    coding = _coding(request, status, framing)
+    length = 0
+    if coding is Coding.COUNTED:
+        length = _declared_length(headers) if length_bytes is None else length_bytes
+    elif coding in (Coding.UNTIL_CLOSE, Coding.UNFRAMED_UNTIL_CLOSE):
+        keep_alive = False
+    lines = [
+        _STATUS_LINES.get(status) or f"HTTP/1.1 {status} \r\n",
+        *[f"{name}: {value}\r\n" for name, value in headers],
+    ]
+    if framing in (Framing.CHUNKED, Framing.FRAMED) and not request.http_10 and _may_have_body(status):
+        lines.append("Transfer-Encoding: chunked\r\n")
+    if not keep_alive:
+        lines.append("Connection: close\r\n")
+    elif request.http_10:
+        lines.append("Connection: keep-alive\r\n")
+    lines.append("\r\n")
+    text = "".join(lines)
+    if text.count("\n") != len(lines) or text.count("\r") != len(lines) or "\0" in text:
+        raise ValueError("a header of an answer has a line break or NUL in it")
+    return AnswerHead(text.encode("latin-1"), coding, length, keep_alive)
+
+
+def _coding(request: Request, status: int, framing: Framing) -> Coding:
+    if framing is Framing.NONE or request.method == "HEAD" or not _may_have_body(status):
+        return Coding.NOTHING
+    if framing is Framing.LENGTH:
+        return Coding.COUNTED
+    if request.http_10:
+        return Coding.UNTIL_CLOSE if framing is Framing.CHUNKED else Coding.UNFRAMED_UNTIL_CLOSE
+    return Coding.CHUNKED if framing is Framing.CHUNKED else Coding.AS_FRAMED
+
+
+def _may_have_body(status: int) -> bool:
+    """RFC 9110, 6.4.1."""
+    return status >= 200 and status != 204 and status != 304
+
+
+def _declared_length(headers: Headers) -> int:
+    values = [value for name, value in headers if name.lower() == "content-length"]
+    if len(values) != 1 or not (values[0].isascii() and values[0].isdigit()):
+        raise ValueError("an answer of known length has one Content-Length")
+    return int(values[0])

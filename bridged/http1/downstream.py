@@ -1,0 +1,138 @@
+"""The server side: listeners, the connections on them, and the one clock that looks after all of them.
+
+async with listening(service, addresses, limits=Limits()) as server:
+    ...                                     # service.begin(exchange) for each request, see exchange.py
+    server.stop_accepting()                 # drain: idle connections close, others with their next answer
+"""
+
+import asyncio
+import ssl
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+
+from bridged.http1.answer_framing import Framing
+from bridged.http1.connection import ClientConnection
+from bridged.http1.exchange import Carrier, Exchange, Service
+from bridged.http1.framing import HeadLimits, Request
+from bridged.http1.limits import Limits
+from bridged.http1.line import Line
+from daemonkit.binding import bind
+from daemonkit.listen import Address
+
+__all__ = [
+    "Carrier",
+    "Exchange",
+    "Framing",
+    "HeadLimits",
+    "Limits",
+    "Request",
+    "Server",
+    "Service",
+    "listening",
+]
+
+# At the end of the block: for answers that are written and not yet sent.
+_CLOSE_SECONDS = 1.0
+
+
+class Server:
+    """What listens, and its connections. See connection.Server for what they know of it."""
+
+    def __init__(self, service: Service, limits: Limits) -> None:
+        self.service = service
+        self.limits = limits
+        self.addresses: tuple[Address, ...] = ()
+        self.draining = False
+        self._loop = asyncio.get_running_loop()
+        self.now = self._loop.time()
+        self._listeners: list[asyncio.Server] = []
+        self._connections: set[ClientConnection] = set()
+        self._half_closed: set[Line] = set()
+        self._empty = asyncio.Event()
+        self._empty.set()
+        self._sweep_seconds = limits.sweep_seconds()
+        self._timer = self._loop.call_later(self._sweep_seconds, self._sweep)
+
+    @property
+    def connection_count(self) -> int:
+        """How many clients are connected."""
+        return len(self._connections)
+
+    async def listen(self, address: Address, tls: ssl.SSLContext | None) -> None:
+        """Accept connections on an address, too. AddressTaken where it is taken."""
+        listener, address = await bind(self._accept, address, setting_name="listen", tls=tls)
+        self._listeners.append(listener)
+        self.addresses += (address,)
+
+    def stop_accepting(self) -> None:
+        """Close the listeners and what waits for another request; other connections close with their next answer."""
+        self.draining = True
+        for listener in self._listeners:
+            listener.close()
+        for connection in tuple(self._connections):
+            connection.close_if_idle()
+
+    async def close(self, timeout_seconds: float) -> None:
+        """Close what is left, and break what is still there after the time."""
+        self.stop_accepting()
+        for connection in tuple(self._connections):
+            connection.close()
+        try:
+            async with asyncio.timeout(timeout_seconds):
+                await self._empty.wait()
+        except TimeoutError:
+            for connection in tuple(self._connections):
+                connection.abort()
+            await self._empty.wait()
+        self._timer.cancel()
+
+    def opened(self, line: Line) -> None:
+        """See line.Registry."""
+        if isinstance(line, ClientConnection):
+            self._connections.add(line)
+            self._empty.clear()
+
+    def half_closed(self, line: Line) -> None:
+        """See line.Registry."""
+        self._half_closed.add(line)
+
+    def closed(self, line: Line) -> None:
+        """See line.Registry."""
+        self._half_closed.discard(line)
+        if isinstance(line, ClientConnection):
+            self._connections.discard(line)
+            if not self._connections:
+                self._empty.set()
+
+    def _accept(self) -> ClientConnection:
+        return ClientConnection(self)
+
+    def _sweep(self) -> None:
+        """One look at every connection, instead of a timer for each."""
+        now = self.now = self._loop.time()
+        self._timer = self._loop.call_later(self._sweep_seconds, self._sweep)
+        for connection in tuple(self._connections):
+            if connection.deadline <= now:
+                connection.overdue()
+            if connection.write_deadline <= now:
+                connection.write_overdue()
+        for line in tuple(self._half_closed):
+            line.look_after()
+
+
+@asynccontextmanager
+async def listening(
+    service: Service,
+    addresses: Sequence[Address],
+    *,
+    limits: Limits | None = None,
+    tls: ssl.SSLContext | None = None,
+) -> AsyncIterator[Server]:
+    """A listening server for the length of the block. `addresses` may be none: `listen` adds some with other TLS."""
+    server = Server(service, limits or Limits())
+    try:
+        for address in addresses:
+            await server.listen(address, tls)
+        yield server
+    finally:
+        await server.close(_CLOSE_SECONDS)

@@ -1,0 +1,267 @@
+"""Request heads: which bytes are one, what it says, and every way in which it could be read differently.
+
+Two readings must agree before a request exists. `read_head` is the first: one regular expression that is the grammar
+of RFC 9112 without anything that it allows "for robustness", then the rules that no grammar expresses. llhttp
+(`SecondReading`) is the other: it must accept the same bytes and see the message end where we do. What either refuses
+is refused. All that is refused is in tests/data/http1/smuggling, a row each with its source.
+
+Nothing here does I/O, and no text of an error quotes a byte that was sent.
+"""
+
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import httptools
+
+from bridged.model import Headers
+
+_TCHAR = r"[!#$%&'*+\-.^_`|~0-9A-Za-z]"
+# obs-text passes as it came (RFC 9110, 5.5); control characters other than tab never do.
+_TEXT = r"[\t -~\x80-\xff]"
+# CONNECT is refused by name: with a path for a target llhttp would let it pass.
+_METHOD_AND_TARGET = rf"((?!CONNECT ){_TCHAR}++) (/[!-~]*+) HTTP/1\.([01])"
+# Possessive throughout: a head that does not match fails in one pass.
+_HEAD = re.compile(rf"{_METHOD_AND_TARGET}\r\n((?:{_TCHAR}++:{_TEXT}*+\r\n)*+)\r\n")
+_REQUEST_LINE = re.compile(_METHOD_AND_TARGET)
+_NEVER_IN_A_HEAD = re.compile(rb"[\0-\x08\x0b\x0c\x0e-\x1f\x7f]|(?<!\r)\n|\r(?!\n|\Z)")
+_EMPTY_LINES = re.compile(rb"(?:\r\n)*+")
+_FIELD_NAME = re.compile(rf"{_TCHAR}+")
+
+# One space after the colon or none, as every sender writes them: odd ones are how two readers are set against each
+# other. 18 digits fit into every reader's integer.
+_CONTENT_LENGTH = re.compile(r" ?(0|[1-9][0-9]{0,17})")
+_CHUNKED = re.compile(r" ?chunked", re.IGNORECASE)
+# RFC 3986's host and port; user information and anything else has no place here (RFC 9112, 3.2).
+_HOST = re.compile(r"[ \t]*(?:(?:[A-Za-z0-9\-._~!$&'()*+;=%]+|\[[0-9A-Fa-f:.]+\])(?::[0-9]{0,5})?)?[ \t]*")
+_JUDGED = frozenset({"connection", "content-length", "expect", "host", "transfer-encoding", "upgrade"})
+
+END_OF_HEAD = b"\r\n\r\n"
+INVALID = "INVALID_REQUEST"
+TOO_LARGE = "HEAD_TOO_LARGE"
+
+
+class Malformed(Exception):
+    """What came is no request. `reason` is a refusal's; `detail` says what is wrong without quoting it.
+
+    `method`, `target` and `headers` are what is known all the same, for the shape of the answer: a HEAD request is
+    refused without a body.
+    """
+
+    def __init__(
+        self, detail: str, *, reason: str = INVALID, method: str = "", target: str = "/", headers: Headers = ()
+    ) -> None:
+        super().__init__(detail)
+        self.reason = reason
+        self.detail = detail
+        self.method = method
+        self.target = target
+        self.headers = headers
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HeadLimits:
+    """How large a head may be: the whole with its empty line, each line of it, and how many fields."""
+
+    head_bytes: int = 64 * 1024
+    field_bytes: int = 32 * 1024
+    fields: int = 256
+
+
+class Request(NamedTuple):
+    """One request head, complete and judged. Text stands for the bytes as sent (latin-1)."""
+
+    method: str
+    target: str
+    headers: Headers
+    content_length: int | None
+    """None where the body is chunked, or where none was announced."""
+    chunked: bool
+    has_body: bool
+    http_10: bool
+    keep_alive: bool
+    """Whether the client wants to use the connection again (RFC 9112, 9.3)."""
+    expects_continue: bool
+    upgrade: bool
+    """An upgrade was asked for. We never switch; what follows such a request on its connection is not read."""
+
+
+def empty_lines(data: bytes) -> int:
+    """How many bytes of empty lines come first: before a request they are no part of it (RFC 9112, 2.2)."""
+    match = _EMPTY_LINES.match(data)
+    return match.end() if match else 0
+
+
+def read_head(raw: bytes, limits: HeadLimits) -> Request:
+    """The request whose head these bytes are, its empty line included. Raises Malformed."""
+    if len(raw) > limits.head_bytes:
+        raise Malformed(f"the head is over the limit of {limits.head_bytes} bytes", reason=TOO_LARGE)
+    text = raw.decode("latin-1")
+    match = _HEAD.fullmatch(text)
+    if match is None:
+        raise Malformed(_what_is_wrong(text), method=_method_of(text))
+    method, target, minor, fields = match.groups()
+    lines = fields.split("\r\n")
+    lines.pop()
+    pairs = [line.partition(":") for line in lines]
+    judged = [(key, value) for name, _, value in pairs if (key := name.lower()) in _JUDGED]
+    headers = tuple([(name, value.strip(" \t")) for name, _, value in pairs])
+    try:
+        _check_sizes(text, lines, limits)
+        return _judge(method, target, headers, judged, http_10=minor == "0")
+    except Malformed as malformed:
+        malformed.method, malformed.target, malformed.headers = method, target, headers
+        raise
+
+
+def _judge(method: str, target: str, headers: Headers, judged: Iterable[tuple[str, str]], *, http_10: bool) -> Request:
+    """The rules about several fields together. `judged` are names in lower case with values as sent, unstripped."""
+    hosts = 0
+    content_length: int | None = None
+    chunked = keeps = closes = upgrade = expects = upgrades = False
+    for key, value in judged:
+        if key == "host":
+            hosts += 1
+            if _HOST.fullmatch(value) is None:
+                raise Malformed("Host is not a host with an optional port")
+        elif key == "content-length":
+            content_length = _content_length(value, again=content_length is not None)
+        elif key == "connection":
+            options = [option.strip(" \t").lower() for option in value.split(",")]
+            closes = closes or "close" in options
+            keeps = keeps or "keep-alive" in options
+            upgrades = upgrades or "upgrade" in options
+        elif key == "transfer-encoding":
+            if chunked or _CHUNKED.fullmatch(value) is None:
+                raise Malformed("the only Transfer-Encoding of a request is one 'chunked'")
+            chunked = True
+        elif key == "expect":
+            expects = value.strip(" \t").lower() == "100-continue"
+        else:
+            upgrade = True
+    if hosts > 1 or not (hosts or http_10):
+        raise Malformed("a request has exactly one Host")
+    if chunked:
+        _check_chunked(content_length, http_10=http_10, upgrade=upgrade and upgrades)
+    return Request(
+        method,
+        target,
+        headers,
+        content_length,
+        chunked,
+        chunked or bool(content_length),
+        http_10,
+        not closes and not upgrade and (keeps or not http_10),
+        expects and not http_10,
+        upgrade and upgrades,
+    )
+
+
+def _content_length(value: str, *, again: bool) -> int:
+    match = _CONTENT_LENGTH.fullmatch(value)
+    if match is None:
+        raise Malformed("Content-Length is not a plain number")
+    if again:
+        # RFC 9112, 6.3 would let equal ones pass; nobody sends them but to see who reads which.
+        raise Malformed("Content-Length is there twice")
+    return int(match[1])
+
+
+def _check_chunked(content_length: int | None, *, http_10: bool, upgrade: bool) -> None:
+    if content_length is not None:
+        raise Malformed("a request has Content-Length or Transfer-Encoding, not both")
+    if http_10:
+        raise Malformed("HTTP/1.0 has no Transfer-Encoding")
+    if upgrade:
+        raise Malformed("a request for an upgrade has no chunked body")
+
+
+def _check_sizes(text: str, lines: list[str], limits: HeadLimits) -> None:
+    if len(lines) > limits.fields:
+        raise Malformed(f"there are more than {limits.fields} header fields", reason=TOO_LARGE)
+    if len(text) > limits.field_bytes and max(map(len, text.split("\r\n"))) > limits.field_bytes:
+        raise Malformed(f"a line of the head is over the limit of {limits.field_bytes} bytes", reason=TOO_LARGE)
+
+
+def check_beginning(beginning: bytes | bytearray, scanned: int, limits: HeadLimits) -> None:
+    """Raise Malformed if these bytes cannot become a head any more. `scanned` of them were checked before.
+
+    Without this, a client that ends its lines with a bare LF, or that speaks something else, would only learn it from
+    the time-out.
+    """
+    if len(beginning) >= limits.head_bytes:
+        raise Malformed(f"the head is over the limit of {limits.head_bytes} bytes", reason=TOO_LARGE)
+    if _NEVER_IN_A_HEAD.search(beginning, max(scanned - 2, 0)) is not None:
+        raise Malformed("the head has control characters, or lines that do not end in CR LF")
+    end = beginning.find(b"\r\n", max(scanned - 1, 0))
+    if end >= 0 and beginning.find(b"\r\n") == end:
+        line = bytes(beginning[:end]).decode("latin-1")
+        if _REQUEST_LINE.fullmatch(line) is None:
+            raise Malformed(_what_is_wrong_with_line(line), method=_method_of(line))
+
+
+def _method_of(text: str) -> str:
+    return "HEAD" if text.startswith("HEAD ") else ""
+
+
+def _what_is_wrong(text: str) -> str:
+    """Why a head is none, for the one who wrote it."""
+    if _NEVER_IN_A_HEAD.search(text.encode("latin-1")) is not None:
+        return "the head has control characters, or lines that do not end in CR LF"
+    line, *fields = text.split("\r\n")
+    if _REQUEST_LINE.fullmatch(line) is None:
+        return _what_is_wrong_with_line(line)
+    if any(field.startswith((" ", "\t")) for field in fields):
+        return "a header field is folded over several lines"
+    names = (field.partition(":") for field in fields[:-2])
+    if not all(colon and _FIELD_NAME.fullmatch(name) for name, colon, _ in names):
+        return "the name of a header field is not a token followed by a colon"
+    return "the head is not well-formed HTTP"
+
+
+def _what_is_wrong_with_line(line: str) -> str:
+    method, _, rest = line.partition(" ")
+    target, space, version = rest.rpartition(" ")
+    if _FIELD_NAME.fullmatch(method) is None or not space or " " in target:
+        return "the first line is not a method, a target and HTTP/1.1"
+    if version not in ("HTTP/1.1", "HTTP/1.0"):
+        return "the bridge speaks HTTP/1.1 and HTTP/1.0"
+    if method == "CONNECT":
+        return "the bridge is no proxy: CONNECT is not supported"
+    if not target.startswith("/"):
+        return "the target is not a path that begins with '/'"
+    return "the target has characters other than visible ASCII"
+
+
+class SecondReading:
+    """llhttp's reading of the messages of one connection, in its strict mode.
+
+    It is told nothing but the bytes and asked nothing but whether a message ended with them: no callback a field or a
+    piece of a body, which is what makes a second opinion cheap.
+    """
+
+    __slots__ = ("_ended", "_parser")
+
+    def __init__(self) -> None:
+        self._parser = httptools.HttpRequestParser(self)
+        self._ended = 0
+
+    def on_message_complete(self) -> None:
+        """llhttp's word that a message is complete."""
+        self._ended += 1
+
+    def confirms(self, part: bytes | memoryview, *, ends: bool) -> bool:
+        """Whether llhttp accepts the next part of a message, and sees it end with the part's last byte or not at all.
+
+        After False, after an upgrade and after a message that says `Connection: close` it is of no more use.
+        """
+        self._ended = 0
+        try:
+            self._parser.feed_data(part)
+        except httptools.HttpParserUpgrade:
+            # Raised after a head that asks for an upgrade; llhttp takes no body after it for ours.
+            return True
+        except httptools.HttpParserError:
+            return False
+        return self._ended == ends

@@ -1,0 +1,164 @@
+"""A client's connection as a pair of byte streams with manners: bounded, patient for so long, and closed politely.
+
+Knows nothing of HTTP (that is `ClientConnection`). Every way to the end of a connection is here: at once, after what
+was written, and after the client has had time to read it.
+"""
+
+import asyncio
+import math
+import select
+import socket
+import struct
+from typing import Protocol, cast
+
+from bridged.http1.limits import Limits
+
+NEVER = math.inf
+
+
+class Registry(Protocol):
+    """What the server keeps for all its connections. `now` is the loop's time, as of the last sweep."""
+
+    @property
+    def limits(self) -> Limits: ...
+
+    @property
+    def now(self) -> float: ...
+
+    def opened(self, line: "Line") -> None: ...
+
+    def half_closed(self, line: "Line") -> None:
+        """From now on, `look_after` is to be called at each sweep."""
+
+    def closed(self, line: "Line") -> None: ...
+
+
+class Line(asyncio.Protocol):
+    """One connection. `deadline` (of the client's sending) and `write_deadline` (of its reading) are for the sweep."""
+
+    __slots__ = (
+        "_dropped_bytes",
+        "_eof",
+        "_reading",
+        "_registry",
+        "_transport",
+        "_unsent_bytes",
+        "_write_paused",
+        "deadline",
+        "write_deadline",
+    )
+
+    def __init__(self, registry: Registry) -> None:
+        self._registry = registry
+        self._transport: asyncio.Transport
+        self.deadline = NEVER
+        self.write_deadline = NEVER
+        self._reading = True
+        self._eof = False
+        self._write_paused = False
+        self._unsent_bytes = 0
+        self._dropped_bytes = 0
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = cast(asyncio.Transport, transport)
+        self._transport.set_write_buffer_limits(self._registry.limits.unsent_bytes)
+        self._registry.opened(self)
+        self.deadline = self._registry.now + self._registry.limits.idle_seconds
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self.deadline = self.write_deadline = NEVER
+        self._registry.closed(self)
+
+    def pause_writing(self) -> None:
+        self._write_paused = True
+        self._watch_unsent()
+
+    def resume_writing(self) -> None:
+        self._write_paused = False
+        if not self._transport.is_closing():
+            self.write_deadline = NEVER
+
+    # For the sweep
+
+    def write_overdue(self) -> None:
+        """The client has had time to read what was sent. One that read any of it gets as much again."""
+        if self._transport.get_write_buffer_size() < self._unsent_bytes:
+            self._watch_unsent()
+        else:
+            self._transport.abort()
+
+    def look_after(self) -> None:
+        """Give up a client that ended its side before, if by now it is known that it is not there any more."""
+        listener = self._transport.get_extra_info("socket")
+        if self._transport.is_closing() or listener is None:
+            return
+        poll = select.poll()
+        # Asks for nothing: a reset, or both sides closed, is told all the same.
+        poll.register(listener.fileno(), 0)
+        if poll.poll(0):
+            self._transport.abort()
+
+    def close(self) -> None:
+        """Close, after what was written, for whose reading the client has its time."""
+        self._watch_unsent()
+        self._transport.close()
+
+    def abort(self) -> None:
+        """Close at once."""
+        self._transport.abort()
+
+    # For what is carried
+
+    @property
+    def _is_tls(self) -> bool:
+        return self._transport.get_extra_info("sslcontext") is not None
+
+    @property
+    def _is_unix(self) -> bool:
+        listener = self._transport.get_extra_info("socket")
+        return listener is None or listener.family == socket.AF_UNIX
+
+    def _abort_with_reset(self) -> None:
+        """Close at once, and so that it is not taken for the end of a body that only the end of the connection ends."""
+        if not self._is_unix:
+            listener = self._transport.get_extra_info("socket")
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        self._transport.abort()
+
+    def _linger(self) -> None:
+        """End our side and drop what still comes, for a while: closing with bytes unread would take back the answer."""
+        if self._eof:
+            self.close()
+            return
+        if self._transport.can_write_eof():
+            self._transport.write_eof()
+        self._dropped_bytes = 0
+        self.deadline = self._registry.now + self._registry.limits.linger_seconds
+        self._watch_unsent()
+        self._resume_reading()
+
+    def _linger_overdue(self) -> None:
+        if self._transport.get_write_buffer_size():
+            # Whether the client still reads is write_overdue's question.
+            self.deadline = self._registry.now + self._registry.limits.linger_seconds
+        else:
+            self._transport.abort()
+
+    def _drop(self, count: int) -> bool:
+        """Count what nobody wants; whether it is still within the bound."""
+        self._dropped_bytes += count
+        return self._dropped_bytes <= self._registry.limits.linger_bytes
+
+    def _watch_unsent(self) -> None:
+        self._unsent_bytes = self._transport.get_write_buffer_size()
+        self.write_deadline = self._registry.now + self._registry.limits.stall_seconds
+
+    def _pause_reading(self) -> None:
+        if self._reading and not self._transport.is_closing():
+            self._reading = False
+            self._transport.pause_reading()
+
+    def _resume_reading(self) -> None:
+        if not self._reading and not self._transport.is_closing():
+            self._reading = True
+            self._transport.resume_reading()

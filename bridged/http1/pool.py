@@ -1,0 +1,200 @@
+"""The pool of upstream connections, and the way into this side of the room: `running_pool`, then `send`.
+
+A connection belongs to an upstream (scheme, host, port and the proxy on the way), never to a credential: what a request
+carries is in its own head. The one used last is used next, so that the others may grow old and go. A connection is
+given up some seconds before usual servers would (60 s and more), so that few requests meet one that is being closed.
+
+Silence is measured by one timer for all: each sweep makes every connection one older, each read makes it young again.
+"""
+
+import asyncio
+import logging
+import math
+import ssl
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+from bridged.http1.connect import Route, connect
+from bridged.http1.proxies import Proxies
+from bridged.http1.request_head import OutgoingRequest, authority_of, host_line, port_of, request_head
+from bridged.http1.upstream import ResponseReceiver, UpstreamCall, UpstreamConnection
+from bridged.http_types import UpstreamTimeout, UpstreamUnreachable
+
+log = logging.getLogger(__name__)
+
+KEEP_ALIVE_SECONDS = 55.0
+MAX_IDLE = 256
+_SWEEP_SECONDS = 1.0
+# How many sweeps the shortest time-out takes at least: it is kept to within one of them.
+_SWEEPS = 4
+
+
+@asynccontextmanager
+async def running_pool(
+    *,
+    connect_timeout_seconds: float,
+    first_byte_timeout_seconds: float,
+    idle_timeout_seconds: float,
+    keep_alive_seconds: float = KEEP_ALIVE_SECONDS,
+    max_idle: int = MAX_IDLE,
+    tls: ssl.SSLContext | None = None,
+    proxies: Proxies | None = None,
+) -> AsyncIterator["UpstreamPool"]:
+    """A pool for the length of the block; whatever is under way at its end is cut without a word.
+
+    `max_idle` is for each upstream. `tls` None means the system's trust store; it is told to speak HTTP/1.1 only.
+    """
+    context = tls if tls is not None else ssl.create_default_context()
+    context.set_alpn_protocols(["http/1.1"])
+    pool = UpstreamPool(
+        connect_timeout_seconds=connect_timeout_seconds,
+        max_idle=max_idle,
+        tls=context,
+        proxies=proxies if proxies is not None else Proxies(),
+    )
+    seconds = (first_byte_timeout_seconds, idle_timeout_seconds, keep_alive_seconds)
+    sweeping = asyncio.create_task(_sweep(pool, *seconds), name="upstream sweep")
+    try:
+        yield pool
+    finally:
+        sweeping.cancel()
+        await pool.close()
+
+
+async def _sweep(
+    pool: "UpstreamPool", first_byte_seconds: float, idle_seconds: float, keep_alive_seconds: float
+) -> None:
+    every_seconds = min(_SWEEP_SECONDS, min(first_byte_seconds, idle_seconds, keep_alive_seconds) / _SWEEPS)
+
+    while True:
+        await asyncio.sleep(every_seconds)
+        for connection in tuple(pool.connections):
+            connection.sweep(
+                first_byte_sweeps=math.ceil(first_byte_seconds / every_seconds),
+                idle_sweeps=math.ceil(idle_seconds / every_seconds),
+                keep_alive_sweeps=math.ceil(keep_alive_seconds / every_seconds),
+            )
+
+
+class UpstreamPool:
+    """All connections to all upstreams."""
+
+    def __init__(self, *, connect_timeout_seconds: float, max_idle: int, tls: ssl.SSLContext, proxies: Proxies) -> None:
+        self.connections: set[UpstreamConnection] = set()
+        self.tasks: set[asyncio.Task[None]] = set()
+        self._all_lost: asyncio.Event | None = None
+        self._connect_timeout_seconds = connect_timeout_seconds
+        self._max_idle = max_idle
+        self._tls = tls
+        self._proxies = proxies
+        self._upstreams: dict[tuple[str, str, int | None], _Upstream] = {}
+
+    def send(self, request: OutgoingRequest, receiver: ResponseReceiver) -> UpstreamCall:
+        """Send one request. ValueError if it is not one request, by what is in its head.
+
+        Everything else that can go wrong is for the receiver, later. The receiver may be asked, before this returns,
+        to hold a streamed body back until there is a connection.
+        """
+        key = (request.scheme, request.host, request.port)
+        upstream = self._upstreams.get(key)
+        if upstream is None:
+            upstream = self._upstreams[key] = self._upstream(*key)
+        call = UpstreamCall(upstream, request, upstream.head(request), receiver)
+        connection = upstream.waiting()
+        if connection is None:
+            call.start()
+        else:
+            call.begin(connection)
+        return call
+
+    def _upstream(self, scheme: str, host: str, given_port: int | None) -> "_Upstream":
+        port = port_of(scheme, given_port)
+        route = Route(
+            scheme=scheme,
+            host=host,
+            port=port,
+            proxy=self._proxies.for_upstream(scheme, host, port),
+            tls=self._tls,
+            timeout_seconds=self._connect_timeout_seconds,
+        )
+        return _Upstream(self, route, max_idle=self._max_idle)
+
+    async def close(self) -> None:
+        """Cut everything."""
+        for task in self.tasks:
+            task.cancel()
+        await asyncio.gather(*self.tasks, return_exceptions=True)
+        for connection in tuple(self.connections):
+            connection.drop()
+        if self.connections:
+            self._all_lost = asyncio.Event()
+            await self._all_lost.wait()
+
+    def forget(self, connection: UpstreamConnection) -> None:
+        """This connection is closed."""
+        self.connections.discard(connection)
+        if self._all_lost is not None and not self.connections:
+            self._all_lost.set()
+
+
+class _Upstream:
+    """One upstream: how its requests begin, the way to it, and the connections that wait, the last used one on top.
+
+    See upstream.Origin.
+    """
+
+    def __init__(self, pool: UpstreamPool, route: Route, *, max_idle: int) -> None:
+        self._pool = pool
+        self._route = route
+        self._max_idle = max_idle
+        self._idle: list[UpstreamConnection] = []
+        self._host_line = host_line(route.scheme, route.host, route.port)
+        self._target_prefix = self._proxy_line = ""
+        if route.proxy is not None and route.scheme == "http":
+            self._target_prefix = "http://" + authority_of(route.host, route.port, default_port=80)
+            self._proxy_line = route.proxy.authorization_line()
+
+    def head(self, request: OutgoingRequest) -> bytes:
+        return request_head(request, self._host_line, target_prefix=self._target_prefix, proxy_line=self._proxy_line)
+
+    def waiting(self) -> UpstreamConnection | None:
+        """A connection that waits and still stands."""
+        idle = self._idle
+        while idle:
+            connection = idle.pop()
+            if not connection.transport.is_closing():
+                return connection
+        return None
+
+    def keep(self, connection: UpstreamConnection) -> bool:
+        if len(self._idle) >= self._max_idle:
+            return False
+        self._idle.append(connection)
+        return True
+
+    def lost(self, connection: UpstreamConnection) -> None:
+        self._pool.forget(connection)
+        if connection in self._idle:
+            self._idle.remove(connection)
+
+    def connect(self, call: UpstreamCall) -> asyncio.Task[None]:
+        task = asyncio.get_running_loop().create_task(self._connect(call))
+        self._pool.tasks.add(task)
+        task.add_done_callback(self._pool.tasks.discard)
+        return task
+
+    async def _connect(self, call: UpstreamCall) -> None:
+        connection = UpstreamConnection(self)
+        try:
+            await connect(self._route, connection)
+        except (UpstreamUnreachable, UpstreamTimeout) as error:
+            call.fail(error)
+        except Exception:
+            log.exception("unhandled error while connecting")
+            call.fail(UpstreamUnreachable("no connection could be made"))
+        else:
+            self._pool.connections.add(connection)
+            if connection.transport.is_closing():
+                call.fail(UpstreamUnreachable("it closed the connection at once"))
+            else:
+                call.begin(connection)

@@ -1,0 +1,385 @@
+"""One request to an upstream, start to end, without a task or a future of its own: callbacks on both sides.
+
+An UpstreamCall is one request under way; an UpstreamConnection is one socket, with at most one call on it. pool.py
+brings them together, and is the way in.
+
+What holds here:
+- The receiver hears `response_head` once, then `response_data` any number of times, then `response_end` or
+  `response_failed`, once. `response_failed` may come alone. After `cancel` it hears nothing. UpstreamBroken and what
+  follows a head are about the body; before a head it is UpstreamUnreachable or UpstreamTimeout.
+- `response_data` brings plain body bytes, one piece at most for each read of the socket, never one after the end.
+- A read is passed on only if all of it is HTTP: a wrong byte takes its whole read with it.
+- After `pause` nothing is read. What had been read already, one piece at most, still comes.
+- A request leaves a second time only if nothing of an answer was seen, nothing of its body is lost, the connection had
+  been used before, and its end can be taken for the upstream's not having looked at the request.
+"""
+
+import asyncio
+import time
+from typing import Protocol, cast
+
+from bridged.http1.connect import reason_of
+from bridged.http1.request_head import OutgoingRequest
+from bridged.http1.response_framing import BadResponse, BodyFraming, ResponseReader
+from bridged.http_types import UpstreamBroken, UpstreamTimeout, UpstreamUnreachable
+from bridged.model import Headers
+
+UpstreamError = UpstreamUnreachable | UpstreamBroken | UpstreamTimeout
+
+# What waits in our memory for an upstream that reads slowly, before the request's body is asked to wait.
+_WRITE_BUFFER_BYTES = 256 * 1024
+# Up to here one write of head and body together is cheaper than two pieces.
+_JOINED_BODY_BYTES = 64 * 1024
+# Safe to send twice by their meaning (RFC 9110, 9.2.2).
+_IDEMPOTENT = frozenset({"GET", "HEAD", "OPTIONS", "PUT", "DELETE", "TRACE"})
+# A server that closed an idle connection did so before the request came: we hear of it within a round trip. One that
+# took the request and then fell over would have been at work for longer.
+_CLOSED_BEFORE_SECONDS = 1.0
+
+
+class ResponseReceiver(Protocol):
+    """Whoever wants the answer: the carrier between client and upstream. Never called from within `send`, but for
+    `pause_body`."""
+
+    def response_head(self, status: int, headers: Headers, body: BodyFraming) -> None:
+        """The final head; interim ones (1xx) stay here. Headers as they came: order, spelling, latin-1."""
+
+    def response_data(self, data: bytes) -> None:
+        """Bytes of the body, without the upstream's chunk framing."""
+
+    def response_end(self) -> None:
+        """The answer is complete. Trailers are dropped."""
+
+    def response_failed(self, error: UpstreamError) -> None:
+        """There will be no answer, or no rest of it."""
+
+    def pause_body(self) -> None:
+        """Send no more of the streamed body for now."""
+
+    def resume_body(self) -> None:
+        """Go on with it."""
+
+
+class Origin(Protocol):
+    """What calls and connections ask of the pool, for their upstream."""
+
+    def connect(self, call: "UpstreamCall") -> asyncio.Task[None]:
+        """A new connection for this call, which then `begin`s or `fail`s."""
+
+    def keep(self, connection: "UpstreamConnection") -> bool:
+        """Whether this connection is now waiting for another request; there may be enough of them."""
+
+    def lost(self, connection: "UpstreamConnection") -> None:
+        """This connection is closed."""
+
+
+class UpstreamCall:
+    """One request under way. For the carrier: `send_body`, `end_body`, `pause`, `resume`, `cancel`, at any time."""
+
+    __slots__ = (
+        "_began_at",
+        "_body",
+        "_connection",
+        "_content_length",
+        "_has_sent_body",
+        "_head",
+        "_is_repeated",
+        "_is_streamed",
+        "_method",
+        "_origin",
+        "_task",
+        "_waiting",
+        "has_head",
+        "is_cut",
+        "is_over",
+        "is_paused",
+        "is_sending",
+        "receiver",
+    )
+
+    def __init__(self, origin: Origin, request: OutgoingRequest, head: bytes, receiver: ResponseReceiver) -> None:
+        self.receiver = receiver
+        self.is_over = False
+        self.is_paused = False
+        self.is_sending = self._is_streamed = request.streamed
+        self.is_cut = False
+        self.has_head = False
+        self._origin = origin
+        self._method = request.method
+        self._head = head
+        self._body = request.body
+        self._content_length = request.content_length
+        self._connection: UpstreamConnection | None = None
+        self._task: asyncio.Task[None] | None = None
+        self._waiting: list[bytes] = []
+        self._has_sent_body = False
+        self._is_repeated = False
+        self._began_at = 0.0
+
+    def send_body(self, data: bytes) -> None:
+        """A piece of the streamed body. Dropped without a word once the upstream does not want it any more."""
+        if not self.is_sending or not data:
+            return
+        if self._content_length is None:
+            data = b"%x\r\n%b\r\n" % (len(data), data)
+        else:
+            self._content_length -= len(data)
+            if self._content_length < 0:
+                raise ValueError("more of a body than its Content-Length")
+        self._write(data)
+
+    def end_body(self) -> None:
+        """All of the streamed body was sent."""
+        if not self.is_sending:
+            return
+        if self._content_length is None:
+            self._write(b"0\r\n\r\n")
+        elif self._content_length:
+            raise ValueError("less of a body than its Content-Length")
+        self.is_sending = False
+        if self._connection is not None:
+            self._connection.quiet_sweeps = 0
+
+    def pause(self) -> None:
+        """The client reads slowly: read no more of the answer."""
+        if not self.is_paused and not self.is_over:
+            self.is_paused = True
+            if self._connection is not None:
+                self._connection.transport.pause_reading()
+
+    def resume(self) -> None:
+        """The client reads again."""
+        if self.is_paused and not self.is_over:
+            self.is_paused = False
+            if self._connection is not None:
+                self._connection.quiet_sweeps = 0
+                self._connection.transport.resume_reading()
+
+    def cancel(self) -> None:
+        """The client is gone: close the connection and say nothing more."""
+        if self.is_over:
+            return
+        connection, task = self._connection, self._task
+        self.finish()
+        if task is not None:
+            task.cancel()
+        if connection is not None:
+            connection.drop()
+
+    # From here on: for the pool and the connection.
+
+    def start(self) -> None:
+        """Make a new connection, and let a streamed body wait for it."""
+        if self.is_sending:
+            self.receiver.pause_body()
+        self._task = self._origin.connect(self)
+
+    def begin(self, connection: "UpstreamConnection") -> None:
+        """Send the request on this connection."""
+        self._task = None
+        self._connection = connection
+        connection.take(self, is_head_request=self._method == "HEAD")
+        transport, body = connection.transport, self._body
+        if self.is_paused:
+            transport.pause_reading()
+        if connection.is_used:
+            self._began_at = time.monotonic()
+        if not body:
+            transport.write(self._head)
+        elif len(body) <= _JOINED_BODY_BYTES:
+            transport.write(self._head + body)
+        else:
+            transport.writelines((self._head, body))
+        if self._is_streamed:
+            self._begin_stream(connection)
+
+    def _begin_stream(self, connection: "UpstreamConnection") -> None:
+        waiting, self._waiting = self._waiting, []
+        for data in waiting:
+            self._write(data)
+        if self.is_sending and not connection.is_write_paused:
+            self.receiver.resume_body()
+
+    def _write(self, data: bytes) -> None:
+        if self._connection is None:
+            self._waiting.append(data)
+        else:
+            self._has_sent_body = True
+            self._connection.transport.write(data)
+
+    def answered(self, status: int) -> None:
+        """An answer has begun: the request is not needed any more, and an error ends the sending of its body.
+
+        An upstream may well answer 2xx while it reads, so there the body goes on until the answer is complete.
+        """
+        self.has_head = True
+        self._head, self._body = b"", None
+        if self.is_sending and status >= 300:
+            self.is_sending, self.is_cut = False, True
+            # What the client still sends must not be held back by a connection that nobody writes to.
+            self.receiver.resume_body()
+
+    def may_repeat(self) -> bool:
+        """Whether the request may go out again after a used connection ended without a byte of an answer."""
+        if self._is_repeated or self._has_sent_body:
+            return False
+        return self._method in _IDEMPOTENT or time.monotonic() - self._began_at < _CLOSED_BEFORE_SECONDS
+
+    def repeat(self) -> None:
+        """Send it again, on a new connection: others that wait may be as dead as the last one."""
+        self._is_repeated = True
+        self._connection = None
+        self.start()
+
+    def fail(self, error: UpstreamError) -> None:
+        """Say so, once."""
+        if not self.is_over:
+            receiver = self.receiver
+            self.finish()
+            receiver.response_failed(error)
+
+    def finish(self) -> None:
+        """Let go of everything."""
+        self.is_over = True
+        self.is_cut = self.is_cut or self.is_sending
+        self.is_sending = False
+        self._connection = self._task = None
+        self._head, self._body = b"", None
+        self._waiting.clear()
+
+
+class UpstreamConnection(asyncio.Protocol):
+    """One socket to an upstream. Waits in the pool, carries a call, waits again."""
+
+    __slots__ = ("_origin", "_reader", "call", "is_used", "is_write_paused", "quiet_sweeps", "transport")
+
+    def __init__(self, origin: Origin) -> None:
+        self.transport: asyncio.Transport
+        self.call: UpstreamCall | None = None
+        self.is_used = False
+        self.is_write_paused = False
+        self.quiet_sweeps = 0
+        self._origin = origin
+        self._reader = ResponseReader()
+
+    def take(self, call: UpstreamCall, *, is_head_request: bool) -> None:
+        """From now on what comes is the answer to this call."""
+        self.call = call
+        self.quiet_sweeps = 0
+        self._reader.begin(is_head_request=is_head_request)
+
+    def drop(self) -> None:
+        """Close it; whoever was on it is not told."""
+        self.call = None
+        self.transport.abort()
+
+    def sweep(self, *, first_byte_sweeps: int, idle_sweeps: int, keep_alive_sweeps: int) -> None:
+        """Called now and then, which is how silence is measured here: a timer for each read would cost more."""
+        call = self.call
+        if call is not None and (call.is_paused or (call.is_sending and not self.is_write_paused)):
+            # It is the client that is waited for.
+            self.quiet_sweeps = 0
+            return
+        self.quiet_sweeps += 1
+        if call is None:
+            if self.quiet_sweeps > keep_alive_sweeps:
+                self.drop()
+        elif call.has_head:
+            if self.quiet_sweeps > idle_sweeps:
+                self._fail(call, UpstreamTimeout("its answer stopped coming"))
+        elif self.quiet_sweeps > first_byte_sweeps:
+            self._fail(call, UpstreamTimeout("it did not begin to answer"))
+
+    # What the loop calls.
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self.transport = cast(asyncio.Transport, transport)
+        self.transport.set_write_buffer_limits(_WRITE_BUFFER_BYTES)
+
+    def data_received(self, data: bytes) -> None:
+        call, reader = self.call, self._reader
+        if call is None:
+            # Nobody asked: a farewell at best, somebody else's answer at worst.
+            self.transport.abort()
+            return
+        self.quiet_sweeps = 0
+        try:
+            body = reader.feed(data)
+        except BadResponse as bad:
+            self._fail(call, _cut(call, str(bad)))
+            return
+        receiver = call.receiver
+        if not call.has_head:
+            if reader.framing is None:
+                return
+            call.answered(reader.status)
+            receiver.response_head(reader.status, reader.headers, reader.framing)
+            if self.call is not call:
+                return
+        if body:
+            receiver.response_data(body)
+            if self.call is not call:
+                return
+        if reader.complete:
+            self._release(call)
+
+    def eof_received(self) -> None:
+        call = self.call
+        if call is None:
+            return
+        try:
+            self._reader.feed_eof()
+        except BadResponse as bad:
+            self._lose(call, str(bad))
+        else:
+            self._release(call)
+
+    def connection_lost(self, error: Exception | None) -> None:
+        self._origin.lost(self)
+        self._reader.close()
+        call = self.call
+        if call is not None:
+            self._lose(call, reason_of(error) if error is not None else "it closed the connection")
+
+    def pause_writing(self) -> None:
+        self.is_write_paused = True
+        if self.call is not None and self.call.is_sending:
+            self.call.receiver.pause_body()
+
+    def resume_writing(self) -> None:
+        self.is_write_paused = False
+        self.quiet_sweeps = 0
+        if self.call is not None and self.call.is_sending:
+            self.call.receiver.resume_body()
+
+    def _release(self, call: UpstreamCall) -> None:
+        """The answer is complete: wait for another call, if nothing stands against it."""
+        transport, reader = self.transport, self._reader
+        self.call = None
+        call.finish()
+        reader.close()
+        if not reader.is_reusable or call.is_cut or transport.is_closing() or transport.get_write_buffer_size():
+            transport.abort()
+        else:
+            if call.is_paused:
+                transport.resume_reading()
+            self.is_used = True
+            self.quiet_sweeps = 0
+            if not self._origin.keep(self):
+                transport.abort()
+        call.receiver.response_end()
+
+    def _lose(self, call: UpstreamCall, text: str) -> None:
+        self.drop()
+        if self.is_used and not self._reader.seen and call.may_repeat():
+            call.repeat()
+        else:
+            call.fail(_cut(call, text))
+
+    def _fail(self, call: UpstreamCall, error: UpstreamError) -> None:
+        self.drop()
+        call.fail(error)
+
+
+def _cut(call: UpstreamCall, text: str) -> UpstreamError:
+    return UpstreamBroken(text) if call.has_head else UpstreamUnreachable(text)

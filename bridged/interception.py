@@ -1,0 +1,396 @@
+"""One request, start to end: whose it is, what credentiald says, the upstream's answer as it comes.
+
+An Interception stands between two callback sides: it is the carrier behind an exchange with the client (http1/exchange)
+and the receiver of the upstream's answer (http1/upstream). No task and no future of its own; each step is called when
+what it needs is there:
+
+    begin → (body_whole) → resolved → response_head → response_data … → response_end
+
+Until the first byte of an answer is out, anything that goes wrong is a refusal in the shape of the route's API. After
+that an event stream is ended with the API's error event, and any other body by breaking the connection: nothing that
+was cut ever looks whole. Whatever happens, `_end` is reached exactly once.
+"""
+
+import logging
+from collections.abc import Callable
+from functools import wraps
+from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec
+
+from bridged import adapters
+from bridged.client_token import ClientCredentials, find_client_token
+from bridged.dialects import request_facts, stream_ending
+from bridged.error_answer import error_answer
+from bridged.headers import actor_headers, is_event_stream, request_headers, response_headers
+from bridged.http1.answer_framing import Framing
+from bridged.http1.exchange import Exchange
+from bridged.http1.request_head import OutgoingRequest
+from bridged.http1.response_framing import BodyFraming
+from bridged.http1.upstream import UpstreamCall, UpstreamError
+from bridged.http_types import BodyBroken, BodyTimeout, BodyTooLarge, Tap, UpstreamBroken, UpstreamTimeout
+from bridged.interception_id import new_interception_id
+from bridged.model import DialectName, Headers, Refused, RequestFacts, Resolution
+from bridged.paths import Target
+from bridged.resolver import Question
+from bridged.routes import RouteMatch
+from bridged.sse import StreamEnd
+
+if TYPE_CHECKING:
+    from bridged.bridge import Bridge
+
+log = logging.getLogger(__name__)
+
+# Not a refusal: the client left, and nobody is there to be refused.
+CLIENT_GONE = "CLIENT_GONE"
+
+_FRAMING = {
+    BodyFraming.NONE: Framing.NONE,
+    BodyFraming.LENGTH: Framing.LENGTH,
+    BodyFraming.CHUNKED: Framing.CHUNKED,
+    BodyFraming.CLOSE: Framing.CHUNKED,
+}
+BodyError = BodyTooLarge | BodyBroken | BodyTimeout
+P = ParamSpec("P")
+
+
+def _step(
+    step: Callable[Concatenate["Interception", P], None],
+) -> Callable[Concatenate["Interception", P], None]:
+    """A callback that raises nothing: a refusal is told to the client, anything else is our bug and told as INTERNAL."""
+
+    @wraps(step)
+    def guarded(self: "Interception", *args: P.args, **kwargs: P.kwargs) -> None:
+        try:
+            step(self, *args, **kwargs)
+        except Refused as refused:
+            self.refuse(refused)
+        except Exception:
+            log.exception("unhandled error", extra={"interception_id": self.interception_id})
+            self.refuse(Refused("INTERNAL", "the bridge failed: the operator finds more in its log"))
+
+    return guarded
+
+
+class Interception:
+    """One client request through the bridge. Attributes without an underscore are for the tap and the log line."""
+
+    __slots__ = (
+        "_body_ended", "_bridge", "_call", "_client", "_early", "_exchange", "_over", "_paused", "_question", "_stream_end",
+        "_streamed", "_tap", "dialect", "error", "facts", "interception_id", "match", "provider", "resolution",
+        "sent_bytes", "started_seconds", "status",
+    )  # fmt: skip
+
+    def __init__(self, bridge: "Bridge", exchange: Exchange) -> None:
+        self._bridge = bridge
+        self._exchange = exchange
+        self._client: ClientCredentials | None = None
+        # The question to credentiald while it is under way, then the call to the upstream.
+        self._question: Any = None
+        self._call: UpstreamCall | None = None
+        # A streamed body that came before there was a call to give it to; the client is paused, so it stays small.
+        self._early: list[bytes] = []
+        self._streamed = False
+        self._body_ended = False
+        self._paused = False
+        self._over = False
+        self._stream_end: StreamEnd | None = None
+        self._tap: Tap | None = None
+        self.interception_id = new_interception_id()
+        self.dialect = DialectName.OPENAI_CHAT
+        self.match: RouteMatch | None = None
+        self.provider = ""
+        self.facts = RequestFacts()
+        self.resolution: Resolution | None = None
+        self.status: int | None = None
+        self.error = ""
+        self.sent_bytes = 0
+        self.started_seconds = bridge.now()
+
+    @property
+    def is_stream(self) -> bool:
+        """Whether the answer is an event stream."""
+        return self._stream_end is not None
+
+    # -- the client's side ------------------------------------------------------------------------------------------
+
+    def begin(self) -> None:
+        """Judge the head and decide how the body is read. A refusal is answered here."""
+        bridge, request = self._bridge, self._exchange.request
+        try:
+            self.dialect = bridge.dialect_of(request)
+            bridge.check_open()
+            target, match = bridge.place(request)
+            self.provider = target.provider
+            if match is None:
+                self._answer_probe()
+                return
+            self.match, self.dialect = match, match.dialect
+            self._begin_body(target, match)
+        except Refused as refused:
+            self.refuse(refused)
+        except Exception:
+            log.exception("unhandled error", extra={"interception_id": self.interception_id})
+            self.refuse(Refused("INTERNAL", "the bridge failed: the operator finds more in its log"))
+
+    def _begin_body(self, target: Target, match: RouteMatch) -> None:
+        exchange, limit_bytes = self._exchange, self._bridge.max_body_bytes
+        request = exchange.request
+        self._client = client = find_client_token(request.headers, target.query)
+        if client.token is None:
+            raise Refused(
+                "ACCESS_TOKEN_MISSING",
+                "the request carries no access token: send the token an administrator made for you, "
+                "for example as 'Authorization: Bearer dbu_…' or as the API key of the SDK",
+            )
+        if (request.content_length or 0) > limit_bytes:
+            raise self._refused_body(BodyTooLarge())
+        if match.route.intercepted:
+            exchange.read_whole(limit_bytes)
+            return
+        self._streamed = request.has_body
+        self.facts = request_facts(match, request.headers, None)
+        exchange.read_stream(limit_bytes)
+        exchange.pause_body()
+        self._ask(match, client)
+
+    @_step
+    def body_whole(self, data: bytes) -> None:
+        """The body of an intercepted route: read the few fields that are needed, ask."""
+        match, client = self.match, self._client
+        if match is None or client is None or self._over:
+            return
+        self.facts = request_facts(match, self._exchange.request.headers, data)
+        self._early = [data]
+        self._ask(match, client)
+
+    def body_part(self, data: bytes) -> None:
+        """Some of a streamed body."""
+        if self._call is not None:
+            self._call.send_body(data)
+        elif not self._over:
+            self._early.append(data)
+
+    def body_end(self) -> None:
+        """The streamed body is complete."""
+        self._body_ended = True
+        if self._call is not None and self._streamed:
+            self._call.end_body()
+
+    def body_failed(self, error: BodyError) -> None:
+        """The body does not come to its end."""
+        self.refuse(self._refused_body(error))
+
+    def client_gone(self) -> None:
+        """The client left: so does the request to the upstream."""
+        if not self._over:
+            self.error = CLIENT_GONE
+            self._end()
+
+    def pause(self) -> None:
+        """The client reads slowly."""
+        self._paused = True
+        if self._call is not None:
+            self._call.pause()
+
+    def resume(self) -> None:
+        """The client reads again."""
+        self._paused = False
+        if self._call is not None:
+            self._call.resume()
+
+    # -- credentiald's answer ---------------------------------------------------------------------------------------
+
+    def _ask(self, match: RouteMatch, client: ClientCredentials) -> None:
+        if client.token is None:
+            raise Refused("ACCESS_TOKEN_MISSING", "the request carries no access token")
+        question = Question(
+            provider=self.provider,
+            access_token=client.token,
+            operation=match.route.operation,
+            model=self.facts.model,
+            presented_key=client.presented is not None,
+            interception_id=self.interception_id,
+        )
+        self._question = self._bridge.resolver.submit(question, self.resolved)
+
+    @_step
+    def resolved(self, answer: Resolution | Refused) -> None:
+        """The decision is there: send the request, or refuse."""
+        match, client = self.match, self._client
+        if self._over or match is None or client is None:
+            return
+        self._question = None
+        if isinstance(answer, Refused):
+            self._bridge.metrics.resolved(answer.reason)
+            raise answer
+        self._bridge.metrics.resolved("OK")
+        self.resolution = answer
+        call = self._bridge.pool.send(self._outgoing(match, client, answer), self)
+        if self._over:
+            call.cancel()
+            return
+        self._call = call
+        if self._paused:
+            call.pause()
+        if self._streamed:
+            self._send_early(call)
+
+    def _outgoing(self, match: RouteMatch, client: ClientCredentials, resolution: Resolution) -> OutgoingRequest:
+        request = self._exchange.request
+        address = adapters.address(resolution, match, query=client.query_without_key, presented=client.presented)
+        body: bytes | None = None
+        if match.route.intercepted:
+            body = self._early[0]
+            self._early = []
+        added = address.headers
+        if resolution.send_actor_headers:
+            added = (*added, *actor_headers(resolution))
+        return OutgoingRequest(
+            method=request.method,
+            scheme=address.scheme,
+            host=address.host,
+            port=address.port,
+            target=address.target,
+            headers=request_headers(request.headers, intercepted=match.route.intercepted, added=added),
+            body=body,
+            streamed=self._streamed,
+            content_length=request.content_length if self._streamed else None,
+        )
+
+    def _send_early(self, call: UpstreamCall) -> None:
+        early, self._early = self._early, []
+        for data in early:
+            call.send_body(data)
+        if self._body_ended:
+            call.end_body()
+        else:
+            self._exchange.resume_body()
+
+    # -- the upstream's answer --------------------------------------------------------------------------------------
+
+    @_step
+    def response_head(self, status: int, headers: Headers, body: BodyFraming) -> None:
+        """Status and headers go to the client."""
+        if self._over:
+            return
+        passed = response_headers(headers, interception_id=self.interception_id)
+        framing = _FRAMING[body]
+        if body is not BodyFraming.NONE and is_event_stream(headers):
+            self._stream_end = StreamEnd()
+            framing = Framing.CHUNKED
+        elif framing is Framing.CHUNKED:
+            # A length that stands beside another framing does not count (RFC 9112, 6.3).
+            passed = tuple(pair for pair in passed if pair[0].lower() != "content-length")
+        self.status = status
+        self._tap = self._bridge.tap_for(self)
+        self._exchange.send_head(status, passed, body=framing)
+
+    @_step
+    def response_data(self, data: bytes) -> None:
+        """Some of the body: to the client first, then to whoever reads along."""
+        if self._over:
+            return
+        self._exchange.send(data)
+        self.sent_bytes += len(data)
+        if self._stream_end is not None:
+            self._stream_end.feed(data)
+        if self._tap is not None:
+            self._feed_tap(self._tap, data)
+
+    def _feed_tap(self, tap: Tap, data: bytes) -> None:
+        try:
+            tap.feed(data)
+        except Exception:
+            log.exception("a tap failed and was taken away", extra={"interception_id": self.interception_id})
+            self._tap = None
+
+    @_step
+    def response_end(self) -> None:
+        """The answer is complete."""
+        if not self._over:
+            self._call = None
+            self._exchange.finish()
+            self._end()
+
+    @_step
+    def response_failed(self, error: UpstreamError) -> None:
+        """There is no answer, or no rest of it."""
+        self._call = None
+        if isinstance(error, UpstreamTimeout):
+            before, after = "did not answer in time", "answer stopped coming"
+            refused = self._failed("UPSTREAM_TIMEOUT", before, after)
+        elif isinstance(error, UpstreamBroken):
+            refused = self._failed("UPSTREAM_UNREACHABLE", "broke off", "answer broke off")
+        else:
+            self._bridge.metrics.upstream_failed("UPSTREAM_UNREACHABLE")
+            refused = Refused("UPSTREAM_UNREACHABLE", f"the upstream could not be reached ({error})")
+        raise refused
+
+    def pause_body(self) -> None:
+        """The upstream reads slowly."""
+        self._exchange.pause_body()
+
+    def resume_body(self) -> None:
+        """The upstream reads again."""
+        self._exchange.resume_body()
+
+    # -- the end ----------------------------------------------------------------------------------------------------
+
+    def refuse(self, refused: Refused) -> None:
+        """Tell the client, in the way that is left: a whole answer, the end of a stream, or a broken connection."""
+        if self._over:
+            return
+        self.error = refused.reason
+        exchange = self._exchange
+        try:
+            if not exchange.head_sent:
+                answer = error_answer(refused, self.dialect, self.interception_id)
+                self.status = answer.status
+                exchange.send_head(answer.status, answer.headers, body=Framing.LENGTH, length_bytes=len(answer.body))
+                exchange.send(answer.body)
+                exchange.finish()
+            elif self._stream_end is not None:
+                exchange.send(stream_ending(self.dialect, self._stream_end, refused, self.interception_id))
+                exchange.finish()
+            else:
+                self.status = None
+                exchange.abort()
+        except Exception:
+            log.exception("a refusal could not be told", extra={"interception_id": self.interception_id})
+            self.status = None
+            exchange.abort()
+        self._end()
+
+    def _end(self) -> None:
+        """Let go of both sides, count, log."""
+        if self._over:
+            return
+        self._over = True
+        if self._question is not None:
+            self._question.cancel()
+            self._question = None
+        if self._call is not None:
+            self._call.cancel()
+            self._call = None
+        self._early = []
+        self._bridge.ended(self)
+
+    def _answer_probe(self) -> None:
+        """Claude Code asks with HEAD whether there is anybody; nobody else needs to be asked for that."""
+        self.status = 200
+        headers = (("X-Interception-Id", self.interception_id), ("Content-Length", "0"))
+        self._exchange.send_head(200, headers, body=Framing.NONE)
+        self._exchange.finish()
+        self._end()
+
+    def _failed(self, reason: str, before: str, after: str) -> Refused:
+        self._bridge.metrics.upstream_failed(reason)
+        said = f"the upstream's {after}" if self._exchange.head_sent else f"the upstream {before}"
+        return Refused(reason, f"{said}: try again")
+
+    def _refused_body(self, error: BodyError) -> Refused:
+        if isinstance(error, BodyTooLarge):
+            limit_bytes = self._bridge.max_body_bytes
+            return Refused("BODY_TOO_LARGE", f"the body is over the limit of {limit_bytes} bytes: send less")
+        if isinstance(error, BodyTimeout):
+            return Refused("REQUEST_TIMEOUT", "the body stopped arriving: send it again, faster")
+        return Refused("INVALID_REQUEST", "the body is not well-formed HTTP, or shorter than its Content-Length")

@@ -1,0 +1,150 @@
+"""The questions that wait for credentiald, and when the next batch of them leaves.
+
+A batch costs about as much as fifty questions, so what decides the price of a question is how many share a batch.
+The rules: whoever comes first wakes one idle stream; that stream waits a few turns of the loop, in which sockets that
+are ready bring their questions too; while a batch is away, questions gather, and leave right after its answer. Under
+load batches leave at most once a millisecond; a question that is alone never waits for company.
+"""
+
+import asyncio
+from collections import deque
+from collections.abc import Callable
+from typing import Any, final
+
+from bridged.model import Refused, Resolution
+
+Outcome = Resolution | Refused
+Callback = Callable[[Outcome], None]
+
+MAX_ITEMS = 256
+# Room for the framing below the 4 MiB that a gRPC server reads by default.
+MAX_BATCH_BYTES = 3_500_000
+# Turns of the loop before a batch leaves, about a microsecond each: sockets that are ready now are read in one turn,
+# and what they bring is submitted in it or the next.
+_TURNS = 3
+# One batch a millisecond under load: at 4,000 questions a second this saves 40 % of the CPU and costs 0.3 ms.
+_GAP_SECONDS = 0.001
+# Under load is when one of the last four batches had company: two questions at once, or one that came meanwhile.
+_REMEMBERED = 0b1111
+
+
+@final
+class Waiting:
+    """One question on its way. `message` is what is asked; times are of the loop's clock."""
+
+    __slots__ = ("callback", "deadline", "message", "retried", "size_bytes", "submit_time")
+
+    def __init__(
+        self, message: Any, callback: Callback, *, size_bytes: int, submit_time: float, deadline: float
+    ) -> None:
+        self.message = message
+        self.callback: Callback | None = callback
+        self.size_bytes = size_bytes
+        self.submit_time = submit_time
+        self.deadline = deadline
+        self.retried = False
+
+    def cancel(self) -> None:
+        """Nobody wants the answer any more: the callback will not be called."""
+        self.callback = None
+
+    def __repr__(self) -> str:
+        return "Waiting(…)"
+
+
+@final
+class Queue:
+    """Questions in the order of their arrival, shared by the streams to all credentialds.
+
+    A stream calls `claim` or `park`s until it is woken; then it owns the next batch, and `release`s that when it has
+    taken it, whatever happens between. One stream collects at a time; idle ones take turns.
+    """
+
+    def __init__(self) -> None:
+        self._items: deque[Waiting] = deque()
+        self._parked: deque[asyncio.Future[bool]] = deque()
+        self._collecting = False
+        self._leave_time = float("-inf")
+        self._company = 0
+
+    def __len__(self) -> int:
+        return len(self._items)
+
+    def add(self, item: Waiting) -> None:
+        """A question that comes last."""
+        self._items.append(item)
+        if not self._collecting:
+            self._wake()
+
+    def add_first(self, item: Waiting) -> None:
+        """A question that was on its way already."""
+        self._items.appendleft(item)
+        if not self._collecting:
+            self._wake()
+
+    def take_all(self) -> list[Waiting]:
+        """Everything that waits, because no stream is left to take it."""
+        items = list(self._items)
+        self._items.clear()
+        return items
+
+    def claim(self) -> bool:
+        """Whether there is something to collect and the caller may."""
+        if self._collecting or not self._items:
+            return False
+        self._collecting = True
+        return True
+
+    def park(self) -> asyncio.Future[bool]:
+        """A future that becomes True when its owner is to collect; it may set it to False itself."""
+        parked: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
+        self._parked.append(parked)
+        return parked
+
+    def unpark(self, parked: asyncio.Future[bool]) -> None:
+        """Its owner waits no more."""
+        if parked in self._parked:
+            self._parked.remove(parked)
+
+    def release(self) -> None:
+        """The owner has taken its batch, or will take none."""
+        self._collecting = False
+        self._wake()
+
+    def _wake(self) -> None:
+        while self._items and self._parked and not self._collecting:
+            parked = self._parked.popleft()
+            if not parked.done():  # cancelled, or told that its stream is over
+                self._collecting = True
+                parked.set_result(True)
+
+    def gap_seconds(self, now: float) -> float:
+        """How long the next batch is to wait for company; nothing unless there is load."""
+        if not self._company or len(self._items) >= MAX_ITEMS:
+            return 0.0
+        return max(0.0, self._leave_time + _GAP_SECONDS - now)
+
+    async def wait_for_company(self) -> None:
+        """The owner lets others join before it takes the batch."""
+        gap_seconds = self.gap_seconds(asyncio.get_running_loop().time())
+        if gap_seconds:
+            await asyncio.sleep(gap_seconds)
+        for _ in range(_TURNS):
+            await asyncio.sleep(0)
+
+    def take(self, now: float) -> list[Waiting]:
+        """The next batch, of at most MAX_ITEMS questions and MAX_BATCH_BYTES; also those that were cancelled."""
+        items, batch, size_bytes = self._items, list[Waiting](), 0
+        while items and len(batch) < MAX_ITEMS:
+            size_bytes += items[0].size_bytes
+            if size_bytes > MAX_BATCH_BYTES and batch:
+                break
+            batch.append(items.popleft())
+        self._leave_time = now
+        self._company = self._company << 1 & _REMEMBERED | (len(batch) > 1)
+        return batch
+
+    def came_back(self) -> None:
+        """A batch was answered: what came meanwhile is company."""
+        if self._items:
+            self._company |= 1

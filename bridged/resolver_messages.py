@@ -1,0 +1,139 @@
+"""Messages of the contract to values of the bridge: answers, refusals in a batch, and statuses.
+
+They carry keys, so none is ever printed; an error says its code and reason, nothing else.
+"""
+
+import grpc
+import grpc.aio
+from drawbridge.v1 import credential_service_pb2 as pb
+from drawbridge.v1 import provider_pb2
+from google.protobuf.duration_pb2 import Duration
+from google.rpc import error_details_pb2
+from grpc_status import rpc_status
+
+from bridged.model import (
+    ApiKey,
+    AwsKeys,
+    Bearer,
+    BedrockOptions,
+    Credential,
+    Refused,
+    Resolution,
+    Source,
+)
+from daemonkit.secret import Secret
+
+UNREACHABLE = "CREDENTIALD_UNREACHABLE"
+_DOMAIN = "drawbridge"
+_SOURCES = {
+    provider_pb2.CREDENTIAL_SOURCE_USER_KEY: Source.USER_KEY,
+    provider_pb2.CREDENTIAL_SOURCE_CENTRAL_KEY: Source.CENTRAL_KEY,
+    provider_pb2.CREDENTIAL_SOURCE_AMBIENT: Source.AMBIENT,
+    provider_pb2.CREDENTIAL_SOURCE_PRESENTED_KEY: Source.PRESENTED_KEY,
+}
+
+
+def unreachable(why: str) -> Refused:
+    """There is no answer of credentiald's. `why` is a word for the log and the client, never a peer's text."""
+    return Refused(
+        UNREACHABLE,
+        f"the bridge got no answer from credentiald in time ({why}): try again; the operator finds more in both logs",
+    )
+
+
+def outcome_of(result: pb.ResolveProviderResult) -> Resolution | Refused:
+    """What a batch says about one question."""
+    if result.HasField("response"):
+        return resolution_of(result.response)
+    refusal = result.refusal
+    if refusal.domain != _DOMAIN or not refusal.reason:
+        return unreachable(f"code {refusal.code}")
+    return Refused(
+        refusal.reason,
+        refusal.message or refusal.reason,
+        retry_after_seconds=_whole_seconds(refusal.retry_delay) if refusal.HasField("retry_delay") else None,
+        grpc_code=refusal.code,
+    )
+
+
+def refused_from(error: grpc.aio.AioRpcError) -> Refused:
+    """The refusal that a status stands for: its ErrorInfo, or CREDENTIALD_UNREACHABLE where it has none of ours.
+
+    A status without ErrorInfo comes from the transport, a proxy or a bug, so it is trouble, whatever its code says.
+    """
+    info, retry_after_seconds = _details(error)
+    if info is None:
+        return unreachable(error.code().name)
+    return Refused(
+        info.reason,
+        error.details() or info.reason,
+        retry_after_seconds=retry_after_seconds,
+        grpc_code=error.code().value[0],
+    )
+
+
+def _details(error: grpc.aio.AioRpcError) -> tuple[error_details_pb2.ErrorInfo | None, int | None]:
+    """Our ErrorInfo, and the wait that a RetryInfo asks for, in whole seconds."""
+    try:
+        status = rpc_status.from_call(error)  # type: ignore[arg-type]
+    except ValueError:  # code or text of the detailed status differ from the plain ones
+        return None, None
+    info: error_details_pb2.ErrorInfo | None = None
+    retry_after_seconds: int | None = None
+    for packed in status.details if status is not None else ():
+        found = error_details_pb2.ErrorInfo()
+        if packed.Unpack(found) and found.domain == _DOMAIN and found.reason:
+            info = found
+        retry = error_details_pb2.RetryInfo()
+        if packed.Unpack(retry):
+            retry_after_seconds = _whole_seconds(retry.retry_delay)
+    return info, retry_after_seconds
+
+
+def _whole_seconds(duration: Duration) -> int:
+    return max(1, int(duration.seconds) + (1 if duration.nanos > 0 else 0))
+
+
+def resolution_of(answer: pb.ResolveProviderResponse) -> Resolution | Refused:
+    """A good answer; a refusal where this bridge does not understand it."""
+    source = _SOURCES.get(answer.source)
+    if source is None:
+        return Refused(
+            UNREACHABLE, "credentiald named a credential source that this bridge does not know: upgrade the bridge"
+        )
+    provider, user, credential = answer.provider, answer.user, answer.credential
+    return Resolution(
+        provider_id=provider.id,
+        provider_name=provider.name,
+        provider_type=provider.type,
+        wire_type=provider.wire_type,
+        base_url=provider.base_url,
+        user_id=user.id,
+        username=user.username,
+        source=source,
+        credential=_credential(credential),
+        credential_id=credential.credential_id,
+        resolution_id=answer.resolution_id,
+        upstream_model=answer.upstream_model,
+        send_actor_headers=provider.send_actor_headers,
+        bedrock=BedrockOptions(region=provider.bedrock.region) if provider.HasField("bedrock") else None,
+        receipt=answer.receipt,
+        revision=answer.revision,
+    )
+
+
+def _credential(credential: pb.Credential) -> Credential | None:
+    """The credential; None where the message has none, as for a presented key."""
+    kind = credential.WhichOneof("material")
+    if kind == "api_key":
+        return ApiKey(value=Secret(credential.api_key.value))
+    if kind == "bearer_token":
+        return Bearer(value=Secret(credential.bearer_token.value))
+    if kind == "aws_credentials":
+        keys = credential.aws_credentials
+        return AwsKeys(
+            access_key_id=Secret(keys.access_key_id),
+            secret_access_key=Secret(keys.secret_access_key),
+            session_token=Secret(keys.session_token) if keys.session_token else None,
+        )
+    return None

@@ -1,0 +1,178 @@
+"""One credentiald: its stream, its pings, and what to do while the stream is not there."""
+
+import asyncio
+import logging
+import random
+from enum import Enum, auto
+from typing import TYPE_CHECKING, final
+
+import grpc
+import grpc.aio
+from drawbridge.v1.credential_service_pb2_grpc import CredentialServiceStub
+
+from bridged.resolve_queue import Outcome, Waiting
+from bridged.resolve_stream import Stream, StreamLost
+from bridged.resolver_messages import UNREACHABLE, unreachable
+from bridged.resolver_pool import Pool
+from bridged.resolver_unary import ask, ping
+
+if TYPE_CHECKING:  # the asynchronous stub exists only for the type checker
+    from drawbridge.v1.credential_service_pb2_grpc import CredentialServiceAsyncStub
+
+log = logging.getLogger(__name__)
+
+PING_INTERVAL_SECONDS = 1.0
+# A stream that was lost is tried again almost at once, and from then on a few times a second: with gRPC's own back-off
+# below a second, credentiald's return is noticed within two. Random, so that many bridges do not come as one.
+_FIRST_PAUSE_SECONDS = (0.0, 0.05)
+_PAUSE_SECONDS = (0.1, 0.4)
+# A refusal of this bridge is not mended by asking often.
+_REFUSED_PAUSE_SECONDS = (0.5, 1.0)
+# No batch may take longer than this, or than half of what a question may take: the rest is for asking once more.
+_LONGEST_BATCH_SECONDS = 2.0
+
+
+class _State(Enum):
+    OPENING = auto()  # the stream is being opened: questions wait for that
+    STREAMING = auto()
+    UNARY = auto()  # there are no streams: questions go one by one
+    DOWN = auto()  # it does not answer, or refused this bridge: nothing waits for it
+
+
+@final
+class Peer:
+    """One credentiald. `refused` says why it is of no use; `address` is empty for the only one."""
+
+    def __init__(self, channel: grpc.aio.Channel, pool: Pool, *, address: str = "") -> None:
+        self.address = address
+        self.refused = unreachable("UNAVAILABLE")
+        self.ping_state = ""
+        self._state = _State.OPENING
+        self._stub: CredentialServiceAsyncStub = CredentialServiceStub(channel)
+        self._channel = channel
+        self._pool = pool
+        self._batch_seconds = min(pool.timeout_seconds / 2, _LONGEST_BATCH_SECONDS)
+        self._stream: Stream | None = None
+        self._leaving = False
+        self._asking: set[asyncio.Task[None]] = set()
+
+    @property
+    def takes(self) -> bool:
+        """Whether it takes what is queued, or is about to."""
+        return self._state in (_State.OPENING, _State.STREAMING)
+
+    @property
+    def is_streaming(self) -> bool:
+        """Whether its stream is open."""
+        return self._state is _State.STREAMING
+
+    @property
+    def is_unary(self) -> bool:
+        """Whether it answers, but only single questions."""
+        return self._state is _State.UNARY
+
+    @property
+    def refused_us(self) -> bool:
+        """Whether it is of no use because it said so itself: asking once more would bring the same."""
+        return self.refused.reason != UNREACHABLE
+
+    async def run(self) -> None:
+        """Be one of the pool until told to `leave`, or cancelled."""
+        self._pool.joined(self)
+        pinging = asyncio.create_task(self._keep_pinging(), name="ping credentiald")
+        try:
+            while not self._leaving:
+                pause_seconds = await self._stream_once()
+                if not self._leaving:
+                    await asyncio.sleep(random.uniform(*pause_seconds))  # noqa: S311 - jitter
+            if self._asking:
+                await asyncio.wait(self._asking)
+        finally:
+            self._state = _State.DOWN
+            self._pool.left(self)
+            pinging.cancel()
+            for task in self._asking:
+                task.cancel()
+            await asyncio.wait([pinging, *self._asking])
+
+    def leave(self) -> None:
+        """Take no more batches; `run` ends when what is under way is settled."""
+        self._leaving = True
+        if self._stream is not None:
+            self._stream.end()
+
+    def ask(self, item: Waiting) -> None:
+        """Ask one question by itself."""
+        task = asyncio.get_running_loop().create_task(self._ask(item))
+        self._asking.add(task)
+        task.add_done_callback(self._asking.discard)
+
+    async def _ask(self, item: Waiting) -> None:
+        outcome: Outcome = unreachable("this bridge is stopping")
+        left_seconds = max(0.0, item.deadline - asyncio.get_running_loop().time())
+        try:
+            outcome = await ask(self._stub, item.message, timeout_seconds=left_seconds, metadata=self._pool.metadata)
+        finally:
+            self._pool.settle(item, outcome)
+
+    async def _stream_once(self) -> tuple[float, float]:
+        """Open a stream and serve with it until it is over; from how long to how long to pause then."""
+        pool = self._pool
+        stream = self._stream = Stream(
+            self._stub, pool.queue, pool.settle, metadata=pool.metadata, batch_seconds=self._batch_seconds
+        )
+        try:
+            await stream.open()
+            pool.metrics.resolve_stream_opened()
+            self._become(_State.STREAMING)
+            await stream.serve()
+        except StreamLost as lost:
+            return await self._without(stream, lost)
+        except Exception:
+            log.exception("unhandled error in the stream to credentiald")
+            return await self._without(stream, StreamLost(unreachable("INTERNAL")))
+        finally:
+            self._stream = None
+            stream.close()
+            for item in stream.in_flight:
+                pool.settle(item, unreachable("this bridge is stopping"))
+        return _FIRST_PAUSE_SECONDS
+
+    async def _without(self, stream: Stream, lost: StreamLost) -> tuple[float, float]:
+        """What to do instead of streaming: give back what was not answered, and try again later."""
+        unanswered, stream.in_flight = stream.in_flight, []
+        self.refused = lost.refused
+        if lost.unimplemented:
+            log.info("credentiald has no stream: asking one by one", extra={"peer": self.address})
+            self._become(_State.UNARY, unanswered)
+            await self._reconnected()
+            return _FIRST_PAUSE_SECONDS
+        if self.refused_us:
+            self._become(_State.DOWN, unanswered)
+            return _REFUSED_PAUSE_SECONDS
+        if self.is_streaming:
+            log.warning("lost the stream to credentiald: opening another", extra={"peer": self.address})
+            self._become(_State.OPENING, unanswered)
+            return _FIRST_PAUSE_SECONDS
+        self._become(_State.DOWN, unanswered)
+        return _PAUSE_SECONDS
+
+    def _become(self, state: _State, unanswered: list[Waiting] | None = None) -> None:
+        self._state = state
+        self._pool.changed(self, unanswered or [])
+
+    async def _reconnected(self) -> None:
+        """Return when the connection was lost and is there again: another server may answer now."""
+        ready = grpc.ChannelConnectivity.READY
+        while (state := self._channel.get_state(try_to_connect=True)) is ready:
+            await self._channel.wait_for_state_change(state)
+        while (state := self._channel.get_state(try_to_connect=True)) is not ready:
+            await self._channel.wait_for_state_change(state)
+
+    async def _keep_pinging(self) -> None:
+        """Ask once a second whether it would answer."""
+        now = asyncio.get_running_loop().time
+        while True:
+            began = now()
+            self._pool.pinged(self, await ping(self._stub, metadata=self._pool.metadata))
+            await asyncio.sleep(max(0.0, began + PING_INTERVAL_SECONDS - now()))

@@ -1,0 +1,177 @@
+"""All credentialds together: which of them a question goes to, and what becomes of it when one is lost.
+
+Invariants:
+- Every question that is submitted is settled once, with an answer or a refusal, within its deadline or close to it.
+- Questions wait only where somebody is about to take them; where nobody is, they are refused at once (fail closed).
+- A question is asked at most twice: once more after its batch was lost, on another stream or by itself.
+- No answer is kept. Of what credentiald says only the highest revision stays, and it goes with its database.
+"""
+
+import asyncio
+import logging
+from typing import TYPE_CHECKING, final
+
+from drawbridge.v1 import credential_service_pb2 as pb
+
+from bridged.metrics import Metrics
+from bridged.model import Refused, Resolution
+from bridged.readiness import Readiness
+from bridged.resolve_queue import Outcome, Queue, Waiting
+from bridged.resolver_messages import UNREACHABLE, unreachable
+from bridged.resolver_unary import Metadata
+
+if TYPE_CHECKING:
+    from bridged.resolver_peer import Peer
+
+log = logging.getLogger(__name__)
+
+MAX_WAITING = 16_384
+# Less than this is not enough for another try.
+_WORTH_ASKING_SECONDS = 0.01
+# What a ping can be told about this bridge itself, which no waiting mends.
+_ABOUT_THIS_BRIDGE = frozenset(
+    {"SERVICE_TOKEN_MISSING", "SERVICE_TOKEN_INVALID", "SERVICE_TOKEN_EXPIRED", "CALLER_NOT_ALLOWED"}
+)
+
+
+@final
+class Pool:
+    """The peers and the questions. `searching` as long as it is not known which peers there are."""
+
+    def __init__(self, *, metadata: Metadata, timeout_seconds: float, readiness: Readiness, metrics: Metrics) -> None:
+        self.metadata = metadata
+        self.timeout_seconds = timeout_seconds
+        self.metrics = metrics
+        self.queue = Queue()
+        self.trouble = asyncio.Event()
+        self.revision = 0
+        self._readiness = readiness
+        self._peers: list[Peer] = []
+        self._searching = True
+        self._waiting = 0
+        self._database_id = ""
+        # Whether a stream takes what is queued, or is about to.
+        self._taken = True
+
+    def submit(self, item: Waiting) -> bool:
+        """Send the question on its way; False if it was refused at once."""
+        self._waiting += 1
+        if self._waiting > MAX_WAITING:
+            self.settle(item, Refused("CAPACITY", "too many requests wait for credentiald: try again"))
+            return False
+        if self._taken:
+            self.queue.add(item)
+            return True
+        return self._ask_singly(item)
+
+    def settle(self, item: Waiting, outcome: Outcome) -> None:
+        """The end of a question."""
+        self._waiting -= 1
+        if isinstance(outcome, Resolution) and outcome.revision > self.revision:
+            self.revision = outcome.revision
+        self.metrics.resolve_took(asyncio.get_running_loop().time() - item.submit_time)
+        callback, item.callback = item.callback, None
+        if callback is not None:
+            try:
+                callback(outcome)
+            except Exception:
+                # Its neighbours in the batch are still to be told.
+                log.exception("unhandled error after an answer of credentiald")
+
+    def joined(self, peer: "Peer") -> None:
+        """One more credentiald."""
+        self._peers.append(peer)
+        self._searching = False
+        self._review()
+
+    def left(self, peer: "Peer") -> None:
+        """One fewer."""
+        self._peers.remove(peer)
+        self._review()
+
+    def not_found(self) -> None:
+        """There is no credentiald under the name."""
+        self._searching = False
+        self._review()
+
+    def changed(self, peer: "Peer", unanswered: list[Waiting]) -> None:
+        """A peer is in another state; `unanswered` were asked on its stream and got no answer."""
+        if not peer.is_streaming:
+            self.trouble.set()
+        for item in reversed(unanswered):
+            self._again(item, peer)
+        self._review()
+
+    def pinged(self, peer: "Peer", answer: pb.PingResponse | Refused) -> None:
+        """A peer said whether it would answer, or did not say it."""
+        state = answer.reason if isinstance(answer, Refused) else "OK"
+        if state != peer.ping_state:
+            _log_change(state, peer.address)
+            peer.ping_state = state
+        if not isinstance(answer, Refused):
+            self._same_database(answer.database_id)
+            self._readiness.answered(asyncio.get_running_loop().time())
+        elif state != UNREACHABLE and not any(each.ping_state == "OK" for each in self._peers):
+            self._readiness.refused(state)
+
+    def refuse_all(self) -> None:
+        """Nobody will take what waits."""
+        for item in self.queue.take_all():
+            self.settle(item, self._why_not())
+
+    def _again(self, item: Waiting, lost: "Peer") -> None:
+        """Ask once more, elsewhere if there is another, where that can help and is still in time."""
+        left_seconds = item.deadline - asyncio.get_running_loop().time()
+        if item.callback is None or item.retried or lost.refused_us or left_seconds < _WORTH_ASKING_SECONDS:
+            self.settle(item, lost.refused)
+            return
+        item.retried = True
+        if any(peer.is_streaming for peer in self._peers):
+            self.queue.add_first(item)
+        else:
+            (self._single() or lost).ask(item)
+
+    def _review(self) -> None:
+        """After any change of the peers: does somebody take what waits?"""
+        self._taken = self._searching or any(peer.takes for peer in self._peers)
+        if not self._taken:
+            for item in self.queue.take_all():
+                self._ask_singly(item)
+
+    def _ask_singly(self, item: Waiting) -> bool:
+        peer = self._single()
+        if peer is None:
+            self.settle(item, self._why_not())
+            return False
+        peer.ask(item)
+        return True
+
+    def _single(self) -> "Peer | None":
+        """A peer that takes single questions; they take turns."""
+        for place, peer in enumerate(self._peers):
+            if peer.is_unary:
+                self._peers.append(self._peers.pop(place))
+                return peer
+        return None
+
+    def _why_not(self) -> Refused:
+        """Why nobody answers: credentiald's own words, if there are any."""
+        refusals = sorted((peer.refused for peer in self._peers), key=lambda refused: refused.reason == UNREACHABLE)
+        return refusals[0] if refusals else unreachable("it has no address")
+
+    def _same_database(self, database_id: str) -> None:
+        if database_id != self._database_id:
+            # Revisions of two databases cannot be compared (PingResponse.database_id).
+            self._database_id = database_id
+            self.revision = 0
+
+
+def _log_change(state: str, address: str) -> None:
+    """One line for each change, not for each ping. `address` only where there are several."""
+    facts = {"state": state, **({"peer": address} if address else {})}
+    if state == "OK":
+        log.info("credentiald answers", extra=facts)
+    elif state in _ABOUT_THIS_BRIDGE:
+        log.error("credentiald refused this bridge: check its service token", extra=facts)
+    else:
+        log.warning("credentiald does not answer: requests get 503 until it does", extra=facts)

@@ -1,0 +1,483 @@
+"""Questions to credentiald over a stream of batches: order, refusals, bounds, and what becomes of them in trouble."""
+
+import asyncio
+import random
+import time
+from collections import Counter
+from collections.abc import AsyncIterator, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
+from typing import Any
+
+import grpc
+import pytest
+
+from bridged.metrics import Metrics
+from bridged.model import Refused, Resolution
+from bridged.readiness import Readiness
+from bridged.resolve_queue import MAX_ITEMS
+from bridged.resolver import Outcome, Question, Resolver, running_resolver
+from bridged.resolver_pool import MAX_WAITING
+from daemonkit.secret import Secret
+from tests.fakes.credentiald import SERVICE_TOKEN, FakeCredentiald, Refuse, provider, running_credentiald
+from tests.support.bridge import until
+
+KEY = "sk-upstream-key"
+
+
+@pytest.fixture
+async def fake() -> AsyncIterator[FakeCredentiald]:
+    async with running_credentiald() as running:
+        running.providers["corp"] = provider("anthropic", "https://upstream.example", api_key=KEY)
+        yield running
+
+
+def question(name: str = "corp", **fields: Any) -> Question:
+    values: dict[str, Any] = {
+        "provider": name,
+        "access_token": Secret("dbu_x"),
+        "operation": "anthropic.messages",
+        "model": "m",
+        "presented_key": False,
+        "interception_id": "i",
+    }
+    return Question(**values | fields)
+
+
+@asynccontextmanager
+async def resolver_of(
+    target: str, *, timeout_seconds: float = 2.0, metrics: Metrics | None = None, **more: Any
+) -> AsyncIterator[Resolver]:
+    async with running_resolver(
+        target,
+        token=Secret(SERVICE_TOKEN),
+        timeout_seconds=timeout_seconds,
+        readiness=Readiness(),
+        metrics=metrics or Metrics(),
+        **more,
+    ) as resolver:
+        yield resolver
+
+
+async def ask(resolver: Resolver, *questions: Question) -> list[Outcome]:
+    """What each got, all asked at once."""
+    outcomes: dict[int, Outcome] = {}
+    everything = asyncio.Event()
+
+    def got(place: int, outcome: Outcome) -> None:
+        assert place not in outcomes, "answered twice"
+        outcomes[place] = outcome
+        if len(outcomes) == len(questions):
+            everything.set()
+
+    for place, one in enumerate(questions):
+        resolver.submit(one, lambda outcome, place=place: got(place, outcome))  # type: ignore[misc]
+    async with asyncio.timeout(20):
+        await everything.wait()
+    return [outcomes[place] for place in range(len(questions))]
+
+
+def said(outcomes: Sequence[Outcome]) -> Counter[str]:
+    return Counter(one.reason if isinstance(one, Refused) else "OK" for one in outcomes)
+
+
+async def until_streaming(fake: FakeCredentiald, opened: int = 1) -> None:
+    await until(lambda: fake.streams_opened >= opened)
+
+
+async def test_ten_thousand_questions_get_each_its_own_answer_in_batches_of_bounded_size(fake: FakeCredentiald) -> None:
+    names = [f"p{number}" for number in range(97)]
+    for name in names[:-1]:
+        fake.providers[name] = provider("anthropic", f"https://{name}.example", api_key=f"sk-{name}")
+    dice = random.Random(7)
+    async with resolver_of(fake.target) as resolver:
+        wrong: list[str] = []
+        answered = 0
+        done = asyncio.Event()
+
+        def check(name: str, outcome: Outcome) -> None:
+            nonlocal answered
+            answered += 1
+            if isinstance(outcome, Refused):
+                right = name == names[-1] and outcome.reason == "PROVIDER_NOT_FOUND"
+            else:
+                right = outcome.provider_name == name and outcome.base_url == f"https://{name}.example"
+            if not right:
+                wrong.append(name)
+            if answered == 10_000:
+                done.set()
+
+        for _ in range(10_000):
+            name = dice.choice(names)
+            resolver.submit(question(name), lambda outcome, name=name: check(name, outcome))  # type: ignore[misc]
+            if dice.random() < 0.02:
+                await asyncio.sleep(0)
+        async with asyncio.timeout(20):
+            await done.wait()
+
+    assert wrong == []
+    assert sum(fake.batches) == 10_000
+    assert 1 < max(fake.batches) <= MAX_ITEMS
+    assert fake.streams_opened == 1
+    assert fake.unary_resolves == 0
+
+
+async def test_an_answer_over_the_stream_is_the_one_that_a_single_call_brings(fake: FakeCredentiald) -> None:
+    for name, more in {
+        "bearer": {"bearer": "tok"},
+        "own": {"presented": True},
+        "actors": {"api_key": KEY, "send_actor_headers": True, "upstream_model": "claude"},
+    }.items():
+        fake.providers[name] = provider("anthropic", "https://x.example", **more)
+    fake.providers["aws"] = provider("bedrock", "https://x.example")
+    keys = fake.providers["aws"].credential.aws_credentials
+    keys.access_key_id, keys.secret_access_key = "AKIA", "secret"
+    fake.providers["aws"].provider.bedrock.region = "eu-central-1"
+    questions = [question(name) for name in fake.providers]
+    found = []
+    for has_stream in (True, False):
+        fake.has_stream = has_stream
+        await fake.stop()
+        await fake.start()
+        async with resolver_of(fake.target) as resolver:
+            found.append(await ask(resolver, *questions))
+
+    assert found[0] == found[1]
+    assert said(found[0]) == {"OK": 5}
+    assert fake.unary_resolves == 5
+
+
+async def test_a_refusal_is_one_items_business_and_keeps_its_words_and_its_wait(fake: FakeCredentiald) -> None:
+    async with resolver_of(fake.target) as resolver:
+        good, bad, again = await ask(resolver, question(), question("other"), question())
+        fake.refuse = Refuse(
+            code=grpc.StatusCode.RESOURCE_EXHAUSTED, reason="KEY_POOL_EXHAUSTED", message="wait", retry_seconds=42
+        )
+        with pytest.raises(Refused) as exhausted:
+            await resolver.resolve(question())
+        fake.refuse = Refuse(code=grpc.StatusCode.UNAUTHENTICATED, reason="ACCESS_TOKEN_INVALID", domain="else.example")
+        with pytest.raises(Refused) as foreign:
+            await resolver.resolve(question())
+        fake.refuse = Refuse(code=grpc.StatusCode.INTERNAL)
+        with pytest.raises(Refused) as internal:
+            await resolver.resolve(question())
+
+    assert isinstance(good, Resolution)
+    assert isinstance(again, Resolution)
+    assert isinstance(bad, Refused)
+    assert (bad.reason, bad.message, bad.http_status) == ("PROVIDER_NOT_FOUND", "no such provider", 404)
+    assert (exhausted.value.retry_after_seconds, exhausted.value.http_status) == (42, 429)
+    assert foreign.value.reason == internal.value.reason == "CREDENTIALD_UNREACHABLE"
+
+
+async def test_a_cancelled_question_is_not_answered_and_its_neighbours_are(fake: FakeCredentiald) -> None:
+    async with resolver_of(fake.target) as resolver:
+        got: list[str] = []
+        first = resolver.submit(question(), lambda _: got.append("first"))
+        resolver.submit(question(), lambda _: got.append("second"))
+        assert first is not None
+        first.cancel()
+        await until(lambda: bool(got))
+        asking = asyncio.create_task(resolver.resolve(question()))
+        await asyncio.sleep(0)
+        asking.cancel()
+        await asyncio.wait([asking])
+        assert isinstance(await resolver.resolve(question()), Resolution)
+
+    assert asking.cancelled()
+    assert got == ["second"]
+
+
+async def test_what_happens_after_an_answer_is_its_own_trouble(
+    fake: FakeCredentiald, caplog: pytest.LogCaptureFixture
+) -> None:
+    def break_down(_: Outcome) -> None:
+        raise RuntimeError("a bug behind the answer")
+
+    async with resolver_of(fake.target) as resolver:
+        resolver.submit(question(), break_down)
+        assert isinstance(await resolver.resolve(question()), Resolution)
+    assert [record.message for record in caplog.records if record.levelname == "ERROR"] == [
+        "unhandled error after an answer of credentiald"
+    ]
+    assert fake.streams_opened == 1
+
+
+async def test_more_questions_than_may_wait_are_refused_at_once(fake: FakeCredentiald) -> None:
+    async with resolver_of(fake.target) as resolver:
+        await resolver.resolve(question())
+        fake.hang()
+        outcomes: list[Outcome] = []
+        for _ in range(MAX_WAITING + 3):
+            resolver.submit(question(), outcomes.append)
+        refused = list(outcomes)
+        fake.go_on()
+        await until(lambda: len(outcomes) == MAX_WAITING + 3, timeout_seconds=20)
+        assert isinstance(await resolver.resolve(question()), Resolution)
+
+    assert said(refused) == {"CAPACITY": 3}
+    assert {one.http_status for one in refused if isinstance(one, Refused)} == {503}
+    assert said(outcomes) == {"CAPACITY": 3, "OK": MAX_WAITING}
+
+
+async def test_large_questions_are_split_and_what_is_too_large_or_no_text_is_refused_by_itself(
+    fake: FakeCredentiald,
+) -> None:
+    async with resolver_of(fake.target) as resolver:
+        large = [question(model="m" * 200_000) for _ in range(40)]
+        outcomes = await ask(
+            resolver, *large, question(model="m" * 300_000), question(model="\ud800"), question(model="é" * 100_000)
+        )
+
+    assert said(outcomes) == {"OK": 41, "INVALID_ARGUMENT": 2}
+    assert len(fake.batches) >= 3
+    assert fake.streams_opened == 1
+
+
+async def test_a_stuck_batch_is_asked_once_more_by_single_calls(fake: FakeCredentiald) -> None:
+    async with resolver_of(fake.target, timeout_seconds=1.0) as resolver:
+        await until_streaming(fake)
+        fake.hang(unary=False)
+        began = time.monotonic()
+        outcomes = await ask(resolver, *[question()] * 5)
+        took_seconds = time.monotonic() - began
+        fake.go_on()
+        await until_streaming(fake, 2)
+
+    assert said(outcomes) == {"OK": 5}
+    assert fake.unary_resolves == 5
+    assert 0.4 < took_seconds < 1.0
+
+
+async def test_a_credentiald_that_hangs_is_a_refusal_in_time_for_those_in_the_batch_and_those_behind_it(
+    fake: FakeCredentiald,
+) -> None:
+    async with resolver_of(fake.target, timeout_seconds=0.6) as resolver:
+        await resolver.resolve(question())
+        fake.hang()
+        began = time.monotonic()
+        outcomes = await ask(resolver, *[question()] * 600)
+        took_seconds = time.monotonic() - began
+        fake.go_on()
+        healing = time.monotonic()
+        while said(await ask(resolver, question())) != {"OK": 1}:
+            await asyncio.sleep(0.01)
+        healed_seconds = time.monotonic() - healing
+
+    assert said(outcomes) == {"CREDENTIALD_UNREACHABLE": 600}
+    assert took_seconds < 1.2
+    assert healed_seconds < 2
+
+
+async def test_a_credentiald_that_is_gone_refuses_at_once_and_its_return_is_noticed(fake: FakeCredentiald) -> None:
+    async with resolver_of(fake.target, timeout_seconds=5) as resolver:
+        await resolver.resolve(question())
+        await fake.stop()
+        gone = time.monotonic()
+        while time.monotonic() - gone < 3:
+            began = time.monotonic()
+            assert said(await ask(resolver, *[question()] * 3)) == {"CREDENTIALD_UNREACHABLE": 3}
+            assert time.monotonic() - began < 1.5
+            await asyncio.sleep(0.01)
+        await fake.start()
+        back = time.monotonic()
+        while said(await ask(resolver, question())) != {"OK": 1}:
+            assert time.monotonic() - back < 2, "not healed in time"
+            await asyncio.sleep(0.01)
+
+
+async def test_a_reply_that_does_not_fit_its_batch_answers_nobody(fake: FakeCredentiald) -> None:
+    async with resolver_of(fake.target) as resolver:
+        await until_streaming(fake)
+        await resolver.resolve(question())
+        fake.short_replies = True
+        outcomes = await ask(resolver, question(), question("other"))
+
+    # Both were asked again, singly: no answer was taken for a neighbour's.
+    assert [type(one) for one in outcomes] == [Resolution, Refused]
+    assert fake.unary_resolves == 2
+
+
+async def test_streams_that_the_server_ends_are_opened_again_before_anybody_asks(fake: FakeCredentiald) -> None:
+    async with resolver_of(fake.target) as resolver:
+        await resolver.resolve(question())
+        for number in range(2, 5):
+            fake.end_streams()
+            await until_streaming(fake, number)
+        assert said(await ask(resolver, *[question()] * 10)) == {"OK": 10}
+
+    assert fake.unary_resolves == 0
+
+
+async def test_without_a_stream_questions_go_singly_until_another_server_is_there(fake: FakeCredentiald) -> None:
+    fake.has_stream = False
+    await fake.stop()
+    await fake.start()
+    async with resolver_of(fake.target) as resolver:
+        assert said(await ask(resolver, *[question()] * 20, question("other"))) == {"OK": 20, "PROVIDER_NOT_FOUND": 1}
+        assert fake.unary_resolves == 21
+        await fake.stop()
+        fake.has_stream = True
+        await fake.start()
+        await until_streaming(fake)
+        unary_resolves = fake.unary_resolves
+        assert said(await ask(resolver, *[question()] * 20)) == {"OK": 20}
+
+    assert fake.unary_resolves == unary_resolves
+    assert sum(fake.batches) == 20
+
+
+async def test_a_refused_bridge_passes_the_reason_on_and_asks_nothing(fake: FakeCredentiald) -> None:
+    fake.stream_refuse = Refuse(code=grpc.StatusCode.UNAUTHENTICATED, reason="SERVICE_TOKEN_INVALID")
+    async with resolver_of(fake.target) as resolver:
+        outcomes = await ask(resolver, *[question()] * 3)
+        fake.stream_refuse = None
+        await until(lambda: fake.streams_opened >= 2)
+        await until_answered(resolver)
+
+    assert said(outcomes) == {"SERVICE_TOKEN_INVALID": 3}
+    assert fake.unary_resolves == 0
+
+
+async def until_answered(resolver: Resolver) -> None:
+    async with asyncio.timeout(5):
+        while said(await ask(resolver, question())) != {"OK": 1}:
+            await asyncio.sleep(0.01)
+
+
+async def test_a_name_that_does_not_exist_is_unreachable_at_once_and_found_when_it_appears(
+    fake: FakeCredentiald,
+) -> None:
+    addresses: list[tuple[str, int]] = []
+
+    async def lookup(host: str, port: int) -> list[tuple[str, int]]:
+        assert (host, port) == ("credentiald.internal", 7410)
+        if not addresses:
+            raise OSError("no such name")
+        return addresses
+
+    async with resolver_of("dns:///credentiald.internal:7410", lookup=lookup) as resolver:
+        assert said(await ask(resolver, *[question()] * 3)) == {"CREDENTIALD_UNREACHABLE": 3}
+        addresses.append(("127.0.0.1", int(fake.address.rpartition(":")[2])))
+        await until_answered(resolver)
+
+
+class Replicas:
+    """Several fakes behind one name."""
+
+    def __init__(self, fakes: list[FakeCredentiald]) -> None:
+        self.fakes = fakes
+        self.named = list(fakes)
+
+    async def lookup(self, host: str, port: int) -> list[tuple[str, int]]:
+        del host, port
+        return [("127.0.0.1", int(fake.address.rpartition(":")[2])) for fake in self.named]
+
+
+@asynccontextmanager
+async def replicas(count: int) -> AsyncIterator[Replicas]:
+    async with AsyncExitStack() as stack:
+        fakes = [await stack.enter_async_context(running_credentiald()) for _ in range(count)]
+        for fake in fakes:
+            fake.providers["corp"] = provider("anthropic", "https://upstream.example", api_key=KEY)
+        yield Replicas(fakes)
+
+
+NAME = "dns:///credentiald.internal:7410"
+
+
+async def test_batches_are_spread_over_the_replicas(caplog: pytest.LogCaptureFixture) -> None:
+    async with replicas(2) as pair, resolver_of(NAME, lookup=pair.lookup) as resolver:
+        for fake in pair.fakes:
+            await until_streaming(fake)
+        for _ in range(40):
+            await resolver.resolve(question())
+
+    shares = [sum(fake.batches) for fake in pair.fakes]
+    assert sum(shares) == 40
+    assert min(shares) >= 15
+
+
+async def test_a_replica_that_dies_or_hangs_costs_no_answer() -> None:
+    async with replicas(2) as pair, resolver_of(NAME, lookup=pair.lookup, timeout_seconds=1.0) as resolver:
+        for fake in pair.fakes:
+            await until_streaming(fake)
+        pair.fakes[0].hang()
+        outcomes = []
+        for _ in range(6):
+            outcomes += await ask(resolver, *[question()] * 50)
+        pair.fakes[0].go_on()
+        await pair.fakes[0].stop()
+        for _ in range(6):
+            outcomes += await ask(resolver, *[question()] * 50)
+        await pair.fakes[0].start()
+        shares = sum(pair.fakes[0].batches)
+        await until_share(resolver, pair.fakes[0], shares)
+
+    assert said(outcomes) == {"OK": 600}
+    assert sum(fake.unary_resolves for fake in pair.fakes) == 0
+
+
+async def until_share(resolver: Resolver, fake: FakeCredentiald, more_than: int) -> None:
+    async with asyncio.timeout(5):
+        while sum(fake.batches) <= more_than:
+            await resolver.resolve(question())
+
+
+async def test_addresses_that_leave_the_name_are_left_and_new_ones_are_used() -> None:
+    async with replicas(3) as three:
+        three.named = three.fakes[:2]
+        async with resolver_of(NAME, lookup=three.lookup) as resolver:
+            for fake in three.named:
+                await until_streaming(fake)
+            three.named = three.fakes[1:]
+            # A lost stream is what makes the bridge look the name up before it is time.
+            await three.fakes[0].stop()
+            await until_share(resolver, three.fakes[2], 0)
+            outcomes = []
+            for _ in range(10):
+                outcomes += await ask(resolver, *[question()] * 20)
+
+    assert said(outcomes) == {"OK": 200}
+
+
+async def test_what_still_waits_when_the_bridge_stops_is_refused(fake: FakeCredentiald) -> None:
+    outcomes: list[Outcome] = []
+    async with resolver_of(fake.target, timeout_seconds=10) as resolver:
+        await resolver.resolve(question())
+        fake.hang()
+        for _ in range(MAX_ITEMS + 10):
+            resolver.submit(question(), outcomes.append)
+        await until(lambda: len(fake.batches) == 2)
+        assert outcomes == []
+
+    assert said(outcomes) == {"CREDENTIALD_UNREACHABLE": MAX_ITEMS + 10}
+
+
+async def test_no_key_or_token_is_in_the_log_or_in_what_can_be_printed(
+    fake: FakeCredentiald, caplog: pytest.LogCaptureFixture
+) -> None:
+    canary = "dbu_canary-of-the-client"
+    async with resolver_of(fake.target) as resolver:
+        waiting = resolver.submit(question(access_token=Secret(canary)), lambda _: None)
+        outcomes = await ask(resolver, question(access_token=Secret(canary)))
+        fake.short_replies = True
+        outcomes += await ask(resolver, question(access_token=Secret(canary)))
+        await fake.stop()
+        outcomes += await ask(resolver, question(access_token=Secret(canary)))
+
+    text = caplog.text + repr(waiting) + repr(outcomes) + "".join(str(one) for one in outcomes)
+    assert canary not in text
+    assert KEY not in text
+    assert SERVICE_TOKEN not in text
+
+
+async def test_the_time_of_each_question_and_the_streams_are_counted(fake: FakeCredentiald) -> None:
+    metrics = Metrics()
+    async with resolver_of(fake.target, metrics=metrics) as resolver:
+        await ask(resolver, question(), question("other"))
+        fake.end_streams()
+        await until_streaming(fake, 2)
+        await resolver.resolve(question())
+
+    assert metrics.registry.get_sample_value("bridged_resolve_duration_seconds_count") == 3
+    assert metrics.registry.get_sample_value("bridged_resolve_streams_opened_total") == 2
