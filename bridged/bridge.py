@@ -7,14 +7,14 @@ the connection: nothing that was cut ever looks whole.
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable
 from contextlib import aclosing
-from dataclasses import dataclass, field
 
 from bridged import adapters, routes
 from bridged.client_token import ClientCredentials, find_client_token
 from bridged.dialects import request_facts, stream_ending
 from bridged.error_answer import error_answer
+from bridged.exchange import CLIENT_GONE, Exchange, TapFactory, log_end, no_tap
 from bridged.headers import actor_headers, is_event_stream, request_headers, response_headers
 from bridged.http_types import (
     BodyBroken,
@@ -33,7 +33,7 @@ from bridged.http_types import (
 )
 from bridged.interception_id import new_interception_id
 from bridged.metrics import Metrics
-from bridged.model import DialectName, Refused, RequestFacts, Resolution
+from bridged.model import Refused, Resolution
 from bridged.paths import Target, split_target
 from bridged.resolver import Question, Resolver
 from bridged.sse import StreamEnd
@@ -41,35 +41,7 @@ from daemonkit.secret import Secret
 
 log = logging.getLogger(__name__)
 
-CLIENT_GONE = "CLIENT_GONE"
 STOPPING = "this bridge is stopping: try again, another one or the next one will answer"
-
-
-@dataclass(slots=True, kw_only=True)
-class Exchange:
-    """What is known of one request so far; it fills as the request goes on, for errors, the log line and the tap."""
-
-    request: ClientRequest
-    answer: ClientAnswer
-    interception_id: str
-    dialect: DialectName
-    match: routes.RouteMatch | None = None
-    provider: str = ""
-    facts: RequestFacts = field(default_factory=RequestFacts)
-    resolution: Resolution | None = None
-    status: int | None = None
-    error: str = ""
-    sent_bytes: int = 0
-    stream_end: StreamEnd | None = None
-
-
-TapFactory = Callable[[Exchange], Tap | None]
-
-
-def no_tap(exchange: Exchange) -> Tap | None:
-    """Nothing is read along."""
-    del exchange
-    return None
 
 
 class Bridge:
@@ -147,7 +119,7 @@ class Bridge:
         self._metrics.in_flight.dec()
         whole = exchange.error != CLIENT_GONE
         self._metrics.answered(exchange.match.operation if exchange.match else "", exchange.status if whole else None)
-        _log_end(exchange, seconds)
+        log_end(exchange, seconds)
 
     async def _serve(self, exchange: Exchange) -> None:
         lifetime = asyncio.timeout(None)
@@ -347,25 +319,3 @@ def _fed(tap: Tap | None, chunk: bytes) -> Tap | None:
         log.exception("a tap failed and was taken away")
         return None
     return tap
-
-
-def _log_end(exchange: Exchange, seconds: float) -> None:
-    """The one line of a request. Ids and outcomes; no path, no header, no body."""
-    resolution = exchange.resolution
-    log.info(
-        "request",
-        extra={
-            "interception_id": exchange.interception_id,
-            "provider": exchange.provider,
-            "operation": exchange.match.operation if exchange.match else "",
-            "status": exchange.status,
-            "error": exchange.error,
-            "stream": exchange.stream_end is not None,
-            "resolution_id": resolution.resolution_id if resolution else "",
-            "user_id": resolution.user_id if resolution else "",
-            "source": resolution.source.value if resolution else "",
-            "credential_id": resolution.credential_id if resolution else "",
-            "sent_bytes": exchange.sent_bytes,
-            "duration_ms": round(seconds * 1000),
-        },
-    )

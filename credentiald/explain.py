@@ -6,7 +6,7 @@ Asks the same policy function as resolve.py and opens no secret.
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from credentiald.catalog import CATALOG
+from credentiald.catalog import CATALOG, wire_of
 from credentiald.errors import (
     AmbientCredentialsUnavailable,
     GatewayDisabled,
@@ -16,7 +16,7 @@ from credentiald.errors import (
     UserSuspended,
 )
 from credentiald.model import Gateway, Provider, Source, User
-from credentiald.plane import Plane, policy_inputs, wire_of
+from credentiald.plane import Plane, policy_inputs
 from credentiald.policy import ANY, TABLE, Inputs, Outcome, Row, choose_source, row_of
 from credentiald.resolve import check_operation
 from credentiald.store import revision, user_keys, users

@@ -11,7 +11,7 @@ from hashlib import sha256
 from hmac import digest
 from uuid import UUID
 
-from credentiald.catalog import CATALOG, wire_type
+from credentiald.catalog import CATALOG, wire_of
 from credentiald.errors import ProviderNotFound
 from credentiald.model import (
     ApiKeyMaterial,
@@ -56,11 +56,6 @@ class Plane:
         stored = stored_providers.list_page(conn, after=after or None, limit=limit)
         configured = [one.provider for name, one in self.environment.items() if name > after]
         return sorted([*stored, *configured], key=lambda one: one.name)[:limit]
-
-
-def wire_of(provider: Provider) -> str:
-    """The type whose rules of addressing and authentication apply to this provider."""
-    return wire_type(provider.type, provider.base_url, provider.bedrock)
 
 
 def _now() -> datetime:

@@ -6,11 +6,10 @@ one function judges both.
 
 from dataclasses import replace
 
-from credentiald.catalog import CATALOG
+from credentiald.catalog import CATALOG, wire_of
 from credentiald.errors import InvalidArgument, InvalidKeyPolicy, InvalidName, KeyRequired
 from credentiald.key_rules import checked_material
 from credentiald.model import BedrockOptions, KeyKind, Material, Provider, kind_of
-from credentiald.plane import wire_of
 from credentiald.policy import is_valid
 from credentiald.validation import base_url_problem, name_problem, region_problem, role_arn_problem
 

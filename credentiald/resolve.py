@@ -11,7 +11,7 @@ from datetime import datetime
 
 from credentiald import receipts
 from credentiald.authenticate import user_of
-from credentiald.catalog import effective_base_url, has_operation
+from credentiald.catalog import effective_base_url, has_operation, wire_of
 from credentiald.errors import (
     AccessTokenMissing,
     AmbientCredentialsUnavailable,
@@ -38,7 +38,7 @@ from credentiald.model import (
     Source,
     User,
 )
-from credentiald.plane import Plane, policy_inputs, wire_of
+from credentiald.plane import Plane, policy_inputs
 from credentiald.policy import choose_source
 from credentiald.sealing import SealContext, central_key_context, user_key_context
 from credentiald.store import providers, revision, user_keys, users

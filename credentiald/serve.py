@@ -24,7 +24,7 @@ from daemonkit.binding import AddressTaken
 from daemonkit.health import health_listener
 from daemonkit.logs import running_logs
 from daemonkit.settings import ConfigErrors
-from daemonkit.stopping import stop_signal
+from daemonkit.stopping import stop_requested
 from daemonkit.tls import read_pem
 from daemonkit.version import version
 
@@ -52,6 +52,7 @@ def run(loaded: Loaded) -> int:
 
 
 async def _serve(settings: Settings, gateway: Gateway, prepared: Prepared) -> None:
+    stop = stop_requested()
     async with open_database(settings.database, prepared.sealer) as db:
         await _refuse_shared_names(db, gateway)
         plane = make_plane(db, prepared.sealer, gateway)
@@ -67,7 +68,7 @@ async def _serve(settings: Settings, gateway: Gateway, prepared: Prepared) -> No
             gc.collect()
             gc.freeze()
             log.info("ready", extra={"version": version()})
-            await stop_signal()
+            await stop
             log.info("draining")
     log.info("stopped")
 

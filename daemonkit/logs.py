@@ -7,6 +7,7 @@ for a reader: lines go through a bounded queue to a thread, and what does not fi
 
 import json
 import logging
+import os
 import queue
 import re
 import sys
@@ -44,6 +45,24 @@ def parse_log_target(text: str) -> str:
     """`stderr`, `-` for stdout, a path, or the empty text for nowhere; `none` means nowhere."""
     trimmed = text.strip()
     return _TARGETS.get(trimmed, trimmed)
+
+
+def log_target_problem(target: str) -> str | None:
+    """Why a target of `parse_log_target` could not be written, found out without making the file; None if it can."""
+    if target in (NOWHERE, STDERR, STDOUT):
+        return None
+    if os.path.isdir(target):
+        return f"cannot write {target!r}: it is a folder"
+    folder = os.path.dirname(target) or "."
+    if os.access(target if os.path.exists(target) else folder, os.W_OK):
+        return None
+    return f"cannot write {target!r}: {'no permission' if os.path.isdir(folder) else 'there is no such folder'}"
+
+
+def log_errors(human: str, json: str, check: Callable[[str], str | None]) -> list[str]:
+    """An error for each log that `check` finds a problem with."""
+    problems = {"log_human": check(human), "log_json": check(json)}
+    return [f"{name}: {problem}" for name, problem in problems.items() if problem]
 
 
 def facts(record: logging.LogRecord) -> dict[str, object]:

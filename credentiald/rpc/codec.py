@@ -15,6 +15,7 @@ from drawbridge.v1 import (
 )
 from google.protobuf.timestamp_pb2 import Timestamp
 
+from credentiald.catalog import wire_of
 from credentiald.errors import EtagMismatch
 from credentiald.explain import Check, Explanation
 from credentiald.manage_user_keys import UserKeyView
@@ -30,7 +31,6 @@ from credentiald.model import (
     Token,
     User,
 )
-from credentiald.plane import wire_of
 from credentiald.resolve import Answer, Question, is_bearer
 from daemonkit.secret import Secret
 

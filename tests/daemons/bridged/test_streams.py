@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from bridged.bridge import Exchange
+from bridged.exchange import Exchange
 from tests.fakes.credentiald import FakeCredentiald, provider
 from tests.fakes.scripted_upstream import CUT, SSE, STALL, ScriptedUpstream, reply, stream
 from tests.fakes.scripted_upstream import Exchange as UpstreamExchange
