@@ -6,7 +6,7 @@ import signal
 
 
 def stop_requested() -> asyncio.Future[signal.Signals]:
-    """Done with the first SIGTERM or SIGINT. From then on a second one ends the process at once, with 128 and its number.
+    """Done with the first SIGTERM or SIGINT; a second one then ends the process at once, with 128 and its number.
 
     Call it once in a process, before anybody can know that the daemon is there: from this call on a signal drains
     instead of killing. The handlers stay until the loop is closed.

@@ -1,4 +1,4 @@
-"""Listeners of both daemons as an operator meets them: TLS, unix sockets, taken ports, plaintext, health, reflection."""
+"""Listeners of both daemons as an operator meets them: TLS, sockets, taken ports, plaintext, health, reflection."""
 
 import asyncio
 import json
@@ -50,18 +50,20 @@ async def test_both_planes_speak_tls_with_client_certificates(tmp_path, certific
         plane_tls = (*files("tls", "server"), "--tls-client-ca", ca, "--metrics-tls-cert", "none")
         bridge_tls = (*files("tls", "server"), "--metrics-tls-cert", "none", "--credentiald-ca", ca,
                       *files("credentiald", "client"))  # fmt: skip
-        with credentiald(tmp_path, environ, *plane_tls) as plane:
-            with bridged(tmp_path, plane.addresses["main"], None, *bridge_tls) as bridge:
-                await until_ready(bridge)
-                admin = {
-                    "CREDENTIALD_ADMIN_CA": ca,
-                    "CREDENTIALD_ADMIN_CERT": str(certificates / "client.pem"),
-                    "CREDENTIALD_ADMIN_KEY": str(certificates / "client-key.pem"),
-                }
-                commanded(tmp_path, plane, "users", "create", "ann", **admin)
-                token = commanded(tmp_path, plane, "tokens", "create", "--user", "ann", **admin).strip()
-                without = command(tmp_path, plane, "users", "list")
-                answer = await asyncio.to_thread(posted, bridge.addresses["http"], token, ca)
+        with (
+            credentiald(tmp_path, environ, *plane_tls) as plane,
+            bridged(tmp_path, plane.addresses["main"], None, *bridge_tls) as bridge,
+        ):
+            await until_ready(bridge)
+            admin = {
+                "CREDENTIALD_ADMIN_CA": ca,
+                "CREDENTIALD_ADMIN_CERT": str(certificates / "client.pem"),
+                "CREDENTIALD_ADMIN_KEY": str(certificates / "client-key.pem"),
+            }
+            commanded(tmp_path, plane, "users", "create", "ann", **admin)
+            token = commanded(tmp_path, plane, "tokens", "create", "--user", "ann", **admin).strip()
+            without = command(tmp_path, plane, "users", "list")
+            answer = await asyncio.to_thread(posted, bridge.addresses["http"], token, ca)
 
         assert answer == {"scripted": True}
         assert without.returncode == 1
