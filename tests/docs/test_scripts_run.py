@@ -128,7 +128,7 @@ def test_a_second_ctrl_c_does_not_wait_for_open_streams(clone: Path) -> None:
         arriving = chunks_of(process)
         next(arriving)
         children = run.children()
-        run.process.send_signal(signal.SIGINT)
+        os.killpg(run.process.pid, signal.SIGINT)
         run.wait_for_error("draining")
         run.end()
         rest = b"".join(chunk for _, chunk in arriving)
