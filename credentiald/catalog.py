@@ -37,6 +37,7 @@ _COPILOT = _MODELS | {
     "copilot.well_known",
 }
 _GOOGLE = _MODELS | {
+    "google.native_models",
     "google.generate_content",
     "google.stream_generate_content",
     "google.count_tokens",
