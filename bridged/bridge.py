@@ -15,7 +15,7 @@ from bridged.client_token import ClientCredentials, find_client_token
 from bridged.dialects import request_facts, stream_ending
 from bridged.error_answer import error_answer
 from bridged.exchange import CLIENT_GONE, Exchange, TapFactory, log_end, no_tap
-from bridged.headers import actor_headers, is_event_stream, request_headers, response_headers
+from bridged.headers import actor_headers, is_event_stream, request_headers, response_headers, without_token
 from bridged.http_types import (
     BodyBroken,
     BodyTimeout,
@@ -41,6 +41,8 @@ from daemonkit.secret import Secret
 
 log = logging.getLogger(__name__)
 
+# RFC 9110, 15.4: those that a client would follow.
+_REDIRECTS = frozenset({301, 302, 303, 307, 308})
 STOPPING = "this bridge is stopping: try again, another one or the next one will answer"
 
 
@@ -117,7 +119,7 @@ class Bridge:
         if not self.under_way:
             self._idle.set()
         self._metrics.in_flight.dec()
-        whole = exchange.error != CLIENT_GONE
+        whole = exchange.error != CLIENT_GONE and not (exchange.error and exchange.sent_bytes)
         self._metrics.answered(exchange.match.operation if exchange.match else "", exchange.status if whole else None)
         log_end(exchange, seconds)
 
@@ -211,7 +213,7 @@ class Bridge:
             port=address.port,
             target=address.target,
             headers=request_headers(
-                request.headers,
+                without_token(request.headers, client.token),
                 intercepted=match.route.intercepted,
                 added=(*address.headers, *actor_headers(resolution)),
             ),
@@ -222,6 +224,7 @@ class Bridge:
     async def _relay(self, exchange: Exchange, outgoing: UpstreamRequest) -> None:
         response = await self._send(outgoing)
         try:
+            _refuse_redirect(response.status)
             headers = response_headers(response.headers, interception_id=exchange.interception_id)
             if is_event_stream(response.headers):
                 exchange.stream_end = StreamEnd()
@@ -243,6 +246,9 @@ class Bridge:
             raise self._failed("UPSTREAM_UNREACHABLE", "the upstream's answer broke off: try again") from None
         except UpstreamTimeout:
             raise self._failed("UPSTREAM_TIMEOUT", "the upstream's answer stopped coming: try again") from None
+        if exchange.stream_end is not None and exchange.stream_end.is_open:
+            # A stream that ends with its connection has no other mark of its end than that an event is whole.
+            raise self._failed("UPSTREAM_UNREACHABLE", "the upstream's answer broke off: try again")
 
     async def _send(self, outgoing: UpstreamRequest) -> UpstreamResponse:
         try:
@@ -299,6 +305,15 @@ class Bridge:
         if isinstance(error, BodyTimeout):
             return Refused("REQUEST_TIMEOUT", "the body stopped arriving: send it again, faster")
         return Refused("INVALID_REQUEST", "the body is not well-formed HTTP, or shorter than its Content-Length")
+
+
+def _refuse_redirect(status: int) -> None:
+    """Not followed, and not handed on either: the client would take its token to a host of the upstream's choice."""
+    if status in _REDIRECTS:
+        raise Refused(
+            "UPSTREAM_UNREACHABLE",
+            f"the upstream answered with a redirect ({status}): an administrator may correct the provider's base URL",
+        )
 
 
 async def _answer_probe(exchange: Exchange) -> None:

@@ -1,6 +1,6 @@
 """Whose request this is: the platform token of the client, and what else it carried.
 
-    X-Coder-AI-Governance-Token   present: it is the token (perhaps after `Bearer`), and the others carry the user's own key
+    X-Coder-AI-Governance-Token   present: it is the token, bare or after `Bearer`; the others carry the user's own key
     Authorization: Bearer …       else the first of these that is not blank is the token
     X-Api-Key
     api-key

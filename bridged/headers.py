@@ -8,8 +8,9 @@ or about whose host answers, and so ends at the bridge.
 import re
 from urllib.parse import quote
 
-from bridged.client_token import KEY_HEADERS
+from bridged.client_token import KEY_HEADERS, is_ours
 from bridged.model import Headers, Refused, Resolution, header_values
+from daemonkit.secret import Secret
 
 HOP_BY_HOP = frozenset(
     {
@@ -84,6 +85,14 @@ RESPONSE_DROPPED = HOP_BY_HOP | {
 
 _TOKEN = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
 _FORBIDDEN_IN_VALUE = re.compile(r"[\r\n\0]")
+
+
+def without_token(headers: Headers, token: Secret | None) -> Headers:
+    """The headers without any that has the client's token in it, whatever it is called: Referer, a vendor's own."""
+    if token is None:
+        return headers
+    value = token.reveal()
+    return tuple(pair for pair in headers if not is_ours(pair[1], value))
 
 
 def request_headers(client_headers: Headers, *, intercepted: bool, added: Headers = ()) -> Headers:

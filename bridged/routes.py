@@ -5,8 +5,8 @@ the shape of errors and the reading of requests), and whether the bridge reads t
 through. Whether a provider has an operation is credentiald's decision; docs/operations.md shows both together.
 
 In a template a word in braces is one segment, in which an encoded slash is forwarded as sent (`{name}`: one without a
-colon, which Google's actions begin with), and a `*` at the end is whatever follows. Where several rows share a template (`/v1/models`), the client's headers decide which API is meant.
-Rows above win over rows below.
+colon, which Google's actions begin with), and a `*` at the end is whatever follows. Where several rows share a template
+(`/v1/models`), the client's headers decide which API is meant. Rows above win over rows below.
 """
 
 import re

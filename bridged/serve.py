@@ -18,7 +18,7 @@ from bridged.settings import Loaded, Settings
 from bridged.upstream import running_upstream
 from daemonkit.binding import AddressTaken
 from daemonkit.health import health_listener
-from daemonkit.logs import running_logs
+from daemonkit.logs import announce, running_logs
 from daemonkit.settings import ConfigErrors
 from daemonkit.stopping import stop_requested
 from daemonkit.tls import server_context
@@ -85,7 +85,7 @@ async def serve(settings: Settings) -> None:
             tls=server_context(listener.tls) if listener.tls else None,
         ) as server:
             for address in server.addresses:
-                log.info("listening", extra={"listener": "http", "address": str(address)})
+                announce("http", address)
             # What was made up to here lives as long as the process: no need to look through it again.
             gc.collect()
             gc.freeze()

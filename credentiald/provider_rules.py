@@ -4,6 +4,7 @@ Drafts are whole providers: a create fills in defaults first, an update applies 
 one function judges both.
 """
 
+from collections.abc import Collection
 from dataclasses import replace
 
 from credentiald.catalog import CATALOG, wire_of
@@ -83,6 +84,17 @@ def _check_text(field: str, text: str, limit: int) -> None:
         raise InvalidArgument(field=field, problem=f"is longer than {limit} characters")
     if not text.isprintable():
         raise InvalidArgument(field=field, problem="has characters that cannot be printed")
+
+
+def check_role(provider: Provider, kinds: Collection[KeyKind]) -> None:
+    """Refuse a role that would not be assumed. `kinds` are those of the central keys once the change is made."""
+    options = provider.bedrock or BedrockOptions()
+    if options.role_arn and KeyKind.API_KEY in kinds:
+        raise InvalidArgument(
+            field="provider.bedrock.role_arn", problem="does not go with a bearer token, which is an identity already"
+        )
+    if options.external_id and not options.role_arn:
+        raise InvalidArgument(field="provider.bedrock.external_id", problem="needs a role_arn")
 
 
 def checked_central_key(provider: Provider, material: Material) -> Material:

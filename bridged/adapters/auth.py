@@ -6,12 +6,13 @@ from dataclasses import dataclass
 from bridged.model import ApiKey, Bearer, Headers, PresentedKey, Refused, Resolution, Source
 from daemonkit.secret import Secret
 
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AuthShape:
     """Where a kind of upstream looks for its credential.
 
-    `header` carries a key; as `Bearer <key>` where it is Authorization. `presented` are the fields of a PresentedKey that
-    this kind takes, the one that wins first. What a client has for another vendor never goes here.
+    `header` carries a key; as `Bearer <key>` where it is Authorization. `presented` are the fields of a PresentedKey
+    that this kind takes, the one that wins first. What a client has for another vendor never goes here.
     """
 
     header: str

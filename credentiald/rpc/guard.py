@@ -73,6 +73,9 @@ class Guard(grpc.aio.ServerInterceptor):
                     answer = await self._answer(behaviour, method, token, request, context)
                 outcome = "OK"
                 return answer
+            except asyncio.CancelledError:
+                outcome = "CANCELLED"
+                raise
             except TimeoutError:
                 outcome = StoreUnavailable.reason()
                 await status.abort(context, StoreUnavailable())

@@ -21,6 +21,7 @@ from credentiald.store.providers import StoredKey
 from daemonkit.secret import Secret
 from tests.support.credentiald import bearer, info_of, reason_of, running
 
+INTERCEPTION = "01a20022-d2e9-775f-ac33-2f548721bfe8"
 CENTRAL, OWN = "sk-central-canary-1", "sk-own-canary-2"
 COMBINATIONS = list(itertools.product(*[(True, False)] * 5))
 DATABASE_ROWS = [(type_name, combination) for type_name in ("openai", "bedrock") for combination in COMBINATIONS]
@@ -196,7 +197,7 @@ async def test_the_answer_has_what_an_adapter_needs_and_a_receipt(tmp_path):
     async with running(tmp_path) as one:
         user_id, token = await one.make_user("ann")
         made = await one.make_provider("prov", "anthropic", key=CENTRAL)
-        answer = await ask(one, "prov", token, operation="anthropic.messages", interception_id="i-1")
+        answer = await ask(one, "prov", token, operation="anthropic.messages", interception_id=INTERCEPTION)
         receipt = receipts.read(one.plane.receipt_key, answer.receipt)
 
         assert (answer.provider.id, answer.provider.type, answer.provider.wire_type) == (
@@ -209,7 +210,7 @@ async def test_the_answer_has_what_an_adapter_needs_and_a_receipt(tmp_path):
         assert answer.credential.credential_id == made.central_keys[0].credential_id
         assert UUID(answer.resolution_id).version == 7
         assert receipt == receipts.Receipt(
-            "i-1", answer.resolution_id, receipt.service_id, user_id, made.id, "CENTRAL_KEY",
+            INTERCEPTION, answer.resolution_id, receipt.service_id, user_id, made.id, "CENTRAL_KEY",
             answer.credential.credential_id, receipt.resolve_time_micros,
         )  # fmt: skip
 
