@@ -263,7 +263,11 @@ async def test_an_older_view_does_not_answer(tmp_path):
         answer = await ask(one, "prov", token)
 
         assert (await resolved(one, "prov", token, min_revision=answer.revision))[0] == "CENTRAL_KEY"
-        assert (await resolved(one, "prov", token, min_revision=answer.revision + 1))[0] == "STORE_UNAVAILABLE"
+        later = answer.revision + 1
+        assert (await resolved(one, "prov", token, min_revision=later))[0] == "STORE_UNAVAILABLE"
+        # Nor does it answer with a refusal, which might not be one in the newer view.
+        assert (await resolved(one, "nowhere", token, min_revision=later))[0] == "STORE_UNAVAILABLE"
+        assert (await resolved(one, "prov", "sk-not-ours", min_revision=later))[0] == "STORE_UNAVAILABLE"
 
 
 async def test_a_role_that_cannot_be_assumed_yet_never_becomes_the_identity_behind_it(tmp_path):
@@ -281,6 +285,16 @@ async def test_a_role_that_cannot_be_assumed_yet_never_becomes_the_identity_behi
         await one.admin.CreateProvider(request, metadata=bearer(one.admin_token))
 
         assert await resolved(one, "prov", token) == ("ROLE_NOT_ASSUMABLE", "")
+        explained = await one.explain.ExplainProvider(
+            explain_service_pb2.ExplainProviderRequest(provider="prov"), metadata=bearer(token)
+        )
+        assert ErrorReason.Name(explained.reason) == "ERROR_REASON_ROLE_NOT_ASSUMABLE"
+
+
+async def test_an_interception_id_is_a_uuid(tmp_path):
+    async with running(tmp_path) as one:
+        _, token = await one.make_user("ann")
+        assert (await resolved(one, "prov", token, interception_id="x" * 300_000))[0] == "INVALID_ARGUMENT"
 
 
 async def test_explaining_is_for_oneself_and_for_administrators(tmp_path):

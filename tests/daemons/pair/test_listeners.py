@@ -2,11 +2,13 @@
 
 import asyncio
 import json
+import re
 import signal
 import socket
 import ssl
 import subprocess
 import sys
+import time
 import urllib.request
 
 import grpc
@@ -215,3 +217,55 @@ def test_a_name_in_the_environment_and_in_the_database_refuses_to_start(tmp_path
     assert refused.returncode == 1
     assert "openai" in refused.stderr
     assert "Traceback" not in refused.stderr
+
+
+def test_lost_tokens_can_be_made_anew_by_whoever_has_the_sealing_keys(tmp_path):
+    with credentiald(tmp_path) as plane:
+        commanded(tmp_path, plane, "users", "create", "ann")
+    before = (tmp_path / "credentiald.admin-token").read_text()
+    (tmp_path / "credentiald.admin-token").unlink()
+    made = subprocess.run(
+        [sys.executable, "-m", "credentiald", "init", "--new-tokens"],
+        cwd=tmp_path,
+        env=clean_environment(),
+        capture_output=True,
+        text=True,
+    )
+    with credentiald(tmp_path) as plane:
+        listed = json.loads(commanded(tmp_path, plane, "users", "list", "--json"))
+        old = command(tmp_path, plane, "users", "list", CREDENTIALD_ADMIN_TOKEN=before.strip())
+
+    assert made.returncode == 0, made.stderr
+    assert [user["username"] for user in listed] == ["ann"]
+    assert old.returncode == 1
+
+
+@pytest.mark.parametrize("flags", [("--log-human", "none"), ("--log-level", "error")])
+def test_listeners_are_announced_also_where_the_log_would_not_say_so(tmp_path, flags):
+    process = subprocess.Popen(
+        [sys.executable, "-m", "credentiald", "serve", *flags, "--listen", "127.0.0.1:0", "--admin-listen",
+         "127.0.0.1:0", "--metrics-listen", "127.0.0.1:0"],
+        cwd=tmp_path, env=clean_environment(), stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    with process:
+        assert process.stderr is not None
+        lines = [process.stderr.readline() for _ in range(3)]
+        process.terminate()
+
+    assert all(re.fullmatch(r"listening listener=\w+ address=127\.0\.0\.1:\d+\n", line) for line in lines)
+
+
+async def test_the_drain_takes_no_longer_than_its_grace(tmp_path):
+    with credentiald(tmp_path, None, "--grace", "2s") as plane:
+        async with (
+            grpc.aio.insecure_channel(plane.addresses["main"]) as main,
+            grpc.aio.insecure_channel(plane.addresses["admin"]) as administration,
+        ):
+            for channel in (main, administration):
+                watch = health_pb2_grpc.HealthStub(channel).Watch(health_pb2.HealthCheckRequest(service=""))
+                await watch.read()
+            started = time.monotonic()
+            plane.process.send_signal(signal.SIGTERM)
+            assert await asyncio.to_thread(plane.process.wait, EXIT_SECONDS) == 0
+
+    assert time.monotonic() - started < 3.8
