@@ -119,7 +119,8 @@ class Bridge:
         self._under_way.discard(interception)
         if not self._under_way:
             self._idle.set()
-        status = None if interception.error == CLIENT_GONE else interception.status
+        whole = interception.error != CLIENT_GONE and not (interception.error and interception.sent_bytes)
+        status = interception.status if whole else None
         self.metrics.answered(interception.match.operation if interception.match else "", status)
         log_end(interception, self.now() - interception.started_seconds)
 

@@ -1,19 +1,22 @@
 """Whose request this is: the platform token of the client, and what else it carried.
 
-    X-Coder-AI-Governance-Token   present: it is the token, and the others carry the user's own provider key
+    X-Coder-AI-Governance-Token   present: it is the token, bare or after `Bearer`; the others carry the user's own key
     Authorization: Bearer …       else the first of these that is not blank is the token
     X-Api-Key
     api-key
     x-goog-api-key
     ?key=
 
-Every copy is left out of what goes upstream, whichever of them was used (headers.py drops the headers, the query
-comes back without `key`).
+Every copy is left out of what goes upstream, whichever of them was used: headers.py drops the headers, and any other
+that has the token in it; the query comes back without `key`, and without any other parameter that has.
 """
 
+import base64
+import contextlib
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
+from urllib.parse import unquote
 
 from bridged import query as queries
 from bridged.model import Headers, PresentedKey, Refused, header_values
@@ -42,12 +45,18 @@ def find_client_token(headers: Headers, query: str) -> ClientCredentials:
 
     INVALID_REQUEST for two governance tokens. ACCESS_TOKEN_INVALID for one that is not ASCII, which none of ours is.
     """
-    query_without_key = queries.without(query, "key")
     governance = header_values(headers, GOVERNANCE_HEADER)
     if len(governance) > 1:
         raise Refused("INVALID_REQUEST", "the request has more than one X-Coder-AI-Governance-Token: send one")
-    if governance and governance[0]:
-        token = governance[0]
+    if governance:
+        # Some clients write every token as a bearer token.
+        token = bearer_of(governance[0]) or governance[0].strip()
+        if not token:
+            # The other headers carry the user's own key then, and that goes to nobody but a provider.
+            raise Refused(
+                "ACCESS_TOKEN_MISSING",
+                "the header X-Coder-AI-Governance-Token is empty: put the access token into it, or leave it out",
+            )
         presented = _presented(headers, query, token)
     else:
         token = next(_candidates(headers, query), "")
@@ -57,7 +66,7 @@ def find_client_token(headers: Headers, query: str) -> ClientCredentials:
     return ClientCredentials(
         token=Secret(token) if token else None,
         presented=presented,
-        query_without_key=query_without_key,
+        query_without_key=_without_token(queries.without(query, "key"), token),
     )
 
 
@@ -78,7 +87,7 @@ def _candidates(headers: Headers, query: str) -> Iterator[str]:
 def _presented(headers: Headers, query: str, token: str) -> PresentedKey | None:
     def key(values: list[str]) -> Secret | None:
         # Clients that know one setting only send our token twice; a copy is not a key and must not travel on.
-        return next((Secret(value) for value in values if value.strip() and not _is_ours(value, token)), None)
+        return next((Secret(value) for value in values if value.strip() and not is_ours(value, token)), None)
 
     values = {name: header_values(headers, name) for name in KEY_HEADERS}
     presented = PresentedKey(
@@ -91,5 +100,25 @@ def _presented(headers: Headers, query: str, token: str) -> PresentedKey | None:
     return presented if presented != PresentedKey() else None
 
 
-def _is_ours(value: str, token: str) -> bool:
-    return token in value or _ISSUED_TOKEN.search(value) is not None
+def is_ours(value: str, token: str) -> bool:
+    """Whether a value has our token in it, as it is or in a form that HTTP gives to credentials."""
+    return any(token in form or _ISSUED_TOKEN.search(form) is not None for form in _forms(value))
+
+
+def _forms(value: str) -> Iterator[str]:
+    yield value
+    if "%" in value:
+        yield unquote(value)
+    scheme, _, rest = value.partition(" ")
+    if scheme.lower() == "basic":
+        # RFC 7617: user and password in base64.
+        with contextlib.suppress(ValueError):
+            yield base64.b64decode(rest, validate=True).decode("latin-1")
+
+
+def _without_token(query: str, token: str) -> str:
+    """The query without any parameter that has the token in it: whatever it is called, it is not for the upstream."""
+    if not query or not token or not is_ours(query, token):
+        return query
+    kept = [part for part in query[1:].split("&") if not is_ours(part, token)]
+    return "?" + "&".join(kept) if kept else ""

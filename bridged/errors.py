@@ -87,6 +87,7 @@ REFUSALS: dict[str, Row] = {
     "UPGRADE_NOT_SUPPORTED": Row(status=426),
     "HEAD_TOO_LARGE": Row(status=431),
     "BREAKER_OPEN": Row(status=503, retry_after_seconds=1),
+    "INTERNAL": Row(status=503, retry_after_seconds=1),
 }
 
 # A newer credentiald may know reasons that this bridge does not: its gRPC code says enough

@@ -9,8 +9,9 @@ import re
 from enum import Enum
 from urllib.parse import quote
 
-from bridged.client_token import KEY_HEADERS
+from bridged.client_token import KEY_HEADERS, is_ours
 from bridged.model import Headers, Refused, Resolution, header_values
+from daemonkit.secret import Secret
 
 HOP_BY_HOP = frozenset(
     {
@@ -135,6 +136,14 @@ _RESPONSE_FATES = _Fates(RESPONSE_DROPPED, ())
 # What a Connection header says in nearly every message, and which names no header.
 _PLAIN_CONNECTION = frozenset({"keep-alive", "close", ""})
 _IDENTITY: Headers = (("Accept-Encoding", "identity"),)
+
+
+def without_token(headers: Headers, token: Secret | None) -> Headers:
+    """The headers without any that has the client's token in it, whatever it is called: Referer, a vendor's own."""
+    if token is None:
+        return headers
+    value = token.reveal()
+    return tuple(pair for pair in headers if not is_ours(pair[1], value))
 
 
 def request_headers(client_headers: Headers, *, intercepted: bool, added: Headers = ()) -> Headers:

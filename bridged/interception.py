@@ -20,7 +20,7 @@ from bridged import adapters
 from bridged.client_token import ClientCredentials, find_client_token
 from bridged.dialects import request_facts, stream_ending
 from bridged.error_answer import error_answer
-from bridged.headers import actor_headers, is_event_stream, request_headers, response_headers
+from bridged.headers import actor_headers, is_event_stream, request_headers, response_headers, without_token
 from bridged.http1.answer_framing import Framing
 from bridged.http1.exchange import Exchange
 from bridged.http1.request_head import OutgoingRequest
@@ -48,6 +48,8 @@ _FRAMING = {
     BodyFraming.CHUNKED: Framing.CHUNKED,
     BodyFraming.CLOSE: Framing.CHUNKED,
 }
+# RFC 9110, 15.4: those that a client would follow.
+_REDIRECTS = frozenset({301, 302, 303, 307, 308})
 BodyError = BodyTooLarge | BodyBroken | BodyTimeout
 P = ParamSpec("P")
 
@@ -55,7 +57,7 @@ P = ParamSpec("P")
 def _step(
     step: Callable[Concatenate["Interception", P], None],
 ) -> Callable[Concatenate["Interception", P], None]:
-    """A callback that raises nothing: a refusal is told to the client, anything else is our bug and told as INTERNAL."""
+    """A callback that raises nothing: a refusal is told to the client, anything else is a bug and told as INTERNAL."""
 
     @wraps(step)
     def guarded(self: "Interception", *args: P.args, **kwargs: P.kwargs) -> None:
@@ -74,8 +76,8 @@ class Interception:
     """One client request through the bridge. Attributes without an underscore are for the tap and the log line."""
 
     __slots__ = (
-        "_body_ended", "_bridge", "_call", "_client", "_early", "_exchange", "_over", "_paused", "_question", "_stream_end",
-        "_streamed", "_tap", "dialect", "error", "facts", "interception_id", "match", "provider", "resolution",
+        "_body_ended", "_bridge", "_call", "_client", "_early", "_exchange", "_over", "_paused", "_question",
+        "_stream_end", "_streamed", "_tap", "dialect", "error", "facts", "interception_id", "match", "provider", "resolution",
         "sent_bytes", "started_seconds", "status",
     )  # fmt: skip
 
@@ -250,7 +252,9 @@ class Interception:
             host=address.host,
             port=address.port,
             target=address.target,
-            headers=request_headers(request.headers, intercepted=match.route.intercepted, added=added),
+            headers=request_headers(
+                without_token(request.headers, client.token), intercepted=match.route.intercepted, added=added
+            ),
             body=body,
             streamed=self._streamed,
             content_length=request.content_length if self._streamed else None,
@@ -272,6 +276,12 @@ class Interception:
         """Status and headers go to the client."""
         if self._over:
             return
+        if status in _REDIRECTS:
+            # Not followed, and not handed on either: the client would take its token to a host of the upstream's choice.
+            raise Refused(
+                "UPSTREAM_UNREACHABLE",
+                f"the upstream answered with a redirect ({status}): an administrator may correct the provider's base URL",
+            )
         passed = response_headers(headers, interception_id=self.interception_id)
         framing = _FRAMING[body]
         if body is not BodyFraming.NONE and is_event_stream(headers):
@@ -306,10 +316,14 @@ class Interception:
     @_step
     def response_end(self) -> None:
         """The answer is complete."""
-        if not self._over:
-            self._call = None
-            self._exchange.finish()
-            self._end()
+        if self._over:
+            return
+        self._call = None
+        if self._stream_end is not None and self._stream_end.is_open:
+            # A stream that ends with its connection has no other mark of its end than that an event is whole.
+            raise self._failed("UPSTREAM_UNREACHABLE", "broke off", "answer broke off")
+        self._exchange.finish()
+        self._end()
 
     @_step
     def response_failed(self, error: UpstreamError) -> None:

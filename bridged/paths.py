@@ -12,6 +12,8 @@ from bridged.model import Refused
 
 PREFIX = "/api/v2/aibridge/"
 NAME = re.compile(r"[a-z0-9]+(?:-[a-z0-9]+)*")
+# As long as credentiald lets a name be.
+MAX_NAME = 128
 RESERVED_NAMES = frozenset({"api", "healthz", "readyz", "metrics", "v1", "v1beta"})
 
 # Clients encode an id twice at most; the bound keeps a target of nothing but %2525… from costing a pass a level.
@@ -49,7 +51,7 @@ def split_target(raw_target: str) -> Target:
     if "//" in raw_path:
         raise Refused("ROUTE_NOT_FOUND", "the path has an empty segment ('//'): check the base URL of the client")
     provider, path = _split_instance(raw_path)
-    if NAME.fullmatch(provider) is None or provider in RESERVED_NAMES:
+    if len(provider) > MAX_NAME or NAME.fullmatch(provider) is None or provider in RESERVED_NAMES:
         raise Refused(
             "ROUTE_NOT_FOUND",
             "the path names no provider: the base URL of the client should end in /<NAME> or /api/v2/aibridge/<NAME>",

@@ -4,9 +4,9 @@ The table says for each path which methods it takes, the operation that credenti
 the shape of errors and the reading of requests), and whether the bridge reads the body (`intercepted`) or passes it
 through. Whether a provider has an operation is credentiald's decision; docs/operations.md shows both together.
 
-In a template `{name}` is one segment, in which an encoded slash is forwarded as sent, and a `*` at the end is
-whatever follows. Where several rows share a template (`/v1/models`), the client's headers decide which API is meant.
-Rows above win over rows below.
+In a template a word in braces is one segment, in which an encoded slash is forwarded as sent (`{name}`: one without a
+colon, which Google's actions begin with), and a `*` at the end is whatever follows. Where several rows share a template
+(`/v1/models`), the client's headers decide which API is meant. Rows above win over rows below.
 """
 
 import re
@@ -71,8 +71,8 @@ ROUTES: tuple[Route, ...] = (
             ("batchEmbedContents", "embed_content", False),
         )
     ),
-    Route("/v1beta/models", _READ, "google.models", _GENERATE),
-    Route("/v1beta/models/{id}", _READ, "google.models", _GENERATE),
+    Route("/v1beta/models", _READ, "google.native_models", _GENERATE),
+    Route("/v1beta/models/{name}", _READ, "google.native_models", _GENERATE),
     # Google, OpenAI-shaped
     _intercepted("/v1beta/openai/chat/completions", "google.openai_chat_completions", _CHAT),
     Route("/v1beta/openai/embeddings", _POST, "google.openai_embeddings", _CHAT),
@@ -82,7 +82,7 @@ ROUTES: tuple[Route, ...] = (
     # everyone who has a token.
     *(
         Route(template, _READ, operation, dialect)
-        for template in ("/v1/models", "/v1/models/{id}")
+        for template in ("/v1/models", "/v1/models/{id}", "/v1/models/*")
         for operation, dialect in (
             ("openai.models", _CHAT),
             ("anthropic.models", _MESSAGES),
@@ -221,6 +221,7 @@ def _by_template() -> dict[str, tuple[Route, ...]]:
 def _compiled(template: str) -> re.Pattern[str]:
     # Below a `*` an encoded slash, also one encoded twice, would be read in two ways: such a path is not in the table.
     pattern = re.escape(template).replace(r"\*", "(?:(?!%(?:25)*2[Ff]).)*")
+    pattern = pattern.replace(r"\{name\}", "(?P<name>[^/:]+)")
     return re.compile(re.sub(r"\\{(\w+)\\}", r"(?P<\1>[^/]+)", pattern))
 
 

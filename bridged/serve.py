@@ -18,8 +18,9 @@ from bridged.settings import Loaded, Settings
 from bridged.upstream import running_upstream
 from daemonkit.binding import AddressTaken
 from daemonkit.health import health_listener
-from daemonkit.logs import running_logs
-from daemonkit.stopping import stop_signal
+from daemonkit.logs import announce, running_logs
+from daemonkit.settings import ConfigErrors
+from daemonkit.stopping import stop_requested
 from daemonkit.tls import server_context
 from daemonkit.version import version
 
@@ -36,19 +37,20 @@ class CannotStart(Exception):
 def run(loaded: Loaded) -> int:
     """Serve until asked to stop; the exit code."""
     settings = loaded.settings
-    with running_logs(human=settings.log_human, json=settings.log_json, level=settings.log_level):
-        for warning in loaded.warnings:
-            log.warning(warning)
-        try:
+    try:
+        with running_logs(human=settings.log_human, json=settings.log_json, level=settings.log_level):
+            for warning in loaded.warnings:
+                log.warning(warning)
             uvloop.run(serve(settings))
-        except (AddressTaken, CannotStart) as problem:
-            print(f"bridged: {problem}", file=sys.stderr)  # noqa: T201 - the log may go elsewhere
-            return 1
+    except (AddressTaken, CannotStart, ConfigErrors) as problem:
+        print(f"bridged: {problem}", file=sys.stderr)  # noqa: T201 - the log may go elsewhere
+        return 1
     return 0
 
 
 async def serve(settings: Settings) -> None:
     """Run bridged until asked to stop."""
+    stop = stop_requested()
     readiness, metrics = Readiness(), Metrics()
     metrics.started(version())
     idle_timeout_seconds = settings.idle_timeout.total_seconds()
@@ -84,11 +86,11 @@ async def serve(settings: Settings) -> None:
             tls=server_context(listener.tls) if listener.tls else None,
         ) as server:
             for address in server.addresses:
-                log.info("listening", extra={"listener": "http", "address": str(address)})
+                announce("http", address)
             # What was made up to here lives as long as the process: no need to look through it again.
             gc.collect()
             gc.freeze()
-            await stop_signal()
+            await stop
             readiness.draining = True
             await drain(bridge, server, settings.grace)
     log.info("stopped")

@@ -10,18 +10,18 @@ import asyncio
 import contextlib
 import logging
 import ssl
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 
-from aiohttp import StreamReader, web
+from aiohttp import web
 from aiohttp.http_exceptions import LineTooLong
-from aiohttp.web_protocol import RequestPayloadError
 
-from bridged.aiohttp_headers import from_raw, to_aiohttp
+from bridged.aiohttp_exchange import AiohttpAnswer, AiohttpRequest, WholeResponse
+from bridged.aiohttp_headers import to_aiohttp
 from bridged.error_answer import ErrorAnswer, error_answer
-from bridged.http_types import BodyBroken, BodyTimeout, BodyTooLarge, ClientAnswer, ClientGone, ClientRequest
+from bridged.http_types import ClientAnswer, ClientGone, ClientRequest
 from bridged.interception_id import new_interception_id
-from bridged.model import Headers, Refused
+from bridged.model import Refused
 from bridged.routes import dialect_of_target
 from daemonkit.binding import bind
 from daemonkit.health import readiness_body
@@ -30,7 +30,7 @@ from daemonkit.listen import Address
 
 log = logging.getLogger(__name__)
 
-Exchange = Callable[[ClientRequest, ClientAnswer], Awaitable[None]]
+Serve = Callable[[ClientRequest, ClientAnswer], Awaitable[None]]
 NotReady = Callable[[], list[str]]
 
 # interfaces.md and platform-notes: Codex sends a JSON header of 1.2 KB; nobody sends more than these.
@@ -47,11 +47,11 @@ _LINGER_SECONDS = 10.0
 class BridgeServer:
     """Connections and the requests on them. `draining` tells clients to go elsewhere."""
 
-    def __init__(self, exchange: Exchange, not_ready: NotReady, *, idle_timeout_seconds: float) -> None:
+    def __init__(self, serve: Serve, not_ready: NotReady, *, idle_timeout_seconds: float) -> None:
         self.addresses: tuple[Address, ...] = ()
         self.draining = False
         self.idle_timeout_seconds = idle_timeout_seconds
-        self._exchange = exchange
+        self._serve = serve
         self._not_ready = not_ready
         self._listeners: list[asyncio.Server] = []
         self._protocols = _Protocols(
@@ -85,15 +85,15 @@ class BridgeServer:
         await self._protocols.shutdown(timeout_seconds)
 
     async def _handle(self, raw: web.BaseRequest) -> web.StreamResponse:
-        request = _Request(raw, idle_timeout_seconds=self.idle_timeout_seconds)
-        answer = _Answer(raw, self)
+        request = AiohttpRequest(raw, idle_timeout_seconds=self.idle_timeout_seconds)
+        answer = AiohttpAnswer(raw, is_draining=lambda: self.draining)
         refused = _unfit(request, raw)
         if refused is not None:
             await _refuse(request, answer, refused)
         elif request.method in ("GET", "HEAD") and request.raw_target in HEALTH_PATHS:
             await _tell_health(request, answer, self._not_ready())
         else:
-            await self._exchange(request, answer)
+            await self._serve(request, answer)
         return answer.response()
 
 
@@ -109,7 +109,7 @@ async def _tell_health(request: ClientRequest, answer: ClientAnswer, not_ready: 
         await answer.finish()
 
 
-def _unfit(request: "_Request", raw: web.BaseRequest) -> Refused | None:
+def _unfit(request: ClientRequest, raw: web.BaseRequest) -> Refused | None:
     """What is wrong with a head that aiohttp let pass."""
     if raw.version < (1, 0):
         return Refused("INVALID_REQUEST", "the bridge speaks HTTP/1.1 and HTTP/1.0")
@@ -133,123 +133,6 @@ async def _refuse(request: ClientRequest, answer: ClientAnswer, refused: Refused
         await answer.start(error.status, error.headers, close=True)
         await answer.write(error.body)
         await answer.finish()
-
-
-class _Request:
-    """See http_types.ClientRequest."""
-
-    def __init__(self, raw: web.BaseRequest, *, idle_timeout_seconds: float) -> None:
-        self.method = raw.method
-        self.raw_target = raw.raw_path
-        self.headers: Headers = from_raw(raw.raw_headers)
-        self._raw = raw
-        self._content: StreamReader = raw.content
-        self._idle_timeout_seconds = idle_timeout_seconds
-
-    @property
-    def content_length(self) -> int | None:
-        if self._content.is_eof() and not self._content.total_bytes:
-            return 0
-        return self._raw.content_length
-
-    async def read_body(self, *, limit_bytes: int) -> bytes:
-        return b"".join([chunk async for chunk in self.body_stream(limit_bytes=limit_bytes)])
-
-    async def body_stream(self, *, limit_bytes: int) -> AsyncIterator[bytes]:
-        if (self._raw.content_length or 0) > limit_bytes:
-            raise BodyTooLarge
-        self._say_continue()
-        received_bytes = 0
-        while chunk := await self._next_chunk():
-            received_bytes += len(chunk)
-            if received_bytes > limit_bytes:
-                raise BodyTooLarge
-            yield chunk
-
-    async def _next_chunk(self) -> bytes:
-        try:
-            async with asyncio.timeout(self._idle_timeout_seconds):
-                return await self._content.readany()
-        except TimeoutError:
-            raise BodyTimeout from None
-        except ConnectionError:
-            raise ClientGone from None
-        except (RequestPayloadError, web.PayloadAccessError, ValueError):
-            raise BodyBroken from None
-
-    def _say_continue(self) -> None:
-        """Only now, when the body is wanted: a client that asked first is spared sending one that is refused."""
-        expects = self._raw.headers.get("Expect", "").lower() == "100-continue"
-        transport = self._raw.transport
-        if expects and transport is not None and self._raw.version >= (1, 1) and not self._content.is_eof():
-            transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
-
-
-class _Answer:
-    """See http_types.ClientAnswer."""
-
-    def __init__(self, raw: web.BaseRequest, server: BridgeServer) -> None:
-        self._raw = raw
-        self._server = server
-        self._response: _Response | None = None
-        self._transport = raw.transport
-
-    @property
-    def started(self) -> bool:
-        return self._response is not None
-
-    def response(self) -> web.StreamResponse:
-        """What aiohttp wants back; all of it has been sent, or the connection is broken."""
-        if self._response is None:
-            raise ConnectionResetError("the exchange ended without an answer")
-        return self._response
-
-    async def start(self, status: int, headers: Headers, *, close: bool = False) -> None:
-        self._response = _Response(status=status, headers=to_aiohttp(headers))
-        # Where a body is left that nobody wants, the next request cannot be found.
-        if close or self._server.draining or not self._raw.content.is_eof():
-            self._response.force_close()
-        with _client_gone():
-            await self._response.prepare(self._raw)
-
-    async def write(self, chunk: bytes) -> None:
-        if chunk and self._response is not None and self._raw.method != "HEAD":
-            with _client_gone():
-                await self._response.write(chunk)
-
-    async def finish(self) -> None:
-        if self._response is not None:
-            if self._server.draining:
-                self._response.force_close()
-            with _client_gone():
-                await self._response.write_eof()
-
-    def abort(self) -> None:
-        # Once a byte is out, nothing but the end of the connection says that the answer is not whole.
-        if self._transport is not None:
-            self._transport.abort()
-
-
-@contextlib.contextmanager
-def _client_gone() -> Iterator[None]:
-    try:
-        yield
-    except ConnectionError:
-        raise ClientGone from None
-
-
-class _Response(web.StreamResponse):
-    """A response without the headers that aiohttp invents."""
-
-    async def _prepare_headers(self) -> None:
-        invented = [name for name in ("Server", "Content-Type") if name not in self.headers]
-        await super()._prepare_headers()
-        for name in invented:
-            self.headers.popall(name, None)
-
-
-class _WholeResponse(_Response, web.Response):
-    """The same with a body that is known."""
 
 
 class _Protocols(web.Server):
@@ -276,7 +159,7 @@ class _Protocol(QuietProtocol):
         if status >= 500 and not isinstance(exc, ConnectionError):
             log.error("a request failed", exc_info=exc)
         error = _error_of(status, exc, message)
-        response = _WholeResponse(status=error.status, body=error.body, headers=to_aiohttp(error.headers))
+        response = WholeResponse(status=error.status, body=error.body, headers=to_aiohttp(error.headers))
         response.force_close()
         return response
 
@@ -294,7 +177,7 @@ def _error_of(status: int, exc: BaseException | None, message: str | None) -> Er
 
 @asynccontextmanager
 async def running_server(
-    exchange: Exchange,
+    serve: Serve,
     addresses: Sequence[Address],
     *,
     not_ready: NotReady,
@@ -302,7 +185,7 @@ async def running_server(
     tls: ssl.SSLContext | None = None,
 ) -> AsyncIterator[BridgeServer]:
     """A listening server for the length of the block. How it is drained is up to the block (serve.py)."""
-    server = BridgeServer(exchange, not_ready, idle_timeout_seconds=idle_timeout_seconds)
+    server = BridgeServer(serve, not_ready, idle_timeout_seconds=idle_timeout_seconds)
     try:
         for address in addresses:
             await server.listen(address, tls)

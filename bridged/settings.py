@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from bridged.settings_table import GATEWAY_PREFIX, LISTENERS, SECTION, TOKEN_FILE, Settings
 from daemonkit.listen import is_local_target
 from daemonkit.load import aligned_lines, click_options, open_sources
+from daemonkit.logs import log_errors, log_target_problem
 from daemonkit.names import unknown_keys, unknown_variables
 from daemonkit.settings import ConfigErrors, Effective, ReadFile, Sources, read, read_text_file, rows
 from daemonkit.tls import TlsFiles, listener_errors, tls_problem
@@ -58,7 +59,7 @@ def options() -> list["click.Option"]:
 
 def load_from_cli(params: Mapping[str, str | None], environ: Mapping[str, str]) -> Loaded:
     """The configuration from click's parameters, the environment and the files of this machine, or ConfigErrors."""
-    return load(params, environ, read_file=read_text_file, check_tls=tls_problem)
+    return load(params, environ, read_file=read_text_file, check_tls=tls_problem, check_log=log_target_problem)
 
 
 def config_check_lines(loaded: Loaded) -> list[str]:
@@ -72,8 +73,12 @@ def load(
     *,
     read_file: ReadFile,
     check_tls: Callable[[TlsFiles], str | None] | None = None,
+    check_log: Callable[[str], str | None] | None = None,
 ) -> Loaded:
-    """The configuration, or ConfigErrors with all that is wrong. `check_tls` tries TLS files, which is I/O."""
+    """The configuration, or ConfigErrors with all that is wrong.
+
+    `check_tls` tries TLS files and `check_log` the places of logs, which is I/O; each says what is wrong or None.
+    """
     sources, errors = open_sources(flags, environ, read_file, config_env="BRIDGED_CONFIG")
     own = read(SECTION, sources)
     settings = own.values
@@ -83,6 +88,8 @@ def load(
         insecure_plaintext=settings.insecure_plaintext,
         check_files=check_tls,
     )
+    if check_log is not None:
+        errors += log_errors(settings.log_human, settings.log_json, check_log)
     if errors:
         raise ConfigErrors(list(dict.fromkeys(errors)))
     return Loaded(settings=settings, effective=own.effective, warnings=tuple(_warnings(settings)))

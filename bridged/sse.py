@@ -47,6 +47,11 @@ class StreamEnd:
         elif _has_value(head):
             self._has_data = True
 
+    @property
+    def is_open(self) -> bool:
+        """Whether a line or an event with data stands open: what ends here was cut."""
+        return bool(self._head) or self._has_data
+
     def closing_bytes(self, *, join: bool = False) -> bytes:
         """What to send before an error event, so that it stands on lines of its own.
 

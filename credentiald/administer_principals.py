@@ -11,7 +11,7 @@ from credentiald.errors import InvalidArgument, InvalidName
 from credentiald.ids import canonical_uuid, uuid7
 from credentiald.model import Role, Service, Token, User
 from credentiald.plane import Plane
-from credentiald.store import access_tokens, services, users
+from credentiald.store import access_tokens, administrators, services, users
 from credentiald.store.connection import Connection
 from credentiald.validation import name_problem, username_problem
 from daemonkit.secret import Secret
@@ -55,7 +55,13 @@ async def list_users(plane: Plane, *, after: str, limit: int) -> list[User]:
 
 async def suspend_user(plane: Plane, id_or_username: str) -> User:
     """Refuse the user's tokens from now on; nothing changes if it is so already."""
-    return await plane.db.write(users.set_suspended, id_or_username, True, now=plane.clock())
+    return await plane.db.write(_suspend_user, id_or_username, now=plane.clock())
+
+
+def _suspend_user(conn: Connection, id_or_username: str, *, now: datetime) -> User:
+    user = users.set_suspended(conn, id_or_username, True, now=now)
+    administrators.refuse_if_none(conn, field="user")
+    return user
 
 
 async def resume_user(plane: Plane, id_or_username: str) -> User:
@@ -65,7 +71,12 @@ async def resume_user(plane: Plane, id_or_username: str) -> User:
 
 async def delete_user(plane: Plane, id_or_username: str) -> None:
     """Remove the user with its tokens and keys."""
-    await plane.db.write(users.delete, id_or_username, now=plane.clock())
+    await plane.db.write(_delete_user, id_or_username, now=plane.clock())
+
+
+def _delete_user(conn: Connection, id_or_username: str, *, now: datetime) -> None:
+    users.delete(conn, id_or_username, now=now)
+    administrators.refuse_if_none(conn, field="user")
 
 
 async def create_token(
@@ -155,4 +166,9 @@ async def rotate_service_token(plane: Plane, name: str) -> tuple[Service, Secret
 
 async def delete_service(plane: Plane, name: str) -> None:
     """Remove the service; its token is refused from now on."""
-    await plane.db.write(services.delete, name, now=plane.clock())
+    await plane.db.write(_delete_service, name, now=plane.clock())
+
+
+def _delete_service(conn: Connection, name: str, *, now: datetime) -> None:
+    services.delete(conn, name, now=now)
+    administrators.refuse_if_none(conn, field="service")

@@ -16,6 +16,7 @@ from credentiald.plane import Plane
 from credentiald.provider_rules import (
     check_new_name,
     check_provider,
+    check_role,
     check_type,
     checked_central_key,
     normalised,
@@ -92,8 +93,12 @@ async def create_provider(plane: Plane, draft: Provider, *, central_key: Materia
     draft = normalised(replace(draft, id=draft.id or uuid7(now)))
     check_provider(draft, has_central_key=central_key is not None)
     material = checked_central_key(draft, central_key) if central_key else None
+    check_role(draft, [kind_of(material)] if material else [])
     if draft.name in plane.environment:
         raise AlreadyExists(resource="provider", name=draft.name)
+    if draft.id in plane.environment_ids:
+        # User keys are bound to the id: two providers with one id would share them.
+        raise AlreadyExists(resource="provider with the id", name=draft.id)
     keys = [_sealed(plane, draft, material, now=now)] if material else []
     return await plane.db.write(providers.create, draft, keys, now=now)
 
@@ -132,6 +137,8 @@ def _update(
     clears = clear_central_key or not draft.policy.central_key_enabled
     check_provider(draft, has_central_key=central_key is not None or (before.central_key_set and not clears))
     material = checked_central_key(draft, central_key) if central_key else None
+    kept = [] if clears else [key.kind for key in before.central_keys]
+    check_role(draft, [kind_of(material)] if material else kept)
     keys: list[StoredKey] | None = None
     if material is not None:
         keys = [_sealed(plane, draft, material, now=now)]

@@ -34,7 +34,13 @@ async def caller_of(plane: Plane, token: str, *, wants_service: bool) -> Caller:
     if prefix is None:
         raise INVALID[wants_service]()
     if prefix == tokens.USER_PREFIX:
-        user = await plane.db.read(user_of, token, now=plane.clock())
+        try:
+            user = await plane.db.read(user_of, token, now=plane.clock())
+        except (AccessTokenInvalid, AccessTokenExpired, UserSuspended):
+            # Where a service must call, this is the service's trouble: its clients must not take it for their own.
+            if wants_service:
+                raise ServiceTokenInvalid from None
+            raise
         return Caller(role=Role.ADMIN if user.admin else Role.USER, user=user)
     service = await plane.db.read(services.by_hash, tokens.hash_of(token))
     if service is None:

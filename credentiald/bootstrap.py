@@ -17,8 +17,8 @@ from pathlib import Path
 
 from credentiald import ids, private_files, tokens
 from credentiald.errors import AlreadyExists, Sealed
-from credentiald.model import Role, Service
-from credentiald.sealing import DeploymentSecret, Keyring, Sealer
+from credentiald.model import Role, SealedSecret, Service
+from credentiald.sealing import DeploymentSecret, Keyring, SealContext, Sealer
 from credentiald.store import inspection, meta, migrations, services, sqlite
 from credentiald.store.connection import Connection
 from credentiald.store.meta import Meta
@@ -62,6 +62,7 @@ class _Found:
 
     meta: Meta
     key_ids: set[str]
+    samples: list[tuple[SealedSecret, SealContext]]
     migrations_pending: bool
 
 
@@ -73,6 +74,7 @@ class _Look:
     has_tables: bool
     meta: Meta | None = None
     key_ids: set[str] = field(default_factory=set)
+    samples: list[tuple[SealedSecret, SealContext]] = field(default_factory=list)
 
 
 def prepare(database_url: str, sealing_keys: Secret | None, *, now: datetime) -> Prepared:
@@ -136,7 +138,7 @@ def _inspect(path: Path) -> _Found | None:
         raise StartRefused(f"{path} is a database of another program: name another file")
     if look.meta is None:
         return None
-    return _Found(meta=look.meta, key_ids=look.key_ids, migrations_pending=bool(pending))
+    return _Found(meta=look.meta, key_ids=look.key_ids, samples=look.samples, migrations_pending=bool(pending))
 
 
 def _look(conn: Connection) -> _Look:
@@ -149,6 +151,7 @@ def _look(conn: Connection) -> _Look:
         has_tables=has_tables,
         meta=meta.find(conn),
         key_ids=meta.sealing_key_ids(conn),
+        samples=meta.sealed_samples(conn),
     )
 
 
@@ -168,6 +171,24 @@ def _make(path: Path, sealing_keys: Secret | None, now: datetime) -> bool:
             service = Service(id=ids.uuid7(now), name=name, role=role, create_time=now, rotate_time=now)
             _create_service(conn, service, token)
     return True
+
+
+def renew_tokens(prepared: Prepared, *, now: datetime) -> None:
+    """New tokens for the first two services, in their files; the old ones are refused from now on.
+
+    The way back for an operator who has lost them: whoever can read the sealing keys may do it.
+    """
+    path = prepared.database_path
+    for name, role, file_name in _FIRST_SERVICES:
+        token = tokens.mint(tokens.SERVICE_PREFIX)
+        private_files.write(path.with_name(file_name), Secret(token.reveal() + "\n"))
+        with closing(_connect_waiting(path)) as conn, sqlite.transaction(conn, write=True):
+            token_hash = tokens.hash_of(token.reveal())
+            if services.exists(conn, name):
+                services.rotate(conn, name, token_hash, now=now)
+            else:
+                service = Service(id=ids.uuid7(now), name=name, role=role, create_time=now, rotate_time=now)
+                services.create(conn, service, token_hash)
 
 
 def _create_service(conn: sqlite3.Connection, service: Service, token: Secret) -> None:
@@ -260,14 +281,15 @@ def _fitting_sealer(path: Path, found: _Found, sealing_keys: Secret | None) -> S
             "add it behind the newest one"
         )
     sealer = Sealer(keyring)
-    sealed = found.meta.deployment_secret
-    try:
-        DeploymentSecret.open(sealed, sealer, found.meta.database_id)
-    except Sealed:
-        raise StartRefused(
-            f"the sealing key {_listed({sealed.key_id})} of {origin} is not the one that sealed the database {path}: "
-            "bring the right one back from your backup"
-        ) from None
+    # A key id alone proves nothing: one secret of each key is opened, so that a wrong key shows now.
+    for sealed, context in found.samples:
+        try:
+            sealer.open(sealed, context)
+        except Sealed:
+            raise StartRefused(
+                f"the sealing key {_listed({sealed.key_id})} of {origin} is not the one that sealed the database "
+                f"{path}: bring the right one back from your backup"
+            ) from None
     return sealer
 
 

@@ -7,7 +7,7 @@ addressed and authenticated is the bridge's business (bridged/adapters).
 from dataclasses import dataclass, replace
 from urllib.parse import urlsplit
 
-from credentiald.model import BedrockOptions, KeyKind, KeyPolicy
+from credentiald.model import BedrockOptions, KeyKind, KeyPolicy, Provider
 
 # Operation names are shared with the bridge's table of routes; docs/operations.md lists them and a test holds both.
 _MODELS = frozenset({"anthropic.models", "openai.models", "google.models"})
@@ -37,6 +37,7 @@ _COPILOT = _MODELS | {
     "copilot.well_known",
 }
 _GOOGLE = _MODELS | {
+    "google.native_models",
     "google.generate_content",
     "google.stream_generate_content",
     "google.count_tokens",
@@ -146,6 +147,11 @@ def wire_type(type_name: str, base_url: str, bedrock: BedrockOptions | None) -> 
     if type_name == "anthropic" and bedrock is not None:
         return "bedrock"
     return type_name
+
+
+def wire_of(provider: Provider) -> str:
+    """The wire type of a provider."""
+    return wire_type(provider.type, provider.base_url, provider.bedrock)
 
 
 def effective_base_url(type_name: str, base_url: str) -> str:

@@ -9,6 +9,14 @@ import re
 from enum import IntEnum
 from typing import ClassVar
 
+from daemonkit.secret import masked
+
+_MAX_FACT = 200
+
+
+def _cut(text: str) -> str:
+    return text if len(text) <= _MAX_FACT else text[:_MAX_FACT] + "…"
+
 
 class Code(IntEnum):
     """The gRPC status codes that refusals use (grpc.io, "Status codes and their use in gRPC")."""
@@ -35,8 +43,9 @@ class Refusal(Exception):
     message: ClassVar[str]
 
     def __init__(self, **facts: str) -> None:
-        super().__init__(self.message.format_map(facts))
-        self.facts = facts
+        # A fact may be what a caller sent: it must not fill the status (gRPC limits its metadata), nor repeat a token.
+        self.facts = {name: masked(_cut(value)) for name, value in facts.items()}
+        super().__init__(self.message.format_map(self.facts))
 
     @classmethod
     def reason(cls) -> str:
@@ -114,7 +123,7 @@ class UserKeyRequired(Refusal):
 
 class UserKeysNotAllowed(Refusal):
     code = Code.FAILED_PRECONDITION
-    message = "provider '{provider}' does not take a user's own key: leave it out of the request"
+    message = "provider '{provider}' does not take a key of the user's own: {cause}"
 
 
 class CentralKeyMissing(Refusal):

@@ -6,7 +6,7 @@ Asks the same policy function as resolve.py and opens no secret.
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from credentiald.catalog import CATALOG
+from credentiald.catalog import CATALOG, wire_of
 from credentiald.errors import (
     AmbientCredentialsUnavailable,
     GatewayDisabled,
@@ -16,9 +16,9 @@ from credentiald.errors import (
     UserSuspended,
 )
 from credentiald.model import Gateway, Provider, Source, User
-from credentiald.plane import Plane, policy_inputs, wire_of
+from credentiald.plane import Plane, policy_inputs, refusal_of
 from credentiald.policy import ANY, TABLE, Inputs, Outcome, Row, choose_source, row_of
-from credentiald.resolve import check_operation
+from credentiald.resolve import check_operation, role_refusal
 from credentiald.store import revision, user_keys, users
 from credentiald.store.connection import Connection
 
@@ -161,7 +161,7 @@ def _checks(
         "gateway": lambda: None if gateway.enabled else GatewayDisabled(),
         "provider": lambda: None if provider.enabled else ProviderDisabled(provider=provider.name),
         "operation": lambda: _operation_refusal(provider, operation),
-        "policy": lambda: None if isinstance(outcome, Source) else outcome(provider=provider.name),
+        "policy": lambda: None if isinstance(outcome, Source) else refusal_of(outcome, provider),
         "secret": lambda: _secret_refusal(provider, outcome),
     }
     refusal: Refusal | None = None
@@ -187,6 +187,8 @@ def _secret_refusal(provider: Provider, outcome: Outcome) -> Refusal | None:
     """Ambient credentials are not looked for here: an explanation makes no network probe."""
     if outcome is Source.AMBIENT:
         return AmbientCredentialsUnavailable(provider=provider.name, steps="none (not supported by this version)")
+    if outcome is Source.CENTRAL_KEY:
+        return role_refusal(provider, provider.central_keys[0].kind)
     return None
 
 

@@ -8,7 +8,7 @@ from credentiald.errors import ProviderDisabled, UserKeysNotAllowed
 from credentiald.ids import uuid7
 from credentiald.key_rules import checked_key
 from credentiald.model import ApiKeyMaterial, Gateway, Provider, Source, UserKey
-from credentiald.plane import Plane, policy_inputs
+from credentiald.plane import Plane, policy_inputs, refusal_of
 from credentiald.policy import choose_source
 from credentiald.sealing import user_key_context
 from credentiald.store import user_keys, users
@@ -78,7 +78,7 @@ def _set(
     if not provider.enabled:
         raise ProviderDisabled(provider=provider.name)
     if not provider.policy.user_keys_allowed:
-        raise UserKeysNotAllowed(provider=provider.name)
+        raise refusal_of(UserKeysNotAllowed, provider)
     credential_id = uuid7(now)
     sealed = plane.sealer.seal_material(
         material, user_key_context(user_id=user.id, provider_id=provider.id, credential_id=credential_id)

@@ -11,8 +11,8 @@ from hashlib import sha256
 from hmac import digest
 from uuid import UUID
 
-from credentiald.catalog import CATALOG, wire_type
-from credentiald.errors import ProviderNotFound
+from credentiald.catalog import CATALOG, wire_of
+from credentiald.errors import ProviderNotFound, Refusal, UserKeysNotAllowed
 from credentiald.model import (
     ApiKeyMaterial,
     CentralKey,
@@ -41,6 +41,11 @@ class Plane:
     # Authenticates receipts; derived from the secret of the database.
     receipt_key: bytes = field(repr=False)
 
+    @property
+    def environment_ids(self) -> frozenset[str]:
+        """The ids of the providers from the environment."""
+        return frozenset(one.provider.id for one in self.environment.values())
+
     def find_provider(self, conn: Connection, name: str) -> Provider:
         """The provider of this name, from the environment or the store, or ProviderNotFound."""
         configured = self.environment.get(name)
@@ -58,11 +63,6 @@ class Plane:
         return sorted([*stored, *configured], key=lambda one: one.name)[:limit]
 
 
-def wire_of(provider: Provider) -> str:
-    """The type whose rules of addressing and authentication apply to this provider."""
-    return wire_type(provider.type, provider.base_url, provider.bedrock)
-
-
 def _now() -> datetime:
     return datetime.now(UTC)
 
@@ -78,6 +78,17 @@ def make_plane(db: Database, sealer: Sealer, gateway: Gateway, clock: Callable[[
         environment={one.provider.name: identified(one, key) for one in gateway.environment_providers},
         receipt_key=db.deployment_key("receipt"),
     )
+
+
+def refusal_of(outcome: type[Refusal], provider: Provider) -> Refusal:
+    """The refusal that the policy chose, with its facts."""
+    if outcome is not UserKeysNotAllowed:
+        return outcome(provider=provider.name)
+    if provider.policy.user_keys_allowed:
+        cause = "the deployment takes none in requests (CODER_AIBRIDGE_ALLOW_BYOK=false); store it instead"
+    else:
+        cause = "user keys are off, leave it out"
+    return UserKeysNotAllowed(provider=provider.name, cause=cause)
 
 
 def policy_inputs(gateway: Gateway, provider: Provider, *, user_has_key: bool, presented_key: bool = False) -> Inputs:

@@ -4,13 +4,13 @@ Drafts are whole providers: a create fills in defaults first, an update applies 
 one function judges both.
 """
 
+from collections.abc import Collection
 from dataclasses import replace
 
-from credentiald.catalog import CATALOG
+from credentiald.catalog import CATALOG, wire_of
 from credentiald.errors import InvalidArgument, InvalidKeyPolicy, InvalidName, KeyRequired
 from credentiald.key_rules import checked_material
 from credentiald.model import BedrockOptions, KeyKind, Material, Provider, kind_of
-from credentiald.plane import wire_of
 from credentiald.policy import is_valid
 from credentiald.validation import base_url_problem, name_problem, region_problem, role_arn_problem
 
@@ -84,6 +84,17 @@ def _check_text(field: str, text: str, limit: int) -> None:
         raise InvalidArgument(field=field, problem=f"is longer than {limit} characters")
     if not text.isprintable():
         raise InvalidArgument(field=field, problem="has characters that cannot be printed")
+
+
+def check_role(provider: Provider, kinds: Collection[KeyKind]) -> None:
+    """Refuse a role that would not be assumed. `kinds` are those of the central keys once the change is made."""
+    options = provider.bedrock or BedrockOptions()
+    if options.role_arn and KeyKind.API_KEY in kinds:
+        raise InvalidArgument(
+            field="provider.bedrock.role_arn", problem="does not go with a bearer token, which is an identity already"
+        )
+    if options.external_id and not options.role_arn:
+        raise InvalidArgument(field="provider.bedrock.external_id", problem="needs a role_arn")
 
 
 def checked_central_key(provider: Provider, material: Material) -> Material:

@@ -11,7 +11,7 @@ from datetime import datetime
 
 from credentiald import receipts
 from credentiald.authenticate import token_and_user_of
-from credentiald.catalog import effective_base_url, has_operation
+from credentiald.catalog import effective_base_url, has_operation, wire_of
 from credentiald.errors import (
     AccessTokenMissing,
     AmbientCredentialsUnavailable,
@@ -29,17 +29,18 @@ from credentiald.errors import (
 from credentiald.ids import canonical_uuid, uuid7
 from credentiald.model import (
     ApiKeyMaterial,
-    AwsKeyPairMaterial,
     BedrockOptions,
     Caller,
+    KeyKind,
     Material,
     Provider,
     SealedSecret,
     Service,
     Source,
     User,
+    kind_of,
 )
-from credentiald.plane import Plane, policy_inputs, wire_of
+from credentiald.plane import Plane, policy_inputs, refusal_of
 from credentiald.policy import choose_source
 from credentiald.sealing import SealContext, central_key_context, user_key_context
 from credentiald.store import providers, revision, user_keys, users
@@ -190,6 +191,10 @@ def _find_each(
 
 def _find(conn: Connection, plane: Plane, service: Service | None, question: Question, *, now: datetime) -> _Found:
     """Every check up to the policy, and the sealed secret of the source that it chose."""
+    seen = revision.current(conn)
+    if seen < question.min_revision:
+        # An older view must not answer, not even by refusing: the caller has seen changes that this store lacks.
+        raise StoreUnavailable
     user, expire_time = _user(conn, service, question, now=now)
     if not plane.gateway.enabled:
         raise GatewayDisabled
@@ -203,16 +208,12 @@ def _find(conn: Connection, plane: Plane, service: Service | None, question: Que
     )
     source = choose_source(inputs)
     if not isinstance(source, Source):
-        raise source(provider=provider.name)
+        raise refusal_of(source, provider)
     sealed: tuple[tuple[str, SealedSecret], ...] = ()
     if source is Source.USER_KEY and user_key is not None:
         sealed = ((user_key[0].credential_id, user_key[1]),)
     elif source is Source.CENTRAL_KEY and provider.name not in plane.environment:
         sealed = tuple((key.credential_id, blob) for key, blob in providers.sealed_central_keys(conn, provider.id))
-    seen = revision.current(conn)
-    if seen < question.min_revision:
-        # An older view must not answer: the caller has seen changes that this store does not have.
-        raise StoreUnavailable
     return _Found(provider=provider, user=user, expire_time=expire_time, source=source, sealed=sealed, revision=seen)
 
 
@@ -266,7 +267,9 @@ def _credential(plane: Plane, found: _Found, failed: frozenset[str]) -> tuple[st
         ids = [credential_id for credential_id, _ in found.sealed]
         position = _first_untried(ids, failed, provider)
         material = plane.sealer.open_material(found.sealed[position][1], _context(found, ids[position]))
-    _check_role(provider, material)
+    refused = role_refusal(provider, kind_of(material))
+    if refused is not None:
+        raise refused
     return ids[position], material
 
 
@@ -283,11 +286,12 @@ def _context(found: _Found, credential_id: str) -> SealContext:
     return central_key_context(provider_id=found.provider.id, credential_id=credential_id)
 
 
-def _check_role(provider: Provider, material: Material) -> None:
+def role_refusal(provider: Provider, kind: KeyKind) -> RoleNotAssumable | None:
     """A configured role that is not assumed would make the request a broader identity: refuse."""
     role_arn = provider.bedrock.role_arn if provider.bedrock else ""
-    if role_arn and isinstance(material, AwsKeyPairMaterial):
-        raise RoleNotAssumable(provider=provider.name, role_arn=role_arn)
+    if role_arn and kind is KeyKind.AWS_ACCESS_KEY_PAIR:
+        return RoleNotAssumable(provider=provider.name, role_arn=role_arn)
+    return None
 
 
 def upstream_model(bedrock: BedrockOptions | None, model: str) -> str:

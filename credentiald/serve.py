@@ -13,7 +13,7 @@ import uvloop
 from credentiald.bootstrap import Prepared, StartRefused, prepare
 from credentiald.errors import Refusal
 from credentiald.metrics import Metrics
-from credentiald.model import Gateway
+from credentiald.model import Gateway, Provider
 from credentiald.plane import make_plane
 from credentiald.rpc.server import ADMIN_SERVICES, MAIN_SERVICES, Health, RpcListener, listening
 from credentiald.settings import Loaded, Settings
@@ -24,7 +24,7 @@ from daemonkit.binding import AddressTaken
 from daemonkit.health import health_listener
 from daemonkit.logs import running_logs
 from daemonkit.settings import ConfigErrors
-from daemonkit.stopping import stop_signal
+from daemonkit.stopping import stop_requested
 from daemonkit.tls import read_pem
 from daemonkit.version import version
 
@@ -52,6 +52,7 @@ def run(loaded: Loaded) -> int:
 
 
 async def _serve(settings: Settings, gateway: Gateway, prepared: Prepared) -> None:
+    stop = stop_requested()
     async with open_database(settings.database, prepared.sealer) as db:
         await _refuse_shared_names(db, gateway)
         plane = make_plane(db, prepared.sealer, gateway)
@@ -67,15 +68,14 @@ async def _serve(settings: Settings, gateway: Gateway, prepared: Prepared) -> No
             gc.collect()
             gc.freeze()
             log.info("ready", extra={"version": version()})
-            await stop_signal()
+            await stop
             log.info("draining")
     log.info("stopped")
 
 
 async def _refuse_shared_names(db: Database, gateway: Gateway) -> None:
-    """Providers from the environment and from the database share one namespace."""
-    names = [one.provider.name for one in gateway.environment_providers]
-    shared = await db.read(_stored, names)
+    """Providers from the environment and from the database share one namespace, of names and of ids."""
+    shared = await db.read(_stored, [one.provider for one in gateway.environment_providers])
     if shared:
         raise StartRefused(
             f"these providers are both in the environment and in the database: {', '.join(shared)}; "
@@ -83,8 +83,9 @@ async def _refuse_shared_names(db: Database, gateway: Gateway) -> None:
         )
 
 
-def _stored(conn: Connection, names: list[str]) -> list[str]:
-    return [name for name in names if providers.find(conn, name) is not None]
+def _stored(conn: Connection, configured: list[Provider]) -> list[str]:
+    ids = providers.ids(conn)
+    return [one.name for one in configured if one.id in ids or providers.find(conn, one.name) is not None]
 
 
 class Readiness:

@@ -11,6 +11,7 @@ from credentiald.gateway_settings import GatewaySettings
 from credentiald.model import EnvironmentProvider, Gateway
 from credentiald.settings_table import LISTENERS, SECTION, Settings
 from daemonkit.load import aligned_lines, click_options, open_sources
+from daemonkit.logs import log_errors, log_target_problem
 from daemonkit.names import unknown_keys, unknown_variables
 from daemonkit.settings import (
     ConfigErrors,
@@ -86,7 +87,7 @@ def options() -> list["click.Option"]:
 
 def load_from_cli(params: Mapping[str, str | None], environ: Mapping[str, str]) -> Loaded:
     """The configuration from click's parameters, the environment and the files of this machine, or ConfigErrors."""
-    return load(params, environ, read_file=read_text_file, check_tls=tls_problem)
+    return load(params, environ, read_file=read_text_file, check_tls=tls_problem, check_log=log_target_problem)
 
 
 def config_check_lines(loaded: Loaded) -> list[str]:
@@ -100,8 +101,12 @@ def load(
     *,
     read_file: ReadFile,
     check_tls: Callable[[TlsFiles], str | None] | None = None,
+    check_log: Callable[[str], str | None] | None = None,
 ) -> Loaded:
-    """The configuration, or ConfigErrors with all that is wrong. `check_tls` tries TLS files, which is I/O."""
+    """The configuration, or ConfigErrors with all that is wrong.
+
+    `check_tls` tries TLS files and `check_log` the places of logs, which is I/O; each says what is wrong or None.
+    """
     sources, errors = open_sources(flags, environ, read_file, config_env="CREDENTIALD_CONFIG")
     own = read(SECTION, sources)
     gateway = read(gateway_settings.SECTION, sources)
@@ -113,6 +118,8 @@ def load(
         insecure_plaintext=own.values.insecure_plaintext,
         check_files=check_tls,
     )
+    if check_log is not None:
+        errors += log_errors(own.values.log_human, own.values.log_json, check_log)
     if errors:
         raise ConfigErrors(list(dict.fromkeys(errors)))
     return Loaded(

@@ -13,6 +13,7 @@ from prometheus_client.exposition import CONTENT_TYPE_LATEST
 from daemonkit.binding import bind
 from daemonkit.http_server import QuietServer
 from daemonkit.listen import Address
+from daemonkit.logs import announce
 from daemonkit.tls import Listener, server_context
 
 log = logging.getLogger(__name__)
@@ -60,7 +61,7 @@ async def health_listener(
             sockets, address = await bind(server, wanted, setting_name=listener.name, tls=tls)
             stack.callback(sockets.close)
             addresses.append(address)
-            log.info("listening", extra={"listener": listener.name.removesuffix("_listen"), "address": str(address)})
+            announce(listener.name.removesuffix("_listen"), address)
         yield tuple(addresses)
 
 

@@ -7,8 +7,8 @@ for a reader: lines go through a bounded queue to a thread, and what does not fi
 
 import json
 import logging
+import os
 import queue
-import re
 import sys
 import threading
 import traceback
@@ -17,8 +17,10 @@ from contextlib import ExitStack, contextmanager
 from datetime import UTC, datetime
 from typing import TextIO
 
-from daemonkit.secret import MASK
+from daemonkit.secret import masked
 from daemonkit.settings import ConfigErrors
+
+log = logging.getLogger(__name__)
 
 STDERR, STDOUT, NOWHERE = "stderr", "-", ""
 _TARGETS = {
@@ -34,8 +36,6 @@ Render = Callable[[logging.LogRecord], str]
 
 _QUEUED_LINES = 10_000
 _FLUSH_SECONDS = 2.0
-# dbu_ and dbs_ with 49 base-62 characters are our tokens; a token that was cut is masked as well.
-_TOKEN = re.compile(r"db[us]_[0-9A-Za-z]{16,}")
 _STANDARD = frozenset(logging.makeLogRecord({}).__dict__) | {"message", "asctime", "taskName"}
 _OWN_FIELDS = frozenset({"time", "level", "msg", "logger", "exception"})
 
@@ -46,6 +46,24 @@ def parse_log_target(text: str) -> str:
     return _TARGETS.get(trimmed, trimmed)
 
 
+def log_target_problem(target: str) -> str | None:
+    """Why a target of `parse_log_target` could not be written, found out without making the file; None if it can."""
+    if target in (NOWHERE, STDERR, STDOUT):
+        return None
+    if os.path.isdir(target):
+        return f"cannot write {target!r}: it is a folder"
+    folder = os.path.dirname(target) or "."
+    if os.access(target if os.path.exists(target) else folder, os.W_OK):
+        return None
+    return f"cannot write {target!r}: {'no permission' if os.path.isdir(folder) else 'there is no such folder'}"
+
+
+def log_errors(human: str, json: str, check: Callable[[str], str | None]) -> list[str]:
+    """An error for each log that `check` finds a problem with."""
+    problems = {"log_human": check(human), "log_json": check(json)}
+    return [f"{name}: {problem}" for name, problem in problems.items() if problem]
+
+
 def facts(record: logging.LogRecord) -> dict[str, object]:
     """What `extra` brought; a fact with a name of ours gets `fact_` in front."""
     return {
@@ -53,11 +71,6 @@ def facts(record: logging.LogRecord) -> dict[str, object]:
         for name, value in record.__dict__.items()
         if name not in _STANDARD
     }
-
-
-def masked(text: str) -> str:
-    """The text without anything that has the form of one of our tokens."""
-    return _TOKEN.sub(MASK, text)
 
 
 def json_line(record: logging.LogRecord) -> str:
@@ -163,6 +176,15 @@ class _Writer:
                     self._stream.flush()
             except (OSError, ValueError):  # a full disk, a closed pipe: the daemon goes on without a log
                 self._dropped += 1
+
+
+def announce(listener: str, address: object) -> None:
+    """The line by which others find a listener, port 0 or not: in the log, or on stderr where the log would not say."""
+    handlers = [one for one in logging.getLogger().handlers if not isinstance(one, logging.NullHandler)]
+    if handlers and log.isEnabledFor(logging.INFO):
+        log.info("listening", extra={"listener": listener, "address": str(address)})
+    else:
+        print(f"listening listener={listener} address={address}", file=sys.stderr, flush=True)  # noqa: T201
 
 
 def _loss(lines: int) -> logging.LogRecord:

@@ -4,9 +4,17 @@
 """
 
 import hmac
+import re
 from typing import Never, final
 
 MASK = "Secret(…)"
+# dbu_ and dbs_ with 49 base-62 characters are our tokens; a token that was cut is masked as well.
+_TOKEN = re.compile(r"db[us]_[0-9A-Za-z]{16,}")
+
+
+def masked(text: str) -> str:
+    """The text without anything that has the form of one of our tokens."""
+    return _TOKEN.sub(MASK, text)
 
 
 @final

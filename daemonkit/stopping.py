@@ -5,10 +5,11 @@ import os
 import signal
 
 
-async def stop_signal() -> signal.Signals:
-    """The first SIGTERM or SIGINT. From then on a second one ends the process at once, with 128 and its number.
+def stop_requested() -> asyncio.Future[signal.Signals]:
+    """Done with the first SIGTERM or SIGINT; a second one then ends the process at once, with 128 and its number.
 
-    Call it once in a process; the handlers stay until the loop is closed.
+    Call it once in a process, before anybody can know that the daemon is there: from this call on a signal drains
+    instead of killing. The handlers stay until the loop is closed.
     """
     loop = asyncio.get_running_loop()
     asked: asyncio.Future[signal.Signals] = loop.create_future()
@@ -21,4 +22,4 @@ async def stop_signal() -> signal.Signals:
 
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, on_signal, number)
-    return await asked
+    return asked

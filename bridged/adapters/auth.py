@@ -6,16 +6,13 @@ from dataclasses import dataclass
 from bridged.model import ApiKey, Bearer, Headers, PresentedKey, Refused, Resolution, Source
 from daemonkit.secret import Secret
 
-# Fields of PresentedKey that hold a bare key.
-_BARE_KEYS = ("x_api_key", "api_key", "x_goog_api_key", "query_key")
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AuthShape:
     """Where a kind of upstream looks for its credential.
 
-    `header` carries a key; as `Bearer <key>` where it is Authorization. `presented` orders the fields of a PresentedKey
-    after which one wins, if a client sent several; those that are left out come last.
+    `header` carries a key; as `Bearer <key>` where it is Authorization. `presented` are the fields of a PresentedKey
+    that this kind takes, the one that wins first. What a client has for another vendor never goes here.
     """
 
     header: str
@@ -64,10 +61,14 @@ def _credential(shape: AuthShape, resolution: Resolution, presented: PresentedKe
 
 
 def _presented(shape: AuthShape, presented: PresentedKey | None) -> tuple[str, str]:
-    order = dict.fromkeys((*shape.presented, "authorization", *_BARE_KEYS))
-    name, key = next(((name, key) for name in order if (key := getattr(presented, name, None))), (None, None))
+    names = shape.presented
+    name, key = next(((name, key) for name in names if (key := getattr(presented, name, None))), (None, None))
     if key is None:
-        raise Refused("USER_KEY_REQUIRED", "the request carries no key of your own: send it beside the access token")
+        raise Refused(
+            "USER_KEY_REQUIRED",
+            f"the request carries no key of your own that this provider takes: send it in the header {shape.header}, "
+            "beside the access token in X-Coder-AI-Governance-Token",
+        )
     # An Authorization header goes as the user wrote it, scheme and all.
     return ("Authorization", key.reveal()) if name == "authorization" else _pair(shape.header, key)
 

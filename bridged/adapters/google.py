@@ -1,6 +1,6 @@
 """Google's Gemini API: native paths, and OpenAI-shaped ones below `/v1beta/openai/`."""
 
-from bridged.adapters.auth import BEARER, AuthShape
+from bridged.adapters.auth import AuthShape
 from bridged.adapters.destination import Base
 from bridged.routes import RouteMatch
 
@@ -12,6 +12,7 @@ _MOVED = {
 }
 
 NATIVE = AuthShape(header="x-goog-api-key", presented=("x_goog_api_key", "query_key", "authorization"))
+OPENAI_SHAPED = AuthShape(header="Authorization", presented=("authorization", "x_goog_api_key", "query_key"))
 
 
 def path(match: RouteMatch, base: Base) -> str:
@@ -21,4 +22,4 @@ def path(match: RouteMatch, base: Base) -> str:
 
 def auth(match: RouteMatch) -> AuthShape:
     """`x-goog-api-key`; a bearer token on the OpenAI-shaped paths."""
-    return BEARER if _MOVED.get(match.path, match.path).startswith(_OPENAI_SHAPED) else NATIVE
+    return OPENAI_SHAPED if _MOVED.get(match.path, match.path).startswith(_OPENAI_SHAPED) else NATIVE

@@ -9,8 +9,8 @@ import uvloop
 from bridged.demo.server import running_demo_upstream
 from daemonkit.binding import AddressTaken
 from daemonkit.listen import Address
-from daemonkit.logs import running_logs
-from daemonkit.stopping import stop_signal
+from daemonkit.logs import announce, running_logs
+from daemonkit.stopping import stop_requested
 
 log = logging.getLogger(__name__)
 
@@ -27,6 +27,7 @@ def run(address: Address, pace: timedelta) -> int:
 
 
 async def _serve(address: Address, pace: timedelta) -> None:
+    stop = stop_requested()
     async with running_demo_upstream(address, pace) as real_address:
-        log.info("listening", extra={"listener": "demo", "address": str(real_address)})
-        await stop_signal()
+        announce("demo", real_address)
+        await stop

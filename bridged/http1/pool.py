@@ -193,8 +193,8 @@ class _Upstream:
             log.exception("unhandled error while connecting")
             call.fail(UpstreamUnreachable("no connection could be made"))
         else:
-            self._pool.connections.add(connection)
             if connection.transport.is_closing():
                 call.fail(UpstreamUnreachable("it closed the connection at once"))
-            else:
-                call.begin(connection)
+                return
+            self._pool.connections.add(connection)
+            call.begin(connection)

@@ -52,18 +52,22 @@ def serve(ctx: click.Context, /, **params: Any) -> None:
 
 
 @click.command(cls=SettingsCommand)
+@click.option("--new-tokens", is_flag=True, help="Make new tokens for admin and bridge; the old ones stop working.")
 @json_option
-def init(as_json: bool, **params: Any) -> None:
+def init(as_json: bool, new_tokens: bool, **params: Any) -> None:
     """Make the database and its keys.
 
     Beside the database: the sealing keys, and the tokens of the first two services, `admin` and `bridge`. Where all
-    that exists already, it is checked and nothing is made.
+    that exists already, it is checked and nothing is made. Where a token was lost, --new-tokens makes new ones.
     """
     settings = _load(params).settings
-    from credentiald.bootstrap import StartRefused, prepare
+    from credentiald.bootstrap import StartRefused, prepare, renew_tokens
 
     try:
         prepared = prepare(settings.database, settings.sealing_keys, now=datetime.now(UTC))
+        if new_tokens and not prepared.created:
+            renew_tokens(prepared, now=datetime.now(UTC))
+            click.echo("made new tokens for the services admin and bridge", err=True)
     except StartRefused as refusal:
         raise Refused(*str(refusal).splitlines()) from None
     if as_json:

@@ -15,8 +15,10 @@ from drawbridge.v1 import (
 )
 from google.protobuf.timestamp_pb2 import Timestamp
 
-from credentiald.errors import EtagMismatch
+from credentiald.catalog import wire_of
+from credentiald.errors import EtagMismatch, InvalidArgument
 from credentiald.explain import Check, Explanation
+from credentiald.ids import is_uuid
 from credentiald.manage_user_keys import UserKeyView
 from credentiald.model import (
     ApiKeyMaterial,
@@ -30,7 +32,6 @@ from credentiald.model import (
     Token,
     User,
 )
-from credentiald.plane import wire_of
 from credentiald.resolve import Answer, Question, is_bearer
 from daemonkit.secret import Secret
 
@@ -45,8 +46,11 @@ def timestamp(moment: datetime | None) -> Timestamp | None:
 
 
 def moment(message: Timestamp) -> datetime:
-    """The aware UTC datetime of a timestamp."""
-    return message.ToDatetime(tzinfo=UTC)
+    """The aware UTC datetime of a timestamp; INVALID_ARGUMENT for one that no calendar has."""
+    try:
+        return message.ToDatetime(tzinfo=UTC)
+    except (ValueError, OverflowError) as error:
+        raise InvalidArgument(field="expire_time", problem="is not a valid time") from error
 
 
 def source_value(source: Source | None) -> provider_pb2.CredentialSource.ValueType:
@@ -196,7 +200,9 @@ def user_key(view: UserKeyView) -> user_key_pb2.UserKey:
 
 
 def question(message: credential_service_pb2.ResolveProviderRequest) -> Question:
-    """What is asked."""
+    """What is asked; INVALID_ARGUMENT for an interception id that is no UUID."""
+    if message.interception_id and not is_uuid(message.interception_id):
+        raise InvalidArgument(field="interception_id", problem="must be a UUID")
     principal = message.WhichOneof("principal")
     return Question(
         provider=message.provider,

@@ -3,6 +3,7 @@
 Which services a listener has is the table below. Health and (by setting) reflection are on both.
 """
 
+import asyncio
 import logging
 import os
 from collections.abc import AsyncIterator, Iterable, Sequence
@@ -33,6 +34,7 @@ from credentiald.rpc.resolve_stream import ResolveStreams
 from credentiald.rpc.users import Explain, UserKeys
 from daemonkit.binding import AddressTaken, remove_stale_socket
 from daemonkit.listen import Address
+from daemonkit.logs import announce
 from daemonkit.tls import TlsBytes
 
 log = logging.getLogger("credentiald")
@@ -106,13 +108,12 @@ async def listening(
             await server.start()
             await states.add(servicer, listener.services)
             for address in bound:
-                log.info("listening", extra={"listener": listener.name, "address": str(address)})
+                announce(listener.name, address)
         yield
     finally:
         await states.drain()
         streams.drain()
-        for server in servers:
-            await server.stop(grace_seconds)
+        await asyncio.gather(*(server.stop(grace_seconds) for server in servers))
 
 
 def _add_services(

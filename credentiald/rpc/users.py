@@ -26,7 +26,7 @@ def named_user(requested: str, rpc: str) -> str:
         return caller.user.id
     if caller.role is Role.ADMIN:
         return requested
-    if caller.user is not None and requested in (caller.user.id, caller.user.username):
+    if caller.user is not None and requested.casefold() in (caller.user.id, caller.user.username.casefold()):
         return caller.user.id
     raise CallerNotAllowed(role=caller.role.value, rpc=f"{rpc} for another user")
 

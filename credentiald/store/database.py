@@ -4,13 +4,14 @@ Invariants:
 - The loop never waits for SQLite: reads run on a few threads with a connection each, writes on one thread. The one
   statement on the loop is that of `state`, which reads a counter in shared memory and waits for nobody.
 - One call is one transaction. A write that was reported is on the disk; a write that failed changed nothing.
-- A write that has begun is finished, whatever becomes of the task that asked for it; one that has not may be dropped.
+- A write whose task is cancelled before its commit changes nothing.
 - Trouble with the database is StoreUnavailable, with its cause in the log; a refusal passes through as it is.
 """
 
 import asyncio
 import logging
 import sqlite3
+import threading
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -87,18 +88,28 @@ class Database:
     async def write(self, query: Callable[Concatenate[Connection, P], T], *args: P.args, **kwargs: P.kwargs) -> T:
         """What `query(connection, …)` returns, once its changes are committed.
 
-        All of it or nothing: any exception rolls back. StoreUnavailable, and what the query raises.
+        All of it or nothing: any exception rolls back, and so does a caller that has gone before the commit, as one
+        whose deadline has passed. StoreUnavailable, and what the query raises.
         """
+        abandoned = threading.Event()
 
         def in_transaction() -> T:
             try:
                 with _trouble_is_refused(), sqlite.transaction(self._writer, write=True):
-                    return query(self._writer, *args, **kwargs)
+                    result = query(self._writer, *args, **kwargs)
+                    if abandoned.is_set():
+                        # Nobody would learn the result: a token that was made would be known to no one.
+                        raise StoreUnavailable
+                    return result
             finally:
                 # Also where a commit failed: whether it reached the disk is not known then.
                 self._generation += 1
 
-        return await self._run(self._write_thread, in_transaction)
+        try:
+            return await self._run(self._write_thread, in_transaction)
+        except asyncio.CancelledError:
+            abandoned.set()
+            raise
 
     def state(self) -> State:
         """Which state the store is in: another value once anything was committed. StoreUnavailable.

@@ -4,7 +4,8 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from credentiald.model import SealedSecret
-from credentiald.store.connection import Connection
+from credentiald.sealing import SealContext, central_key_context, deployment_context, user_key_context
+from credentiald.store.connection import Connection, Row
 from credentiald.store.times import to_micros
 
 
@@ -37,6 +38,31 @@ def create(conn: Connection, meta: Meta, *, now: datetime) -> None:
         " VALUES (1, ?, ?, ?, ?, ?)",
         (meta.database_id, sealed.key_id, sealed.nonce, sealed.ciphertext, to_micros(now)),
     )
+
+
+def sealed_samples(conn: Connection) -> list[tuple[SealedSecret, SealContext]]:
+    """One sealed secret for each sealing key that something in this database needs, the deployment secret first."""
+    found = find(conn)
+    samples = [(found.deployment_secret, deployment_context(found.database_id))] if found else []
+    for row in conn.execute(
+        "SELECT key_id, nonce, ciphertext, provider_id, credential_id FROM central_keys"
+        " WHERE credential_id IN (SELECT min(credential_id) FROM central_keys GROUP BY key_id)"
+    ).fetchall():
+        context = central_key_context(provider_id=row["provider_id"], credential_id=row["credential_id"])
+        samples.append((_sealed(row), context))
+    for row in conn.execute(
+        "SELECT key_id, nonce, ciphertext, user_id, provider_id, credential_id FROM user_keys"
+        " WHERE credential_id IN (SELECT min(credential_id) FROM user_keys GROUP BY key_id)"
+    ).fetchall():
+        context = user_key_context(
+            user_id=row["user_id"], provider_id=row["provider_id"], credential_id=row["credential_id"]
+        )
+        samples.append((_sealed(row), context))
+    return samples
+
+
+def _sealed(row: Row) -> SealedSecret:
+    return SealedSecret(key_id=row["key_id"], nonce=row["nonce"], ciphertext=row["ciphertext"])
 
 
 def sealing_key_ids(conn: Connection) -> set[str]:

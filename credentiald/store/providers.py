@@ -55,6 +55,11 @@ def list_page(conn: Connection, *, after: str | None, limit: int) -> list[Provid
     return [_provider(list(group)) for _, group in itertools.groupby(rows, key=lambda row: row["name"])]
 
 
+def ids(conn: Connection) -> set[str]:
+    """The ids of all providers."""
+    return {str(row["id"]) for row in conn.execute("SELECT id FROM providers").fetchall()}
+
+
 def create(conn: Connection, provider: Provider, keys: Sequence[StoredKey], *, now: datetime) -> Provider:
     """A new provider with its keys in the order of use, at version 1. AlreadyExists for a taken name or id."""
     inserted = conn.execute(

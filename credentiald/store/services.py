@@ -62,6 +62,11 @@ def rotate(conn: Connection, name: str, token_hash: bytes, *, now: datetime) -> 
     return get(conn, name)
 
 
+def exists(conn: Connection, name: str) -> bool:
+    """Whether there is a service of this name."""
+    return conn.execute("SELECT 1 FROM services WHERE name = ?", (name,)).fetchone() is not None
+
+
 def delete(conn: Connection, name: str, *, now: datetime) -> None:
     """Remove the service; its token stops counting. ServiceNotFound."""
     service = get(conn, name)

@@ -12,7 +12,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from daemonkit.logs import escaped, human_line, json_line, masked, parse_log_target, running_logs
+from daemonkit.logs import (
+    escaped,
+    human_line,
+    json_line,
+    log_errors,
+    log_target_problem,
+    masked,
+    parse_log_target,
+    running_logs,
+)
 from daemonkit.secret import MASK, Secret
 from daemonkit.settings import ConfigErrors
 
@@ -196,6 +205,14 @@ def test_a_log_file_that_cannot_be_written_is_a_configuration_error(tmp_path: Pa
         running_logs(human="", json=str(tmp_path), level=logging.INFO),
     ):
         pytest.fail("there is no log")
+
+
+def test_a_log_that_cannot_be_written_is_found_out_before_it_is_opened(tmp_path: Path):
+    assert log_target_problem(str(tmp_path / "new.log")) is None
+    assert not (tmp_path / "new.log").exists()
+    assert [log_target_problem(target) for target in ("", "-", "stderr")] == [None] * 3
+    errors = log_errors(str(tmp_path), str(tmp_path / "away" / "x"), log_target_problem)
+    assert [error.rsplit(": ")[-1] for error in errors] == ["it is a folder", "there is no such folder"]
 
 
 def test_a_reader_that_has_stalled_holds_nobody_up_and_the_loss_is_said():

@@ -12,11 +12,10 @@ import pytest
 ROOT = Path(__file__).resolve().parents[2]
 PROGRAM = """
 import asyncio, sys
-from daemonkit.stopping import stop_signal
+from daemonkit.stopping import stop_requested
 
 async def main():
-    asking = asyncio.ensure_future(stop_signal())
-    await asyncio.sleep(0)
+    asking = stop_requested()
     print("waiting", flush=True)
     print(f"asked by {(await asking).name}", flush=True)
     if sys.argv[1] == "hang":

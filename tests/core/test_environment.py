@@ -365,6 +365,7 @@ ERRORS = [
         "CODER_AIBRIDGE_ANTHROPIC_KEY and CODER_AIBRIDGE_BEDROCK_* are mutually exclusive",
     ),
     (legacy(BEDROCK_ACCESS_KEY="k"), "both access key and access key secret must be provided together"),
+    (legacy(BEDROCK_ACCESS_KEY_SECRET="k"), "both access key and access key secret must be provided together"),
     (
         legacy(OPENAI_KEY="k", OPENAI_KEY_FILE="f"),
         "CODER_AIBRIDGE_OPENAI_KEY and CODER_AIBRIDGE_OPENAI_KEY_FILE are both",

@@ -1,5 +1,6 @@
 """The settings of both daemons: names that are fixed, defaults, what is refused, and the page that documents them."""
 
+import base64
 import os
 import subprocess
 import sys
@@ -154,7 +155,7 @@ def test_a_key_given_as_a_flag_works_and_is_warned_about():
 
 def test_config_check_shows_every_setting_with_its_origin_and_no_secret():
     loaded = load_credentiald(
-        {"grace": "9s"}, {"CREDENTIALD_SEALING_KEYS": "k1:canary", "CODER_AIBRIDGE_PROVIDER_0_TYPE": "copilot"}
+        {"grace": "9s"}, {"CREDENTIALD_SEALING_KEYS": f"k1:{CANARY_KEY}", "CODER_AIBRIDGE_PROVIDER_0_TYPE": "copilot"}
     )
     lines = credentiald.settings.config_check_lines(loaded)
     words = {line.split("=")[0].strip(): line for line in lines}
@@ -163,7 +164,7 @@ def test_config_check_shows_every_setting_with_its_origin_and_no_secret():
     assert "(environment CREDENTIALD_SEALING_KEYS)" in words["sealing_keys"]
     assert "type=copilot" in words["provider copilot"]
     assert len(lines) == len([*rows(CREDENTIALD), *rows(GATEWAY)]) + 1
-    assert "canary" not in "\n".join(lines)
+    assert CANARY_KEY not in "\n".join(lines)
 
 
 @pytest.mark.parametrize(
@@ -171,9 +172,9 @@ def test_config_check_shows_every_setting_with_its_origin_and_no_secret():
     [
         ("postgresql://u:canary@h/db", "PostgreSQL is not supported yet"),
         ("postgres://u:canary@h/db", "PostgreSQL is not supported yet"),
-        ("mysql://u:canary@h/db", "must be sqlite:///PATH"),
-        ("credentiald.db", "must be sqlite:///PATH"),
-        ("sqlite:///", "must be sqlite:///PATH"),
+        ("mysql://u:canary@h/db", "write sqlite:///PATH"),
+        ("credentiald.db", "write sqlite:///PATH"),
+        ("sqlite:///", "write sqlite:///PATH"),
     ],
 )
 def test_other_databases_are_refused_without_quoting_the_url(url, message):
@@ -183,7 +184,21 @@ def test_other_databases_are_refused_without_quoting_the_url(url, message):
     assert "canary" not in refused.value.errors[0]
 
 
-LISTENERS = ["listen", "admin_listen", "console_listen", "metrics_listen"]
+CANARY_KEY = base64.b64encode(b"canary-sealing-key-of-32-bytes!!").decode()
+# Not the console: it is not built yet, so what it is told has no effect.
+LISTENERS = ["listen", "admin_listen", "metrics_listen"]
+
+
+def test_the_settings_of_the_console_are_accepted_and_have_no_effect():
+    environ = {"CREDENTIALD_CONSOLE_LISTEN": "0.0.0.0:7410", "CREDENTIALD_CONSOLE_TLS_CERT": "/nowhere"}
+    assert load_credentiald(environ=environ).settings.console_listen
+
+
+def test_sealing_keys_that_cannot_be_read_are_an_error_of_the_settings_that_does_not_quote_them():
+    with pytest.raises(ConfigErrors) as refused:
+        load_credentiald(environ={"CREDENTIALD_SEALING_KEYS": "canary-nonsense", "CREDENTIALD_GRACE": "x"})
+    assert len(refused.value.errors) == 2
+    assert "canary" not in "".join(refused.value.errors)
 
 
 @pytest.mark.parametrize("name", LISTENERS)

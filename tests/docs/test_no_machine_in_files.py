@@ -1,6 +1,9 @@
 """Nothing that is committed names a machine: no folder of a developer, no package index."""
 
 import re
+import tomllib
+
+from packaging.requirements import Requirement
 
 from tests.support.clone import ROOT, repository_files
 
@@ -33,3 +36,14 @@ def test_every_requirement_is_pinned_and_hashed() -> None:
 
         assert entries
         assert [entry for entry in entries if "==" not in entry or "--hash=sha256:" not in entry] == []
+
+
+def test_what_is_locked_is_within_the_ranges_of_the_project() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())
+    groups = [one for group in project["dependency-groups"].values() for one in group]
+    wanted = {"run.txt": project["project"]["dependencies"], "test.txt": project["project"]["dependencies"] + groups}
+
+    for name, requirements in wanted.items():
+        locked = dict(re.findall(r"^([\w.-]+)==([^\s;]+)", (ROOT / "requirements" / name).read_text(), re.MULTILINE))
+        for requirement in map(Requirement, requirements):
+            assert requirement.specifier.contains(locked[requirement.name]), (name, requirement)

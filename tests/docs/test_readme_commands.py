@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import socket
 import subprocess
@@ -33,6 +34,8 @@ RUN_BY = {
     'opencode run --model anthropic/claude-sonnet-4-5 "Say hello."': "test_opencode",
     "import os|from anthropic import Anthropic": "test_python_sdks_against_the_demo_upstream",
     "import os|from openai import OpenAI": "test_python_sdks_against_the_demo_upstream",
+    ".venv/bin/credentiald providers create azure-openai --type azure --base-url https://my.openai.azure.com/ "
+    "--key-stdin": "test_azure_and_google_sdks",
     "import os|from openai import AzureOpenAI": "test_azure_and_google_sdks",
     "import os|from google import genai": "test_azure_and_google_sdks",
     "credentiald init": "test_operating_it_without_scripts_run",
@@ -72,13 +75,10 @@ def shell(
     )
 
 
-def create_provider(run: Run, name: str, type_name: str, base_url: str) -> None:
-    made = shell(
-        run,
-        f".venv/bin/credentiald providers create {name} --type {type_name} --base-url {base_url} --key-stdin",
-        stdin="sk-provider\n",
-        CREDENTIALD_DATABASE="sqlite:///.run/credentiald.db",
-    )
+def create_provider(run: Run, line: str, base_url: str) -> None:
+    """Run a line that creates a provider, pointed at `base_url`."""
+    pointed = re.sub(r" --base-url \S+", "", line).replace("--key-stdin", f"--base-url {base_url} --key-stdin")
+    made = shell(run, pointed, stdin="sk-provider\n", CREDENTIALD_DATABASE="sqlite:///.run/credentiald.db")
     assert made.returncode == 0, made.stderr
 
 
@@ -160,8 +160,8 @@ def test_azure_and_google_sdks(demo: Run) -> None:
         "/v1/models/gemini-2.5-flash:generateContent": gemini,
     }
     with canned_upstream(answers) as upstream:
-        create_provider(demo, "azure-openai", "azure", upstream.url)
-        create_provider(demo, "google", "google", upstream.url)
+        for line in block_with("providers create azure-openai").strip().splitlines():
+            create_provider(demo, line, upstream.url)
         outputs = [run_python(demo, block_with(program)) for program in ("AzureOpenAI(", "genai.Client(")]
 
     assert outputs == [f"{said}\n", f"{said}\n"]

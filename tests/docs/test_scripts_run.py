@@ -128,7 +128,7 @@ def test_a_second_ctrl_c_does_not_wait_for_open_streams(clone: Path) -> None:
         arriving = chunks_of(process)
         next(arriving)
         children = run.children()
-        run.process.send_signal(signal.SIGINT)
+        os.killpg(run.process.pid, signal.SIGINT)
         run.wait_for_error("draining")
         run.end()
         rest = b"".join(chunk for _, chunk in arriving)
@@ -186,22 +186,26 @@ def test_well_known_key_variables_become_providers_and_no_demo_is_started(clone:
     assert "canary" not in run.out + run.err
 
 
-def test_providers_in_the_database_are_enough_too(tmp_path: Path, clone: Path) -> None:
+def test_a_provider_in_the_database_stands_beside_the_demo(tmp_path: Path, clone: Path) -> None:
     database = f"sqlite:///{tmp_path}/data/mine.db"
     environ = bare_environ(clone, **ANY_PORTS, CREDENTIALD_DATABASE=database)
     with running(clone, environ | {"OPENAI_API_KEY": "sk-other"}) as first:
         first.wait_ready()
-        # It takes a name that the demo would have used.
+        # It takes one of the two names that the demo uses.
         create = ("providers", "create", "anthropic", "--type", "anthropic", "--key-stdin")
         administer(first, *create, database=database, stdin="sk-own\n")
         first.end()
     with running(clone, environ) as second:
-        line = second.wait_ready()
+        second.wait_ready()
+        providers = json.loads(administer(second, "providers", "list", "--json", database=database))
         children = second.children()
 
     assert (tmp_path / "data" / "access-token").exists()
-    assert "/api/v2/aibridge/anthropic/" in line
-    assert "bridged demo-upstream" not in children
+    assert [(each["name"], each["origin"]) for each in providers] == [
+        ("anthropic", "DATABASE"),
+        ("openai", "ENVIRONMENT"),
+    ]
+    assert "bridged demo-upstream" in children
 
 
 def test_an_old_python_is_told_what_is_needed(tmp_path: Path) -> None:

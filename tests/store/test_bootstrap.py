@@ -191,14 +191,17 @@ def test_a_key_that_only_one_row_needs_must_be_there(tmp_path, kind):
     newer = Sealer(Keyring.parse(f"k2:{KEY_TWO}\nk1:{KEY_ONE}"))
     conn = sqlite.connect(prepared.database_path)
     if kind == "central":
-        sealed = newer.seal(b"x", central_key_context(provider_id="p", credential_id="c"))
-        providers.create(conn, a_provider(), (a_key(sealed=sealed),), now=NOW)
+        provider = a_provider()
+        sealed = newer.seal(b"x", central_key_context(provider_id=provider.id, credential_id="c"))
+        providers.create(conn, provider, (a_key(sealed=sealed, credential_id="c"),), now=NOW)
     else:
         user = users.create(conn, a_user())
         sealed = newer.seal(b"x", user_key_context(user_id=user.id, provider_id="p", credential_id="c"))
         user_keys.put(conn, user_id=user.id, provider_id="p", credential_id="c", sealed=sealed, now=NOW)
     conn.close()
     assert "needs the sealing key 'k2'" in refusal_of(tmp_path, f"k1:{KEY_ONE}")
+    # The right id with wrong bytes is not the right key.
+    assert "'k2'" in refusal_of(tmp_path, f"k2:{KEY_ONE}\nk1:{KEY_ONE}")
     assert prepare(tmp_path, f"k2:{KEY_TWO}\nk1:{KEY_ONE}").sealer.key_ids == ("k2", "k1")
 
 

@@ -9,7 +9,8 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
-from bridged.bridge import Bridge, TapFactory, no_tap
+from bridged.bridge import Bridge
+from bridged.exchange import TapFactory, no_tap
 from bridged.metrics import Metrics
 from bridged.readiness import Readiness
 from bridged.resolver import running_resolver

@@ -56,10 +56,17 @@ class Run:
         self.out = ""
         self.err = ""
         self._lines: queue.Queue[str | None] = queue.Queue()
+        # In a session of its own, like the job of a terminal: its Ctrl-C goes to the whole process group.
         self.process = subprocess.Popen(
-            ["scripts/run"], cwd=clone, env=environ, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+            ["scripts/run"],
+            cwd=clone,
+            env=environ,
+            text=True,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            start_new_session=True,
         )
-        self._readers = [threading.Thread(target=self._read_out), threading.Thread(target=self._read_err)]
+        self._readers = [threading.Thread(target=read, daemon=True) for read in (self._read_out, self._read_err)]
         for reader in self._readers:
             reader.start()
 
@@ -122,15 +129,16 @@ class Run:
         }
 
     def end(self, number: int = signal.SIGINT, seconds: float = START_SECONDS) -> int:
-        """Ask it to stop and wait for it; the exit status."""
-        self.process.send_signal(number)
+        """Ask its process group to stop, as a terminal does, and wait for it; the exit status."""
+        os.killpg(self.process.pid, number)
         return self.wait(seconds)
 
     def wait(self, seconds: float = START_SECONDS) -> int:
         """Wait until it has ended by itself; the exit status."""
         status = self.process.wait(seconds)
         for reader in self._readers:
-            reader.join()
+            reader.join(seconds)
+            assert not reader.is_alive(), "something that scripts/run started still holds its output"
         for stream in (self.process.stdout, self.process.stderr):
             if stream:
                 stream.close()

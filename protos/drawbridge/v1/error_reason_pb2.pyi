@@ -266,6 +266,10 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     """The upstream failed too often and is left alone for a while.
     Wait as long as Retry-After says.
     """
+    ERROR_REASON_INTERNAL: _ErrorReason.ValueType  # 116
+    """The bridge met an error of its own.
+    Try again; the operator finds more in the bridge's log.
+    """
 
 class ErrorReason(_ErrorReason, metaclass=_ErrorReasonEnumTypeWrapper):
     """Why a call was refused: the `reason` of the one google.rpc.ErrorInfo in the
@@ -516,5 +520,9 @@ Send fewer or shorter headers.
 ERROR_REASON_BREAKER_OPEN: ErrorReason.ValueType  # 115
 """The upstream failed too often and is left alone for a while.
 Wait as long as Retry-After says.
+"""
+ERROR_REASON_INTERNAL: ErrorReason.ValueType  # 116
+"""The bridge met an error of its own.
+Try again; the operator finds more in the bridge's log.
 """
 Global___ErrorReason: _TypeAlias = ErrorReason  # noqa: Y015

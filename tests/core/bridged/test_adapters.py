@@ -161,9 +161,7 @@ OWN: Headers = (("Authorization", "Bearer own"),)
     [
         ("anthropic", "/v1/messages", ALL, (("x-api-key", "xk"),)),
         ("anthropic", "/v1/messages", PresentedKey(authorization=Secret("Bearer own")), OWN),
-        ("anthropic", "/v1/messages", PresentedKey(api_key=Secret("ak")), (("x-api-key", "ak"),)),
         ("openai", "/v1/responses", ALL, OWN),
-        ("openai", "/v1/responses", PresentedKey(x_api_key=Secret("xk")), (("Authorization", "Bearer xk"),)),
         ("azure", "/v1/responses", ALL, (("api-key", "ak"),)),
         ("azure", "/v1/responses", PresentedKey(authorization=Secret("Bearer own")), OWN),
         ("google", "/v1beta/models/m:generateContent", ALL, (("x-goog-api-key", "gk"),)),
@@ -194,6 +192,23 @@ def test_a_presented_key_goes_out_alone_in_the_form_of_the_type(
 ) -> None:
     answer = resolution(wire_type, "https://h.example", credential=None, source=Source.PRESENTED_KEY)
     assert address(answer, match("POST", path, (), ""), query="", presented=presented).headers == expected
+
+
+@pytest.mark.parametrize(
+    ("wire_type", "path", "presented"),
+    [
+        ("anthropic", "/v1/messages", PresentedKey(api_key=Secret("ak"), x_goog_api_key=Secret("gk"))),
+        ("openai", "/v1/responses", PresentedKey(x_api_key=Secret("xk"))),
+        ("copilot", "/chat/completions", PresentedKey(x_api_key=Secret("xk"), query_key=Secret("qk"))),
+        ("azure", "/v1/responses", PresentedKey(x_api_key=Secret("xk"))),
+        ("google", "/v1beta/models/m:generateContent", PresentedKey(x_api_key=Secret("xk"))),
+    ],
+)
+def test_a_key_for_another_vendor_never_goes_out(wire_type: str, path: str, presented: PresentedKey) -> None:
+    answer = resolution(wire_type, "https://h.example", credential=None, source=Source.PRESENTED_KEY)
+    with pytest.raises(Refused) as refused:
+        address(answer, match("POST", path, (), ""), query="", presented=presented)
+    assert refused.value.reason == "USER_KEY_REQUIRED"
 
 
 @pytest.mark.parametrize("wire_type", sorted(ADAPTERS))

@@ -1,5 +1,7 @@
 """Which of the things a client sends is its token, which its own key, and that no copy of either slips through."""
 
+import base64
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -51,7 +53,7 @@ def test_a_bearer_value_has_exactly_two_fields(value: str, token: str) -> None:
         ((("Authorization", "Bearer"), ("x-api-key", "  "), ("api-key", "d")), "", "d"),
         ((("Authorization", "Basic dXNlcg=="), ("x-api-key", "c")), "", "c"),
         ((("x-api-key", ""), ("x-api-key", "c")), "", "c"),
-        ((("X-Coder-AI-Governance-Token", " "), ("Authorization", "Bearer b")), "", "b"),
+        ((("X-Coder-AI-Governance-Token", f"Bearer {TOKEN}"), ("Authorization", "Bearer b")), "", TOKEN),
         ((), "?key=&key=f", "f"),
     ],
 )
@@ -89,10 +91,34 @@ def test_beside_a_governance_token_everything_else_is_the_users_own_key() -> Non
         (GOVERNANCE, ("Authorization", f"Bearer {TOKEN}"), ("x-api-key", TOKEN)),
         (GOVERNANCE, ("Authorization", "Bearer dbu_" + "o" * 49)),
         (("X-Coder-AI-Governance-Token", "odd"), ("x-api-key", "odd")),
+        (GOVERNANCE, ("Authorization", "Basic " + base64.b64encode(f"u:{TOKEN}".encode()).decode())),
     ],
 )
 def test_blank_values_and_copies_of_a_token_of_ours_are_no_presented_key(headers: Headers) -> None:
     assert find_client_token(headers, "").presented is None
+
+
+@pytest.mark.parametrize("value", ["", "  "])
+def test_an_empty_governance_token_is_missing_and_the_users_own_key_is_not_taken_for_it(value: str) -> None:
+    with pytest.raises(Refused) as refused:
+        find_client_token((("X-Coder-AI-Governance-Token", value), ("Authorization", "Bearer own")), "")
+    assert (refused.value.http_status, refused.value.reason) == (401, "ACCESS_TOKEN_MISSING")
+    assert "X-Coder-AI-Governance-Token" in refused.value.message
+
+
+@pytest.mark.parametrize(
+    ("query", "rest"),
+    [
+        (f"?Key={TOKEN}&x=1", "?x=1"),
+        (f"?api_key={TOKEN}&access_token={TOKEN}", ""),
+        (f"?x=1;key={TOKEN}&y=2", "?y=2"),
+        (f"?x={TOKEN.replace('_', '%5F')}&y", "?y"),
+        ("?x=dbu_&y=2", "?x=dbu_&y=2"),
+    ],
+)
+def test_no_parameter_of_any_name_carries_the_token_on(query: str, rest: str) -> None:
+    found = find_client_token((("Authorization", f"Bearer {TOKEN}"),), query)
+    assert found.query_without_key == rest
 
 
 def test_two_governance_tokens_are_refused() -> None:

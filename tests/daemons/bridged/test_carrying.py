@@ -206,14 +206,19 @@ async def test_nothing_is_invented_for_an_answer_without_a_body(
     assert {name.lower() for name, _ in answer.headers} <= {"date", "x-interception-id", "content-length"}
 
 
-async def test_redirects_are_not_followed(credentiald: FakeCredentiald, upstream: ScriptedUpstream) -> None:
+@pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
+async def test_a_redirect_is_neither_followed_nor_handed_on(
+    credentiald: FakeCredentiald, upstream: ScriptedUpstream, status: int
+) -> None:
     async with running_upstream() as elsewhere:
-        upstream.default = reply(307, b"", [("Location", elsewhere.url + "/v1/messages")])
+        upstream.default = reply(status, b"", [("Location", elsewhere.url + "/v1/messages")])
         async with running_bridge(credentiald) as bridge:
             answer = await raw_exchange(
                 bridge.port, request("POST", "/anthropic/v1/messages", headers=[AUTH], body=b'{"model":"m"}')
             )
-        assert answer.status == 307
+        # A client would follow it, and take its token along to wherever the upstream says.
+        assert (answer.status, answer.header("x-drawbridge-error")) == (502, "UPSTREAM_UNREACHABLE")
+        assert "location" not in {name.lower() for name, _ in answer.headers}
         assert elsewhere.requests == []
 
 

@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
-from bridged.bridge import Exchange
+from bridged.exchange import Exchange
 from tests.fakes.credentiald import FakeCredentiald, provider
-from tests.fakes.scripted_upstream import CUT, SSE, STALL, ScriptedUpstream, reply, stream
+from tests.fakes.scripted_upstream import CUT, SSE, STALL, Script, ScriptedUpstream, raw, reply, stream
 from tests.fakes.scripted_upstream import Exchange as UpstreamExchange
 from tests.support.bridge import AUTH, running_bridge, until
 from tests.support.raw_http import RawAnswer, raw_client, raw_exchange, request
@@ -70,6 +70,32 @@ async def test_the_head_arrives_before_the_first_event(
         assert (await client.read_head()).status == 200
         gate.set()
         assert await client.read_some() == FIRST
+
+
+def until_close(sent: bytes) -> Script:
+    """A stream that has no other end than that of its connection."""
+    return raw(b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nConnection: close\r\n\r\n" + sent)
+
+
+@pytest.mark.parametrize(("target", "error_text"), DIALECTS)
+@pytest.mark.parametrize("cut", [b'data: {"b', b'data: {"b":1}\n', b"event: x"])
+async def test_a_stream_without_framing_that_ends_inside_an_event_was_cut(
+    credentiald: FakeCredentiald, upstream: ScriptedUpstream, target: str, error_text: Any, cut: bytes
+) -> None:
+    upstream.script(until_close(FIRST + cut))
+    async with running_bridge(credentiald) as bridge:
+        answer = await raw_exchange(bridge.port, asked(target))
+    assert answer.body.startswith(FIRST + cut)
+    assert error_text(json.loads(events(answer.body)[-1]["data"].split("\n")[-1]))
+
+
+async def test_a_stream_without_framing_that_ends_after_an_event_is_passed_on_as_it_is(
+    credentiald: FakeCredentiald, upstream: ScriptedUpstream
+) -> None:
+    upstream.script(until_close(FIRST + SECOND))
+    async with running_bridge(credentiald) as bridge:
+        answer = await raw_exchange(bridge.port, ASK)
+    assert answer.body == FIRST + SECOND
 
 
 @pytest.mark.parametrize(("target", "error_text"), DIALECTS)

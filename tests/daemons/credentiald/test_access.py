@@ -10,8 +10,10 @@ from drawbridge.v1 import (
     explain_service_pb2,
     user_key_service_pb2,
 )
+from drawbridge.v1 import admin_service_pb2 as pb
 from google.protobuf.message_factory import GetMessageClass
 
+from credentiald import tokens
 from credentiald.rpc.access import ACCESS
 from tests.support.credentiald import bearer, info_of, running
 
@@ -53,7 +55,7 @@ async def test_each_role_may_call_what_the_contract_says_and_nothing_else(tmp_pa
     async with running(tmp_path) as one:
         _, user = await one.make_user("ann")
         _, admin_user = await one.make_user("root", is_admin=True)
-        tokens = {
+        token_of = {
             "none": "",
             "garbage": "sk-ant-something",
             "unknown_user": user[:-8] + "x" * 8,
@@ -63,10 +65,10 @@ async def test_each_role_may_call_what_the_contract_says_and_nothing_else(tmp_pa
             "internal": await one.make_service("chat", "INTERNAL"),
             "admin": one.admin_token,
         }
-        assert set(tokens) == set(CALLERS)
+        assert set(token_of) == set(CALLERS)
         for method in METHODS:
             service = method.split("/")[1].rpartition(".")[2]
-            for caller, token in tokens.items():
+            for caller, token in token_of.items():
                 code, reason = await refusal_of(one, method, token)
                 where = f"{caller} -> {method}: {code} {reason}"
                 family = "SERVICE_TOKEN" if service == "CredentialService" else "ACCESS_TOKEN"
@@ -79,6 +81,25 @@ async def test_each_role_may_call_what_the_contract_says_and_nothing_else(tmp_pa
                     assert reason not in ("CALLER_NOT_ALLOWED", "SERVICE_TOKEN_INVALID", "ACCESS_TOKEN_INVALID"), where
                 else:
                     assert (code, reason) == (grpc.StatusCode.PERMISSION_DENIED, "CALLER_NOT_ALLOWED"), where
+
+
+@pytest.mark.parametrize("trouble", ["unknown", "revoked", "suspended"])
+async def test_a_users_token_that_does_not_count_is_never_an_answer_about_a_client_where_a_service_calls(
+    tmp_path, trouble
+):
+    async with running(tmp_path) as one:
+        metadata = bearer(one.admin_token)
+        _, token = await one.make_user("ann")
+        if trouble == "unknown":
+            token = tokens.mint(tokens.USER_PREFIX).reveal()
+        elif trouble == "revoked":
+            [listed] = (await one.admin.ListTokens(pb.ListTokensRequest(), metadata=metadata)).tokens
+            await one.admin.RevokeToken(pb.RevokeTokenRequest(id=listed.id), metadata=metadata)
+        else:
+            await one.admin.SuspendUser(pb.SuspendUserRequest(user="ann"), metadata=metadata)
+        code, reason = await refusal_of(one, "/drawbridge.v1.CredentialService/ResolveProvider", token)
+
+        assert (code, reason) == (grpc.StatusCode.UNAUTHENTICATED, "SERVICE_TOKEN_INVALID")
 
 
 async def test_administration_is_not_on_the_main_listener_and_credentials_not_on_the_other(tmp_path):

@@ -19,7 +19,7 @@ from credentiald.model import (
     Provider,
 )
 from daemonkit.secret import Secret
-from tests.support.credentiald import bearer, reason_of, running
+from tests.support.credentiald import bearer, info_of, reason_of, running
 
 KEY = "sk-central-canary"
 ON_OFF, OFF_ON, ON_ON = (True, False, False), (False, True, False), (True, True, True)
@@ -371,3 +371,63 @@ async def test_every_change_is_one_revision_with_a_row_in_the_log_and_a_refused_
 
         assert [row[0] for row in rows] == [before + 1, before + 2, before + 3]
         assert [row[1] for row in rows] == ["provider.created", "user.created", "token.created"]
+
+
+async def test_an_id_of_an_environment_provider_cannot_be_taken_because_user_keys_are_bound_to_it(tmp_path):
+    configured = environment_provider()
+    async with running(tmp_path, gateway=Gateway(environment_providers=(configured,))) as one:
+        taken = one.make_provider("evil", flags=OFF_ON, id=configured.provider.id, base_url="https://evil.example/v1")
+        assert await refused(taken) == "ALREADY_EXISTS"
+
+
+@pytest.mark.parametrize(
+    ("bedrock", "key", "field"),
+    [
+        ({"role_arn": "arn:aws:iam::123456789012:role/x"}, "bearer", "provider.bedrock.role_arn"),
+        ({"external_id": "e"}, "", "provider.bedrock.external_id"),
+        ({"role_arn": "not an arn"}, "", "provider.bedrock.role_arn"),
+    ],
+)
+async def test_a_role_that_would_not_be_assumed_is_not_saved(tmp_path, bedrock, key, field):
+    async with running(tmp_path) as one:
+        with pytest.raises(grpc.aio.AioRpcError) as error:
+            await one.make_provider("prov", "bedrock", key=key, bedrock=provider_pb2.BedrockOptions(**bedrock))
+        assert info_of(error.value).metadata["field"] == field
+
+
+async def test_the_last_administrator_stays(tmp_path):
+    async with running(tmp_path) as one:
+        metadata = bearer(one.admin_token)
+        delete_service = admin.DeleteServiceRequest(name="admin")
+        assert await refused(one.admin.DeleteService(delete_service, metadata=metadata)) == "INVALID_ARGUMENT"
+        _, root = await one.make_user("root", is_admin=True)
+        await one.admin.DeleteService(delete_service, metadata=metadata)
+        for call in (
+            one.admin.SuspendUser(admin.SuspendUserRequest(user="root"), metadata=bearer(root)),
+            one.admin.DeleteUser(admin.DeleteUserRequest(user="root"), metadata=bearer(root)),
+        ):
+            assert await refused(call) == "INVALID_ARGUMENT"
+
+
+async def test_what_a_caller_sends_does_not_fill_the_status_nor_come_back_as_a_token(tmp_path):
+    async with running(tmp_path) as one:
+        metadata = bearer(one.admin_token)
+        for request, call in (
+            (admin.GetProviderRequest(name="a" * 100_000), one.admin.GetProvider),
+            (admin.GetUserRequest(user="a" * 100_000), one.admin.GetUser),
+            (admin.RevokeTokenRequest(id=one.admin_token), one.admin.RevokeToken),
+        ):
+            with pytest.raises(grpc.aio.AioRpcError) as error:
+                await call(request, metadata=metadata)
+            assert error.value.code() is grpc.StatusCode.NOT_FOUND
+            assert len(error.value.details()) < 400
+            assert one.admin_token not in str(error.value) + str(info_of(error.value))
+
+
+@pytest.mark.parametrize("seconds", [10**13, -(10**13)])
+async def test_a_time_that_no_calendar_has_is_a_refusal(tmp_path, seconds):
+    async with running(tmp_path) as one:
+        await one.make_user("ann")
+        request = admin.CreateTokenRequest(user="ann")
+        request.expire_time.seconds = seconds
+        assert await refused(one.admin.CreateToken(request, metadata=bearer(one.admin_token))) == "INVALID_ARGUMENT"

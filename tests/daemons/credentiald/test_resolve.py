@@ -15,6 +15,8 @@ from credentiald.model import Gateway
 from tests.support.credentiald import bearer, info_of, reason_of, running
 from tests.support.policy_rows import CENTRAL, DATABASE_ROWS, OWN, expected_of, write_row
 
+INTERCEPTION = "01a20022-d2e9-775f-ac33-2f548721bfe8"
+
 
 async def ask(one, provider, token, **fields) -> pb.ResolveProviderResponse:
     return await one.credentials.ResolveProvider(
@@ -143,7 +145,7 @@ async def test_the_answer_has_what_an_adapter_needs_and_a_receipt(tmp_path):
     async with running(tmp_path) as one:
         user_id, token = await one.make_user("ann")
         made = await one.make_provider("prov", "anthropic", key=CENTRAL)
-        answer = await ask(one, "prov", token, operation="anthropic.messages", interception_id="i-1")
+        answer = await ask(one, "prov", token, operation="anthropic.messages", interception_id=INTERCEPTION)
         receipt = receipts.read(one.plane.receipt_key, answer.receipt)
 
         assert (answer.provider.id, answer.provider.type, answer.provider.wire_type) == (
@@ -156,7 +158,7 @@ async def test_the_answer_has_what_an_adapter_needs_and_a_receipt(tmp_path):
         assert answer.credential.credential_id == made.central_keys[0].credential_id
         assert UUID(answer.resolution_id).version == 7
         assert receipt == receipts.Receipt(
-            "i-1", answer.resolution_id, receipt.service_id, user_id, made.id, "CENTRAL_KEY",
+            INTERCEPTION, answer.resolution_id, receipt.service_id, user_id, made.id, "CENTRAL_KEY",
             answer.credential.credential_id, receipt.resolve_time_micros,
         )  # fmt: skip
 
@@ -209,7 +211,11 @@ async def test_an_older_view_does_not_answer(tmp_path):
         answer = await ask(one, "prov", token)
 
         assert (await resolved(one, "prov", token, min_revision=answer.revision))[0] == "CENTRAL_KEY"
-        assert (await resolved(one, "prov", token, min_revision=answer.revision + 1))[0] == "STORE_UNAVAILABLE"
+        later = answer.revision + 1
+        assert (await resolved(one, "prov", token, min_revision=later))[0] == "STORE_UNAVAILABLE"
+        # Nor does it answer with a refusal, which might not be one in the newer view.
+        assert (await resolved(one, "nowhere", token, min_revision=later))[0] == "STORE_UNAVAILABLE"
+        assert (await resolved(one, "prov", "sk-not-ours", min_revision=later))[0] == "STORE_UNAVAILABLE"
 
 
 async def test_a_role_that_cannot_be_assumed_yet_never_becomes_the_identity_behind_it(tmp_path):
@@ -227,6 +233,16 @@ async def test_a_role_that_cannot_be_assumed_yet_never_becomes_the_identity_behi
         await one.admin.CreateProvider(request, metadata=bearer(one.admin_token))
 
         assert await resolved(one, "prov", token) == ("ROLE_NOT_ASSUMABLE", "")
+        explained = await one.explain.ExplainProvider(
+            explain_service_pb2.ExplainProviderRequest(provider="prov"), metadata=bearer(token)
+        )
+        assert ErrorReason.Name(explained.reason) == "ERROR_REASON_ROLE_NOT_ASSUMABLE"
+
+
+async def test_an_interception_id_is_a_uuid(tmp_path):
+    async with running(tmp_path) as one:
+        _, token = await one.make_user("ann")
+        assert (await resolved(one, "prov", token, interception_id="x" * 300_000))[0] == "INVALID_ARGUMENT"
 
 
 async def test_explaining_is_for_oneself_and_for_administrators(tmp_path):

@@ -7,7 +7,7 @@ real process that asks it over a unix socket.
 import asyncio
 import json
 
-from tests.daemons.credentiald.test_resolve import CENTRAL, COMBINATIONS, OWN, expected_of, write_row
+from tests.support.policy_rows import CENTRAL, COMBINATIONS, OWN, expected_of, write_row
 from tests.fakes.scripted_upstream import reply, running_upstream
 from tests.support.credentiald import running
 from tests.support.http import send

@@ -9,7 +9,7 @@ import pytest
 
 from bridged.http1.pool import UpstreamPool, running_pool
 from bridged.http_types import UpstreamTimeout, UpstreamUnreachable
-from tests.fakes.scripted_upstream import Exchange, ScriptedUpstream, reply, silence, stream
+from tests.fakes.scripted_upstream import STALL, Exchange, Script, ScriptedUpstream, reply, silence, stream
 from tests.support.upstream_answers import Answer, ask, begin, outgoing, post
 
 MIB = 1024 * 1024
@@ -267,13 +267,13 @@ async def test_a_streamed_body_that_was_begun_is_not_sent_again(pool: UpstreamPo
     ("limits", "script", "expected"),
     [
         ({"first_byte_timeout_seconds": 0.2}, silence(), "did not begin"),
-        ({"idle_timeout_seconds": 0.2}, stream(b"data: 1\n\n", asyncio.Event()), "stopped coming"),
+        ({"idle_timeout_seconds": 0.2}, stream(b"data: 1\n\n", STALL), "stopped coming"),
     ],
 )
 async def test_an_upstream_that_falls_silent_times_out(
-    upstream: ScriptedUpstream, limits: dict[str, float], script: object, expected: str
+    upstream: ScriptedUpstream, limits: dict[str, float], script: Script, expected: str
 ) -> None:
-    upstream.script(script)  # type: ignore[arg-type]
+    upstream.script(script)
     async with running_pool(**(LIMITS | limits)) as pool:
         answer = await ask(pool, post(upstream.port, b"{}"))
         await asyncio.wait_for(upstream.requests[0].closed.wait(), 5)
@@ -284,11 +284,11 @@ async def test_an_upstream_that_falls_silent_times_out(
 
 async def test_a_slow_client_is_not_taken_for_a_slow_upstream(upstream: ScriptedUpstream) -> None:
     limits = {"connect_timeout_seconds": 5, "first_byte_timeout_seconds": 0.1, "idle_timeout_seconds": 0.1}
-    upstream.script(reply(), reply(body=bytes(8 * MIB)))
+    upstream.on("/large", reply(body=bytes(8 * MIB)))
     async with running_pool(**limits) as pool:
         sending = begin(pool, outgoing(upstream.port, method="POST", streamed=True))
         await upstream.wait_for_request(0)
-        reading = begin(pool, outgoing(upstream.port), pause_at_head=True)
+        reading = begin(pool, outgoing(upstream.port, target="/large"), pause_at_head=True)
         await reading.until(lambda: reading.framing)
         await asyncio.sleep(0.4)
         assert not sending.is_over
