@@ -6,7 +6,9 @@ Holds nothing between requests but the list of those under way, and memories of 
 import asyncio
 import json
 import logging
+import time
 from collections.abc import Callable, Sequence
+from email.utils import formatdate
 
 from bridged import routes
 from bridged.error_answer import error_answer
@@ -26,7 +28,7 @@ log = logging.getLogger(__name__)
 
 TapFactory = Callable[[Interception], Tap | None]
 STOPPING = "this bridge is stopping: try again, another one or the next one will answer"
-# How many targets the bridge remembers, and how long they may be. Those with a query may hold a key and are not kept.
+# How many targets the bridge remembers, and how long they may be.
 _REMEMBERED_TARGETS = 2048
 _REMEMBERED_LENGTH = 256
 
@@ -57,8 +59,11 @@ class Bridge:
         self.tap_for = tap_for
         self.now = asyncio.get_running_loop().time
         self._not_ready = not_ready
-        self._targets: dict[str, Target] = {}
+        self._date_second = 0
+        self._date = ("Date", "")
+        self._places: dict[tuple[str, str], tuple[Target, routes.RouteMatch]] = {}
         self._under_way: set[Interception] = set()
+        metrics.in_flight.set_function(lambda: len(self._under_way))
         self._draining = False
         self._idle = asyncio.Event()
         self._idle.set()
@@ -69,7 +74,7 @@ class Bridge:
         """A request has arrived."""
         request = exchange.request
         if request.target in ("/healthz", "/readyz"):
-            return _Health(exchange, self._not_ready())
+            return _Health(exchange, self._not_ready(), self.date())
         interception = Interception(self, exchange)
         if not self._under_way:
             self._idle.clear()
@@ -82,7 +87,14 @@ class Bridge:
         dialect = routes.dialect_of_target(target, headers)
         answer = error_answer(Refused(reason, detail), dialect, new_interception_id())
         self.metrics.answered("", answer.status)
-        return answer.status, answer.headers, answer.body
+        return answer.status, (*answer.headers, self.date()), answer.body
+
+    def date(self) -> tuple[str, str]:
+        """The Date header of now; the same pair for a second."""
+        second = int(time.time())
+        if second != self._date_second:
+            self._date_second, self._date = second, ("Date", formatdate(second, usegmt=True))
+        return self._date
 
     # -- what interceptions share -----------------------------------------------------------------------------------
 
@@ -102,17 +114,20 @@ class Bridge:
 
     def place(self, request: Request) -> tuple[Target, routes.RouteMatch | None]:
         """What a request asks for: provider and row of the table of routes. No row: a probe of an instance's root."""
-        raw_target = request.target
-        target = self._targets.get(raw_target)
-        if target is None:
-            target = split_target(raw_target)
-            if "?" not in raw_target and len(raw_target) <= _REMEMBERED_LENGTH:
-                if len(self._targets) >= _REMEMBERED_TARGETS:
-                    self._targets.clear()
-                self._targets[raw_target] = target
+        key = (request.method, request.target)
+        place = None if request.upgrade else self._places.get(key)
+        if place is not None:
+            return place
+        target = split_target(request.target)
         if request.method == "HEAD" and target.is_instance_root:
             return target, None
-        return target, routes.match(request.method, target.path, request.headers, target.query)
+        match = routes.match(request.method, target.path, request.headers, target.query)
+        # A query may hold a key, and is not kept.
+        if not target.query and len(request.target) <= _REMEMBERED_LENGTH and routes.is_settled_by_path(target.path):
+            if len(self._places) >= _REMEMBERED_TARGETS:
+                self._places.clear()
+            self._places[key] = (target, match)
+        return target, match
 
     def ended(self, interception: Interception) -> None:
         """One interception is over: count it, log it."""
@@ -148,13 +163,13 @@ class Bridge:
 class _Health:
     """`/healthz`: the loop is alive. `/readyz`: whether to send requests here, and if not, why. Reads no body."""
 
-    def __init__(self, exchange: Exchange, not_ready: Sequence[str]) -> None:
+    def __init__(self, exchange: Exchange, not_ready: Sequence[str], date: tuple[str, str]) -> None:
         if exchange.request.target == "/readyz":
             status, kind = (503 if not_ready else 200), "application/json"
             body = json.dumps({"ready": not not_ready, "reasons": list(not_ready)}).encode() + b"\n"
         else:
             status, kind, body = 200, "text/plain; charset=utf-8", b"ok\n"
-        headers = (("Content-Type", kind), ("Cache-Control", "no-store"), ("Content-Length", str(len(body))))
+        headers = (("Content-Type", kind), ("Cache-Control", "no-store"), ("Content-Length", str(len(body))), date)
         exchange.send_head(status, headers, body=Framing.LENGTH, length_bytes=len(body))
         exchange.send(body)
         exchange.finish()

@@ -31,7 +31,22 @@ _ISSUED_TOKEN = re.compile(r"db[us]_[0-9A-Za-z]{49}")
 _VISIBLE_ASCII = re.compile(r"[ -~]*")
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+class _Carriers(dict[str, bool]):
+    """Whether a header of this name, as it is written, may carry a token or key; remembered, within bounds."""
+
+    _MOST = 4096
+
+    def __missing__(self, name: str) -> bool:
+        if len(self) >= self._MOST:
+            self.clear()
+        carries = self[name] = name.lower() in (GOVERNANCE_HEADER, *KEY_HEADERS)
+        return carries
+
+
+_CARRIERS = _Carriers()
+
+
+@dataclass(slots=True, kw_only=True)
 class ClientCredentials:
     """`token` None: the request has none. `presented` None: it carries no key of the user's own."""
 
@@ -45,6 +60,8 @@ def find_client_token(headers: Headers, query: str) -> ClientCredentials:
 
     INVALID_REQUEST for two governance tokens. ACCESS_TOKEN_INVALID for one that is not ASCII, which none of ours is.
     """
+    found = [pair for pair in headers if _CARRIERS[pair[0]]]
+    headers = tuple(found)
     governance = header_values(headers, GOVERNANCE_HEADER)
     if len(governance) > 1:
         raise Refused("INVALID_REQUEST", "the request has more than one X-Coder-AI-Governance-Token: send one")
@@ -66,7 +83,7 @@ def find_client_token(headers: Headers, query: str) -> ClientCredentials:
     return ClientCredentials(
         token=Secret(token) if token else None,
         presented=presented,
-        query_without_key=_without_token(queries.without(query, "key"), token),
+        query_without_key=_without_token(queries.without(query, "key"), token) if query else "",
     )
 
 
@@ -98,6 +115,11 @@ def _presented(headers: Headers, query: str, token: str) -> PresentedKey | None:
         query_key=key(queries.values_of(query, "key")),
     )
     return presented if presented != PresentedKey() else None
+
+
+def may_be_ours(text: str, token: str) -> bool:
+    """Whether it is worth looking for our token in this text; False is certain."""
+    return token in text or "%" in text or "basic " in text.lower() or _ISSUED_TOKEN.search(text) is not None
 
 
 def is_ours(value: str, token: str) -> bool:

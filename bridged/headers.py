@@ -9,7 +9,7 @@ import re
 from enum import Enum
 from urllib.parse import quote
 
-from bridged.client_token import KEY_HEADERS, is_ours
+from bridged.client_token import KEY_HEADERS, is_ours, may_be_ours
 from bridged.model import Headers, Refused, Resolution, header_values
 from daemonkit.secret import Secret
 
@@ -131,6 +131,14 @@ class _Fates(dict[str, Fate]):
         return Fate.ENCODING if folded == "accept-encoding" else Fate.PASSES
 
 
+def fate_of_request(name: str) -> Fate | None:
+    """What becomes of a request's header; None for a name that HTTP does not allow."""
+    try:
+        return _REQUEST_FATES[name]
+    except KeyError:
+        return None
+
+
 _REQUEST_FATES = _Fates(REQUEST_DROPPED, REQUEST_DROPPED_PREFIXES)
 _RESPONSE_FATES = _Fates(RESPONSE_DROPPED, ())
 # What a Connection header says in nearly every message, and which names no header.
@@ -143,6 +151,10 @@ def without_token(headers: Headers, token: Secret | None) -> Headers:
     if token is None:
         return headers
     value = token.reveal()
+    # One search over all values tells nearly always that there is nothing to look for.
+    rest = "\n".join([text for name, text in headers if fate_of_request(name) is not Fate.DROPPED])
+    if not may_be_ours(rest, value):
+        return headers
     return tuple(pair for pair in headers if not is_ours(pair[1], value))
 
 
@@ -196,12 +208,10 @@ def response_headers(upstream_headers: Headers, *, interception_id: str) -> Head
 
 def is_event_stream(headers: Headers) -> bool:
     """Whether a body is `text/event-stream` and can be read and continued as such: not if it is compressed."""
-    if not all(value.lower() in ("", "identity") for value in header_values(headers, "content-encoding")):
+    kinds = header_values(headers, "content-type")
+    if not any(value.partition(";")[0].strip().lower() == "text/event-stream" for value in kinds):
         return False
-    return any(
-        value.partition(";")[0].strip().lower() == "text/event-stream"
-        for value in header_values(headers, "content-type")
-    )
+    return all(value.lower() in ("", "identity") for value in header_values(headers, "content-encoding"))
 
 
 def _folded(name: str) -> str:

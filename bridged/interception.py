@@ -118,7 +118,6 @@ class Interception:
         """Judge the head and decide how the body is read. A refusal is answered here."""
         bridge, request = self._bridge, self._exchange.request
         try:
-            self.dialect = bridge.dialect_of(request)
             bridge.check_open()
             target, match = bridge.place(request)
             self.provider = target.provider
@@ -290,6 +289,9 @@ class Interception:
         elif framing is Framing.CHUNKED:
             # A length that stands beside another framing does not count (RFC 9112, 6.3).
             passed = tuple(pair for pair in passed if pair[0].lower() != "content-length")
+        if not any(len(name) == 4 and name.lower() == "date" for name, _ in passed):
+            # A gateway says when it received what has no date (RFC 9110, 6.6.1).
+            passed = (*passed, self._bridge.date())
         self.status = status
         self._tap = self._bridge.tap_for(self)
         self._exchange.send_head(status, passed, body=framing)
@@ -357,9 +359,12 @@ class Interception:
         exchange = self._exchange
         try:
             if not exchange.head_sent:
+                if self.match is None:
+                    self.dialect = self._bridge.dialect_of(exchange.request)
                 answer = error_answer(refused, self.dialect, self.interception_id)
                 self.status = answer.status
-                exchange.send_head(answer.status, answer.headers, body=Framing.LENGTH, length_bytes=len(answer.body))
+                headers = (*answer.headers, self._bridge.date())
+                exchange.send_head(answer.status, headers, body=Framing.LENGTH, length_bytes=len(answer.body))
                 exchange.send(answer.body)
                 exchange.finish()
             elif self._stream_end is not None:
@@ -391,7 +396,7 @@ class Interception:
     def _answer_probe(self) -> None:
         """Claude Code asks with HEAD whether there is anybody; nobody else needs to be asked for that."""
         self.status = 200
-        headers = (("X-Interception-Id", self.interception_id), ("Content-Length", "0"))
+        headers = (("X-Interception-Id", self.interception_id), ("Content-Length", "0"), self._bridge.date())
         self._exchange.send_head(200, headers, body=Framing.NONE)
         self._exchange.finish()
         self._end()

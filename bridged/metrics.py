@@ -31,6 +31,8 @@ class Metrics:
             ["outcome"],
             registry=self.registry,
         )
+        self._request_children: dict[tuple[str, str], Counter] = {}
+        self._resolved_ok = self._resolves.labels("OK")
         self._resolve_seconds = Histogram(
             "bridged_resolve_duration_seconds",
             "Time from a question to credentiald's answer or to a refusal.",
@@ -58,11 +60,18 @@ class Metrics:
 
     def answered(self, operation: str, status: int | None) -> None:
         """Count one request. `operation` is a row of routes.py or empty; `status` None means aborted."""
-        self._requests.labels(operation or "none", f"{status // 100}xx" if status else "aborted").inc()
+        labels = (operation or "none", f"{status // 100}xx" if status else "aborted")
+        child = self._request_children.get(labels)
+        if child is None:
+            child = self._request_children[labels] = self._requests.labels(*labels)
+        child.inc()
 
     def resolved(self, outcome: str) -> None:
         """Count one question to credentiald: `OK`, or the reason."""
-        self._resolves.labels(outcome if outcome == "OK" or outcome in REFUSALS else _OTHER).inc()
+        if outcome == "OK":
+            self._resolved_ok.inc()
+        else:
+            self._resolves.labels(outcome if outcome in REFUSALS else _OTHER).inc()
 
     def resolve_took(self, seconds: float) -> None:
         """Note how long one question was on its way."""

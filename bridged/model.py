@@ -60,14 +60,15 @@ class Refused(Exception):
         super().__init__(f"{reason}: {self.message}")
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+# The values of every request are not frozen: that would triple what it costs to make one. Nobody changes them.
+@dataclass(slots=True, kw_only=True)
 class ApiKey:
     """A key that goes where the provider type wants it."""
 
     value: Secret
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(slots=True, kw_only=True)
 class Bearer:
     """A token that goes into `Authorization: Bearer`, whatever the type."""
 
@@ -108,7 +109,7 @@ class BedrockOptions:
     region: str = ""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(slots=True, kw_only=True)
 class Resolution:
     """credentiald's answer for one request and its retries. It is not kept longer than that.
 
@@ -135,7 +136,7 @@ class Resolution:
     revision: int = 0
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(slots=True, kw_only=True)
 class RequestFacts:
     """What the bridge wants to know of a request: the model as asked for, and whether a stream was asked for."""
 
@@ -145,4 +146,5 @@ class RequestFacts:
 
 def header_values(headers: Headers, name: str) -> list[str]:
     """The values of all headers of this lower-case name, in order, without white space around them."""
-    return [value.strip(" \t") for key, value in headers if key.lower() == name]
+    length = len(name)
+    return [value.strip(" \t") for key, value in headers if len(key) == length and key.lower() == name]

@@ -144,15 +144,15 @@ class Stream:
     async def _lost(self) -> StreamLost:
         """Why the call is over."""
         call = self._call
-        async with asyncio.timeout(self._batch_seconds):
-            code = await call.code()
-            if code is grpc.StatusCode.OK:
-                return StreamLost(unreachable("it is stopping"))
-            return _lost_by(
-                grpc.aio.AioRpcError(
-                    code, await call.initial_metadata(), await call.trailing_metadata(), details=await call.details()
-                )
-            )
+        try:
+            async with asyncio.timeout(self._batch_seconds):
+                code, details = await call.code(), await call.details()
+                initial, trailing = await call.initial_metadata(), await call.trailing_metadata()
+        except TimeoutError:
+            return StreamLost(unreachable("DEADLINE_EXCEEDED"))
+        if code is grpc.StatusCode.OK:
+            return StreamLost(unreachable("it is stopping"))
+        return _lost_by(grpc.aio.AioRpcError(code, initial, trailing, details=details))
 
 
 def _lost_by(error: grpc.aio.AioRpcError) -> StreamLost:

@@ -29,7 +29,7 @@ __all__ = ["PING_INTERVAL_SECONDS", "Callback", "ClientTls", "Outcome", "Questio
 _MAX_QUESTION_BYTES = 256 * 1024
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(slots=True, kw_only=True)
 class Question:
     """What the bridge asks for one request. The user's own key is only mentioned, never sent."""
 

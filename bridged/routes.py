@@ -126,7 +126,7 @@ ROUTES: tuple[Route, ...] = (
 )
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(slots=True, kw_only=True)
 class RouteMatch:
     """A row with what the path says. `path` is within the instance, as sent."""
 
@@ -161,6 +161,11 @@ def match(method: str, path: str, headers: Headers, query: str) -> RouteMatch:
         allowed = ", ".join(route.methods)
         raise Refused("METHOD_NOT_ALLOWED", f"this path takes {allowed} only", allow=route.methods)
     return RouteMatch(route=route, path=path, path_facts=_path_facts(route, segments))
+
+
+def is_settled_by_path(path: str) -> bool:
+    """Whether method and path alone tell the row, so that the match of one request is that of the next."""
+    return len(_LITERAL.get(path, ())) == 1
 
 
 def dialect_of(path: str, headers: Headers, query: str) -> DialectName:

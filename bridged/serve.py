@@ -3,6 +3,7 @@
 import asyncio
 import gc
 import logging
+import os
 import sys
 from datetime import timedelta
 from pathlib import Path
@@ -10,12 +11,13 @@ from pathlib import Path
 import uvloop
 
 from bridged.bridge import Bridge
+from bridged.http1.downstream import Limits, Server, listening
+from bridged.http1.pool import running_pool
+from bridged.http1.proxies import Proxies, parse_proxies
 from bridged.metrics import Metrics
 from bridged.readiness import Readiness
 from bridged.resolver import ClientTls, running_resolver
-from bridged.server import BridgeServer, running_server
 from bridged.settings import Loaded, Settings
-from bridged.upstream import running_upstream
 from daemonkit.binding import AddressTaken
 from daemonkit.health import health_listener
 from daemonkit.logs import announce, running_logs
@@ -26,8 +28,7 @@ from daemonkit.version import version
 
 log = logging.getLogger(__name__)
 
-# After the grace: time for the last bytes, the error events, to leave.
-_FAREWELL_SECONDS = 2.0
+_PROXY_VARIABLES = ("https_proxy", "http_proxy", "no_proxy")
 
 
 class CannotStart(Exception):
@@ -53,7 +54,7 @@ async def serve(settings: Settings) -> None:
     stop = stop_requested()
     readiness, metrics = Readiness(), Metrics()
     metrics.started(version())
-    idle_timeout_seconds = settings.idle_timeout.total_seconds()
+    idle_seconds = settings.idle_timeout.total_seconds()
 
     def not_ready() -> list[str]:
         return readiness.reasons(asyncio.get_running_loop().time())
@@ -68,21 +69,19 @@ async def serve(settings: Settings) -> None:
             metrics=metrics,
             tls=_credentiald_tls(settings),
         ) as resolver,
-        running_upstream(
+        running_pool(
             connect_timeout_seconds=settings.connect_timeout.total_seconds(),
             first_byte_timeout_seconds=settings.first_byte_timeout.total_seconds(),
-            idle_timeout_seconds=idle_timeout_seconds,
-        ) as upstream,
+            idle_timeout_seconds=idle_seconds,
+            proxies=_proxies(),
+        ) as pool,
     ):
-        bridge = Bridge(
-            resolver, upstream, metrics, max_body_bytes=settings.max_body, idle_timeout_seconds=idle_timeout_seconds
-        )
+        bridge = Bridge(resolver, pool, metrics, max_body_bytes=settings.max_body, not_ready=not_ready)
         listener = settings.listener("listen")
-        async with running_server(
-            bridge.serve,
+        async with listening(
+            bridge,
             listener.addresses,
-            not_ready=not_ready,
-            idle_timeout_seconds=idle_timeout_seconds,
+            limits=Limits(body_seconds=idle_seconds, stall_seconds=idle_seconds),
             tls=server_context(listener.tls) if listener.tls else None,
         ) as server:
             for address in server.addresses:
@@ -96,16 +95,24 @@ async def serve(settings: Settings) -> None:
     log.info("stopped")
 
 
-async def drain(bridge: Bridge, server: BridgeServer, grace: timedelta) -> None:
+async def drain(bridge: Bridge, server: Server, grace: timedelta) -> None:
     """Accept nothing new, let what runs finish within the grace, then end it in the way of its API."""
     log.info("draining", extra={"grace_seconds": grace.total_seconds()})
-    server.stop_accepting()
     bridge.drain()
+    server.stop_accepting()
     if await bridge.wait_until_idle(grace.total_seconds()):
         return
     log.warning("the grace is over: ending what still runs", extra={"requests": bridge.under_way})
     bridge.end_requests()
-    await bridge.wait_until_idle(_FAREWELL_SECONDS)
+
+
+def _proxies() -> Proxies:
+    """The proxies on the way to upstreams, from the variables that every client reads, in either case."""
+    values = {name: os.environ.get(name.upper()) or os.environ.get(name) or "" for name in _PROXY_VARIABLES}
+    try:
+        return parse_proxies(**values)
+    except ValueError as error:
+        raise CannotStart(str(error)) from None
 
 
 def _credentiald_tls(settings: Settings) -> ClientTls | None:

@@ -25,8 +25,8 @@ Key = tuple[str, bytes, str, str, bool]
 class Kept:
     """One decision, as the bytes of its message without what differs from request to request.
 
-    `receipt_part` is that of receipts.unchanged_part, `source` the name of the credential's source, `bedrock` what maps models, `revision` of the state that
-    decided. It counts from `decide_time` until `expire_time`.
+    `receipt_part` is that of receipts.unchanged_part, `source` the name of the credential's source, `bedrock` what
+    maps models, `revision` of the state that decided. It counts from `decide_time` until `expire_time`.
     """
 
     message: bytes = field(repr=False)

@@ -5,9 +5,10 @@ the first, which the guard of the rpc server makes, happen here, in one read of 
 one state. Nobody without a valid token learns which providers exist.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from typing import ParamSpec, TypeVar
 
 from credentiald import receipts
 from credentiald.authenticate import token_and_user_of
@@ -46,6 +47,9 @@ from credentiald.sealing import SealContext, central_key_context, user_key_conte
 from credentiald.store import providers, revision, user_keys, users
 from credentiald.store.connection import Connection
 from daemonkit.secret import Secret
+
+P = ParamSpec("P")
+T = TypeVar("T")
 
 # How long a caller is told to wait when every key was refused. Pools with waits of their own come with failover.
 _POOL_RETRY_SECONDS = 60
@@ -114,15 +118,19 @@ async def resolve_many(plane: Plane, caller: Caller, questions: Sequence[Questio
     A refusal of all of them (the store does not answer) is raised.
     """
     now = plane.clock()
+
+    def find_each(conn: Connection) -> list[_Found | Refusal]:
+        return [_or_refusal(_find, conn, plane, caller.service, question, now=now) for question in questions]
+
     try:
-        everything = await plane.db.read(_find_each, plane, caller.service, questions, now=now)
         return [
-            found if isinstance(found, Refusal) else _answer_or_refusal(plane, caller, question, found, now=now)
-            for question, found in zip(questions, everything, strict=True)
+            found if isinstance(found, Refusal) else _or_refusal(_answer, plane, caller, question, found, now=now)
+            for question, found in zip(questions, await plane.db.read(find_each), strict=True)
         ]
     except Refusal:
         raise
     except Exception:
+        # A bug that one question brings out must not be its neighbours' trouble.
         return [await _outcome(plane, caller, question) for question in questions]
 
 
@@ -133,11 +141,9 @@ async def _outcome(plane: Plane, caller: Caller, question: Question) -> Answer |
         return error
 
 
-def _answer_or_refusal(
-    plane: Plane, caller: Caller, question: Question, found: _Found, *, now: datetime
-) -> Answer | Refusal:
+def _or_refusal(work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T | Refusal:
     try:
-        return _answer(plane, caller, question, found, now=now)
+        return work(*args, **kwargs)
     except Refusal as refusal:
         return refusal
 
@@ -174,19 +180,6 @@ def _answer(plane: Plane, caller: Caller, question: Question, found: _Found, *, 
         receipt=receipts.write(plane.receipt_key, receipt),
         expire_time=found.expire_time,
     )
-
-
-def _find_each(
-    conn: Connection, plane: Plane, service: Service | None, questions: Sequence[Question], *, now: datetime
-) -> list[_Found | Refusal]:
-    """`_find` for each question, in one snapshot."""
-    everything: list[_Found | Refusal] = []
-    for question in questions:
-        try:
-            everything.append(_find(conn, plane, service, question, now=now))
-        except Refusal as refusal:
-            everything.append(refusal)
-    return everything
 
 
 def _find(conn: Connection, plane: Plane, service: Service | None, question: Question, *, now: datetime) -> _Found:

@@ -7,6 +7,7 @@ because host and path never stand in one string.
 import ipaddress
 import re
 from dataclasses import dataclass, field
+from functools import lru_cache
 from urllib.parse import urlsplit
 
 from bridged.model import Headers, Refused
@@ -29,7 +30,7 @@ class Base:
     path: str
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(slots=True, kw_only=True)
 class Address:
     """What an adapter decides. `target` is the raw path and query; `headers` are the credential's, never printed."""
 
@@ -40,6 +41,7 @@ class Address:
     headers: Headers = field(repr=False)
 
 
+@lru_cache(maxsize=1024)
 def parse_base_url(base_url: str) -> Base:
     """The parts of an absolute http or https URL without userinfo, query or fragment.
 

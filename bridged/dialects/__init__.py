@@ -54,10 +54,13 @@ def request_facts(match: RouteMatch, headers: Headers, body: bytes | None) -> Re
     INVALID_BODY as the dialect's `read_request` says.
     """
     in_path = checked(match.path_facts)
-    plain = all(value.lower() in ("", "identity") for value in header_values(headers, "content-encoding"))
-    if body is None or not match.route.intercepted or not plain:
+    if body is None or not match.route.intercepted:
+        return in_path
+    if not all(value.lower() in ("", "identity") for value in header_values(headers, "content-encoding")):
         return in_path
     in_body = DIALECTS[match.dialect].read_request(body)
+    if not in_path.model and not in_path.stream:
+        return in_body
     return RequestFacts(model=in_body.model or in_path.model, stream=in_body.stream or in_path.stream)
 
 

@@ -39,6 +39,11 @@ class Coding(Enum):
     UNFRAMED_UNTIL_CLOSE = "unframed until close"
 
 
+# Looking a member up costs as much as a call.
+_NOTHING, _COUNTED, _CHUNKED, _AS_FRAMED, _UNTIL_CLOSE, _UNFRAMED_UNTIL_CLOSE = Coding
+_LENGTH, _PIECES, _FRAMED, _NONE = Framing
+
+
 class AnswerHead(NamedTuple):
     """The head's bytes, how the body leaves, its length where it is counted, and whether the connection stays."""
 
@@ -62,35 +67,33 @@ def answer_head(
     """
     coding = _coding(request, status, framing)
     length = 0
-    if coding is Coding.COUNTED:
+    if coding is _COUNTED:
         length = _declared_length(headers) if length_bytes is None else length_bytes
-    elif coding in (Coding.UNTIL_CLOSE, Coding.UNFRAMED_UNTIL_CLOSE):
+    elif coding is _UNTIL_CLOSE or coding is _UNFRAMED_UNTIL_CLOSE:
         keep_alive = False
-    lines = [
-        _STATUS_LINES.get(status) or f"HTTP/1.1 {status} \r\n",
-        *[f"{name}: {value}\r\n" for name, value in headers],
-    ]
-    if framing in (Framing.CHUNKED, Framing.FRAMED) and not request.http_10 and _may_have_body(status):
-        lines.append("Transfer-Encoding: chunked\r\n")
+    lines = [f"{name}: {value}" for name, value in headers]
+    if (framing is _PIECES or framing is _FRAMED) and not request.http_10 and _may_have_body(status):
+        lines.append("Transfer-Encoding: chunked")
     if not keep_alive:
-        lines.append("Connection: close\r\n")
+        lines.append("Connection: close")
     elif request.http_10:
-        lines.append("Connection: keep-alive\r\n")
+        lines.append("Connection: keep-alive")
     lines.append("\r\n")
-    text = "".join(lines)
+    text = "\r\n".join(lines)
     if text.count("\n") != len(lines) or text.count("\r") != len(lines) or "\0" in text:
         raise ValueError("a header of an answer has a line break or NUL in it")
+    text = (_STATUS_LINES.get(status) or f"HTTP/1.1 {status} \r\n") + text
     return AnswerHead(text.encode("latin-1"), coding, length, keep_alive)
 
 
 def _coding(request: Request, status: int, framing: Framing) -> Coding:
-    if framing is Framing.NONE or request.method == "HEAD" or not _may_have_body(status):
-        return Coding.NOTHING
-    if framing is Framing.LENGTH:
-        return Coding.COUNTED
+    if framing is _NONE or request.method == "HEAD" or not _may_have_body(status):
+        return _NOTHING
+    if framing is _LENGTH:
+        return _COUNTED
     if request.http_10:
-        return Coding.UNTIL_CLOSE if framing is Framing.CHUNKED else Coding.UNFRAMED_UNTIL_CLOSE
-    return Coding.CHUNKED if framing is Framing.CHUNKED else Coding.AS_FRAMED
+        return _UNTIL_CLOSE if framing is _PIECES else _UNFRAMED_UNTIL_CLOSE
+    return _CHUNKED if framing is _PIECES else _AS_FRAMED
 
 
 def _may_have_body(status: int) -> bool:

@@ -91,7 +91,7 @@ async def _open(host: str, port: int) -> "_Path":
 
 
 def addresses_in_turn(found: Sequence[tuple[int, str]]) -> list[str]:
-    """Addresses of (family, address), each once: the first family's first, then the other's, and so on (RFC 8305, 4)."""
+    """The addresses of (family, address), each once: the first family's first, then one of the other (RFC 8305, 4)."""
     unique = dict.fromkeys(found)
     first_family = found[0][0]
     first = [address for family, address in unique if family == first_family]

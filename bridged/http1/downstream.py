@@ -2,7 +2,7 @@
 
 async with listening(service, addresses, limits=Limits()) as server:
     ...                                     # service.begin(exchange) for each request, see exchange.py
-    server.stop_accepting()                 # drain: idle connections close, others with their next answer
+    server.stop_accepting()                 # drain: each connection closes with its next answer
 """
 
 import asyncio
@@ -65,12 +65,13 @@ class Server:
         self.addresses += (address,)
 
     def stop_accepting(self) -> None:
-        """Close the listeners and what waits for another request; other connections close with their next answer."""
+        """Close the listeners. Each connection closes with its next answer, and what is idle at the end of the block.
+
+        An idle connection is left open until then: a request that is on its way to it is answered, not reset.
+        """
         self.draining = True
         for listener in self._listeners:
             listener.close()
-        for connection in tuple(self._connections):
-            connection.close_if_idle()
 
     async def close(self, timeout_seconds: float) -> None:
         """Close what is left, and break what is still there after the time."""
@@ -87,17 +88,17 @@ class Server:
         self._timer.cancel()
 
     def opened(self, line: Line) -> None:
-        """See line.Registry."""
+        """See line.Roster."""
         if isinstance(line, ClientConnection):
             self._connections.add(line)
             self._empty.clear()
 
     def half_closed(self, line: Line) -> None:
-        """See line.Registry."""
+        """See line.Roster."""
         self._half_closed.add(line)
 
     def closed(self, line: Line) -> None:
-        """See line.Registry."""
+        """See line.Roster."""
         self._half_closed.discard(line)
         if isinstance(line, ClientConnection):
             self._connections.discard(line)

@@ -3,17 +3,20 @@
 The service gets an Exchange for each request and gives a Carrier back. The exchange is what the carrier answers with;
 the carrier is told what the client does. What holds:
 
-- `begin` chooses how the body is read, then exactly one of body_whole, body_end and body_failed is called, also for a
-  request without a body, and none of them before `begin` has returned. A carrier that has finished its answer is told
-  nothing more.
+- How the body is read is said once, in `begin` or later. Then exactly one of body_whole, body_end and body_failed is
+  called, also for a request without a body, and none of them before `begin` has returned. A carrier that has ended its
+  exchange is told nothing more.
 - An answer is `send_head`, any number of `send`, `finish`. From `send_head` on nothing else can be said: a failure
   then is `abort`, which ends the connection so that what was sent cannot be taken for the whole.
 - After `finish`, `abort` or client_gone every call does nothing.
+- `pause` and `resume` may be called from within `send`.
 """
 
+from collections.abc import Callable
 from typing import Protocol
 
 from bridged.http1.answer_framing import Coding, Framing, answer_head
+from bridged.http1.body import IncomingBody
 from bridged.http1.chunked import ChunkedBody
 from bridged.http1.framing import Request
 from bridged.http_types import BodyBroken, BodyTimeout, BodyTooLarge
@@ -21,6 +24,9 @@ from bridged.model import Headers
 
 # From here on a chunk is handed to the socket in three pieces rather than copied into one.
 _LARGE_BYTES = 16 * 1024
+CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
+
+_NOTHING, _COUNTED, _CHUNKED, _AS_FRAMED, _UNTIL_CLOSE, _UNFRAMED_UNTIL_CLOSE = Coding
 
 
 class Carrier(Protocol):
@@ -65,18 +71,21 @@ class Service(Protocol):
 class Connection(Protocol):
     """What an exchange needs of the connection that it runs on."""
 
+    write: Callable[[bytes], None]
+
+    def write_pieces(self, pieces: list[bytes]) -> None: ...
+
     def may_stay(self) -> bool:
         """Whether another request can follow on this connection, as it stands now."""
 
-    def read_body(self, limit_bytes: int, *, whole: bool) -> None: ...
+    def body_wanted(self, wanted: bool) -> None:
+        """Whether the client is waited for, and may come too late."""
 
-    def pause_body(self) -> None: ...
+    def body_over(self, *, spoilt: bool) -> None:
+        """Nothing more of the body is wanted: it is complete, or what comes of it is to be dropped."""
 
-    def resume_body(self) -> None: ...
-
-    def write(self, data: bytes) -> None: ...
-
-    def write_pieces(self, pieces: list[bytes]) -> None: ...
+    def go_on(self) -> None:
+        """Use what was held back."""
 
     def answered(self, *, keep_alive: bool) -> None:
         """The answer is complete."""
@@ -88,14 +97,47 @@ class Connection(Protocol):
 class Exchange:
     """One request and the answer to it."""
 
-    __slots__ = ("_coding", "_connection", "_keep_alive", "_left_bytes", "_unframed", "head_sent", "request")
+    __slots__ = (
+        "_body",
+        "_coding",
+        "_connection",
+        "_continue_owed",
+        "_incoming",
+        "_keep_alive",
+        "_left_bytes",
+        "_limit_bytes",
+        "_paused",
+        "_unframed",
+        "_whole",
+        "carrier",
+        "head_sent",
+        "request",
+    )
 
-    def __init__(self, request: Request, connection: Connection) -> None:
+    def __init__(
+        self,
+        request: Request,
+        connection: Connection,
+        body: bytes | None,
+        incoming: IncomingBody | None,
+        *,
+        continue_owed: bool,
+    ) -> None:
         self.request = request
         self.head_sent = False
         """Whether a byte of the answer may have left."""
+        self.carrier: Carrier | None = None
+        """Who is told; None before `begin` has returned, and after the end."""
         self._connection: Connection | None = connection
-        self._coding = Coding.NOTHING
+        # The body if it was all there with the head, else what is to come of it; and how it is wanted, once said.
+        self._body = body
+        self._incoming = incoming
+        self._continue_owed = continue_owed
+        self._whole: bool | None = None
+        self._limit_bytes = 0
+        self._paused = False
+        # The answer
+        self._coding = _NOTHING
         self._keep_alive = False
         self._left_bytes = 0
         self._unframed: ChunkedBody | None = None
@@ -105,41 +147,94 @@ class Exchange:
         """Whether it has ended, one way or the other."""
         return self._connection is None
 
+    # The request's body, for the carrier
+
     def read_whole(self, limit_bytes: int) -> None:
-        """Gather the body. Say so once, instead of `read_stream`; a client that waits for 100 is told to go on."""
-        if self._connection is not None:
-            self._connection.read_body(limit_bytes, whole=True)
+        """Gather the body. A client that waits for 100 is told to go on."""
+        self._want(limit_bytes, whole=True)
 
     def read_stream(self, limit_bytes: int) -> None:
         """Pass the body on as it arrives. A client that waits for 100 is told to go on when the body is not paused."""
-        if self._connection is not None:
-            self._connection.read_body(limit_bytes, whole=False)
+        self._want(limit_bytes, whole=False)
 
     def pause_body(self) -> None:
         """Read no more of the body until `resume_body`."""
-        if self._connection is not None:
-            self._connection.pause_body()
+        self._paused = True
+        if self._connection is not None and self._incoming is not None:
+            self._connection.body_wanted(False)
 
     def resume_body(self) -> None:
         """Go on reading the body."""
-        if self._connection is not None:
-            self._connection.resume_body()
+        self._paused = False
+        self._read_on()
+
+    # The request's body, for the connection
+
+    def begun(self, carrier: Carrier) -> None:
+        """`begin` has returned: what was waiting for that can be told."""
+        self.carrier = carrier
+        if self._whole is not None:
+            self._start()
+            self._read_on()
+
+    @property
+    def is_reading(self) -> bool:
+        """Whether what comes of the body can be taken."""
+        return self._incoming is not None and self._whole is not None and not self._paused
+
+    def take(self, data: bytes) -> bytes:
+        """Use what belongs to the body; what comes after it."""
+        incoming, carrier, connection = self._incoming, self.carrier, self._connection
+        if incoming is None or carrier is None or connection is None:
+            raise RuntimeError("there is no body to be read")
+        try:
+            piece, used = incoming.take(data)
+        except (BodyBroken, BodyTooLarge) as error:
+            self.spoil(error)
+            return b""
+        if piece:
+            carrier.body_part(piece)
+        # The carrier may have ended the exchange; then nobody wants the rest.
+        if incoming.ended and self._connection is connection:
+            self._incoming = None
+            connection.body_over(spoilt=False)
+            whole = incoming.gathered()
+            if whole is None:
+                carrier.body_end()
+            else:
+                carrier.body_whole(whole)
+        return data[used:] if used < len(data) else b""
+
+    def spoil(self, error: BodyTooLarge | BodyBroken | BodyTimeout) -> None:
+        """The body is not to be had."""
+        self._incoming = None
+        if self._connection is not None and self.carrier is not None:
+            self._connection.body_over(spoilt=True)
+            self.carrier.body_failed(error)
+
+    def detach(self) -> Carrier | None:
+        """The connection is gone, and this exchange with it; who is to be told."""
+        carrier = self.carrier
+        self._leave()
+        return carrier
+
+    # The answer
 
     def send_head(self, status: int, headers: Headers, *, body: Framing, length_bytes: int | None = None) -> None:
-        """The answer's head, see answer_framing. ValueError if it cannot be sent; then nothing was."""
+        """The answer's head, see answer_framing. ValueError if it cannot be sent; then nothing was.
+
+        `length_bytes` is what Content-Length says, for a caller that knows it already.
+        """
         connection = self._connection
         if connection is None:
             return
         if self.head_sent:
             raise RuntimeError("an answer has one head")
-        head = answer_head(
+        data, self._coding, self._left_bytes, self._keep_alive = answer_head(
             self.request, status, headers, body, keep_alive=connection.may_stay(), length_bytes=length_bytes
         )
         self.head_sent = True
-        self._coding = head.coding
-        self._keep_alive = head.keep_alive
-        self._left_bytes = head.length_bytes
-        connection.write(head.data)
+        connection.write(data)
 
     def send(self, data: bytes) -> None:
         """Some of the body. More than Content-Length said breaks the answer off."""
@@ -147,20 +242,20 @@ class Exchange:
         if connection is None or not data:
             return
         coding = self._coding
-        if coding is Coding.CHUNKED:
-            if len(data) < _LARGE_BYTES:
-                connection.write(b"%x\r\n%b\r\n" % (len(data), data))
-            else:
-                connection.write_pieces([b"%x\r\n" % len(data), data, b"\r\n"])
-        elif coding is Coding.COUNTED:
+        if coding is _COUNTED:
             self._left_bytes -= len(data)
             if self._left_bytes < 0:
                 self.abort()
             else:
                 connection.write(data)
-        elif coding is Coding.UNTIL_CLOSE:
+        elif coding is _CHUNKED:
+            if len(data) < _LARGE_BYTES:
+                connection.write(b"%x\r\n%b\r\n" % (len(data), data))
+            else:
+                connection.write_pieces([b"%x\r\n" % len(data), data, b"\r\n"])
+        elif coding is _UNTIL_CLOSE:
             connection.write(data)
-        elif coding is not Coding.NOTHING:
+        elif coding is not _NOTHING:
             raise RuntimeError("a body that is framed already goes through send_framed")
 
     def send_framed(self, data: bytes) -> None:
@@ -168,12 +263,12 @@ class Exchange:
         connection = self._connection
         if connection is None:
             return
-        if self._coding is Coding.AS_FRAMED:
+        if self._coding is _AS_FRAMED:
             connection.write(data)
-        elif self._coding is Coding.UNFRAMED_UNTIL_CLOSE:
+        elif self._coding is _UNFRAMED_UNTIL_CLOSE:
             self._unframed = self._unframed or ChunkedBody()
             connection.write(self._unframed.feed(data)[0])
-        elif self._coding is not Coding.NOTHING:
+        elif self._coding is not _NOTHING:
             raise RuntimeError("a body without framing goes through send")
 
     def finish(self) -> None:
@@ -184,18 +279,60 @@ class Exchange:
         if not self.head_sent or self._left_bytes:
             self.abort()
             return
-        if self._coding is Coding.CHUNKED:
+        if self._coding is _CHUNKED:
             connection.write(b"0\r\n\r\n")
-        self._connection = None
+        self._leave()
         connection.answered(keep_alive=self._keep_alive)
 
     def abort(self) -> None:
         """Break the connection off, so that what was sent cannot be taken for a whole answer."""
         connection = self._connection
         if connection is not None:
-            self._connection = None
-            connection.break_off(reset=self._coding in (Coding.UNTIL_CLOSE, Coding.UNFRAMED_UNTIL_CLOSE))
+            self._leave()
+            connection.break_off(reset=self._coding in (_UNTIL_CLOSE, _UNFRAMED_UNTIL_CLOSE))
 
-    def detach(self) -> None:
-        """For the connection: it is gone, and this exchange with it."""
-        self._connection = None
+    def _leave(self) -> None:
+        self._connection = self.carrier = self._body = self._incoming = None
+
+    def _want(self, limit_bytes: int, *, whole: bool) -> None:
+        if self._connection is None:
+            return
+        if self._whole is not None:
+            raise RuntimeError("how a body is read is said once")
+        self._whole = whole
+        self._limit_bytes = limit_bytes
+        if self.carrier is not None:
+            self._start()
+            self._read_on()
+
+    def _start(self) -> None:
+        if self._incoming is not None:
+            try:
+                self._incoming.want(self._limit_bytes, whole=bool(self._whole))
+            except BodyTooLarge as error:
+                self.spoil(error)
+
+    def _read_on(self) -> None:
+        """Deliver a body that is there; otherwise see to it that it comes."""
+        connection, carrier = self._connection, self.carrier
+        if self._paused or self._whole is None or carrier is None or connection is None:
+            return
+        body = self._body
+        if body is None:
+            if self._incoming is not None:
+                if self._continue_owed and not self.head_sent:
+                    connection.write(CONTINUE)
+                self._continue_owed = False
+                connection.body_wanted(True)
+                connection.go_on()
+            return
+        self._body = None
+        if len(body) > self._limit_bytes:
+            carrier.body_failed(BodyTooLarge())
+        elif self._whole:
+            carrier.body_whole(body)
+        else:
+            if body:
+                carrier.body_part(body)
+            if self._connection is connection:
+                carrier.body_end()

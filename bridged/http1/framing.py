@@ -102,13 +102,19 @@ def read_head(raw: bytes, limits: HeadLimits) -> Request:
     if match is None:
         raise Malformed(_what_is_wrong(text), method=_method_of(text))
     method, target, minor, fields = match.groups()
-    lines = fields.split("\r\n")
-    lines.pop()
-    pairs = [line.partition(":") for line in lines]
-    judged = [(key, value) for name, _, value in pairs if (key := name.lower()) in _JUDGED]
-    headers = tuple([(name, value.strip(" \t")) for name, _, value in pairs])
+    pairs: list[tuple[str, str]] = []
+    judged: list[tuple[str, str]] = []
+    # One loop is faster than a comprehension for each of the two.
+    for line in fields.split("\r\n")[:-1]:
+        name, _, value = line.partition(":")
+        key = name.lower()
+        if key in _JUDGED:
+            judged.append((key, value))
+        pairs.append((name, value.strip(" \t")))
+    headers = tuple(pairs)
     try:
-        _check_sizes(text, lines, limits)
+        if len(text) > limits.field_bytes or len(headers) > limits.fields:
+            _check_sizes(text, headers, limits)
         return _judge(method, target, headers, judged, http_10=minor == "0")
     except Malformed as malformed:
         malformed.method, malformed.target, malformed.headers = method, target, headers
@@ -128,7 +134,7 @@ def _judge(method: str, target: str, headers: Headers, judged: Iterable[tuple[st
         elif key == "content-length":
             content_length = _content_length(value, again=content_length is not None)
         elif key == "connection":
-            options = [option.strip(" \t").lower() for option in value.split(",")]
+            options = ["keep-alive"] if value == " keep-alive" else _options(value)
             closes = closes or "close" in options
             keeps = keeps or "keep-alive" in options
             upgrades = upgrades or "upgrade" in options
@@ -158,6 +164,10 @@ def _judge(method: str, target: str, headers: Headers, judged: Iterable[tuple[st
     )
 
 
+def _options(value: str) -> list[str]:
+    return [option.strip(" \t").lower() for option in value.split(",")]
+
+
 def _content_length(value: str, *, again: bool) -> int:
     match = _CONTENT_LENGTH.fullmatch(value)
     if match is None:
@@ -177,10 +187,10 @@ def _check_chunked(content_length: int | None, *, http_10: bool, upgrade: bool) 
         raise Malformed("a request for an upgrade has no chunked body")
 
 
-def _check_sizes(text: str, lines: list[str], limits: HeadLimits) -> None:
-    if len(lines) > limits.fields:
+def _check_sizes(text: str, headers: Headers, limits: HeadLimits) -> None:
+    if len(headers) > limits.fields:
         raise Malformed(f"there are more than {limits.fields} header fields", reason=TOO_LARGE)
-    if len(text) > limits.field_bytes and max(map(len, text.split("\r\n"))) > limits.field_bytes:
+    if max(map(len, text.split("\r\n"))) > limits.field_bytes:
         raise Malformed(f"a line of the head is over the limit of {limits.field_bytes} bytes", reason=TOO_LARGE)
 
 

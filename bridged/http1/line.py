@@ -16,7 +16,7 @@ from bridged.http1.limits import Limits
 NEVER = math.inf
 
 
-class Registry(Protocol):
+class Roster(Protocol):
     """What the server keeps for all its connections. `now` is the loop's time, as of the last sweep."""
 
     @property
@@ -39,8 +39,9 @@ class Line(asyncio.Protocol):
     __slots__ = (
         "_dropped_bytes",
         "_eof",
+        "_limits",
         "_reading",
-        "_registry",
+        "_roster",
         "_transport",
         "_unsent_bytes",
         "_write_paused",
@@ -48,8 +49,9 @@ class Line(asyncio.Protocol):
         "write_deadline",
     )
 
-    def __init__(self, registry: Registry) -> None:
-        self._registry = registry
+    def __init__(self, roster: Roster) -> None:
+        self._roster = roster
+        self._limits = roster.limits
         self._transport: asyncio.Transport
         self.deadline = NEVER
         self.write_deadline = NEVER
@@ -61,13 +63,13 @@ class Line(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast(asyncio.Transport, transport)
-        self._transport.set_write_buffer_limits(self._registry.limits.unsent_bytes)
-        self._registry.opened(self)
-        self.deadline = self._registry.now + self._registry.limits.idle_seconds
+        self._transport.set_write_buffer_limits(self._limits.unsent_bytes)
+        self._roster.opened(self)
+        self.deadline = self._roster.now + self._limits.idle_seconds
 
     def connection_lost(self, exc: Exception | None) -> None:
         self.deadline = self.write_deadline = NEVER
-        self._registry.closed(self)
+        self._roster.closed(self)
 
     def pause_writing(self) -> None:
         self._write_paused = True
@@ -133,25 +135,25 @@ class Line(asyncio.Protocol):
         if self._transport.can_write_eof():
             self._transport.write_eof()
         self._dropped_bytes = 0
-        self.deadline = self._registry.now + self._registry.limits.linger_seconds
+        self.deadline = self._roster.now + self._limits.linger_seconds
         self._watch_unsent()
         self._resume_reading()
 
     def _linger_overdue(self) -> None:
         if self._transport.get_write_buffer_size():
             # Whether the client still reads is write_overdue's question.
-            self.deadline = self._registry.now + self._registry.limits.linger_seconds
+            self.deadline = self._roster.now + self._limits.linger_seconds
         else:
             self._transport.abort()
 
     def _drop(self, count: int) -> bool:
         """Count what nobody wants; whether it is still within the bound."""
         self._dropped_bytes += count
-        return self._dropped_bytes <= self._registry.limits.linger_bytes
+        return self._dropped_bytes <= self._limits.linger_bytes
 
     def _watch_unsent(self) -> None:
         self._unsent_bytes = self._transport.get_write_buffer_size()
-        self.write_deadline = self._registry.now + self._registry.limits.stall_seconds
+        self.write_deadline = self._roster.now + self._limits.stall_seconds
 
     def _pause_reading(self) -> None:
         if self._reading and not self._transport.is_closing():

@@ -17,7 +17,8 @@ from contextlib import asynccontextmanager
 from bridged.http1.connect import Route, connect
 from bridged.http1.proxies import Proxies
 from bridged.http1.request_head import OutgoingRequest, authority_of, host_line, port_of, request_head
-from bridged.http1.upstream import ResponseReceiver, UpstreamCall, UpstreamConnection
+from bridged.http1.upstream import ResponseReceiver, UpstreamCall
+from bridged.http1.upstream_connection import UpstreamConnection
 from bridged.http_types import UpstreamTimeout, UpstreamUnreachable
 
 log = logging.getLogger(__name__)
@@ -65,14 +66,14 @@ async def _sweep(
     pool: "UpstreamPool", first_byte_seconds: float, idle_seconds: float, keep_alive_seconds: float
 ) -> None:
     every_seconds = min(_SWEEP_SECONDS, min(first_byte_seconds, idle_seconds, keep_alive_seconds) / _SWEEPS)
-
+    first_byte_sweeps = math.ceil(first_byte_seconds / every_seconds)
+    idle_sweeps = math.ceil(idle_seconds / every_seconds)
+    keep_alive_sweeps = math.ceil(keep_alive_seconds / every_seconds)
     while True:
         await asyncio.sleep(every_seconds)
         for connection in tuple(pool.connections):
             connection.sweep(
-                first_byte_sweeps=math.ceil(first_byte_seconds / every_seconds),
-                idle_sweeps=math.ceil(idle_seconds / every_seconds),
-                keep_alive_sweeps=math.ceil(keep_alive_seconds / every_seconds),
+                first_byte_sweeps=first_byte_sweeps, idle_sweeps=idle_sweeps, keep_alive_sweeps=keep_alive_sweeps
             )
 
 

@@ -35,7 +35,9 @@ class OutgoingRequest:
 
 
 def port_of(scheme: str, port: int | None) -> int:
-    """The port to connect to."""
+    """The port to connect to. ValueError for a scheme that is not of HTTP."""
+    if scheme not in _DEFAULT_PORTS:
+        raise ValueError("the upstream's scheme is neither http nor https")
     return _DEFAULT_PORTS[scheme] if port is None else port
 
 

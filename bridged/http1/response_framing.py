@@ -33,6 +33,8 @@ _VERSION_START = b"HTTP/1."
 LINE_BYTES = bytes([0x09, *range(0x20, 0x7F), *range(0x80, 0x100)])
 # More digits than any body has, and few enough for every reader's integers.
 _LENGTH = re.compile(r"[0-9]{1,18}")
+_NOT_HTTP = "its answer is not HTTP/1.1"
+_HEAD_TOO_LARGE = f"its answer's head is over {MAX_HEAD_BYTES} bytes"
 _FRAMING_NAMES = frozenset({"content-length", "transfer-encoding", "connection"})
 
 
@@ -113,14 +115,14 @@ class ResponseReader:
         What follows the end of the answer is dropped, and makes the connection unusable.
         """
         framing = self.framing
+        if framing is None:
+            self.seen = True
+            return self._feed_head(data)
         if framing is BodyFraming.CHUNKED:
             return self._feed_chunked(data)
         if framing is BodyFraming.LENGTH:
             return self._feed_counted(data)
-        if framing is BodyFraming.CLOSE:
-            return data
-        self.seen = True
-        return self._feed_head(data)
+        return data
 
     def feed_eof(self) -> None:
         """The upstream has closed its side. BadResponse if that cuts the answer."""
@@ -138,31 +140,31 @@ class ResponseReader:
         rest = self._head + data if held_bytes else data
         while True:
             end = rest.find(_HEAD_END, max(0, held_bytes - 3)) + 4
-            self._check_room(rest, end)
             if end < 4:
-                self._head = rest
+                self._hold(rest)
                 return b""
-            held_bytes = 0
-            head, rest = rest[:end], rest[end:]
             self._head_bytes += end
+            if self._head_bytes > MAX_HEAD_BYTES:
+                raise BadResponse(_HEAD_TOO_LARGE)
+            head, rest = rest[:end], rest[end:]
             if self._take_head(head):
-                self._head = b""
                 break
-            if not rest:
-                self._head = b""
-                return b""
+            held_bytes = 0
+        self._head = b""
         if self.framing is BodyFraming.NONE or (self.framing is BodyFraming.LENGTH and not self._left_bytes):
             self.complete = True
             self.is_cleanly_ended = not rest
             return b""
         return self.feed(rest) if rest else b""
 
-    def _check_room(self, unread: bytes, end: int) -> None:
+    def _hold(self, beginning: bytes) -> None:
+        """Keep the beginning of a head for the next read."""
         # Whatever does not begin as HTTP/1 never will: no need to wait for more of it.
-        if not unread.startswith(_VERSION_START[: len(unread)]):
-            raise BadResponse("its answer is not HTTP/1.1")
-        if self._head_bytes + (end if end >= 4 else len(unread)) > MAX_HEAD_BYTES:
-            raise BadResponse(f"its answer's head is over {MAX_HEAD_BYTES} bytes")
+        if not beginning.startswith(_VERSION_START[: len(beginning)]):
+            raise BadResponse(_NOT_HTTP)
+        if self._head_bytes + len(beginning) > MAX_HEAD_BYTES:
+            raise BadResponse(_HEAD_TOO_LARGE)
+        self._head = beginning
 
     def _take_head(self, head: bytes) -> bool:
         """Whether this head is the final one; interim ones (1xx) are judged and forgotten."""
@@ -239,9 +241,8 @@ class ResponseReader:
             self.is_cleanly_ended = False
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        # Trailers come here too. They are dropped: no reader of ours asks for them.
-        if self.framing is None:
-            self._pairs.append((name.decode("latin-1"), value.rstrip(b" \t").decode("latin-1")))
+        # Trailers come here too, when the headers have been taken. Nobody reads them.
+        self._pairs.append((name.decode("latin-1"), value.rstrip(b" \t").decode("latin-1")))
 
     def on_message_complete(self) -> None:
         if self._ends_at is None:
@@ -255,7 +256,7 @@ def _no_chunks(data: bytes) -> None:
 def check_head_bytes(head: bytes) -> None:
     """BadResponse for what no line of a head may hold. `head` ends with its empty line."""
     if not head.startswith(_VERSIONS):
-        raise BadResponse("its answer is not HTTP/1.1")
+        raise BadResponse(_NOT_HTTP)
     # Every byte that is not text must be part of a CR LF: no bare CR or LF, no NUL, no other control character.
     if len(head.translate(None, LINE_BYTES)) != 2 * head.count(b"\r\n"):
         raise BadResponse("its answer's head has control characters")

@@ -1,7 +1,7 @@
 """One request to an upstream, start to end, without a task or a future of its own: callbacks on both sides.
 
-An UpstreamCall is one request under way; an UpstreamConnection is one socket, with at most one call on it. pool.py
-brings them together, and is the way in.
+An UpstreamCall is one request under way, an UpstreamConnection (upstream_connection.py) one socket with at most one
+call on it. pool.py brings them together, and is the way in.
 
 What holds here:
 - The receiver hears `response_head` once, then `response_data` any number of times, then `response_end` or
@@ -16,18 +16,18 @@ What holds here:
 
 import asyncio
 import time
-from typing import Protocol, cast
+from typing import TYPE_CHECKING, Protocol
 
-from bridged.http1.connect import reason_of
 from bridged.http1.request_head import OutgoingRequest
-from bridged.http1.response_framing import BadResponse, BodyFraming, ResponseReader
+from bridged.http1.response_framing import BodyFraming
 from bridged.http_types import UpstreamBroken, UpstreamTimeout, UpstreamUnreachable
 from bridged.model import Headers
 
+if TYPE_CHECKING:
+    from bridged.http1.upstream_connection import UpstreamConnection
+
 UpstreamError = UpstreamUnreachable | UpstreamBroken | UpstreamTimeout
 
-# What waits in our memory for an upstream that reads slowly, before the request's body is asked to wait.
-_WRITE_BUFFER_BYTES = 256 * 1024
 # Up to here one write of head and body together is cheaper than two pieces.
 _JOINED_BODY_BYTES = 64 * 1024
 # Safe to send twice by their meaning (RFC 9110, 9.2.2).
@@ -73,6 +73,20 @@ class Origin(Protocol):
         """This connection is closed."""
 
 
+class _Nobody:
+    """Hears what comes when a call is over: nothing. In place of the receiver, which then can be forgotten."""
+
+    def response_head(self, status: int, headers: Headers, body: BodyFraming) -> None: ...
+    def response_data(self, data: bytes) -> None: ...
+    def response_end(self) -> None: ...
+    def response_failed(self, error: UpstreamError) -> None: ...
+    def pause_body(self) -> None: ...
+    def resume_body(self) -> None: ...
+
+
+_NOBODY = _Nobody()
+
+
 class UpstreamCall:
     """One request under way. For the carrier: `send_body`, `end_body`, `pause`, `resume`, `cancel`, at any time."""
 
@@ -83,7 +97,6 @@ class UpstreamCall:
         "_content_length",
         "_has_sent_body",
         "_head",
-        "_is_repeated",
         "_is_streamed",
         "_method",
         "_origin",
@@ -98,7 +111,7 @@ class UpstreamCall:
     )
 
     def __init__(self, origin: Origin, request: OutgoingRequest, head: bytes, receiver: ResponseReceiver) -> None:
-        self.receiver = receiver
+        self.receiver: ResponseReceiver = receiver
         self.is_over = False
         self.is_paused = False
         self.is_sending = self._is_streamed = request.streamed
@@ -113,7 +126,6 @@ class UpstreamCall:
         self._task: asyncio.Task[None] | None = None
         self._waiting: list[bytes] = []
         self._has_sent_body = False
-        self._is_repeated = False
         self._began_at = 0.0
 
     def send_body(self, data: bytes) -> None:
@@ -221,13 +233,12 @@ class UpstreamCall:
 
     def may_repeat(self) -> bool:
         """Whether the request may go out again after a used connection ended without a byte of an answer."""
-        if self._is_repeated or self._has_sent_body:
+        if self._has_sent_body:
             return False
         return self._method in _IDEMPOTENT or time.monotonic() - self._began_at < _CLOSED_BEFORE_SECONDS
 
     def repeat(self) -> None:
-        """Send it again, on a new connection: others that wait may be as dead as the last one."""
-        self._is_repeated = True
+        """Send it again, on a new connection: others that wait may be as dead, and from a new one there is no again."""
         self._connection = None
         self.start()
 
@@ -243,143 +254,8 @@ class UpstreamCall:
         self.is_over = True
         self.is_cut = self.is_cut or self.is_sending
         self.is_sending = False
+        # The receiver holds this call: together they would be a circle that only the collector could break.
+        self.receiver = _NOBODY
         self._connection = self._task = None
         self._head, self._body = b"", None
         self._waiting.clear()
-
-
-class UpstreamConnection(asyncio.Protocol):
-    """One socket to an upstream. Waits in the pool, carries a call, waits again."""
-
-    __slots__ = ("_origin", "_reader", "call", "is_used", "is_write_paused", "quiet_sweeps", "transport")
-
-    def __init__(self, origin: Origin) -> None:
-        self.transport: asyncio.Transport
-        self.call: UpstreamCall | None = None
-        self.is_used = False
-        self.is_write_paused = False
-        self.quiet_sweeps = 0
-        self._origin = origin
-        self._reader = ResponseReader()
-
-    def take(self, call: UpstreamCall, *, is_head_request: bool) -> None:
-        """From now on what comes is the answer to this call."""
-        self.call = call
-        self.quiet_sweeps = 0
-        self._reader.begin(is_head_request=is_head_request)
-
-    def drop(self) -> None:
-        """Close it; whoever was on it is not told."""
-        self.call = None
-        self.transport.abort()
-
-    def sweep(self, *, first_byte_sweeps: int, idle_sweeps: int, keep_alive_sweeps: int) -> None:
-        """Called now and then, which is how silence is measured here: a timer for each read would cost more."""
-        call = self.call
-        if call is not None and (call.is_paused or (call.is_sending and not self.is_write_paused)):
-            # It is the client that is waited for.
-            self.quiet_sweeps = 0
-            return
-        self.quiet_sweeps += 1
-        if call is None:
-            if self.quiet_sweeps > keep_alive_sweeps:
-                self.drop()
-        elif call.has_head:
-            if self.quiet_sweeps > idle_sweeps:
-                self._fail(call, UpstreamTimeout("its answer stopped coming"))
-        elif self.quiet_sweeps > first_byte_sweeps:
-            self._fail(call, UpstreamTimeout("it did not begin to answer"))
-
-    # What the loop calls.
-
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self.transport = cast(asyncio.Transport, transport)
-        self.transport.set_write_buffer_limits(_WRITE_BUFFER_BYTES)
-
-    def data_received(self, data: bytes) -> None:
-        call, reader = self.call, self._reader
-        if call is None:
-            # Nobody asked: a farewell at best, somebody else's answer at worst.
-            self.transport.abort()
-            return
-        self.quiet_sweeps = 0
-        try:
-            body = reader.feed(data)
-        except BadResponse as bad:
-            self._fail(call, _cut(call, str(bad)))
-            return
-        receiver = call.receiver
-        if not call.has_head:
-            if reader.framing is None:
-                return
-            call.answered(reader.status)
-            receiver.response_head(reader.status, reader.headers, reader.framing)
-            if self.call is not call:
-                return
-        if body:
-            receiver.response_data(body)
-            if self.call is not call:
-                return
-        if reader.complete:
-            self._release(call)
-
-    def eof_received(self) -> None:
-        call = self.call
-        if call is None:
-            return
-        try:
-            self._reader.feed_eof()
-        except BadResponse as bad:
-            self._lose(call, str(bad))
-        else:
-            self._release(call)
-
-    def connection_lost(self, error: Exception | None) -> None:
-        self._origin.lost(self)
-        self._reader.close()
-        call = self.call
-        if call is not None:
-            self._lose(call, reason_of(error) if error is not None else "it closed the connection")
-
-    def pause_writing(self) -> None:
-        self.is_write_paused = True
-        if self.call is not None and self.call.is_sending:
-            self.call.receiver.pause_body()
-
-    def resume_writing(self) -> None:
-        self.is_write_paused = False
-        self.quiet_sweeps = 0
-        if self.call is not None and self.call.is_sending:
-            self.call.receiver.resume_body()
-
-    def _release(self, call: UpstreamCall) -> None:
-        """The answer is complete: wait for another call, if nothing stands against it."""
-        transport, reader = self.transport, self._reader
-        self.call = None
-        call.finish()
-        reader.close()
-        if not reader.is_reusable or call.is_cut or transport.is_closing() or transport.get_write_buffer_size():
-            transport.abort()
-        else:
-            if call.is_paused:
-                transport.resume_reading()
-            self.is_used = True
-            self.quiet_sweeps = 0
-            if not self._origin.keep(self):
-                transport.abort()
-        call.receiver.response_end()
-
-    def _lose(self, call: UpstreamCall, text: str) -> None:
-        self.drop()
-        if self.is_used and not self._reader.seen and call.may_repeat():
-            call.repeat()
-        else:
-            call.fail(_cut(call, text))
-
-    def _fail(self, call: UpstreamCall, error: UpstreamError) -> None:
-        self.drop()
-        call.fail(error)
-
-
-def _cut(call: UpstreamCall, text: str) -> UpstreamError:
-    return UpstreamBroken(text) if call.has_head else UpstreamUnreachable(text)

@@ -7,9 +7,10 @@ caller is authenticated anew, so a rotated service token stops working on a stre
 
 import asyncio
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from datetime import datetime
+from itertools import repeat
 from typing import Any
 
 import grpc
@@ -19,11 +20,11 @@ from google.rpc import code_pb2
 from credentiald import receipts, tokens
 from credentiald.answers import Answers, Kept, Key, counts_until
 from credentiald.errors import InvalidArgument, Refusal, StoreUnavailable
-from credentiald.ids import uuid7_many
+from credentiald.ids import is_uuid, uuid7_many
 from credentiald.metrics import Metrics
 from credentiald.model import Caller
 from credentiald.plane import Plane
-from credentiald.resolve import Answer, resolve_many, upstream_model
+from credentiald.resolve import Answer, Question, resolve_many, upstream_model
 from credentiald.rpc import codec, reply_bytes, status
 from credentiald.rpc.guard import admit_again
 from credentiald.store.database import State
@@ -34,26 +35,35 @@ MAX_ITEMS = 256
 # For the questions of a batch that need the store. Its neighbours wait for them, so this is less than a bridge waits.
 _STORE_SECONDS = 1.0
 # How often old answers are looked for, so that opened keys do not stay for want of a next request.
-_SWEEP_SECONDS = 15.0
+SWEEP_SECONDS = 15.0
 
 
 class ResolveStreams:
     """All running streams, and the answers that they share."""
 
-    def __init__(self, plane: Plane, metrics: Metrics) -> None:
+    def __init__(self, plane: Plane, metrics: Metrics, *, sweep_seconds: float = SWEEP_SECONDS) -> None:
         self._plane = plane
         self._metrics = metrics
+        self._sweep_seconds = sweep_seconds
         self._answers = Answers()
         self._sweep: asyncio.TimerHandle | None = None
-        self._stopping: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        # What the idle streams are waiting for.
+        self._readings: set[asyncio.Future[Any]] = set()
+        self._stopping = asyncio.Event()
+
+    @property
+    def kept_answers(self) -> int:
+        """How many answers are kept, with their keys."""
+        return len(self._answers)
 
     def drain(self) -> None:
         """End each stream when it has answered what it has read; those that open from now on end at once.
 
         gRPC would wait for streams that are open and idle as long as the grace of the server lasts.
         """
-        if not self._stopping.done():
-            self._stopping.set_result(None)
+        self._stopping.set()
+        for reading in self._readings:
+            reading.cancel()
         if self._sweep is not None:
             self._sweep.cancel()
         self._answers.renew(None)
@@ -72,15 +82,19 @@ class ResolveStreams:
 
     async def _next(self, context: Any) -> pb.ResolveProviderStreamRequest | None:
         """The next batch; None when the caller has no more, or this server is stopping."""
+        if self._stopping.is_set():
+            return None
         reading = asyncio.ensure_future(context.read())
+        self._readings.add(reading)
         try:
-            await asyncio.wait((reading, self._stopping), return_when=asyncio.FIRST_COMPLETED)
-            if not reading.done():
+            request: Any = await reading
+        except asyncio.CancelledError:
+            if self._stopping.is_set() and reading.cancelled():
                 return None
-            request: Any = reading.result()
-            return None if request is grpc.aio.EOF else request
+            raise
         finally:
-            reading.cancel()
+            self._readings.discard(reading)
+        return None if request is grpc.aio.EOF else request
 
     def _state(self) -> State | None:
         """The state of the store; None while it does not say, which leaves every question to a read."""
@@ -111,13 +125,16 @@ class ResolveStreams:
         results: list[bytes] = []
         sources: dict[str, int] = {}
         for item, resolution_id in zip(items, uuid7_many(now, len(items)), strict=True):
-            kept = find(_key(service_id, item), now)
-            if kept is None or item.failed_credential_ids or item.min_revision > kept.revision:
+            kept, interception_id = find(_key(service_id, item), now), item.interception_id
+            if (
+                kept is None
+                or item.failed_credential_ids
+                or item.min_revision > kept.revision
+                or (interception_id and not is_uuid(interception_id))
+            ):
                 results.append(b"")
                 continue
-            receipt = receipts.write_again(
-                receipt_key, kept.receipt_part, item.interception_id, resolution_id, now_micros
-            )
+            receipt = receipts.write_again(receipt_key, kept.receipt_part, interception_id, resolution_id, now_micros)
             model = upstream_model(kept.bedrock, item.model) if kept.bedrock else ""
             results.append(
                 reply_bytes.answered(kept.message, resolution_id=resolution_id, upstream_model=model, receipt=receipt)
@@ -131,12 +148,15 @@ class ResolveStreams:
         self, items: Sequence[pb.ResolveProviderRequest], caller: Caller, state: State | None, now: datetime
     ) -> list[bytes]:
         """The results of questions that need the store, in one read of it; what was answered is kept."""
+        questions = [_question(item) for item in items]
+        sound = [one for one in questions if isinstance(one, Question)]
+        decided: Iterator[Answer | Exception]
         try:
             async with asyncio.timeout(_STORE_SECONDS):
-                outcomes = await resolve_many(self._plane, caller, [codec.question(item) for item in items])
+                decided = iter(await resolve_many(self._plane, caller, sound) if sound else ())
         except (Refusal, TimeoutError) as trouble:
-            refusal = trouble if isinstance(trouble, Refusal) else StoreUnavailable()
-            outcomes = [refusal] * len(items)
+            decided = repeat(trouble if isinstance(trouble, Refusal) else StoreUnavailable())
+        outcomes = [next(decided) if isinstance(one, Question) else one for one in questions]
         return [
             self._refused(outcome)
             if isinstance(outcome, Exception)
@@ -190,8 +210,8 @@ class ResolveStreams:
         return reply_bytes.refused(pb.ResolveRefusal(code=code_pb2.INTERNAL, message="internal error"))
 
     def _sweep_later(self) -> None:
-        if self._sweep is None and not self._stopping.done():
-            self._sweep = asyncio.get_running_loop().call_later(_SWEEP_SECONDS, self._sweep_now)
+        if self._sweep is None and not self._stopping.is_set():
+            self._sweep = asyncio.get_running_loop().call_later(self._sweep_seconds, self._sweep_now)
 
     def _sweep_now(self) -> None:
         self._sweep = None
@@ -202,6 +222,13 @@ class ResolveStreams:
 
 def _key(service_id: str, item: pb.ResolveProviderRequest) -> Key:
     return (service_id, tokens.hash_of(item.access_token), item.provider, item.operation, item.presented_key)
+
+
+def _question(item: pb.ResolveProviderRequest) -> Question | Refusal:
+    try:
+        return codec.question(item)
+    except Refusal as refusal:
+        return refusal
 
 
 def _service_id(caller: Caller) -> str:

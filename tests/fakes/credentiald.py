@@ -122,6 +122,7 @@ class FakeCredentiald(pb_grpc.CredentialServiceServicer):
         self.unary_resolves = 0
         self.batches: list[int] = []
         self.has_stream = True
+        self.tls: grpc.ServerCredentials | None = None
         self.stream_refuse: Refuse | None = None
         self.streams_opened = 0
         self._streams: set[asyncio.Task[Any]] = set()
@@ -147,7 +148,10 @@ class FakeCredentiald(pb_grpc.CredentialServiceServicer):
             pb_grpc.add_CredentialServiceServicer_to_server(self, self._server)
         else:
             self._server.add_generic_rpc_handlers([self._without_stream()])
-        port = self._server.add_insecure_port(self.address)
+        if self.tls is None:
+            port = self._server.add_insecure_port(self.address)
+        else:
+            port = self._server.add_secure_port(self.address, self.tls)
         if not self.address.startswith("unix:"):
             self.address = f"{self.address.rpartition(':')[0]}:{port}"
         await self._server.start()
@@ -168,6 +172,11 @@ class FakeCredentiald(pb_grpc.CredentialServiceServicer):
         """Answer again, also what has waited."""
         self._streams_go_on.set()
         self._go_on.set()
+
+    @property
+    def open_streams(self) -> int:
+        """How many streams wait for a batch."""
+        return len(self._streams)
 
     def end_streams(self) -> None:
         """End every stream that waits for a batch, with the status OK."""
@@ -221,8 +230,9 @@ class FakeCredentiald(pb_grpc.CredentialServiceServicer):
                 return
             self.resolves.extend(batch.items)
             if batch.items:
+                # An empty batch is about the stream itself, and that is well.
                 self.batches.append(len(batch.items))
-            await self._streams_go_on.wait()
+                await self._streams_go_on.wait()
             results = [self._result(item) for item in batch.items]
             if self.short_replies:
                 results = results[1:]

@@ -9,13 +9,12 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
-from bridged.bridge import Bridge
-from bridged.exchange import TapFactory, no_tap
+from bridged.bridge import Bridge, TapFactory, no_tap
+from bridged.http1.downstream import Limits, Server, listening
+from bridged.http1.pool import running_pool
 from bridged.metrics import Metrics
 from bridged.readiness import Readiness
 from bridged.resolver import running_resolver
-from bridged.server import BridgeServer, running_server
-from bridged.upstream import running_upstream
 from daemonkit.listen import Address
 from daemonkit.secret import Secret
 from tests.fakes.credentiald import SERVICE_TOKEN, USER_TOKEN, FakeCredentiald
@@ -29,7 +28,7 @@ class RunningBridge:
 
     port: int
     bridge: Bridge
-    server: BridgeServer
+    server: Server
     readiness: Readiness
     metrics: Metrics
 
@@ -59,27 +58,22 @@ async def running_bridge(
             readiness=readiness,
             metrics=metrics,
         ) as resolver,
-        running_upstream(
+        running_pool(
             connect_timeout_seconds=connect_timeout_seconds,
             first_byte_timeout_seconds=first_byte_timeout_seconds,
             idle_timeout_seconds=idle_timeout_seconds,
-        ) as upstream,
+        ) as pool,
     ):
+
+        def not_ready() -> list[str]:
+            return readiness.reasons(asyncio.get_running_loop().time())
+
         bridge = Bridge(
-            resolver,
-            upstream,
-            metrics,
-            max_body_bytes=max_body_bytes,
-            idle_timeout_seconds=idle_timeout_seconds,
-            tap_for=tap_for,
+            resolver, pool, metrics, max_body_bytes=max_body_bytes, not_ready=not_ready, tap_for=tap_for
         )
         address = Address(host="127.0.0.1", port=0)
-        async with running_server(
-            bridge.serve,
-            [address],
-            not_ready=lambda: readiness.reasons(asyncio.get_running_loop().time()),
-            idle_timeout_seconds=idle_timeout_seconds,
-        ) as server:
+        limits = Limits(body_seconds=idle_timeout_seconds, stall_seconds=idle_timeout_seconds)
+        async with listening(bridge, [address], limits=limits) as server:
             yield RunningBridge(
                 port=server.addresses[0].port, bridge=bridge, server=server, readiness=readiness, metrics=metrics
             )

@@ -44,7 +44,8 @@ async def test_a_stream_through_the_process_and_a_drain_that_lets_it_finish(
 ) -> None:
     gate = asyncio.Event()
     upstream.script(stream(b"data: 1\n\n", gate, b"data: 2\n\n"))
-    with bridged(tmp_path, credentiald.target, TOKEN) as running:
+    # A request that went well is told at debug level.
+    with bridged(tmp_path, credentiald.target, TOKEN, "--log-level", "debug") as running:
         for listener in ("http", "metrics"):
             while (await ready(running, listener)).status != 200:
                 await asyncio.sleep(0.02)

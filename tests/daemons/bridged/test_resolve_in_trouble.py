@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from uuid import UUID
 
 from bridged.metrics import Metrics
 from bridged.model import Refused
@@ -45,7 +46,7 @@ class Load:
             operation="openai.chat_completions",
             model="m",
             presented_key=False,
-            interception_id=f"i-{number}",
+            interception_id=str(UUID(int=number + 1)),
         )
         while not self._stopping:
             began = time.monotonic()
@@ -125,9 +126,11 @@ async def test_a_credentiald_that_is_killed_under_load_fails_closed_and_its_retu
     async with credentialds(tmp_path, 1) as [first], loaded(tmp_path, [first], timeout_seconds=2) as load:
         await load.until_said("OK", 500)
         first.stop(signal.SIGKILL)
-        dead = time.monotonic()
+        # What had been answered before may still be read; once the loss is noticed there is nothing more.
+        await load.until_said("CREDENTIALD_UNREACHABLE", 1)
+        noticed = time.monotonic()
         await load.until_said("CREDENTIALD_UNREACHABLE", 500)
-        down = load.said(dead)
+        down = load.said(noticed)
         back = credentiald(tmp_path, ENVIRONMENT, "--listen", first.addresses["main"])
         await asyncio.to_thread(back.__enter__)
         try:

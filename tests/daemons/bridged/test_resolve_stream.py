@@ -10,12 +10,13 @@ from typing import Any
 
 import grpc
 import pytest
+import trustme
 
 from bridged.metrics import Metrics
 from bridged.model import Refused, Resolution
 from bridged.readiness import Readiness
 from bridged.resolve_queue import MAX_ITEMS
-from bridged.resolver import Outcome, Question, Resolver, running_resolver
+from bridged.resolver import ClientTls, Outcome, Question, Resolver, running_resolver
 from bridged.resolver_pool import MAX_WAITING
 from daemonkit.secret import Secret
 from tests.fakes.credentiald import SERVICE_TOKEN, FakeCredentiald, Refuse, provider, running_credentiald
@@ -80,8 +81,13 @@ def said(outcomes: Sequence[Outcome]) -> Counter[str]:
     return Counter(one.reason if isinstance(one, Refused) else "OK" for one in outcomes)
 
 
-async def until_streaming(fake: FakeCredentiald, opened: int = 1) -> None:
-    await until(lambda: fake.streams_opened >= opened)
+def streams_opened(metrics: Metrics) -> float:
+    """How many streams the bridge has opened and found to be good."""
+    return metrics.registry.get_sample_value("bridged_resolve_streams_opened_total") or 0.0
+
+
+async def until_streaming(metrics: Metrics, opened: int = 1) -> None:
+    await until(lambda: streams_opened(metrics) >= opened)
 
 
 async def test_ten_thousand_questions_get_each_its_own_answer_in_batches_of_bounded_size(fake: FakeCredentiald) -> None:
@@ -234,14 +240,15 @@ async def test_large_questions_are_split_and_what_is_too_large_or_no_text_is_ref
 
 
 async def test_a_stuck_batch_is_asked_once_more_by_single_calls(fake: FakeCredentiald) -> None:
-    async with resolver_of(fake.target, timeout_seconds=1.0) as resolver:
-        await until_streaming(fake)
+    metrics = Metrics()
+    async with resolver_of(fake.target, timeout_seconds=1.0, metrics=metrics) as resolver:
+        await until_streaming(metrics)
         fake.hang(unary=False)
         began = time.monotonic()
         outcomes = await ask(resolver, *[question()] * 5)
         took_seconds = time.monotonic() - began
         fake.go_on()
-        await until_streaming(fake, 2)
+        await until_streaming(metrics, 2)
 
     assert said(outcomes) == {"OK": 5}
     assert fake.unary_resolves == 5
@@ -287,7 +294,6 @@ async def test_a_credentiald_that_is_gone_refuses_at_once_and_its_return_is_noti
 
 async def test_a_reply_that_does_not_fit_its_batch_answers_nobody(fake: FakeCredentiald) -> None:
     async with resolver_of(fake.target) as resolver:
-        await until_streaming(fake)
         await resolver.resolve(question())
         fake.short_replies = True
         outcomes = await ask(resolver, question(), question("other"))
@@ -298,11 +304,13 @@ async def test_a_reply_that_does_not_fit_its_batch_answers_nobody(fake: FakeCred
 
 
 async def test_streams_that_the_server_ends_are_opened_again_before_anybody_asks(fake: FakeCredentiald) -> None:
-    async with resolver_of(fake.target) as resolver:
+    metrics = Metrics()
+    async with resolver_of(fake.target, metrics=metrics) as resolver:
         await resolver.resolve(question())
         for number in range(2, 5):
+            await until(lambda: fake.open_streams == 1)
             fake.end_streams()
-            await until_streaming(fake, number)
+            await until_streaming(metrics, number)
         assert said(await ask(resolver, *[question()] * 10)) == {"OK": 10}
 
     assert fake.unary_resolves == 0
@@ -312,13 +320,14 @@ async def test_without_a_stream_questions_go_singly_until_another_server_is_ther
     fake.has_stream = False
     await fake.stop()
     await fake.start()
-    async with resolver_of(fake.target) as resolver:
+    metrics = Metrics()
+    async with resolver_of(fake.target, metrics=metrics) as resolver:
         assert said(await ask(resolver, *[question()] * 20, question("other"))) == {"OK": 20, "PROVIDER_NOT_FOUND": 1}
         assert fake.unary_resolves == 21
         await fake.stop()
         fake.has_stream = True
         await fake.start()
-        await until_streaming(fake)
+        await until_streaming(metrics)
         unary_resolves = fake.unary_resolves
         assert said(await ask(resolver, *[question()] * 20)) == {"OK": 20}
 
@@ -386,9 +395,9 @@ NAME = "dns:///credentiald.internal:7410"
 
 
 async def test_batches_are_spread_over_the_replicas(caplog: pytest.LogCaptureFixture) -> None:
-    async with replicas(2) as pair, resolver_of(NAME, lookup=pair.lookup) as resolver:
-        for fake in pair.fakes:
-            await until_streaming(fake)
+    metrics = Metrics()
+    async with replicas(2) as pair, resolver_of(NAME, lookup=pair.lookup, metrics=metrics) as resolver:
+        await until_streaming(metrics, 2)
         for _ in range(40):
             await resolver.resolve(question())
 
@@ -398,9 +407,12 @@ async def test_batches_are_spread_over_the_replicas(caplog: pytest.LogCaptureFix
 
 
 async def test_a_replica_that_dies_or_hangs_costs_no_answer() -> None:
-    async with replicas(2) as pair, resolver_of(NAME, lookup=pair.lookup, timeout_seconds=1.0) as resolver:
-        for fake in pair.fakes:
-            await until_streaming(fake)
+    metrics = Metrics()
+    async with (
+        replicas(2) as pair,
+        resolver_of(NAME, lookup=pair.lookup, timeout_seconds=1.0, metrics=metrics) as resolver,
+    ):
+        await until_streaming(metrics, 2)
         pair.fakes[0].hang()
         outcomes = []
         for _ in range(6):
@@ -423,21 +435,66 @@ async def until_share(resolver: Resolver, fake: FakeCredentiald, more_than: int)
             await resolver.resolve(question())
 
 
+async def test_a_question_is_asked_at_most_twice() -> None:
+    metrics = Metrics()
+    async with (
+        replicas(2) as pair,
+        resolver_of(NAME, lookup=pair.lookup, timeout_seconds=10, metrics=metrics) as resolver,
+    ):
+        await until_streaming(metrics, 2)
+        for fake in pair.fakes:
+            fake.short_replies = True
+        began = time.monotonic()
+        outcomes = await ask(resolver, question())
+        took_seconds = time.monotonic() - began
+
+    assert said(outcomes) == {"CREDENTIALD_UNREACHABLE": 1}
+    assert [fake.batches for fake in pair.fakes] == [[1], [1]]
+    assert took_seconds < 2
+
+
 async def test_addresses_that_leave_the_name_are_left_and_new_ones_are_used() -> None:
     async with replicas(3) as three:
-        three.named = three.fakes[:2]
-        async with resolver_of(NAME, lookup=three.lookup) as resolver:
-            for fake in three.named:
-                await until_streaming(fake)
-            three.named = three.fakes[1:]
-            # A lost stream is what makes the bridge look the name up before it is time.
-            await three.fakes[0].stop()
-            await until_share(resolver, three.fakes[2], 0)
+        gone, stays, new = three.fakes
+        three.named = [gone, stays]
+        metrics = Metrics()
+        async with resolver_of(NAME, lookup=three.lookup, metrics=metrics) as resolver:
+            await until_streaming(metrics, 2)
+            await until(lambda: gone.open_streams == stays.open_streams == 1)
+            three.named = [stays, new]
+            # A lost stream makes the bridge look the name up before it is time.
+            stays.end_streams()
+            await until(lambda: (gone.open_streams, stays.open_streams, new.open_streams) == (0, 1, 1))
             outcomes = []
             for _ in range(10):
                 outcomes += await ask(resolver, *[question()] * 20)
 
     assert said(outcomes) == {"OK": 200}
+    assert gone.batches == []
+    assert min(sum(stays.batches), sum(new.batches)) > 0
+
+
+@pytest.mark.parametrize(("certified", "told"), [("credentiald.internal", "OK"), ("other.internal", "no")])
+async def test_the_certificate_of_a_replica_is_for_its_name_and_not_for_its_address(
+    fake: FakeCredentiald, certified: str, told: str
+) -> None:
+    authority = trustme.CA()
+    issued = authority.issue_cert(certified)
+    chain = b"".join(blob.bytes() for blob in issued.cert_chain_pems)
+    fake.tls = grpc.ssl_server_credentials([(issued.private_key_pem.bytes(), chain)])
+    await fake.stop()
+    await fake.start()
+    tls = ClientTls(ca=authority.cert_pem.bytes())
+
+    async def lookup(host: str, port: int) -> list[tuple[str, int]]:
+        del host, port
+        return [("127.0.0.1", int(fake.address.rpartition(":")[2]))]
+
+    async with resolver_of(NAME, lookup=lookup, tls=tls) as resolver:
+        outcomes = said(await ask(resolver, question()))
+
+    assert outcomes == {"OK" if told == "OK" else "CREDENTIALD_UNREACHABLE": 1}
+    assert fake.streams_opened == (1 if told == "OK" else 0)
 
 
 async def test_what_still_waits_when_the_bridge_stops_is_refused(fake: FakeCredentiald) -> None:
@@ -475,8 +532,9 @@ async def test_the_time_of_each_question_and_the_streams_are_counted(fake: FakeC
     metrics = Metrics()
     async with resolver_of(fake.target, metrics=metrics) as resolver:
         await ask(resolver, question(), question("other"))
+        await until(lambda: fake.open_streams == 1)
         fake.end_streams()
-        await until_streaming(fake, 2)
+        await until_streaming(metrics, 2)
         await resolver.resolve(question())
 
     assert metrics.registry.get_sample_value("bridged_resolve_duration_seconds_count") == 3

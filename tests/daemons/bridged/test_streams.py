@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from bridged.exchange import Exchange
+from bridged.interception import Interception
 from tests.fakes.credentiald import FakeCredentiald, provider
 from tests.fakes.scripted_upstream import CUT, SSE, STALL, Script, ScriptedUpstream, raw, reply, stream
 from tests.fakes.scripted_upstream import Exchange as UpstreamExchange
@@ -225,9 +225,9 @@ async def test_a_tap_sees_every_byte_after_the_client(credentiald: FakeCredentia
         def feed(self, chunk: bytes) -> None:
             seen.append(chunk)
 
-    tapped: list[Exchange] = []
+    tapped: list[Interception] = []
 
-    def tap_for(exchange: Exchange) -> Listening:
+    def tap_for(exchange: Interception) -> Listening:
         tapped.append(exchange)
         return Listening()
 

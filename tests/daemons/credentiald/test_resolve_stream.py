@@ -15,20 +15,26 @@ import pytest
 from drawbridge.v1 import admin_service_pb2 as admin
 from drawbridge.v1 import credential_service_pb2 as pb
 from drawbridge.v1 import provider_pb2
+from drawbridge.v1.credential_service_pb2_grpc import add_CredentialServiceServicer_to_server
 from google.rpc import error_details_pb2
 from grpc_status import rpc_status
 
 from credentiald import answers, receipts
 from credentiald.metrics import Metrics
-from credentiald.model import Gateway
-from credentiald.rpc.resolve_stream import MAX_ITEMS
+from credentiald.model import ApiKeyMaterial, EnvironmentProvider, Gateway, KeyPolicy, Origin, Provider
+from credentiald.rpc.credentials import Credentials
+from credentiald.rpc.guard import Guard
+from credentiald.rpc.resolve_stream import MAX_ITEMS, ResolveStreams
 from credentiald.rpc.server import MAIN_SERVICES, Health, RpcListener, listening
 from credentiald.store import services
 from daemonkit.listen import Address
+from daemonkit.secret import Secret
 from tests.support.credentiald import Running, bearer, reason_of, running
 from tests.support.policy_rows import CENTRAL, DATABASE_ROWS, OWN, write_row
 
 WAIT_SECONDS = 10
+INTERCEPTION = "0190e2f4-1111-7abc-8def-0123456789ab"
+PROVIDER_ID = "00000000-0000-8000-8000-0000000000a1"
 
 
 class Stream:
@@ -129,7 +135,7 @@ async def test_every_row_of_the_policy_is_answered_as_by_a_single_call(tmp_path)
     async with running(tmp_path) as one:
         user_id, token = await one.make_user("ann")
         names = [await write_row(one, type_name, row, user_id) for type_name, row in DATABASE_ROWS]
-        plain = [question(name, token, interception_id=f"i-{name}", model="m") for name in names]
+        plain = [question(name, token, interception_id=INTERCEPTION, model="m") for name in names]
         presented = [question(name, token, presented_key=True) for name in names]
         told = await compare(one, *plain, *presented)
 
@@ -161,7 +167,10 @@ async def test_every_other_answer_is_the_one_of_a_single_call(tmp_path):
             question("prov", token, failed_credential_ids=failed),
             question("prov", token, failed_credential_ids=["another"]),
             question("prov", token, min_revision=10_000),
-            question("prov", token, interception_id='quo"ted \\ ü \x00'),
+            question("prov", token, interception_id='quo"ted'),
+            question("prov", token, interception_id=INTERCEPTION),
+            question("prov", token, interception_id=INTERCEPTION.upper()),
+            question("prov", "", interception_id="quoted"),
             question("aws", token, model="claude-haiku"),
             question("aws", token, model="claude-opus"),
             question("aws", token),
@@ -173,8 +182,8 @@ async def test_every_other_answer_is_the_one_of_a_single_call(tmp_path):
     assert [source for source, _ in told] == [
         "ACCESS_TOKEN_MISSING", "ACCESS_TOKEN_INVALID", "ACCESS_TOKEN_INVALID", "ACCESS_TOKEN_INVALID",
         "PROVIDER_NOT_FOUND", "PROVIDER_DISABLED", "OPERATION_NOT_ALLOWED", "CENTRAL_KEY", "USER_KEYS_NOT_ALLOWED",
-        "KEY_POOL_EXHAUSTED", "CENTRAL_KEY", "STORE_UNAVAILABLE", "CENTRAL_KEY", "CENTRAL_KEY", "CENTRAL_KEY",
-        "CENTRAL_KEY", "CALLER_NOT_ALLOWED", "ACCESS_TOKEN_MISSING",
+        "KEY_POOL_EXHAUSTED", "CENTRAL_KEY", "STORE_UNAVAILABLE", "INVALID_ARGUMENT", "CENTRAL_KEY", "CENTRAL_KEY",
+        "INVALID_ARGUMENT", "CENTRAL_KEY", "CENTRAL_KEY", "CENTRAL_KEY", "CALLER_NOT_ALLOWED", "ACCESS_TOKEN_MISSING",
     ]  # fmt: skip
 
 
@@ -189,12 +198,59 @@ async def test_a_service_that_may_name_the_user_may_do_so_on_a_stream(tmp_path):
                 assert [said(result) for result in await stream.batch(request)] == [("CENTRAL_KEY", CENTRAL)]
 
 
+async def test_the_answer_for_a_named_user_is_nobody_elses(tmp_path):
+    async with running(tmp_path) as one:
+        ann, token = await one.make_user("ann")
+        bob, _ = await one.make_user("bob")
+        await one.make_provider("prov", key=CENTRAL)
+        chat = await one.make_service("chat", "INTERNAL", may_act_for_users=True)
+        async with stream_to(one, chat) as stream:
+            for _ in range(2):
+                results = await stream.batch(
+                    pb.ResolveProviderRequest(provider="prov", user=ann),
+                    pb.ResolveProviderRequest(provider="prov", user=bob),
+                    pb.ResolveProviderRequest(provider="prov"),
+                    question("prov", ""),
+                    question("prov", token),
+                )
+                told = [result.response.user.username or result.refusal.reason for result in results]
+                assert told == ["ann", "bob", "ACCESS_TOKEN_MISSING", "ACCESS_TOKEN_MISSING", "ann"]
+        async with stream_to(one) as stream:
+            # The same user and provider asked by another service: its receipt names that one.
+            [result] = await stream.batch(question("prov", token))
+            receipt = receipts.read(one.plane.receipt_key, result.response.receipt)
+            bridge = await one.plane.db.read(services.get, "bridge")
+    assert receipt is not None
+    assert receipt.service_id == bridge.id
+
+
+async def test_what_stood_in_for_a_failed_key_is_not_the_answer_for_everybody(tmp_path):
+    pool = EnvironmentProvider(
+        provider=Provider(
+            id=PROVIDER_ID,
+            name="pool",
+            type="openai",
+            policy=KeyPolicy(central_key_enabled=True, user_keys_allowed=False, central_key_fallback=False),
+            origin=Origin.ENVIRONMENT,
+        ),
+        materials=tuple(ApiKeyMaterial(value=Secret(f"sk-{number}")) for number in range(3)),
+    )
+    async with running(tmp_path, gateway=Gateway(environment_providers=(pool,))) as one, stream_to(one) as stream:
+        _, token = await one.make_user("ann")
+        keys = one.plane.environment["pool"].provider.central_keys
+        failed = [key.credential_id for key in keys[:2]]
+        for _ in range(2):
+            assert await stream.ask("pool", token, failed_credential_ids=failed) == ("CENTRAL_KEY", "sk-2")
+            assert await stream.ask("pool", token) == ("CENTRAL_KEY", "sk-0")
+            assert await stream.ask("pool", token, failed_credential_ids=failed[:1]) == ("CENTRAL_KEY", "sk-1")
+
+
 async def test_ten_thousand_questions_of_many_users_get_each_its_own_answer_in_its_place(tmp_path):
     async with running(tmp_path) as one:
         tokens = [(await one.make_user(f"user-{number}"))[1] for number in range(20)]
         for number in range(5):
             await one.make_provider(f"p{number}", key=f"sk-p{number}")
-        asked = [(f"user-{n % 20}", f"p{n % 5}", f"i-{n}") for n in range(10_000)]
+        asked = [(f"user-{n % 20}", f"p{n % 5}", str(UUID(int=n + 1))) for n in range(10_000)]
         ids = set()
 
         async def carry(stream: Stream, part: list[tuple[str, str, str]]) -> None:
@@ -357,6 +413,27 @@ async def test_a_kept_answer_ends_with_its_token(tmp_path):
         assert await stream.ask("prov", made.access_token) == ("CENTRAL_KEY", CENTRAL)
         times[0] += timedelta(milliseconds=1)
         assert await stream.ask("prov", made.access_token) == ("ACCESS_TOKEN_EXPIRED", "")
+
+
+async def test_an_opened_key_does_not_stay_when_nobody_asks_any_more(tmp_path):
+    times = [datetime.now(UTC)]
+    async with running(tmp_path, clock=lambda: times[0]) as one:
+        _, token = await one.make_user("ann")
+        await one.make_provider("prov", key=CENTRAL)
+        streams = ResolveStreams(one.plane, Metrics("test"), sweep_seconds=0.01)
+        server = grpc.aio.server(interceptors=[Guard(one.plane, Metrics("test"))])
+        add_CredentialServiceServicer_to_server(Credentials(one.plane, Metrics("test"), streams), server)
+        server.add_insecure_port(f"unix:{tmp_path}/second.sock")
+        await server.start()
+        async with grpc.aio.insecure_channel(f"unix:{tmp_path}/second.sock") as channel:
+            async with stream_to(Running(**{**vars(one), "main": channel})) as stream:
+                assert await stream.ask("prov", token) == ("CENTRAL_KEY", CENTRAL)
+            assert streams.kept_answers == 1
+            times[0] += answers.MAX_AGE
+            async with asyncio.timeout(WAIT_SECONDS):
+                while streams.kept_answers:
+                    await asyncio.sleep(0.005)
+        await server.stop(None)
 
 
 async def test_one_questions_trouble_is_not_its_neighbours(tmp_path, caplog):

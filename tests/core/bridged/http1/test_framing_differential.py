@@ -45,7 +45,7 @@ def test_aiohttp_reads_what_we_accept_in_the_same_way(row: Accepted, loop: async
     assert read_aiohttp(row.data, loop).messages == read_ours([row.data]).messages
 
 
-@settings(max_examples=30000, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=1500, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=STREAMS, cuts=CUTS)
 def test_no_change_to_a_request_makes_two_readers_disagree(
     loop: asyncio.AbstractEventLoop, data: bytes, cuts: list[int]

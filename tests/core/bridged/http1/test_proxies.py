@@ -15,7 +15,7 @@ PROXY = "http://proxy.test:3128"
         (" https://proxy.test/ ", "https", "proxy.test", 443, ""),
         ("proxy.test:3128", "http", "proxy.test", 3128, ""),
         ("http://[::1]:3128", "http", "::1", 3128, ""),
-        ("http://Aladdin:open%20sesame@proxy.test", "http", "proxy.test", 80, "Proxy-Authorization: Basic QWxhZGRpbjpvcGVuIHNlc2FtZQ==\r\n"),
+        ("http://u%20r:p%3Aw@proxy.test", "http", "proxy.test", 80, "Proxy-Authorization: Basic dSByOnA6dw==\r\n"),
         ("http://user@proxy.test", "http", "proxy.test", 80, "Proxy-Authorization: Basic dXNlcjo=\r\n"),
     ],
 )  # fmt: skip

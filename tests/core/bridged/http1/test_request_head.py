@@ -57,11 +57,14 @@ def test_the_body_is_framed_in_one_way(changes: dict[str, object], line: bytes) 
 )
 def test_nothing_can_end_a_line_but_we(place: object, canary: str) -> None:
     assert callable(place)
-    with pytest.raises(ValueError, match="control characters|not of HTTP|request line"):
+    with pytest.raises(ValueError, match=r"control characters|not of HTTP|request line"):
         request_head(outgoing(**place(canary)), HOST)
 
 
-@pytest.mark.parametrize("changes", [{"target": "/a b"}, {"target": ""}, {"target": "http://x/"}, {"method": "GET /"}, {"method": ""}])  # fmt: skip
+@pytest.mark.parametrize(
+    "changes",
+    [{"target": "/a b"}, {"target": ""}, {"target": "http://x/"}, {"method": "GET /"}, {"method": ""}],
+)
 def test_a_request_line_has_three_words_and_the_second_is_a_path(changes: dict[str, object]) -> None:
     with pytest.raises(ValueError, match="request line"):
         request_head(outgoing(**changes), HOST)
@@ -91,12 +94,12 @@ def test_a_host_that_would_be_read_as_something_else_is_refused(host: str) -> No
 
 def test_ports_have_their_defaults() -> None:
     assert [port_of("http", None), port_of("https", None), port_of("https", 8443)] == [80, 443, 8443]
+    with pytest.raises(ValueError, match="neither http nor https"):
+        port_of("ftp", 21)
 
 
 def test_a_proxy_gets_an_absolute_target_and_its_own_credential() -> None:
     head = request_head(
         outgoing(method="GET"), HOST, target_prefix="http://api.test", proxy_line="Proxy-Authorization: Basic eA==\r\n"
     )
-    assert head == (
-        b"GET http://api.test/v1/x HTTP/1.1\r\nHost: api.test\r\nProxy-Authorization: Basic eA==\r\n\r\n"
-    )
+    assert head == (b"GET http://api.test/v1/x HTTP/1.1\r\nHost: api.test\r\nProxy-Authorization: Basic eA==\r\n\r\n")

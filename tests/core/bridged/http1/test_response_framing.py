@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import pytest
 
 from bridged.http1 import response_framing
-from bridged.http1.response_framing import BadResponse, BodyFraming, ResponseReader
+from bridged.http1.response_framing import BadResponse, BodyFraming, ResponseReader, check_head_bytes, framing_of
 from bridged.model import Headers
 
 OK = b"HTTP/1.1 200 OK\r\n"
@@ -66,7 +66,8 @@ ACCEPTED = [
     (OK + b"Content-Length: 3\r\nConnection: close\r\n\r\nabc", False, 200, BodyFraming.LENGTH, b"abc", False),
     (OK + b"Content-Length: 0\r\nConnection: x, Close\r\n\r\n", False, 200, BodyFraming.LENGTH, b"", False),
     (OK + b"Content-Length: 0\r\nConnection: closed\r\n\r\n", False, 200, BodyFraming.LENGTH, b"", True),
-    (b"HTTP/1.0 200 OK\r\nContent-Length: 1\r\nConnection: keep-alive\r\n\r\nx", False, 200, BodyFraming.LENGTH, b"x", False),
+    (b"HTTP/1.0 200 OK\r\nContent-Length: 1\r\nConnection: keep-alive\r\n\r\nx", False, 200, BodyFraming.LENGTH, b"x",
+     False),
     (CHUNKED + b"5\r\nhello\r\n0\r\n\r\n", False, 200, BodyFraming.CHUNKED, b"hello", True),
     (CHUNKED + b"0\r\n\r\n", False, 200, BodyFraming.CHUNKED, b"", True),
     (CHUNKED + b"5;a=b\r\nhello\r\n1\r\n!\r\n000\r\n\r\n", False, 200, BodyFraming.CHUNKED, b"hello!", True),
@@ -87,7 +88,7 @@ ACCEPTED = [
     (CONTINUE + b"HTTP/1.1 103 Early Hints\r\nLink: </a>\r\n\r\n" + EMPTY, False, 200, BodyFraming.LENGTH, b"", True),
     (b"HTTP/1.1 199 Odd\r\n\r\n" + CHUNKED + b"0\r\n\r\n", False, 200, BodyFraming.CHUNKED, b"", True),
     # An upgrade that is only offered changes nothing.
-    (OK + b"Connection: upgrade\r\nUpgrade: h2c\r\nContent-Length: 1\r\n\r\nx", False, 200, BodyFraming.LENGTH, b"x", True),
+    (OK + b"Connection: upgrade\r\nUpgrade: h2c\r\n" + EMPTY[17:], False, 200, BodyFraming.LENGTH, b"", True),
 ]  # fmt: skip
 
 
@@ -333,3 +334,31 @@ def test_no_text_of_a_refusal_quotes_the_answer() -> None:
     for data in REFUSED.values():
         text = read(data.replace(b"hello", b"canary").replace(b"A: b", b"A: canary"))
         assert "canary" not in str(text)
+
+
+RULES = {
+    "two lengths": (200, (("Content-Length", "3"), ("content-length", "3")), True),
+    "odd length": (200, (("Content-Length", "3,3"),), True),
+    "length and chunks": (200, (("Content-Length", "3"), ("Transfer-Encoding", "chunked")), True),
+    "two encodings": (200, (("Transfer-Encoding", "chunked"), ("Transfer-Encoding", "chunked")), True),
+    "encodings in one": (200, (("Transfer-Encoding", "gzip, chunked"),), True),
+    "chunks in HTTP/1.0": (200, (("Transfer-Encoding", "chunked"),), False),
+    "interim answer with a length": (100, (("Content-Length", "3"),), True),
+    "interim answer in chunks": (103, (("Transfer-Encoding", "chunked"),), True),
+    "204 with a length": (204, (("Content-Length", "3"),), True),
+    "status below 100": (99, (), True),
+}
+
+
+@pytest.mark.parametrize(("status", "headers", "is_latest"), RULES.values(), ids=RULES)
+def test_our_own_rules_hold_whatever_the_parser_lets_pass(status: int, headers: Headers, is_latest: bool) -> None:
+    for is_head_request in (False, True):
+        with pytest.raises(BadResponse):
+            framing_of(status, headers, is_latest=is_latest, is_head_request=is_head_request)
+
+
+@pytest.mark.parametrize("line", [b"A: b\r\n c", b"A: b\r\n\tc", b"A: b\rc", b"A: b\nc", b"A: \0", b"A: \x1b"])
+def test_our_own_rules_of_bytes_hold_too(line: bytes) -> None:
+    check_head_bytes(OK + b"A: b\tc \xff\r\n\r\n")
+    with pytest.raises(BadResponse):
+        check_head_bytes(OK + line + b"\r\n\r\n")

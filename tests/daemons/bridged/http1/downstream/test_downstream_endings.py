@@ -9,7 +9,7 @@ from contextlib import AsyncExitStack, asynccontextmanager
 import pytest
 import trustme
 
-from bridged.http1.downstream import Framing, Limits
+from bridged.http1.downstream import Exchange, Framing, Limits
 from bridged.http_types import BodyBroken, BodyTimeout
 from tests.support.http1_service import Scripted, Seen, Unread, closed_silently, hold, http1_server, reply, until
 from tests.support.raw_http import RawClient, raw_client, raw_exchange, request
@@ -156,6 +156,16 @@ async def test_a_client_that_left_is_told_to_the_carrier(answered: bool, caplog:
     assert caplog.records == []
 
 
+async def test_a_client_that_ends_its_side_in_the_middle_of_its_answer_has_left_and_gets_nothing_spliced_in() -> None:
+    service = Scripted(begin_stream)
+    async with http1_server(service) as running, raw_client(running.port) as client:
+        await client.send(request("GET", "/x"))
+        await client.read_head()
+        client.writer.write_eof()
+        assert await client.read_to_end() == b"5\r\nfirst\r\n"
+        await until(lambda: service.seen[0].gone)
+
+
 async def test_a_thousand_clients_that_vanish_in_their_streams_leave_nothing(caplog: pytest.LogCaptureFixture) -> None:
     service = Scripted(begin_stream)
     async with http1_server(service) as running:
@@ -240,7 +250,38 @@ async def test_a_lingering_client_does_not_stay_for_ever() -> None:
         await until(lambda: running.server.connection_count == 0)
 
 
-async def test_stopping_closes_what_is_idle_and_lets_the_rest_finish() -> None:
+async def test_a_client_that_sends_on_and_on_after_its_answer_is_cut_off() -> None:
+    limits = Limits(linger_bytes=100_000)
+    async with http1_server(Scripted(), limits=limits) as running, raw_client(running.port) as client:
+        client.writer.write(b"nonsense\r\n\r\n" + bytes(20_000_000))
+        await until(lambda: running.server.connection_count == 0)
+        client.leave()
+
+
+async def test_of_a_body_that_failed_so_much_is_dropped_and_the_rest_waits_in_the_kernel() -> None:
+    class Slow(Seen):
+        def body_failed(self, error: Exception) -> None:
+            self.failed = error
+
+    class SlowToAnswer(Scripted):
+        def begin(self, exchange: Exchange) -> Seen:
+            self.seen.append(Slow(exchange, hold))
+            exchange.read_stream(1000)
+            return self.seen[-1]
+
+    service = SlowToAnswer()
+    limits = Limits(linger_bytes=100_000)
+    async with http1_server(service, limits=limits) as running, raw_client(running.port) as client:
+        client.writer.write(request("POST", "/x", body=bytes(20_000_000)))
+        await until(lambda: len(service.seen) == 1 and service.seen[0].failed is not None)
+        (connection,) = running.server._connections
+        await until(lambda: not connection._reading)
+        reply(service.seen[0].exchange, 413)
+        client.leave()
+        await until(lambda: running.server.connection_count == 0)
+
+
+async def test_stopping_lets_every_connection_have_one_more_answer() -> None:
     service = Scripted(hold)
     async with AsyncExitStack() as stack:
         running = await stack.enter_async_context(http1_server(service, limits=Limits(linger_seconds=0.2)))
@@ -254,12 +295,13 @@ async def test_stopping_closes_what_is_idle_and_lets_the_rest_finish() -> None:
         await until(lambda: running.server.connection_count == 3)
 
         running.server.stop_accepting()
-        assert await closed_silently(idle)
+        await idle.send(request("GET", "/again"))
+        await until(lambda: len(service.seen) == 3)
         with pytest.raises(ConnectionError):
             await asyncio.open_connection("127.0.0.1", running.port)
         await fresh.send(request("GET", "/fresh"))
-        await until(lambda: len(service.seen) == 3)
-        for client, seen in ((busy, service.seen[1]), (fresh, service.seen[2])):
+        await until(lambda: len(service.seen) == 4)
+        for client, seen in ((busy, service.seen[1]), (idle, service.seen[2]), (fresh, service.seen[3])):
             reply(seen.exchange, 200, b"done")
             answer = await client.read_answer()
             assert (answer.body, answer.header("connection")) == (b"done", "close")

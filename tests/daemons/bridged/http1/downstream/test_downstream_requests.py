@@ -62,8 +62,8 @@ async def test_what_is_pipelined_over_a_bound_waits_in_the_kernel() -> None:
         await until(lambda: len(service.seen) == 1)
         (connection,) = running.server._connections
         await until(lambda: not connection._reading)
-        assert connection._buffer is not None
-        assert len(connection._buffer) < 64 * 1024 + 256 * 1024
+        assert connection._held is not None
+        assert len(connection._held) < 64 * 1024 + 256 * 1024
         for n in range(100):
             await until(lambda n=n: len(service.seen) == n + 1)
             reply(service.seen[-1].exchange, 200)

@@ -1,7 +1,7 @@
 """Requests and answers over real sockets, on connections that are kept and used again."""
 
 import asyncio
-import contextlib
+import gc
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 
@@ -9,9 +9,10 @@ import pytest
 
 from bridged.http1.pool import UpstreamPool, running_pool
 from bridged.http1.response_framing import BodyFraming
+from bridged.http1.upstream_connection import UpstreamConnection
 from bridged.http_types import UpstreamBroken, UpstreamUnreachable
-from tests.fakes.scripted_upstream import CUT, ScriptedUpstream, hang_up, raw, reply, silence, stream
-from tests.support.upstream_answers import Answer, ask, begin, outgoing, post
+from tests.fakes.scripted_upstream import CUT, STALL, ScriptedUpstream, hang_up, raw, reply, silence, stream
+from tests.support.upstream_answers import Answer, ask, begin, listening, outgoing, post
 
 OK = b"HTTP/1.1 200 OK\r\n"
 CHUNKED = OK + b"Transfer-Encoding: chunked\r\n\r\n"
@@ -26,21 +27,15 @@ async def raw_upstream(*connections: Sequence[bytes]) -> AsyncIterator[tuple[int
     """
     received: list[bytes] = []
 
-    async def connected(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         index = len(received)
         received.append(b"")
-        with contextlib.suppress(ConnectionError):
-            for piece in connections[index]:
-                data = await reader.read(65536)
-                received[index] += data
-                writer.write(piece)
-        writer.close()
+        for piece in connections[index]:
+            received[index] += await reader.read(65536)
+            writer.write(piece)
 
-    server = await asyncio.start_server(connected, "127.0.0.1", 0)
-    try:
-        yield server.sockets[0].getsockname()[1], received
-    finally:
-        server.close()
+    async with listening(serve) as port:
+        yield port, received
 
 
 async def test_a_request_leaves_and_its_answer_comes_byte_for_byte(
@@ -143,7 +138,7 @@ async def test_where_an_answer_is_cut_changes_nothing(
 ) -> None:
     cuts = range(1, len(answer), 3)
 
-    async def connected(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         request = await reader.readuntil(b"\r\n\r\n")
         at = int(request.split(b" ")[1][1:])
         writer.write(answer[:at])
@@ -152,16 +147,13 @@ async def test_where_an_answer_is_cut_changes_nothing(
         await asyncio.sleep(0.001)
         writer.write(answer[at:])
         await reader.read()
-        writer.close()
 
-    server = await asyncio.start_server(connected, "127.0.0.1", 0)
-    port = server.sockets[0].getsockname()[1]
-    heard = [begin(pool, outgoing(port, target=f"/{at}")) for at in cuts]
-    for one in heard:
-        await one.over()
-        assert (one.status, bytes(one.body), one.is_complete) == (status, body, True)
-    await pool.close()
-    server.close()
+    async with listening(serve) as port:
+        heard = [begin(pool, outgoing(port, target=f"/{at}")) for at in cuts]
+        for one in heard:
+            await one.over()
+            assert (one.status, bytes(one.body), one.is_complete) == (status, body, True)
+        await pool.close()
 
 
 CUT_BEFORE = {
@@ -278,10 +270,9 @@ async def test_bytes_on_a_connection_that_waits_close_it(pool: UpstreamPool, ups
 
 
 async def test_a_client_that_leaves_closes_its_upstream_at_once(pool: UpstreamPool, upstream: ScriptedUpstream) -> None:
-    upstream.script(silence(), stream(b"data: 1\n\n", asyncio.Event()))
+    upstream.script(silence(), stream(b"data: 1\n\n", STALL))
     waiting = begin(pool, post(upstream.port, b"{}"))
-    streaming = None
-    (await upstream.wait_for_request(0)).header("host")
+    await upstream.wait_for_request(0)
     streaming = begin(pool, post(upstream.port, b"{}"))
     await streaming.until(lambda: streaming.body)
     waiting.call.cancel()
@@ -308,17 +299,29 @@ async def test_a_client_may_leave_from_within_the_answer(pool: UpstreamPool, ups
     assert (answer.body, answer.is_over) == (b"", False)
 
 
-async def test_a_client_may_leave_while_the_connection_is_made(pool: UpstreamPool, upstream: ScriptedUpstream) -> None:
-    for turns in range(12):
-        answer = begin(pool, outgoing(upstream.port))
-        for _ in range(turns):
-            await asyncio.sleep(0)
-        answer.call.cancel()
-    assert (await ask(pool, outgoing(upstream.port))).status == 200
-    async with asyncio.timeout(5):
-        while len(pool.connections) > 1:
-            await asyncio.sleep(0)
-    assert not pool.tasks
+async def test_a_client_may_leave_while_the_connection_is_made(pool: UpstreamPool) -> None:
+    opened, closed = [], []
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        opened.append(writer)
+        try:
+            while await reader.readuntil(b"\r\n\r\n"):
+                writer.write(OK + b"Content-Length: 0\r\n\r\n")
+        finally:
+            closed.append(writer)
+
+    async with listening(serve) as port:
+        for turns in range(24):
+            answer = begin(pool, outgoing(port))
+            for _ in range(turns // 2):
+                await asyncio.sleep(0)
+            answer.call.cancel()
+        assert (await ask(pool, outgoing(port))).status == 200
+        async with asyncio.timeout(5):
+            while len(pool.connections) > 1 or len(opened) - len(closed) > 1:
+                await asyncio.sleep(0)
+        assert not pool.tasks
+        await pool.close()
 
 
 async def test_an_answer_may_be_followed_by_the_next_request_at_once(
@@ -384,3 +387,39 @@ async def test_a_head_that_would_be_two_requests_is_a_bug_and_goes_nowhere(pool:
     with pytest.raises(ValueError, match="control characters"):
         pool.send(outgoing(1, headers=(("X", "a\r\nHost: b"),)), Answer())
     assert (pool.connections, pool.tasks) == (set(), set())
+
+
+async def test_a_connection_that_is_being_closed_gets_no_request(
+    pool: UpstreamPool, upstream: ScriptedUpstream
+) -> None:
+    await ask(pool, outgoing(upstream.port))
+    (connection,) = pool.connections
+    connection.transport.close()
+    answer = begin(pool, outgoing(upstream.port, method="POST", streamed=True))
+    answer.call.send_body(b"once")
+    answer.call.end_body()
+    await answer.over()
+
+    assert answer.status == 200
+    assert [request.body for request in upstream.requests] == [b"", b"once"]
+
+
+async def test_connections_that_upstreams_closed_are_let_go(pool: UpstreamPool) -> None:
+    writers: list[asyncio.StreamWriter] = []
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writers.append(writer)
+        while await reader.readuntil(b"\r\n\r\n"):
+            writer.write(OK + b"Content-Length: 0\r\n\r\n")
+
+    async with listening(serve) as port:
+        for answer in [begin(pool, outgoing(port)) for _ in range(20)]:
+            await answer.over()
+        for writer in writers:
+            writer.close()
+        async with asyncio.timeout(5):
+            while pool.connections:
+                await asyncio.sleep(0)
+    gc.collect()
+
+    assert [one for one in gc.get_objects() if isinstance(one, UpstreamConnection)] == []

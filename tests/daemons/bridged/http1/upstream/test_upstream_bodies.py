@@ -1,16 +1,29 @@
 """Request bodies on their way, slow readers on either side, and upstreams that answer before they have all of it."""
 
 import asyncio
+import contextlib
 import os
 import resource
 import socket
+import ssl
 
 import pytest
+import trustme
 
 from bridged.http1.pool import UpstreamPool, running_pool
+from bridged.http1.request_head import OutgoingRequest
 from bridged.http_types import UpstreamTimeout, UpstreamUnreachable
-from tests.fakes.scripted_upstream import STALL, Exchange, Script, ScriptedUpstream, reply, silence, stream
-from tests.support.upstream_answers import Answer, ask, begin, outgoing, post
+from tests.fakes.scripted_upstream import (
+    STALL,
+    Exchange,
+    Script,
+    ScriptedUpstream,
+    reply,
+    running_upstream,
+    silence,
+    stream,
+)
+from tests.support.upstream_answers import Answer, ask, begin, listening, outgoing, post
 
 MIB = 1024 * 1024
 # The promise is about 400 MB; less shows the same where time is short.
@@ -130,12 +143,44 @@ async def flood(exchange: Exchange) -> None:
         await exchange.drain()
 
 
-async def test_a_client_that_reads_nothing_holds_a_large_answer_back(
-    pool: UpstreamPool, upstream: ScriptedUpstream
-) -> None:
-    upstream.script(flood)
+async def test_an_early_refusal_lets_a_client_that_was_held_back_go_on(pool: UpstreamPool) -> None:
+    gate = asyncio.Event()
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await gate.wait()
+        writer.write(TOO_LARGE[:-1])
+        await asyncio.Event().wait()
+
+    async with listening(serve) as port:
+        answer = begin(pool, outgoing(port, method="POST", streamed=True))
+        await answer.until(lambda: answer.body_paused == [True, False])
+        while answer.body_paused[-1] is False:
+            answer.call.send_body(bytes(65536))
+            await asyncio.sleep(0)
+        gate.set()
+        await answer.until(lambda: answer.framing)
+
+        assert answer.body_paused[-1] is False
+        answer.call.cancel()
+
+
+@pytest.mark.parametrize("is_tls", [False, True])
+async def test_a_client_that_reads_nothing_holds_a_large_answer_back(is_tls: bool) -> None:
+    authority, client_tls = trustme.CA(), ssl.create_default_context()
+    server_tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    authority.issue_cert("127.0.0.1").configure_cert(server_tls)
+    authority.configure_trust(client_tls)
+    async with (
+        running_upstream(tls=server_tls if is_tls else None) as upstream,
+        running_pool(**LIMITS, tls=client_tls) as pool,
+    ):
+        upstream.script(flood)
+        await stalled_and_then_read(pool, outgoing(upstream.port, scheme=upstream.scheme))
+
+
+async def stalled_and_then_read(pool: UpstreamPool, request: OutgoingRequest) -> None:
     before_mib = peak_mib()
-    answer = begin(pool, outgoing(upstream.port), pause_at_head=True)
+    answer = begin(pool, request, pause_at_head=True)
     await answer.until(lambda: answer.framing)
     # Long enough for all of it to come, if it came.
     await asyncio.sleep(0.5)
@@ -166,57 +211,57 @@ async def test_a_connection_is_used_again_after_a_client_was_slow(
     assert (len(first.body), second.status, len(pool.connections)) == (100, 200, 1)
 
 
-
-
-async def early_upstream(answer: bytes, *, close: bool) -> tuple[asyncio.Server, int, list[bytes]]:
-    """Answers as soon as it has a head, and does not read on."""
-    received: list[bytes] = []
-
-    async def connected(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        received.append(await reader.readuntil(b"\r\n\r\n"))
-        writer.write(answer)
-        if not close:
-            received.append(await reader.read())
-        writer.close()
-
-    server = await asyncio.start_server(connected, "127.0.0.1", 0, limit=1024)
-    return server, server.sockets[0].getsockname()[1], received
-
-
 TOO_LARGE = b"HTTP/1.1 413 Too Large\r\nContent-Length: 2\r\n\r\n{}"
 
 
 async def test_an_early_refusal_of_a_streamed_body_stops_it_and_is_passed_on(pool: UpstreamPool) -> None:
-    server, port, received = await early_upstream(TOO_LARGE, close=False)
-    answer = begin(pool, outgoing(port, method="POST", streamed=True))
-    answer.call.send_body(b"first")
-    await answer.over()
-    answer.call.send_body(b"second")
-    answer.call.end_body()
+    received: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
 
-    assert (answer.status, bytes(answer.body), answer.is_complete) == (413, b"{}", True)
-    async with asyncio.timeout(5):
-        while len(received) < 2:
-            await asyncio.sleep(0)
-    assert b"second" not in received[1]
+    gate = asyncio.Event()
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"first\r\n")
+        writer.write(TOO_LARGE[:-1])
+        await gate.wait()
+        writer.write(TOO_LARGE[-1:])
+        rest = b""
+        with contextlib.suppress(ConnectionError):
+            rest = await reader.read()
+        received.set_result(rest)
+
+    async with listening(serve) as port:
+        answer = begin(pool, outgoing(port, method="POST", streamed=True))
+        answer.call.send_body(b"first")
+        await answer.until(lambda: answer.framing)
+        answer.call.send_body(b"second")
+        answer.call.end_body()
+        gate.set()
+        await answer.over()
+
+        assert (answer.status, bytes(answer.body), answer.is_complete) == (413, b"{}", True)
+        assert await asyncio.wait_for(received, 5) == b""
     assert pool.connections == set()
-    server.close()
 
 
 @pytest.mark.parametrize("close", [True, False])
 async def test_an_early_refusal_of_a_large_buffered_body_is_passed_on(pool: UpstreamPool, close: bool) -> None:
-    server, port, _ = await early_upstream(TOO_LARGE, close=close)
-    answer = await ask(pool, post(port, bytes(8 * MIB)))
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(TOO_LARGE)
+        if not close:
+            await asyncio.Event().wait()
 
-    assert (answer.status, bytes(answer.body), answer.is_complete) == (413, b"{}", True)
-    async with asyncio.timeout(5):
-        while pool.connections:
-            await asyncio.sleep(0)
-    server.close()
+    async with listening(serve) as port:
+        answer = await ask(pool, post(port, bytes(8 * MIB)))
+
+        assert (answer.status, bytes(answer.body), answer.is_complete) == (413, b"{}", True)
+        async with asyncio.timeout(5):
+            while pool.connections:
+                await asyncio.sleep(0)
 
 
 async def test_an_upstream_may_answer_well_while_it_still_reads(pool: UpstreamPool) -> None:
-    async def connected(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await reader.readuntil(b"\r\n\r\n")
         writer.write(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n")
         while (size := await reader.readline()) != b"0\r\n":
@@ -224,43 +269,59 @@ async def test_an_upstream_may_answer_well_while_it_still_reads(pool: UpstreamPo
         await reader.readline()
         writer.write(b"0\r\n\r\n")
         await reader.read()
-        writer.close()
 
-    server = await asyncio.start_server(connected, "127.0.0.1", 0)
-    answer = begin(pool, outgoing(server.sockets[0].getsockname()[1], method="POST", streamed=True))
-    await answer.until(lambda: answer.framing)
-    for word in (b"one", b"two"):
-        answer.call.send_body(word)
-        await answer.until(lambda word=word: answer.body.endswith(word))
-    answer.call.end_body()
-    await answer.over()
+    async with listening(serve) as port:
+        answer = begin(pool, outgoing(port, method="POST", streamed=True))
+        await answer.until(lambda: answer.framing)
+        for word in (b"one", b"two"):
+            answer.call.send_body(word)
+            await answer.until(lambda word=word: answer.body.endswith(word))
+        answer.call.end_body()
+        await answer.over()
 
-    assert (bytes(answer.body), answer.is_complete, len(pool.connections)) == (b"onetwo", True, 1)
-    await pool.close()
-    server.close()
+        assert (bytes(answer.body), answer.is_complete, len(pool.connections)) == (b"onetwo", True, 1)
 
 
-async def test_a_streamed_body_that_was_begun_is_not_sent_again(pool: UpstreamPool) -> None:
-    ok = b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n"
+async def test_an_answer_that_is_complete_before_the_body_costs_the_connection(pool: UpstreamPool) -> None:
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n")
+        await reader.read()
+
+    async with listening(serve) as port:
+        answer = await ask(pool, outgoing(port, method="POST", streamed=True))
+        answer.call.send_body(b"nobody reads this")
+        assert answer.is_complete
+        assert all(connection.transport.is_closing() for connection in pool.connections)
+
+
+async def test_a_streamed_body_is_sent_again_only_if_nothing_of_it_was_sent(pool: UpstreamPool) -> None:
     heads: list[bytes] = []
 
-    async def connected(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         heads.append(await reader.readuntil(b"\r\n\r\n"))
-        writer.write(ok)
-        if len(heads) == 1:
-            heads.append(await reader.readuntil(b"begun"))
-        writer.close()
+        if len(heads) in (1, 4):
+            writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n")
+            heads.append(await reader.readuntil(b"begun" if len(heads) == 4 else b"\r\n\r\n"))
+        elif len(heads) == 3:
+            await reader.readuntil(b"0\r\n\r\n")
+            writer.write(b"HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: 0\r\n\r\n")
 
-    server = await asyncio.start_server(connected, "127.0.0.1", 0)
-    port = server.sockets[0].getsockname()[1]
-    await ask(pool, outgoing(port))
-    answer = begin(pool, outgoing(port, method="POST", streamed=True))
-    answer.call.send_body(b"begun")
-    await answer.over()
+    async with listening(serve) as port:
+        await ask(pool, outgoing(port))
+        unbegun = begin(pool, outgoing(port, method="POST", streamed=True))
+        await unbegun.until(lambda: unbegun.body_paused == [False, True, False])
+        unbegun.call.send_body(b"whole")
+        unbegun.call.end_body()
+        await unbegun.over()
+        assert (unbegun.status, len(heads)) == (200, 3)
 
-    assert isinstance(answer.error, UpstreamUnreachable)
-    assert len(heads) == 2
-    server.close()
+        await ask(pool, outgoing(port))
+        begun = begin(pool, outgoing(port, method="POST", streamed=True))
+        begun.call.send_body(b"begun")
+        await begun.over()
+        assert isinstance(begun.error, UpstreamUnreachable)
+        assert len(heads) == 5
 
 
 @pytest.mark.parametrize(
@@ -280,6 +341,21 @@ async def test_an_upstream_that_falls_silent_times_out(
 
     assert isinstance(answer.error, UpstreamTimeout)
     assert expected in str(answer.error)
+
+
+async def test_a_stream_may_last_as_long_as_it_keeps_coming(upstream: ScriptedUpstream) -> None:
+    async def script(exchange: Exchange) -> None:
+        exchange.send_head(200, chunked=True)
+        for _ in range(12):
+            exchange.send(b"data: 1\n\n")
+            await asyncio.sleep(0.05)
+        exchange.end()
+
+    upstream.script(script)
+    async with running_pool(**(LIMITS | {"idle_timeout_seconds": 0.3})) as pool:
+        answer = await ask(pool, post(upstream.port, b"{}"))
+
+    assert (answer.error, answer.is_complete, len(answer.body)) == (None, True, 12 * 9)
 
 
 async def test_a_slow_client_is_not_taken_for_a_slow_upstream(upstream: ScriptedUpstream) -> None:
