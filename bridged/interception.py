@@ -13,7 +13,6 @@ was cut ever looks whole. Whatever happens, `_end` is reached exactly once.
 
 import logging
 from collections.abc import Callable
-from functools import wraps
 from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec
 
 from bridged import adapters
@@ -59,8 +58,7 @@ def _step(
 ) -> Callable[Concatenate["Interception", P], None]:
     """A callback that raises nothing: a refusal is told to the client, anything else is a bug and told as INTERNAL."""
 
-    @wraps(step)
-    def guarded(self: "Interception", *args: P.args, **kwargs: P.kwargs) -> None:
+    def guarded(self: "Interception", /, *args: P.args, **kwargs: P.kwargs) -> None:
         try:
             step(self, *args, **kwargs)
         except Refused as refused:
@@ -77,8 +75,8 @@ class Interception:
 
     __slots__ = (
         "_body_ended", "_bridge", "_call", "_client", "_early", "_exchange", "_over", "_paused", "_question",
-        "_stream_end", "_streamed", "_tap", "dialect", "error", "facts", "interception_id", "match", "provider", "resolution",
-        "sent_bytes", "started_seconds", "status",
+        "_stream_end", "_streamed", "_tap", "dialect", "error", "facts", "interception_id", "match", "provider",
+        "resolution", "sent_bytes", "started_seconds", "status",
     )  # fmt: skip
 
     def __init__(self, bridge: "Bridge", exchange: Exchange) -> None:
@@ -225,11 +223,7 @@ class Interception:
             raise answer
         self._bridge.metrics.resolved("OK")
         self.resolution = answer
-        call = self._bridge.pool.send(self._outgoing(match, client, answer), self)
-        if self._over:
-            call.cancel()
-            return
-        self._call = call
+        call = self._call = self._bridge.pool.send(self._outgoing(match, client, answer), self)
         if self._paused:
             call.pause()
         if self._streamed:
@@ -276,10 +270,10 @@ class Interception:
         if self._over:
             return
         if status in _REDIRECTS:
-            # Not followed, and not handed on either: the client would take its token to a host of the upstream's choice.
+            # Not followed, and not handed on either: the client would take its token wherever the upstream says.
             raise Refused(
                 "UPSTREAM_UNREACHABLE",
-                f"the upstream answered with a redirect ({status}): an administrator may correct the provider's base URL",
+                f"the upstream answered with a redirect ({status}): an administrator may correct the base URL",
             )
         passed = response_headers(headers, interception_id=self.interception_id)
         framing = _FRAMING[body]

@@ -68,9 +68,7 @@ async def running_bridge(
         def not_ready() -> list[str]:
             return readiness.reasons(asyncio.get_running_loop().time())
 
-        bridge = Bridge(
-            resolver, pool, metrics, max_body_bytes=max_body_bytes, not_ready=not_ready, tap_for=tap_for
-        )
+        bridge = Bridge(resolver, pool, metrics, max_body_bytes=max_body_bytes, not_ready=not_ready, tap_for=tap_for)
         address = Address(host="127.0.0.1", port=0)
         limits = Limits(body_seconds=idle_timeout_seconds, stall_seconds=idle_timeout_seconds)
         async with listening(bridge, [address], limits=limits) as server:

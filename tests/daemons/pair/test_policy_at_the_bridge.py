@@ -7,11 +7,11 @@ real process that asks it over a unix socket.
 import asyncio
 import json
 
-from tests.support.policy_rows import CENTRAL, COMBINATIONS, OWN, expected_of, write_row
 from tests.fakes.scripted_upstream import reply, running_upstream
 from tests.support.credentiald import running
 from tests.support.http import send
 from tests.support.pair import until_ready
+from tests.support.policy_rows import CENTRAL, COMBINATIONS, OWN, expected_of, write_row
 from tests.support.processes import bridged
 
 # What each reason is to a client (contract.md), and to Anthropic's documented error types.
