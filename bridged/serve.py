@@ -89,6 +89,7 @@ async def serve(settings: Settings) -> None:
             # What was made up to here lives as long as the process: no need to look through it again.
             gc.collect()
             gc.freeze()
+            gc.set_threshold(50_000, 20, 20)
             await stop
             readiness.draining = True
             await drain(bridge, server, settings.grace)

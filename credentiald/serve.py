@@ -67,6 +67,7 @@ async def _serve(settings: Settings, gateway: Gateway, prepared: Prepared) -> No
             # What was made up to here lives as long as the process: no need to look through it again.
             gc.collect()
             gc.freeze()
+            gc.set_threshold(50_000, 20, 20)
             log.info("ready", extra={"version": version()})
             await stop
             log.info("draining")
