@@ -28,6 +28,7 @@ log = logging.getLogger(__name__)
 
 TapFactory = Callable[[Interception], Tap | None]
 STOPPING = "this bridge is stopping: try again, another one or the next one will answer"
+MOST_GATHERED_BYTES = 1024 * 1024 * 1024
 # How many targets the bridge remembers, and how long they may be.
 _REMEMBERED_TARGETS = 2048
 _REMEMBERED_LENGTH = 256
@@ -63,6 +64,7 @@ class Bridge:
         self._date = ("Date", "")
         self._places: dict[tuple[str, str], tuple[Target, routes.RouteMatch]] = {}
         self._under_way: set[Interception] = set()
+        self._gathered_bytes = 0
         metrics.in_flight.set_function(lambda: len(self._under_way))
         self._draining = False
         self._idle = asyncio.Event()
@@ -128,6 +130,20 @@ class Bridge:
                 self._places.clear()
             self._places[key] = (target, match)
         return target, match
+
+    def reserve(self, size_bytes: int) -> int:
+        """Count a body that is going to be gathered; CAPACITY when there are too many bytes of such already.
+
+        Bodies are gathered before anybody has judged their token, so their sum must have a bound.
+        """
+        if self._gathered_bytes + size_bytes > MOST_GATHERED_BYTES:
+            raise Refused("CAPACITY", "the bridge holds as many bytes of bodies as it may: try again")
+        self._gathered_bytes += size_bytes
+        return size_bytes
+
+    def release(self, size_bytes: int) -> None:
+        """That body is not held any more."""
+        self._gathered_bytes -= size_bytes
 
     def ended(self, interception: Interception) -> None:
         """One interception is over: count it, log it."""

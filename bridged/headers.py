@@ -230,5 +230,6 @@ def _passing(headers: Headers, fates: _Fates) -> list[tuple[str, str]] | None:
     named = [pair[1] for pair, fate in judged if fate is Fate.CONNECTION]
     if all(value.lower() in _PLAIN_CONNECTION for value in named):
         return kept
-    dropped = {_folded(name.strip()) for value in named for name in value.split(",")}
+    # Content-Length is not for Connection to name (RFC 9110, 7.6.1): without it the body would have no end.
+    dropped = {_folded(name.strip()) for value in named for name in value.split(",")} - {"content-length"}
     return [pair for pair in kept if _folded(pair[0]) not in dropped]

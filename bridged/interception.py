@@ -75,6 +75,7 @@ class Interception:
 
     __slots__ = (
         "_body_ended", "_bridge", "_call", "_client", "_early", "_exchange", "_over", "_paused", "_question",
+        "_reserved_bytes",
         "_stream_end", "_streamed", "_tap", "dialect", "error", "facts", "interception_id", "match", "provider",
         "resolution", "sent_bytes", "started_seconds", "status",
     )  # fmt: skip
@@ -88,6 +89,7 @@ class Interception:
         self._call: UpstreamCall | None = None
         # A streamed body that came before there was a call to give it to; the client is paused, so it stays small.
         self._early: list[bytes] = []
+        self._reserved_bytes = 0
         self._streamed = False
         self._body_ended = False
         self._paused = False
@@ -143,6 +145,8 @@ class Interception:
         if (request.content_length or 0) > limit_bytes:
             raise self._refused_body(BodyTooLarge())
         if match.route.intercepted:
+            # Held until the upstream has begun to answer: it may have to be sent again.
+            self._reserved_bytes = self._bridge.reserve(limit_bytes if request.chunked else request.content_length or 0)
             exchange.read_whole(limit_bytes)
             return
         self._streamed = request.has_body
@@ -161,6 +165,7 @@ class Interception:
         self._early = [data]
         self._ask(match, client)
 
+    @_step
     def body_part(self, data: bytes) -> None:
         """Some of a streamed body."""
         if self._call is not None:
@@ -168,12 +173,14 @@ class Interception:
         elif not self._over:
             self._early.append(data)
 
+    @_step
     def body_end(self) -> None:
         """The streamed body is complete."""
         self._body_ended = True
         if self._call is not None and self._streamed:
             self._call.end_body()
 
+    @_step
     def body_failed(self, error: BodyError) -> None:
         """The body does not come to its end."""
         self.refuse(self._refused_body(error))
@@ -184,12 +191,14 @@ class Interception:
             self.error = CLIENT_GONE
             self._end()
 
+    @_step
     def pause(self) -> None:
         """The client reads slowly."""
         self._paused = True
         if self._call is not None:
             self._call.pause()
 
+    @_step
     def resume(self) -> None:
         """The client reads again."""
         self._paused = False
@@ -257,10 +266,9 @@ class Interception:
         early, self._early = self._early, []
         for data in early:
             call.send_body(data)
+        # The rest is let come by the call, which knows when there is a connection that takes it.
         if self._body_ended:
             call.end_body()
-        else:
-            self._exchange.resume_body()
 
     # -- the upstream's answer --------------------------------------------------------------------------------------
 
@@ -283,11 +291,15 @@ class Interception:
         elif framing is Framing.CHUNKED:
             # A length that stands beside another framing does not count (RFC 9112, 6.3).
             passed = tuple(pair for pair in passed if pair[0].lower() != "content-length")
+        if status == 204:
+            # RFC 9110, 8.6: no Content-Length in a 204.
+            passed = tuple(pair for pair in passed if pair[0].lower() != "content-length")
         if not any(len(name) == 4 and name.lower() == "date" for name, _ in passed):
             # A gateway says when it received what has no date (RFC 9110, 6.6.1).
             passed = (*passed, self._bridge.date())
         self.status = status
         self._tap = self._bridge.tap_for(self)
+        self._release()
         self._exchange.send_head(status, passed, body=framing)
 
     @_step
@@ -335,10 +347,12 @@ class Interception:
             refused = Refused("UPSTREAM_UNREACHABLE", f"the upstream could not be reached ({error})")
         raise refused
 
+    @_step
     def pause_body(self) -> None:
         """The upstream reads slowly."""
         self._exchange.pause_body()
 
+    @_step
     def resume_body(self) -> None:
         """The upstream reads again."""
         self._exchange.resume_body()
@@ -385,7 +399,12 @@ class Interception:
             self._call.cancel()
             self._call = None
         self._early = []
+        self._release()
         self._bridge.ended(self)
+
+    def _release(self) -> None:
+        self._bridge.release(self._reserved_bytes)
+        self._reserved_bytes = 0
 
     def _answer_probe(self) -> None:
         """Claude Code asks with HEAD whether there is anybody; nobody else needs to be asked for that."""

@@ -18,6 +18,8 @@ log = logging.getLogger(__name__)
 
 # How soon a name is looked up again: after trouble, and in any case, since replicas that are added make no trouble.
 _LOOKUP_PAUSE_SECONDS = 1.0
+# Questions wait for the first answer of the name service; TimeoutError is an OSError.
+_LOOKUP_SECONDS = 2.0
 _LOOKUP_INTERVAL_SECONDS = 30.0
 # Healed within 2 s of credentiald's return: gRPC's own back-off would wait up to 120 s, and would give an attempt to
 # connect 20 s, which a stopped process, whose kernel still accepts, uses up. The keepalive finds peers that vanished
@@ -94,7 +96,9 @@ class _Replicas:
 
     async def _look_up(self) -> None:
         try:
-            found = {target_of(address, port) for address, port in await self._lookup(self._name.host, self._name.port)}
+            async with asyncio.timeout(_LOOKUP_SECONDS):
+                addresses = await self._lookup(self._name.host, self._name.port)
+            found = {target_of(address, port) for address, port in addresses}
         except OSError as error:
             cause = error.strerror or type(error).__name__
             log.warning("credentiald's name was not found", extra={"target": self._name.authority, "cause": cause})

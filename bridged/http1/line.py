@@ -159,6 +159,8 @@ class Line(asyncio.Protocol):
         if self._reading and not self._transport.is_closing():
             self._reading = False
             self._transport.pause_reading()
+            # A reset is not told to those who do not read: it is looked for with the half-closed ones.
+            self._roster.half_closed(self)
 
     def _resume_reading(self) -> None:
         if not self._reading and not self._transport.is_closing():

@@ -198,4 +198,9 @@ class _Upstream:
                 call.fail(UpstreamUnreachable("it closed the connection at once"))
                 return
             self._pool.connections.add(connection)
-            call.begin(connection)
+            try:
+                call.begin(connection)
+            except Exception:
+                log.exception("unhandled error while sending")
+                connection.drop()
+                call.fail(UpstreamUnreachable("the request could not be sent"))

@@ -32,9 +32,11 @@ UpstreamError = UpstreamUnreachable | UpstreamBroken | UpstreamTimeout
 _JOINED_BODY_BYTES = 64 * 1024
 # Safe to send twice by their meaning (RFC 9110, 9.2.2).
 _IDEMPOTENT = frozenset({"GET", "HEAD", "OPTIONS", "PUT", "DELETE", "TRACE"})
-# A server that closed an idle connection did so before the request came: we hear of it within a round trip. One that
-# took the request and then fell over would have been at work for longer.
+# A request goes out again only soon after it was sent: a token that was revoked meanwhile must not be used. One that is
+# not idempotent goes out again only if its connection's end was on its way already, which shows within a round trip: a
+# server that took the request and fell over may have worked on it (RFC 9110, 9.2.2).
 _CLOSED_BEFORE_SECONDS = 1.0
+_NEVER_READ_SECONDS = 0.05
 
 
 class ResponseReceiver(Protocol):
@@ -235,7 +237,8 @@ class UpstreamCall:
         """Whether the request may go out again after a used connection ended without a byte of an answer."""
         if self._has_sent_body:
             return False
-        return self._method in _IDEMPOTENT or time.monotonic() - self._began_at < _CLOSED_BEFORE_SECONDS
+        since_seconds = time.monotonic() - self._began_at
+        return since_seconds < (_CLOSED_BEFORE_SECONDS if self._method in _IDEMPOTENT else _NEVER_READ_SECONDS)
 
     def repeat(self) -> None:
         """Send it again, on a new connection: others that wait may be as dead, and from a new one there is no again."""

@@ -66,7 +66,9 @@ class UpstreamConnection(asyncio.Protocol):
             # Nobody asked: a farewell at best, somebody else's answer at worst.
             self.transport.abort()
             return
-        self.quiet_sweeps = 0
+        if self.call is None or self.call.has_head:
+            # A head that comes byte by byte does not put off the first-byte time-out.
+            self.quiet_sweeps = 0
         try:
             body = reader.feed(data)
         except BadResponse as bad:

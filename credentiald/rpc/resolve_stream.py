@@ -78,6 +78,8 @@ class ResolveStreams:
             state = self._state()
             if caller is None or state is None or state != seen:
                 caller, seen = await admit_again(), state
+                # While the caller was looked up, another change may have come: answers are those of now.
+                state = self._state()
             await context.write(b"".join(await self._results(request.items, caller, state)))
 
     async def _next(self, context: Any) -> pb.ResolveProviderStreamRequest | None:

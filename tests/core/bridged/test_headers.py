@@ -170,3 +170,8 @@ def test_every_header_is_dropped_whole_or_passes_unchanged_in_order(
     sent = request_headers(tuple(pairs), intercepted=intercepted)
     rest = iter(pairs)
     assert all(pair in rest for pair in sent if pair != ("Accept-Encoding", "identity"))
+
+
+def test_a_connection_header_cannot_take_the_length_of_a_body_away() -> None:
+    named = (("Connection", "close, content-length, X-Own"), ("Content-Length", "3"), ("X-Own", "1"))
+    assert response_headers(named, interception_id="iid") == (("Content-Length", "3"), ID)

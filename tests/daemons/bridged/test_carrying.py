@@ -1,16 +1,19 @@
 """What goes through the bridge: bytes, targets, headers, both ways."""
 
 import asyncio
+import contextlib
 import gzip
 import json
+import socket
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from bridged.bridge import MOST_GATHERED_BYTES
 from tests.fakes.credentiald import SERVICE_TOKEN, USER_TOKEN, FakeCredentiald, provider, running_credentiald
-from tests.fakes.scripted_upstream import ScriptedUpstream, hang_up, reply, running_upstream, stream
-from tests.support.bridge import AUTH, running_bridge
+from tests.fakes.scripted_upstream import ScriptedUpstream, hang_up, raw, reply, running_upstream, stream
+from tests.support.bridge import AUTH, running_bridge, until
 from tests.support.raw_http import raw_client, raw_exchange, request
 
 BODY = b'{ "model":"m\\u00e9",  "stream" : false, "unknown":[1,{"a":null}],"model":"m2" }\n'
@@ -277,3 +280,55 @@ async def test_an_upstream_that_closes_between_requests_does_no_harm(
     # A POST whose connection broke is not sent again behind the client's back: it may have been billed.
     assert [one.status for one in answers] == [200, 502, 200]
     assert len(upstream.requests) == 3
+
+
+async def test_a_204_has_no_content_length(credentiald: FakeCredentiald, upstream: ScriptedUpstream) -> None:
+    upstream.default = raw(b"HTTP/1.1 204 No Content\r\nContent-Length: 0\r\n\r\n", close=False)
+    async with running_bridge(credentiald) as bridge:
+        answer = await raw_exchange(bridge.port, request("DELETE", "/openai/v1/responses/r", headers=[AUTH]))
+    assert answer.status == 204
+    assert "content-length" not in {name.lower() for name, _ in answer.headers}
+
+
+async def test_bodies_that_are_gathered_have_a_bound_in_sum(
+    credentiald: FakeCredentiald, upstream: ScriptedUpstream
+) -> None:
+    body = json.dumps({"model": "m"}).encode()
+    ask = request("POST", "/openai/v1/chat/completions", headers=[AUTH], body=body)
+    async with running_bridge(credentiald) as bridge:
+        held = bridge.bridge.reserve(MOST_GATHERED_BYTES - len(body) + 1)
+        refused = await raw_exchange(bridge.port, ask)
+        bridge.bridge.release(held)
+        answers = [await raw_exchange(bridge.port, ask) for _ in range(3)]
+        # What was gathered is given back, so the whole bound can be had again.
+        bridge.bridge.release(bridge.bridge.reserve(MOST_GATHERED_BYTES))
+    assert (refused.status, refused.error) == (503, "CAPACITY")
+    assert [answer.status for answer in answers] == [200, 200, 200]
+
+
+async def test_a_streamed_body_waits_in_the_client_until_there_is_a_connection(
+    credentiald: FakeCredentiald, upstream: ScriptedUpstream
+) -> None:
+    # A listener whose queue is full takes no connection and refuses none.
+    with socket.socket() as full, contextlib.ExitStack() as stack:
+        full.bind(("127.0.0.1", 0))
+        full.listen(0)
+        for _ in range(4):
+            waiting = stack.enter_context(socket.socket())
+            waiting.setblocking(False)
+            waiting.connect_ex(full.getsockname())
+        credentiald.providers["full"] = provider("openai", f"http://127.0.0.1:{full.getsockname()[1]}/v1")
+        async with running_bridge(credentiald, max_body_bytes=2**26) as bridge:
+            _, writer = await asyncio.open_connection("127.0.0.1", bridge.port)
+            size = 2**25
+            writer.write(request("POST", "/full/v1/embeddings", headers=[AUTH, ("Content-Length", str(size))]))
+            writer.write(bytes(size))
+            await until(lambda: bridge.bridge.under_way == 1)
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(0.5):
+                    await writer.drain()
+            left_bytes = writer.transport.get_write_buffer_size()
+            writer.transport.abort()
+    # What the kernel and one read take is little beside the body.
+    assert left_bytes > size / 2
+    assert upstream.requests == []
