@@ -25,7 +25,7 @@ EVENTS_A_BURST = 200
 ANSWERS = ("json", "sse", "large")
 # Both nginx are one worker without a log. Its folders are its own, so that it runs as any user.
 _NGINX = """
-daemon off; worker_processes 1; pid {folder}/nginx.pid; error_log stderr error; {user}
+daemon off; worker_processes 1; pid {folder}/nginx.pid; error_log stderr crit; {user}
 events {{ worker_connections 8192; }}
 http {{
     access_log off; server_tokens off; keepalive_timeout 600; keepalive_requests 1000000000;
