@@ -1,0 +1,213 @@
+"""What scripts/bench measures: nginx as the floor, the pair, the upstream behind both, and what their processes use."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import socket
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+# Kept out of the installed package, like everything of the tests.
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+from tests.support.processes import bridged, commanded, credentiald
+
+READY_SECONDS = 20.0
+EVENTS_A_BURST = 200
+ANSWERS = ("json", "sse", "large")
+# Both nginx are one worker without a log. Its folders are its own, so that it runs as any user.
+_NGINX = """
+daemon off; worker_processes 1; pid {folder}/nginx.pid; error_log stderr crit; {user}
+events {{ worker_connections 8192; }}
+http {{
+    access_log off; server_tokens off; keepalive_timeout 600; keepalive_requests 1000000000;
+    client_max_body_size 64m; client_body_buffer_size 2m;
+    client_body_temp_path {folder}/body; proxy_temp_path {folder}/proxy; fastcgi_temp_path {folder}/fastcgi;
+    uwsgi_temp_path {folder}/uwsgi; scgi_temp_path {folder}/scgi;
+    {content}
+}}
+"""
+# A large body is read to its end before the answer: the proxying to itself is what makes nginx do that. SSI is there
+# for the chunked framing that real streams have.
+_UPSTREAM = """
+    default_type application/json;
+    server {{
+        listen 127.0.0.1:{port};
+        location /json/ {{ return 200 '{answer}'; }}
+        location /large/ {{
+            proxy_pass http://127.0.0.1:{port}/json/; proxy_pass_request_body off; proxy_set_header Content-Length "";
+        }}
+        location /sse/ {{ error_page 418 =200 /burst; return 418; }}
+        location = /burst {{
+            internal; alias {folder}/burst; default_type text/event-stream; ssi on; ssi_types text/event-stream;
+        }}
+    }}
+"""
+_FLOOR = """
+    upstream mock {{ server 127.0.0.1:{upstream}; keepalive 512; keepalive_requests 1000000000; }}
+    server {{
+        listen 127.0.0.1:{port} backlog=4096;
+        location / {{
+            proxy_pass http://mock; proxy_http_version 1.1; proxy_set_header Connection "";
+            proxy_set_header Authorization "Bearer benchmark"; proxy_buffering off;
+        }}
+    }}
+"""
+
+
+class NotStarted(Exception):
+    """A server did not come up; the message says which, for a person."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Target:
+    """Something that forwards to the upstream. `urls` has the URL of each kind of answer."""
+
+    name: str
+    pids: tuple[int, ...]
+    urls: dict[str, str]
+    headers: dict[str, str] = field(repr=False)
+
+    def cpu_seconds(self) -> float:
+        """CPU time of all threads of all processes so far."""
+        spent = 0
+        for pid in self._all_pids():
+            for task in Path(f"/proc/{pid}/task").iterdir():
+                with contextlib.suppress(FileNotFoundError):  # a thread that has just ended
+                    spent += int((task / "schedstat").read_text().split()[0])
+        return spent / 1e9
+
+    def pss_mib(self) -> float:
+        """Memory of all processes, what they share with others counted in parts."""
+        lines = [line for pid in self._all_pids() for line in Path(f"/proc/{pid}/smaps_rollup").read_text().split("\n")]
+        return sum(int(line.split()[1]) for line in lines if line.startswith("Pss:")) / 1024
+
+    def _all_pids(self) -> list[int]:
+        """The processes with all that descend from them."""
+        found, waiting = [], list(self.pids)
+        while waiting:
+            found.append(pid := waiting.pop())
+            for task in Path(f"/proc/{pid}/task").iterdir():
+                waiting += map(int, (task / "children").read_text().split())
+        return found
+
+
+@contextlib.contextmanager
+def pinned(cores: set[int]) -> Iterator[None]:
+    """Whatever is started in this block runs on `cores` only."""
+    before = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, cores)
+    try:
+        yield
+    finally:
+        os.sched_setaffinity(0, before)
+
+
+@contextlib.contextmanager
+def upstream(nginx: str, folder: Path) -> Iterator[int]:
+    """The port of an upstream that answers at once: JSON of 1 KB, or a stream of 200 events in one piece."""
+    folder.mkdir()
+    (folder / "burst").write_text(burst())
+    port = free_port()
+    with _running_nginx(nginx, folder, _UPSTREAM.format(port=port, folder=folder, answer=json_answer()), port):
+        yield port
+
+
+@contextlib.contextmanager
+def floor(nginx: str, folder: Path, upstream_port: int) -> Iterator[Target]:
+    """nginx as a reverse proxy that asks nobody."""
+    folder.mkdir()
+    port = free_port()
+    with _running_nginx(nginx, folder, _FLOOR.format(port=port, upstream=upstream_port), port) as pid:
+        urls = {kind: f"http://127.0.0.1:{port}/{kind}/v1/chat/completions" for kind in ANSWERS}
+        yield Target(name="nginx", pids=(pid,), urls=urls, headers={})
+
+
+@contextlib.contextmanager
+def pair(folder: Path, upstream_port: int) -> Iterator[Target]:
+    """Both daemons with a database, a user and a token of their own."""
+    folder.mkdir()
+    environ = {
+        f"CODER_AIBRIDGE_PROVIDER_{number}_{name}": value
+        for number, kind in enumerate(ANSWERS)
+        for name, value in (
+            ("TYPE", "openai"), ("NAME", kind), ("KEY", "benchmark"),
+            ("BASE_URL", f"http://127.0.0.1:{upstream_port}/{kind}/v1"),
+        )
+    }  # fmt: skip
+    with credentiald(folder, environ) as plane, bridged(folder, plane.addresses["main"]) as bridge:
+        commanded(folder, plane, "users", "create", "bench")
+        token = commanded(folder, plane, "tokens", "create", "--user", "bench").strip()
+        _wait(f"http://{bridge.addresses['metrics']}/readyz", "bridged")
+        base_url = f"http://{bridge.addresses['http']}/api/v2/aibridge"
+        yield Target(
+            name="drawbridge",
+            pids=(plane.process.pid, bridge.process.pid),
+            urls={kind: f"{base_url}/{kind}/v1/chat/completions" for kind in ANSWERS},
+            headers={"Authorization": f"Bearer {token}"},
+        )
+
+
+def question(size_bytes: int, *, stream: bool = False) -> str:
+    """The body of a Chat Completions request, exactly so long."""
+    body = {"model": "gpt-5-mini", "stream": stream, "messages": [{"role": "user", "content": ""}]}
+    body["messages"] = [{"role": "user", "content": "x" * (size_bytes - len(json.dumps(body)))}]
+    return json.dumps(body)
+
+
+def json_answer() -> str:
+    """A Chat Completions answer of about 1 KB."""
+    usage = {"prompt_tokens": 250, "completion_tokens": 200, "total_tokens": 450}
+    message = {"role": "assistant", "content": "word " * 150}
+    choice = {"index": 0, "finish_reason": "stop", "message": message}
+    return json.dumps({"id": "chatcmpl-1", "object": "chat.completion", "choices": [choice], "usage": usage})
+
+
+def burst() -> str:
+    """A Chat Completions stream."""
+    choice = {"index": 0, "delta": {"content": "word "}, "finish_reason": None}
+    event = json.dumps({"id": "chatcmpl-1", "object": "chat.completion.chunk", "choices": [choice]})
+    return f"data: {event}\n\n" * EVENTS_A_BURST + "data: [DONE]\n\n"
+
+
+def free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port: int = listener.getsockname()[1]
+    return port
+
+
+@contextlib.contextmanager
+def _running_nginx(nginx: str, folder: Path, content: str, port: int) -> Iterator[int]:
+    # Started by root its worker would be somebody who may not read the folder.
+    user = "user root;" if os.geteuid() == 0 else ""
+    settings = folder / "nginx.conf"
+    settings.write_text(_NGINX.format(folder=folder, user=user, content=content))
+    process = subprocess.Popen([nginx, "-e", "stderr", "-c", str(settings)], stdin=subprocess.DEVNULL)
+    try:
+        _wait(f"http://127.0.0.1:{port}/json/", "nginx", process)
+        yield process.pid
+    finally:
+        process.terminate()
+        process.wait()
+
+
+def _wait(url: str, name: str, process: subprocess.Popen[bytes] | None = None) -> None:
+    """Until `url` answers with 200."""
+    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+    deadline = time.monotonic() + READY_SECONDS
+    while True:
+        try:
+            with opener.open(url, timeout=2):
+                return
+        except OSError as problem:
+            if time.monotonic() > deadline or (process is not None and process.poll() is not None):
+                raise NotStarted(f"{name} does not answer: {problem}") from None
+        time.sleep(0.02)
