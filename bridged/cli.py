@@ -52,7 +52,10 @@ def serve(ctx: click.Context, /, worker_fd: int | None, **params: Any) -> None:
     """Run bridged until it is asked to stop."""
     from daemonkit.worker import Worker
 
-    worker = None if worker_fd is None else Worker(worker_fd)
+    try:
+        worker = None if worker_fd is None else Worker(worker_fd)
+    except ValueError as error:
+        raise click.UsageError(str(error)) from None
     loaded = _load(params if worker is None else dict(worker.flags))
     from bridged.serve import run, run_supervisor, run_worker
 

@@ -58,11 +58,8 @@ def run_supervisor(loaded: Loaded, flags: Mapping[str, str | None]) -> int:
 
     def supervised() -> None:
         with ExitStack() as stack:
-            found = [bound_sockets(one, setting_name="listen") for one in settings.listen]
+            found = [bound_sockets(one, setting_name="listen", backlog=_BACKLOG) for one in settings.listen]
             sockets = tuple(stack.enter_context(one) for several, _ in found for one in several)
-            for one in sockets:
-                # From here on a client waits in the queue instead of being refused.
-                one.listen(_BACKLOG)
             listener = Bound(
                 name="http",
                 setting="listen",

@@ -37,12 +37,12 @@ async def bind(
 
 
 def bound_sockets(
-    address: Address, *, setting_name: str, reuse_port: bool = False
+    address: Address, *, setting_name: str, reuse_port: bool = False, backlog: int = 0
 ) -> tuple[tuple[socket.socket, ...], Address]:
-    """Sockets bound to a TCP address, not listening yet, and its real address; AddressTaken.
+    """Sockets bound to a TCP address and its real address; AddressTaken. A host name may have several.
 
-    A host name may have several. With `reuse_port` other processes of this user may bind the address as well, but it
-    is made sure that none does so far.
+    With a `backlog` they listen: from then on clients wait instead of being refused. With `reuse_port` other processes
+    of this user may bind the address as well, but it is made sure that none does so far.
     """
     with ExitStack() as stack:
         try:
@@ -54,6 +54,8 @@ def bound_sockets(
                     with _bound(family, (where[0], port, *where[2:]), reuse_port=False) as probe:
                         port = probe.getsockname()[1]
                 sockets.append(stack.enter_context(_bound(family, (where[0], port, *where[2:]), reuse_port=reuse_port)))
+                if backlog:
+                    sockets[-1].listen(backlog)
         except OSError as error:
             raise _taken(address, setting_name, error) from error
         stack.pop_all()

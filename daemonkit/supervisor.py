@@ -133,6 +133,8 @@ class _Slot:
             start_time = loop.time()
             code = await self._live()
             if self._draining.is_set():
+                if code != 0:
+                    log.error("a worker did not drain", extra={"worker": self._number, "end": _end_of(code)})
                 return
             if not self.served.is_set():
                 raise WorkersFailed(f"worker {self._number} {_end_of(code)} before it could serve")

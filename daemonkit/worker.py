@@ -46,10 +46,18 @@ class Worker:
         """Blocks until the hand-over is there; ValueError if this is no line to a supervisor."""
         try:
             self._line = socket.socket(fileno=fd)
-            size: int = _SIZE.unpack(self._exactly(_SIZE.size))[0]
-            self._handover = Handover(**json.loads(self._exactly(size)))
         except OSError as error:
             raise ValueError(f"there is no line to a supervisor: {error.strerror}") from None
+        try:
+            size: int = _SIZE.unpack(self._exactly(_SIZE.size))[0]
+            self._handover = Handover(**json.loads(self._exactly(size)))
+        except (OSError, ValueError):
+            self.close()
+            raise ValueError("the supervisor ended before it had handed over") from None
+
+    def close(self) -> None:
+        """Close the line: for the supervisor, the end of the worker."""
+        self._line.close()
 
     @property
     def flags(self) -> Mapping[str, str | None]:
@@ -103,5 +111,5 @@ class Worker:
     def _exactly(self, size_bytes: int) -> bytes:
         data = self._line.recv(size_bytes, socket.MSG_WAITALL)
         if len(data) < size_bytes:
-            raise ValueError("the supervisor ended before it handed over")
+            raise ValueError("the line ended early")
         return data

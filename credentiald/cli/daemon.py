@@ -48,7 +48,10 @@ def serve(ctx: click.Context, /, worker_fd: int | None, **params: Any) -> None:
     """Run credentiald until it is asked to stop. An embedded database is made at the first start."""
     from daemonkit.worker import Worker
 
-    worker = None if worker_fd is None else Worker(worker_fd)
+    try:
+        worker = None if worker_fd is None else Worker(worker_fd)
+    except ValueError as error:
+        raise WrongUsage(str(error)) from None
     loaded = _load(params if worker is None else dict(worker.flags))
     from credentiald.serve import run, run_supervisor, run_worker
 
