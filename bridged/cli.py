@@ -46,12 +46,23 @@ def cli() -> None:
 
 
 @cli.command(cls=SettingsCommand)
+@click.option("--worker-fd", type=int, hidden=True)
 @click.pass_context
-def serve(ctx: click.Context, /, **params: Any) -> None:
+def serve(ctx: click.Context, /, worker_fd: int | None, **params: Any) -> None:
     """Run bridged until it is asked to stop."""
-    loaded = _load(params)
-    from bridged.serve import run
+    from daemonkit.worker import Worker
 
+    try:
+        worker = None if worker_fd is None else Worker(worker_fd)
+    except ValueError as error:
+        raise click.UsageError(str(error)) from None
+    loaded = _load(params if worker is None else dict(worker.flags))
+    from bridged.serve import run, run_supervisor, run_worker
+
+    if worker is not None:
+        ctx.exit(run_worker(loaded, worker))
+    if loaded.settings.workers > 1:
+        ctx.exit(run_supervisor(loaded, params))
     ctx.exit(run(loaded))
 
 

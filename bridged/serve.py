@@ -7,6 +7,9 @@ import gc
 import logging
 import os
 import sys
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 
@@ -20,18 +23,21 @@ from bridged.metrics import Metrics
 from bridged.readiness import Readiness
 from bridged.resolver import ClientTls, running_resolver
 from bridged.settings import Loaded, Settings
-from daemonkit.binding import AddressTaken
+from daemonkit.binding import AddressTaken, bound_sockets
 from daemonkit.health import health_listener
 from daemonkit.logs import announce, running_logs
 from daemonkit.settings import ConfigErrors
 from daemonkit.stopping import stop_requested
+from daemonkit.supervisor import Bound, Plan, WorkersFailed, supervise
 from daemonkit.tls import server_context
 from daemonkit.version import version
+from daemonkit.worker import Worker
 
 log = logging.getLogger(__name__)
 
 # Parameters of mallopt(3).
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
+_BACKLOG = 1024
 _PROXY_VARIABLES = ("https_proxy", "http_proxy", "no_proxy")
 
 
@@ -41,14 +47,51 @@ class CannotStart(Exception):
 
 def run(loaded: Loaded) -> int:
     """Serve until asked to stop; the exit code."""
+    return _logging(loaded, lambda: uvloop.run(serve(loaded.settings)), warnings=loaded.warnings)
+
+
+def run_worker(loaded: Loaded, worker: Worker) -> int:
+    """Serve as one of several until the supervisor asks to stop; the exit code."""
+    settings = replace(loaded.settings, metrics_listen=worker.metrics_listen)
+    return _logging(loaded, lambda: uvloop.run(serve(settings, worker)))
+
+
+def run_supervisor(loaded: Loaded, flags: Mapping[str, str | None]) -> int:
+    """Run the workers until asked to stop; the exit code. `flags` are for them to read as well."""
+    settings = loaded.settings
+
+    def supervised() -> None:
+        with ExitStack() as stack:
+            found = [bound_sockets(one, setting_name="listen", backlog=_BACKLOG) for one in settings.listen]
+            sockets = tuple(stack.enter_context(one) for several, _ in found for one in several)
+            listener = Bound(
+                name="http",
+                setting="listen",
+                addresses=tuple(address for _, address in found),
+                sockets=sockets,
+                handed=True,
+            )
+            plan = Plan(
+                module="bridged",
+                count=settings.workers,
+                flags=flags,
+                listeners=(listener,),
+                grace_seconds=settings.grace.total_seconds(),
+            )
+            asyncio.run(supervise(plan, settings.listener("metrics_listen")))
+
+    return _logging(loaded, supervised, warnings=loaded.warnings)
+
+
+def _logging(loaded: Loaded, serving: Callable[[], None], *, warnings: Sequence[str] = ()) -> int:
+    """The exit code of what serves, with logs around it."""
     settings = loaded.settings
     try:
         with running_logs(human=settings.log_human, json=settings.log_json, level=settings.log_level):
-            for warning in loaded.warnings:
+            for warning in warnings:
                 log.warning(warning)
-            _keep_freed_memory()
-            uvloop.run(serve(settings))
-    except (AddressTaken, CannotStart, ConfigErrors) as problem:
+            serving()
+    except (AddressTaken, CannotStart, ConfigErrors, WorkersFailed) as problem:
         print(f"bridged: {problem}", file=sys.stderr)  # noqa: T201 - the log may go elsewhere
         return 1
     return 0
@@ -65,9 +108,10 @@ def _keep_freed_memory() -> None:
         libc.mallopt(_M_TRIM_THRESHOLD, 64 * 1024 * 1024)
 
 
-async def serve(settings: Settings) -> None:
-    """Run bridged until asked to stop."""
-    stop = stop_requested()
+async def serve(settings: Settings, worker: Worker | None = None) -> None:
+    """Run bridged until asked to stop; as a worker, on the sockets of its supervisor."""
+    _keep_freed_memory()
+    stop: Awaitable[object] = stop_requested() if worker is None else worker.stop_requested()
     readiness, metrics = Readiness(), Metrics()
     metrics.started(version())
     idle_seconds = settings.idle_timeout.total_seconds()
@@ -76,7 +120,12 @@ async def serve(settings: Settings) -> None:
         return readiness.reasons(asyncio.get_running_loop().time())
 
     async with (
-        health_listener(settings.listener("metrics_listen"), reasons=not_ready, registry=metrics.registry),
+        health_listener(
+            settings.listener("metrics_listen"),
+            reasons=not_ready,
+            registry=metrics.registry,
+            announced=worker is None,
+        ),
         running_resolver(
             settings.credentiald,
             token=settings.credentiald_token,
@@ -96,9 +145,10 @@ async def serve(settings: Settings) -> None:
         listener = settings.listener("listen")
         async with listening(
             bridge,
-            listener.addresses,
+            listener.addresses if worker is None else (),
             limits=Limits(body_seconds=idle_seconds, stall_seconds=idle_seconds),
             tls=server_context(listener.tls) if listener.tls else None,
+            shared=() if worker is None else worker.sockets("listen"),
         ) as server:
             for address in server.addresses:
                 announce("http", address)
@@ -106,6 +156,8 @@ async def serve(settings: Settings) -> None:
             gc.collect()
             gc.freeze()
             gc.set_threshold(50_000, 20, 20)
+            if worker is not None:
+                worker.serving()
             await stop
             readiness.draining = True
             await drain(bridge, server, settings.grace)

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from bridged.settings_table import GATEWAY_PREFIX, LISTENERS, SECTION, TOKEN_FILE, Settings
-from daemonkit.listen import is_local_target
+from daemonkit.listen import is_local_target, shared_errors
 from daemonkit.load import aligned_lines, click_options, open_sources
 from daemonkit.logs import log_errors, log_target_problem
 from daemonkit.names import unknown_keys, unknown_variables
@@ -88,6 +88,7 @@ def load(
         insecure_plaintext=settings.insecure_plaintext,
         check_files=check_tls,
     )
+    errors += shared_errors({name: getattr(settings, name) for name in LISTENERS}, workers=settings.workers)
     if check_log is not None:
         errors += log_errors(settings.log_human, settings.log_json, check_log)
     if errors:

@@ -8,7 +8,7 @@ from datetime import timedelta
 from daemonkit.durations import parse_duration, parse_timeout
 from daemonkit.listen import Address, parse_addresses
 from daemonkit.logs import parse_log_target
-from daemonkit.parsers import parse_boolean, parse_log_level, parse_secret, parse_size_bytes, parse_text
+from daemonkit.parsers import parse_boolean, parse_log_level, parse_secret, parse_size_bytes, parse_text, parse_workers
 from daemonkit.secret import Secret
 from daemonkit.settings import Section, setting
 from daemonkit.tls import Listener, listener_of
@@ -101,6 +101,12 @@ class Settings:
         parse_boolean,
         bare="true",
         metavar="true|false",
+    )
+    workers: int = setting(
+        "1",
+        "How many processes serve; with more than one a supervisor runs them, and no listener may be a unix socket.",
+        parse_workers,
+        metavar="N",
     )
     max_body: int = setting("32MiB", "The largest request body.", parse_size_bytes, metavar="SIZE")
     grace: timedelta = setting(

@@ -10,7 +10,8 @@ Invariants:
 import logging
 import sqlite3
 import time
-from contextlib import closing
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
@@ -83,14 +84,36 @@ def prepare(database_url: str, sealing_keys: Secret | None, *, now: datetime) ->
     `sealing_keys` is the setting; without it the file beside the database counts. Blocks on the disk, and for a while
     on another process that prepares the same database: call it before the event loop starts or on a thread.
     """
+    path = _path(database_url)
+    with _refusing(path):
+        return _prepare(path, sealing_keys, now)
+
+
+def fitting_sealer(database_url: str, sealing_keys: Secret | None) -> Sealer:
+    """The sealer of a database that another process has prepared. Checks, and changes nothing. StartRefused."""
+    path = _path(database_url)
+    with _refusing(path):
+        found = _inspect(path)
+        if found is None or found.migrations_pending:
+            raise StartRefused(f"the database {path} has not been prepared")
+        return _fitting_sealer(path, found, sealing_keys)
+
+
+def _path(database_url: str) -> Path:
     try:
         path = sqlite.database_path(database_url)
     except ValueError as error:
         raise StartRefused(str(error)) from None
     if not path.parent.is_dir():
         raise StartRefused(f"the folder of the database does not exist: make {path.parent}")
+    return path
+
+
+@contextmanager
+def _refusing(path: Path) -> Iterator[None]:
+    """What can go wrong with the file at `path`, as StartRefused."""
     try:
-        return _prepare(path, sealing_keys, now)
+        yield
     except migrations.SchemaMismatch as error:
         raise StartRefused(
             f"the database {path} does not fit this release: {error}; install a newer release"

@@ -4,64 +4,146 @@ import asyncio
 import gc
 import logging
 import sys
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from contextlib import ExitStack, asynccontextmanager
+from dataclasses import replace
 from datetime import UTC, datetime
 
 import uvloop
 
-from credentiald.bootstrap import Prepared, StartRefused, prepare
+from credentiald.bootstrap import StartRefused, fitting_sealer, prepare
 from credentiald.errors import Refusal
 from credentiald.metrics import Metrics
 from credentiald.model import Gateway, Provider
 from credentiald.plane import make_plane
 from credentiald.rpc.server import ADMIN_SERVICES, MAIN_SERVICES, Health, RpcListener, listening
+from credentiald.sealing import Sealer
 from credentiald.settings import Loaded, Settings
 from credentiald.store import providers
 from credentiald.store.connection import Connection
 from credentiald.store.database import Database, open_database
-from daemonkit.binding import AddressTaken
+from daemonkit.binding import AddressTaken, bound_sockets
 from daemonkit.health import health_listener
 from daemonkit.logs import running_logs
 from daemonkit.settings import ConfigErrors
 from daemonkit.stopping import stop_requested
+from daemonkit.supervisor import Bound, Plan, WorkersFailed, supervise
 from daemonkit.tls import read_pem
 from daemonkit.version import version
+from daemonkit.worker import Worker
 
 log = logging.getLogger("credentiald")
 
 # How long the store may take to say that it is there, for readiness.
 _PING_SECONDS = 1.0
+# The gRPC listeners: name in the log, setting, services.
+_LISTENERS = (("main", "listen", MAIN_SERVICES), ("admin", "admin_listen", ADMIN_SERVICES))
 
 
 def run(loaded: Loaded) -> int:
     """Serve until asked to stop; the exit code."""
     settings = loaded.settings
+
+    def serving() -> None:
+        uvloop.run(_serve(settings, loaded.gateway, _prepared_sealer(settings)))
+
+    return _logging(settings, serving, warnings=loaded.warnings)
+
+
+def run_worker(loaded: Loaded, worker: Worker) -> int:
+    """Serve as one of several until the supervisor asks to stop; the exit code."""
+    settings = replace(
+        loaded.settings,
+        listen=worker.addresses("listen"),
+        admin_listen=worker.addresses("admin_listen"),
+        metrics_listen=worker.metrics_listen,
+    )
+
+    def serving() -> None:
+        sealer = fitting_sealer(settings.database, settings.sealing_keys)
+        uvloop.run(_serve(settings, loaded.gateway, sealer, worker))
+
+    return _logging(settings, serving)
+
+
+def run_supervisor(loaded: Loaded, flags: Mapping[str, str | None]) -> int:
+    """Run the workers until asked to stop; the exit code. `flags` are for them to read as well."""
+    settings = loaded.settings
+
+    def supervised() -> None:
+        _prepared_sealer(settings)
+        with ExitStack() as stack:
+            plan = Plan(
+                module="credentiald",
+                count=settings.workers,
+                flags=flags,
+                listeners=tuple(_kept(settings, name, field, stack) for name, field, _ in _LISTENERS),
+                grace_seconds=settings.grace.total_seconds(),
+            )
+            asyncio.run(supervise(plan, settings.listener("metrics_listen")))
+
+    return _logging(settings, supervised, warnings=loaded.warnings)
+
+
+def _kept(settings: Settings, name: str, field: str, stack: ExitStack) -> Bound:
+    """A listener's addresses, kept until the stack unwinds; each worker binds them for itself."""
+    found = []
+    for wanted in settings.listener(field).addresses:
+        sockets, address = bound_sockets(wanted, setting_name=field, reuse_port=True)
+        found.append((tuple(map(stack.enter_context, sockets)), address))
+    return Bound(
+        name=name,
+        setting=field,
+        addresses=tuple(address for _, address in found),
+        sockets=tuple(one for sockets, _ in found for one in sockets),
+        handed=False,
+    )
+
+
+def _prepared_sealer(settings: Settings) -> Sealer:
+    """The sealer of a database that is ready to be opened."""
+    prepared = prepare(settings.database, settings.sealing_keys, now=datetime.now(UTC))
+    if prepared.created:
+        log.info("made the database", extra={"path": str(prepared.database_path)})
+    return prepared.sealer
+
+
+def _logging(settings: Settings, serving: Callable[[], None], *, warnings: Sequence[str] = ()) -> int:
+    """The exit code of what serves, with logs around it."""
     try:
         with running_logs(human=settings.log_human, json=settings.log_json, level=settings.log_level):
-            for warning in loaded.warnings:
+            for warning in warnings:
                 log.warning(warning)
-            prepared = prepare(settings.database, settings.sealing_keys, now=datetime.now(UTC))
-            if prepared.created:
-                log.info("made the database", extra={"path": str(prepared.database_path)})
-            uvloop.run(_serve(settings, loaded.gateway, prepared))
-    except (StartRefused, AddressTaken, ConfigErrors, Refusal) as refused:
+            serving()
+    except (StartRefused, AddressTaken, ConfigErrors, Refusal, WorkersFailed) as refused:
         print(f"credentiald: {refused}", file=sys.stderr)  # noqa: T201 - the log may go elsewhere
         return 1
     return 0
 
 
-async def _serve(settings: Settings, gateway: Gateway, prepared: Prepared) -> None:
-    stop = stop_requested()
-    async with open_database(settings.database, prepared.sealer) as db:
+async def _serve(settings: Settings, gateway: Gateway, sealer: Sealer, worker: Worker | None = None) -> None:
+    stop: Awaitable[object] = stop_requested() if worker is None else worker.stop_requested()
+    async with open_database(settings.database, sealer) as db:
         await _refuse_shared_names(db, gateway)
-        plane = make_plane(db, prepared.sealer, gateway)
+        plane = make_plane(db, sealer, gateway)
         metrics = Metrics(version())
         states = Health()
         readiness = Readiness(db)
         async with (
-            health_listener(settings.listener("metrics_listen"), reasons=readiness.reasons, registry=metrics.registry),
-            listening(plane, metrics, _listeners(settings), states, grace_seconds=settings.grace.total_seconds()),
+            health_listener(
+                settings.listener("metrics_listen"),
+                reasons=readiness.reasons,
+                registry=metrics.registry,
+                announced=worker is None,
+            ),
+            listening(
+                plane,
+                metrics,
+                _listeners(settings),
+                states,
+                grace_seconds=settings.grace.total_seconds(),
+                is_worker=worker is not None,
+            ),
             readiness.listening(),
         ):
             # What was made up to here lives as long as the process: no need to look through it again.
@@ -69,6 +151,8 @@ async def _serve(settings: Settings, gateway: Gateway, prepared: Prepared) -> No
             gc.freeze()
             gc.set_threshold(50_000, 20, 20)
             log.info("ready", extra={"version": version()})
+            if worker is not None:
+                worker.serving()
             await stop
             log.info("draining")
     log.info("stopped")
@@ -118,9 +202,8 @@ class Readiness:
 
 
 def _listeners(settings: Settings) -> list[RpcListener]:
-    rows = (("main", "listen", MAIN_SERVICES), ("admin", "admin_listen", ADMIN_SERVICES))
     listeners = []
-    for name, field, services in rows:
+    for name, field, services in _LISTENERS:
         configured = settings.listener(field)
         listeners.append(
             RpcListener(

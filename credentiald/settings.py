@@ -10,6 +10,7 @@ from credentiald.environment_fields import known_names
 from credentiald.gateway_settings import GatewaySettings
 from credentiald.model import EnvironmentProvider, Gateway
 from credentiald.settings_table import LISTENERS, SECTION, Settings
+from daemonkit.listen import shared_errors
 from daemonkit.load import aligned_lines, click_options, open_sources
 from daemonkit.logs import log_errors, log_target_problem
 from daemonkit.names import unknown_keys, unknown_variables
@@ -118,6 +119,7 @@ def load(
         insecure_plaintext=own.values.insecure_plaintext,
         check_files=check_tls,
     )
+    errors += shared_errors({name: getattr(own.values, name) for name in LISTENERS}, workers=own.values.workers)
     if check_log is not None:
         errors += log_errors(own.values.log_human, own.values.log_json, check_log)
     if errors:

@@ -9,7 +9,7 @@ from credentiald.store.sqlite import database_path
 from daemonkit.durations import parse_duration
 from daemonkit.listen import Address, parse_addresses
 from daemonkit.logs import parse_log_target
-from daemonkit.parsers import parse_boolean, parse_choice, parse_log_level, parse_secret, parse_text
+from daemonkit.parsers import parse_boolean, parse_choice, parse_log_level, parse_secret, parse_text, parse_workers
 from daemonkit.secret import Secret
 from daemonkit.settings import Section, setting
 from daemonkit.tls import Listener, listener_of
@@ -92,6 +92,12 @@ class Settings:
         parse_boolean,
         bare="true",
         metavar="true|false",
+    )
+    workers: int = setting(
+        "1",
+        "How many processes serve; with more than one a supervisor runs them, and no listener may be a unix socket.",
+        parse_workers,
+        metavar="N",
     )
     reflection: str = setting(
         "auto",

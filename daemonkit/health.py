@@ -19,6 +19,7 @@ from daemonkit.tls import Listener, server_context
 log = logging.getLogger(__name__)
 
 Reasons = Callable[[], Sequence[str] | Awaitable[Sequence[str]]]
+Registry = CollectorRegistry | Callable[[], Awaitable[CollectorRegistry]]
 
 _CLOSE_SECONDS = 1.0
 
@@ -33,12 +34,14 @@ async def health_listener(
     listener: Listener,
     *,
     reasons: Reasons,
-    registry: CollectorRegistry,
+    registry: Registry,
+    announced: bool = True,
 ) -> AsyncIterator[tuple[Address, ...]]:
     """Serve for the length of the block; the real addresses. AddressTaken or ValueError (TLS files) if it cannot.
 
     `reasons` says why the daemon is not ready, nothing if it is; it may be a coroutine function. Where it fails, the
-    daemon is not ready. Unix sockets are served without TLS.
+    daemon is not ready. `registry` may be a coroutine function that makes one for each question. A listener that
+    nobody shall look for is not `announced`. Unix sockets are served without TLS.
     """
     paths = _paths(reasons, registry)
 
@@ -61,11 +64,12 @@ async def health_listener(
             sockets, address = await bind(server, wanted, setting_name=listener.name, tls=tls)
             stack.callback(sockets.close)
             addresses.append(address)
-            announce(listener.name.removesuffix("_listen"), address)
+            if announced:
+                announce(listener.name.removesuffix("_listen"), address)
         yield tuple(addresses)
 
 
-def _paths(reasons: Reasons, registry: CollectorRegistry) -> dict[str, Callable[[], Awaitable[web.Response]]]:
+def _paths(reasons: Reasons, registry: Registry) -> dict[str, Callable[[], Awaitable[web.Response]]]:
     async def healthz() -> web.Response:
         return _text(200, "ok\n")
 
@@ -81,7 +85,8 @@ def _paths(reasons: Reasons, registry: CollectorRegistry) -> dict[str, Callable[
         )
 
     async def metrics() -> web.Response:
-        return web.Response(body=generate_latest(registry), headers={**_HEADERS, "Content-Type": CONTENT_TYPE_LATEST})
+        found = registry if isinstance(registry, CollectorRegistry) else await registry()
+        return web.Response(body=generate_latest(found), headers={**_HEADERS, "Content-Type": CONTENT_TYPE_LATEST})
 
     return {"/healthz": healthz, "/readyz": readyz, "/metrics": metrics}
 

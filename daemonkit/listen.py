@@ -144,6 +144,16 @@ def plaintext_errors(
     ]
 
 
+def shared_errors(listeners: Mapping[str, Sequence[Address]], *, workers: int) -> list[str]:
+    """An error for each unix socket where several workers would have to share it."""
+    return [
+        f"{name}: {address} cannot be shared by workers: listen on HOST:PORT, or set workers to 1"
+        for name, addresses in listeners.items()
+        for address in addresses
+        if workers > 1 and address.is_unix
+    ]
+
+
 def clash_errors(listeners: Mapping[str, Sequence[Address]]) -> list[str]:
     """An error for each address that two listeners want. Port 0 never clashes."""
     owner_of: dict[Address, str] = {}

@@ -36,6 +36,8 @@ Render = Callable[[logging.LogRecord], str]
 
 _QUEUED_LINES = 10_000
 _FLUSH_SECONDS = 2.0
+# Workers write to one log: what is written in one piece, of whole lines, is not torn apart (pipe(7), PIPE_BUF).
+_PIECE_CHARACTERS = 4000
 _STANDARD = frozenset(logging.makeLogRecord({}).__dict__) | {"message", "asctime", "taskName"}
 _OWN_FIELDS = frozenset({"time", "level", "msg", "logger", "exception"})
 
@@ -166,14 +168,20 @@ class _Writer:
             self._stream.close()
 
     def _run(self) -> None:
+        held = 0
         while (line := self._lines.get()) is not None:
             dropped, self._dropped = self._dropped, 0
             try:
                 if dropped:
                     self._stream.write(self._render(_loss(dropped)) + "\n")
+                if held + len(line) > _PIECE_CHARACTERS:
+                    self._stream.flush()
+                    held = 0
                 self._stream.write(line + "\n")
+                held += len(line) + 1
                 if self._lines.empty():
                     self._stream.flush()
+                    held = 0
             except (OSError, ValueError):  # a full disk, a closed pipe: the daemon goes on without a log
                 self._dropped += 1
 

@@ -18,6 +18,7 @@ _BOOLEANS = {
 }
 _SIZE = re.compile(r"(?P<count>[0-9]{1,15})\s*(?P<unit>B|KiB|MiB|GiB)?")
 _UNIT_BYTES = {None: 1, "B": 1, "KiB": 1024, "MiB": 1024**2, "GiB": 1024**3}
+_MOST_WORKERS = 256
 _LEVELS = {"debug": logging.DEBUG, "info": logging.INFO, "warning": logging.WARNING, "error": logging.ERROR}
 
 
@@ -47,6 +48,15 @@ def parse_size_bytes(text: str) -> int:
     if not size_bytes:
         raise ValueError(f"{text!r} is not a size: write for example 1048576, 64KiB or 32MiB")
     return size_bytes
+
+
+def parse_workers(text: str) -> int:
+    """How many workers: from 1 to 256."""
+    trimmed = text.strip()
+    count = int(trimmed) if trimmed.isascii() and trimmed.isdigit() and len(trimmed) <= 3 else 0
+    if not 1 <= count <= _MOST_WORKERS:
+        raise ValueError(f"{text!r} is not a number of workers: write 1 to {_MOST_WORKERS}")
+    return count
 
 
 def parse_log_level(text: str) -> int:

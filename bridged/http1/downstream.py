@@ -6,6 +6,7 @@ async with listening(service, addresses, limits=Limits()) as server:
 """
 
 import asyncio
+import socket
 import ssl
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
@@ -63,6 +64,10 @@ class Server:
         listener, address = await bind(self._accept, address, setting_name="listen", tls=tls)
         self._listeners.append(listener)
         self.addresses += (address,)
+
+    async def share(self, bound: socket.socket, tls: ssl.SSLContext | None) -> None:
+        """Accept connections on a socket that other processes accept on, too."""
+        self._listeners.append(await self._loop.create_server(self._accept, sock=bound, ssl=tls))
 
     def stop_accepting(self) -> None:
         """Close the listeners. Each connection closes with its next answer, and what is idle at the end of the block.
@@ -128,12 +133,18 @@ async def listening(
     *,
     limits: Limits | None = None,
     tls: ssl.SSLContext | None = None,
+    shared: Sequence[socket.socket] = (),
 ) -> AsyncIterator[Server]:
-    """A listening server for the length of the block. `addresses` may be none: `listen` adds some with other TLS."""
+    """A listening server for the length of the block. `addresses` may be none: `listen` adds some with other TLS.
+
+    `shared` are sockets that other processes accept on, too.
+    """
     server = Server(service, limits or Limits())
     try:
         for address in addresses:
             await server.listen(address, tls)
+        for bound in shared:
+            await server.share(bound, tls)
         yield server
     finally:
         await server.close(_CLOSE_SECONDS)

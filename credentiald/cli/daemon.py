@@ -42,12 +42,23 @@ def _load(params: dict[str, Any]) -> "Loaded":
 
 
 @click.command(cls=SettingsCommand)
+@click.option("--worker-fd", type=int, hidden=True)
 @click.pass_context
-def serve(ctx: click.Context, /, **params: Any) -> None:
+def serve(ctx: click.Context, /, worker_fd: int | None, **params: Any) -> None:
     """Run credentiald until it is asked to stop. An embedded database is made at the first start."""
-    loaded = _load(params)
-    from credentiald.serve import run
+    from daemonkit.worker import Worker
 
+    try:
+        worker = None if worker_fd is None else Worker(worker_fd)
+    except ValueError as error:
+        raise WrongUsage(str(error)) from None
+    loaded = _load(params if worker is None else dict(worker.flags))
+    from credentiald.serve import run, run_supervisor, run_worker
+
+    if worker is not None:
+        ctx.exit(run_worker(loaded, worker))
+    if loaded.settings.workers > 1:
+        ctx.exit(run_supervisor(loaded, params))
     ctx.exit(run(loaded))
 
 

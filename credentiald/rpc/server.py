@@ -48,8 +48,6 @@ MAIN_SERVICES = (CREDENTIALS, USER_KEYS, EXPLAIN)
 ADMIN_SERVICES = (ADMIN, USER_KEYS, EXPLAIN)
 
 _OPTIONS = (
-    # Two daemons that are started by accident must not share a port in silence.
-    ("grpc.so_reuseport", 0),
     ("grpc.max_receive_message_length", 4 * 1024 * 1024),
     ("grpc.max_metadata_size", 16 * 1024),
     # Bridges keep their connections alive while they are idle.
@@ -90,16 +88,27 @@ class Health:
 
 @asynccontextmanager
 async def listening(
-    plane: Plane, metrics: Metrics, listeners: Sequence[RpcListener], states: Health, *, grace_seconds: float
+    plane: Plane,
+    metrics: Metrics,
+    listeners: Sequence[RpcListener],
+    states: Health,
+    *,
+    grace_seconds: float,
+    is_worker: bool = False,
 ) -> AsyncIterator[None]:
-    """The listeners, bound for the length of the block; then what is under way has `grace_seconds`."""
+    """The listeners, bound for the length of the block; then what is under way has `grace_seconds`.
+
+    A worker shares its ports with other workers, and its supervisor announces them.
+    """
+    # Two daemons that are started by accident must not share a port in silence.
+    options = (("grpc.so_reuseport", int(is_worker)), *_OPTIONS)
     guard = Guard(plane, metrics)
     streams = ResolveStreams(plane, metrics)
     pages = paging.Pages(plane.db.deployment_key("page-token"))
     servers: list[grpc.aio.Server] = []
     try:
         for listener in listeners:
-            server = grpc.aio.server(interceptors=[guard], options=_OPTIONS)
+            server = grpc.aio.server(interceptors=[guard], options=options)
             servers.append(server)
             _add_services(server, listener, Credentials(plane, metrics, streams), plane, pages)
             servicer = health.aio.HealthServicer()
@@ -107,7 +116,7 @@ async def listening(
             bound = [_bind(server, listener, address) for address in listener.addresses]
             await server.start()
             await states.add(servicer, listener.services)
-            for address in bound:
+            for address in () if is_worker else bound:
                 announce(listener.name, address)
         yield
     finally:
