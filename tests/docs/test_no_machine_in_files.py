@@ -10,7 +10,9 @@ from tests.support.clone import ROOT, repository_files
 # Put together here, so that this file does not find itself.
 FOLDERS = [f"/{name}/" for name in ("work", "root", r"home/(?!\.)\w+", "Users", "tmp/brief", "opt/pypi")]
 OPTIONS = [f"--{name}" for name in ("index-url", "extra-index-url", "find-links")]
-HOSTS = [rf"(?<!metrics\.)\b{name}\." for name in ("pypi", "pythonhosted", "registry", "artifactory", "codeartifact")]
+HOSTS = [rf"\b{name}\." for name in ("pypi", "pythonhosted", "artifactory", "codeartifact")]
+# Our own objects are called so too, but have no second dot and no domain behind it.
+HOSTS.append(r"\bregistry\.[\w-]+\.(?:com|dev|io|net|org)\b")
 PATTERN = re.compile("|".join((*FOLDERS, *OPTIONS, *HOSTS)), re.IGNORECASE)
 
 
