@@ -95,6 +95,22 @@ async def pair(tmp_path):
         yield running
 
 
+@pytest.fixture
+async def closed_later():
+    """Takes note of a client and gives it back; all are closed at the end, as SDKs leave their sockets open."""
+    clients = []
+
+    def note(client):
+        clients.append(client)
+        return client
+
+    yield note
+    for client in clients:
+        if isinstance(client, genai.Client):
+            await client.aio.aclose()
+        client.close()
+
+
 def seen(pair: Pair, path: str, auth: dict[str, str]) -> Recorded:
     """The one request that arrived, at this path, with this credential and no trace of the client's token."""
     assert len(pair.upstream.requests) == 1
@@ -109,11 +125,11 @@ def seen(pair: Pair, path: str, auth: dict[str, str]) -> Recorded:
     return request
 
 
-async def test_anthropic(pair):
+async def test_anthropic(pair, closed_later):
     auth = {"x-api-key": CENTRAL_KEY}
     ask = {"model": "claude-x", "max_tokens": 9, "messages": [{"role": "user", "content": "Hi"}]}
     for credential in ({"api_key": pair.token}, {"auth_token": pair.token, "api_key": None}):
-        client = anthropic.Anthropic(base_url=pair.url("anthropic"), max_retries=0, **credential)
+        client = closed_later(anthropic.Anthropic(base_url=pair.url("anthropic"), max_retries=0, **credential))
         pair.upstream.script(reply(200, body(MESSAGE)))
         message = await asyncio.to_thread(client.messages.create, **ask)
         request = seen(pair, "/a/v1/messages", auth)
@@ -151,8 +167,8 @@ async def test_anthropic_async_and_beta(pair):
     assert request.header("anthropic-beta") == "context-1m-2025-08-07"
 
 
-async def test_an_error_of_the_upstream_arrives_as_the_sdks_own_exception(pair):
-    client = anthropic.Anthropic(base_url=pair.url("anthropic"), api_key=pair.token, max_retries=0)
+async def test_an_error_of_the_upstream_arrives_as_the_sdks_own_exception(pair, closed_later):
+    client = closed_later(anthropic.Anthropic(base_url=pair.url("anthropic"), api_key=pair.token, max_retries=0))
     error = {"type": "error", "error": {"type": "overloaded_error", "message": "Overloaded"}}
     pair.upstream.script(reply(529, body(error), [("Content-Type", "application/json"), ("request-id", "req_up")]))
     with pytest.raises(anthropic.APIStatusError) as refused:
@@ -165,11 +181,11 @@ async def test_an_error_of_the_upstream_arrives_as_the_sdks_own_exception(pair):
     assert refused.value.request_id == "req_up"
 
 
-async def test_a_refusal_of_ours_arrives_as_the_sdks_own_exception_with_an_id(pair):
+async def test_a_refusal_of_ours_arrives_as_the_sdks_own_exception_with_an_id(pair, closed_later):
     wrong = "dbu_" + "0" * 49
     ask = {"model": "m", "messages": [{"role": "user", "content": "Hi"}]}
-    claude = anthropic.Anthropic(base_url=pair.url("anthropic"), api_key=wrong, max_retries=0)
-    gpt = openai.OpenAI(base_url=f"{pair.url('openai')}/v1", api_key=wrong, max_retries=0)
+    claude = closed_later(anthropic.Anthropic(base_url=pair.url("anthropic"), api_key=wrong, max_retries=0))
+    gpt = closed_later(openai.OpenAI(base_url=f"{pair.url('openai')}/v1", api_key=wrong, max_retries=0))
     with pytest.raises(anthropic.AuthenticationError) as first:
         await asyncio.to_thread(claude.messages.create, max_tokens=1, **ask)
     with pytest.raises(openai.AuthenticationError) as second:
@@ -181,9 +197,9 @@ async def test_a_refusal_of_ours_arrives_as_the_sdks_own_exception_with_an_id(pa
     assert not pair.upstream.requests
 
 
-async def test_openai(pair):
+async def test_openai(pair, closed_later):
     auth = {"authorization": f"Bearer {CENTRAL_KEY}"}
-    client = openai.OpenAI(base_url=f"{pair.url('openai')}/v1", api_key=pair.token, max_retries=0)
+    client = closed_later(openai.OpenAI(base_url=f"{pair.url('openai')}/v1", api_key=pair.token, max_retries=0))
     ask = {"model": "gpt-x", "messages": [{"role": "user", "content": "Hi"}]}
     pair.upstream.script(reply(200, body(COMPLETION)))
     completion = await asyncio.to_thread(client.chat.completions.create, **ask)
@@ -229,9 +245,11 @@ async def test_openai_async(pair):
     assert [request.target for request in pair.upstream.requests] == ["/o/v1/chat/completions", "/o/v1/responses"]
 
 
-async def test_azure_openai(pair):
-    client = openai.AzureOpenAI(
-        azure_endpoint=pair.url("azure"), api_key=pair.token, api_version="2025-01-01", max_retries=0
+async def test_azure_openai(pair, closed_later):
+    client = closed_later(
+        openai.AzureOpenAI(
+            azure_endpoint=pair.url("azure"), api_key=pair.token, api_version="2025-01-01", max_retries=0
+        )
     )
     ask = {"model": "my-deployment", "messages": [{"role": "user", "content": "Hi"}]}
     path = "/openai/deployments/my-deployment/chat/completions?api-version=2025-01-01"
@@ -244,8 +262,8 @@ async def test_azure_openai(pair):
     seen(pair, path, {"api-key": CENTRAL_KEY})
 
 
-async def test_azure_by_the_openai_sdk(pair):
-    client = openai.OpenAI(base_url=f"{pair.url('azure')}/v1", api_key=pair.token, max_retries=0)
+async def test_azure_by_the_openai_sdk(pair, closed_later):
+    client = closed_later(openai.OpenAI(base_url=f"{pair.url('azure')}/v1", api_key=pair.token, max_retries=0))
     pair.upstream.script(reply(200, body(COMPLETION)))
     await asyncio.to_thread(client.chat.completions.create, model="d", messages=[{"role": "user", "content": "Hi"}])
 
@@ -253,10 +271,10 @@ async def test_azure_by_the_openai_sdk(pair):
 
 
 @pytest.mark.parametrize("version", ["v1", "v1beta"])
-async def test_google_genai(pair, version):
+async def test_google_genai(pair, closed_later, version):
     auth = {"x-goog-api-key": CENTRAL_KEY}
     options = types.HttpOptions(base_url=pair.url("google"), api_version=version)
-    client = genai.Client(api_key=pair.token, http_options=options)
+    client = closed_later(genai.Client(api_key=pair.token, http_options=options))
     pair.upstream.script(reply(200, body(GENERATED)), stream(*GENERATED_EVENTS))
     made = await asyncio.to_thread(client.models.generate_content, model="gemini-x", contents="Hi")
     assert made.text == "Hello"
