@@ -6,9 +6,7 @@ any, 1xx 204 304    any       nothing
 any                 NONE      nothing
 any                 LENGTH    as it is, counted against Content-Length
 HTTP/1.1            CHUNKED   chunked by us
-HTTP/1.1            FRAMED    as it is: it carries its chunk framing already
 HTTP/1.0            CHUNKED   as it is, ended by the end of the connection
-HTTP/1.0            FRAMED    without its chunk framing, ended by the end of the connection
 """
 
 from enum import Enum
@@ -20,11 +18,10 @@ from bridged.model import Headers
 
 
 class Framing(Enum):
-    """What the caller has: a body of the length that its headers say, pieces, a chunked body as it came, or none."""
+    """What the caller has: a body of the length that its headers say, pieces, or none."""
 
     LENGTH = "length"
     CHUNKED = "chunked"
-    FRAMED = "framed"
     NONE = "none"
 
 
@@ -34,14 +31,12 @@ class Coding(Enum):
     NOTHING = "nothing"
     COUNTED = "counted"
     CHUNKED = "chunked"
-    AS_FRAMED = "as framed"
     UNTIL_CLOSE = "until close"
-    UNFRAMED_UNTIL_CLOSE = "unframed until close"
 
 
 # Looking a member up costs as much as a call.
-_NOTHING, _COUNTED, _CHUNKED, _AS_FRAMED, _UNTIL_CLOSE, _UNFRAMED_UNTIL_CLOSE = Coding
-_LENGTH, _PIECES, _FRAMED, _NONE = Framing
+_NOTHING, _COUNTED, _CHUNKED, _UNTIL_CLOSE = Coding
+_LENGTH, _PIECES, _NONE = Framing
 
 
 class AnswerHead(NamedTuple):
@@ -69,10 +64,10 @@ def answer_head(
     length = 0
     if coding is _COUNTED:
         length = _declared_length(headers) if length_bytes is None else length_bytes
-    elif coding is _UNTIL_CLOSE or coding is _UNFRAMED_UNTIL_CLOSE:
+    elif coding is _UNTIL_CLOSE:
         keep_alive = False
     lines = [f"{name}: {value}" for name, value in headers]
-    if (framing is _PIECES or framing is _FRAMED) and not request.http_10 and _may_have_body(status):
+    if framing is _PIECES and not request.http_10 and _may_have_body(status):
         lines.append("Transfer-Encoding: chunked")
     if not keep_alive:
         lines.append("Connection: close")
@@ -91,9 +86,7 @@ def _coding(request: Request, status: int, framing: Framing) -> Coding:
         return _NOTHING
     if framing is _LENGTH:
         return _COUNTED
-    if request.http_10:
-        return _UNTIL_CLOSE if framing is _PIECES else _UNFRAMED_UNTIL_CLOSE
-    return _CHUNKED if framing is _PIECES else _AS_FRAMED
+    return _UNTIL_CLOSE if request.http_10 else _CHUNKED
 
 
 def _may_have_body(status: int) -> bool:

@@ -17,7 +17,6 @@ from typing import Protocol
 
 from bridged.http1.answer_framing import Coding, Framing, answer_head
 from bridged.http1.body import IncomingBody
-from bridged.http1.chunked import ChunkedBody
 from bridged.http1.framing import Request
 from bridged.http_types import BodyBroken, BodyTimeout, BodyTooLarge
 from bridged.model import Headers
@@ -26,7 +25,7 @@ from bridged.model import Headers
 _LARGE_BYTES = 16 * 1024
 CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 
-_NOTHING, _COUNTED, _CHUNKED, _AS_FRAMED, _UNTIL_CLOSE, _UNFRAMED_UNTIL_CLOSE = Coding
+_NOTHING, _COUNTED, _CHUNKED, _UNTIL_CLOSE = Coding
 
 
 class Carrier(Protocol):
@@ -107,7 +106,6 @@ class Exchange:
         "_left_bytes",
         "_limit_bytes",
         "_paused",
-        "_unframed",
         "_whole",
         "carrier",
         "head_sent",
@@ -140,7 +138,6 @@ class Exchange:
         self._coding = _NOTHING
         self._keep_alive = False
         self._left_bytes = 0
-        self._unframed: ChunkedBody | None = None
 
     @property
     def over(self) -> bool:
@@ -255,21 +252,6 @@ class Exchange:
                 connection.write_pieces([b"%x\r\n" % len(data), data, b"\r\n"])
         elif coding is _UNTIL_CLOSE:
             connection.write(data)
-        elif coding is not _NOTHING:
-            raise RuntimeError("a body that is framed already goes through send_framed")
-
-    def send_framed(self, data: bytes) -> None:
-        """Some of a body that carries chunk framing, its last chunk included."""
-        connection = self._connection
-        if connection is None:
-            return
-        if self._coding is _AS_FRAMED:
-            connection.write(data)
-        elif self._coding is _UNFRAMED_UNTIL_CLOSE:
-            self._unframed = self._unframed or ChunkedBody()
-            connection.write(self._unframed.feed(data)[0])
-        elif self._coding is not _NOTHING:
-            raise RuntimeError("a body without framing goes through send")
 
     def finish(self) -> None:
         """The answer is complete. One that is shorter than its Content-Length is broken off instead."""
@@ -289,7 +271,7 @@ class Exchange:
         connection = self._connection
         if connection is not None:
             self._leave()
-            connection.break_off(reset=self._coding in (_UNTIL_CLOSE, _UNFRAMED_UNTIL_CLOSE))
+            connection.break_off(reset=self._coding is _UNTIL_CLOSE)
 
     def _leave(self) -> None:
         self._connection = self.carrier = self._body = self._incoming = None

@@ -19,11 +19,9 @@ ROWS = [
     # method, version, status, framing, coding, Transfer-Encoding, the connection stays
     ("GET", "1.1", 200, Framing.LENGTH, Coding.COUNTED, False, True),
     ("GET", "1.1", 200, Framing.CHUNKED, Coding.CHUNKED, True, True),
-    ("GET", "1.1", 200, Framing.FRAMED, Coding.AS_FRAMED, True, True),
     ("GET", "1.1", 200, Framing.NONE, Coding.NOTHING, False, True),
     ("GET", "1.0", 200, Framing.LENGTH, Coding.COUNTED, False, True),
     ("GET", "1.0", 200, Framing.CHUNKED, Coding.UNTIL_CLOSE, False, False),
-    ("GET", "1.0", 200, Framing.FRAMED, Coding.UNFRAMED_UNTIL_CLOSE, False, False),
     ("HEAD", "1.1", 200, Framing.LENGTH, Coding.NOTHING, False, True),
     ("HEAD", "1.1", 200, Framing.CHUNKED, Coding.NOTHING, True, True),
     ("HEAD", "1.0", 200, Framing.CHUNKED, Coding.NOTHING, False, True),

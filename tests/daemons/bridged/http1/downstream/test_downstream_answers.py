@@ -37,13 +37,6 @@ def chunked(seen: Seen) -> None:
     seen.exchange.finish()
 
 
-def framed(seen: Seen) -> None:
-    seen.exchange.send_head(200, PLAIN, body=Framing.FRAMED)
-    for piece in (b"3\r\no", b"ne\r\n5", b"\r\nthree\r\n0\r\n\r", b"\n"):
-        seen.exchange.send_framed(piece)
-    seen.exchange.finish()
-
-
 async def test_pieces_are_chunked_for_a_client_of_http_11() -> None:
     async with http1_server(Scripted(chunked)) as running, raw_client(running.port) as client:
         for _ in range(2):
@@ -53,20 +46,12 @@ async def test_pieces_are_chunked_for_a_client_of_http_11() -> None:
             assert answer.header("transfer-encoding") == "chunked"
 
 
-async def test_a_framed_body_passes_as_it_is() -> None:
-    async with http1_server(Scripted(framed)) as running, raw_client(running.port) as client:
-        for _ in range(2):
-            await client.send(request("GET", "/x"))
-            assert (await client.read_answer()).body == b"onethree"
-
-
-@pytest.mark.parametrize(("answer", "body"), [(chunked, b"one" + b"x" * 20_000 + b"three"), (framed, b"onethree")])
-async def test_a_client_of_http_10_gets_no_chunks_and_the_end_of_the_connection(answer: Answer, body: bytes) -> None:
-    async with http1_server(Scripted(answer)) as running, raw_client(running.port) as client:
+async def test_a_client_of_http_10_gets_no_chunks_and_the_end_of_the_connection() -> None:
+    async with http1_server(Scripted(chunked)) as running, raw_client(running.port) as client:
         await client.send(OLD_THAT_STAYS)
         head = await client.read_head()
         assert (head.header("transfer-encoding"), head.header("connection")) == (None, "close")
-        assert await client.read_to_end() == body
+        assert await client.read_to_end() == b"one" + b"x" * 20_000 + b"three"
 
 
 async def test_a_client_of_http_10_keeps_its_connection_only_if_it_asks() -> None:
@@ -81,7 +66,7 @@ async def test_a_client_of_http_10_keeps_its_connection_only_if_it_asks() -> Non
             assert await closed_silently(client)
 
 
-@pytest.mark.parametrize("answer", [chunked, framed, lambda seen: reply(seen.exchange, 200, b"hello")])
+@pytest.mark.parametrize("answer", [chunked, lambda seen: reply(seen.exchange, 200, b"hello")])
 async def test_the_answer_to_head_has_no_body(answer: Answer) -> None:
     async with http1_server(Scripted(answer)) as running, raw_client(running.port) as client:
         for _ in range(2):
@@ -151,7 +136,6 @@ async def test_after_its_end_an_exchange_does_nothing() -> None:
         assert exchange.over
         exchange.send_head(500, PLAIN, body=Framing.CHUNKED)
         exchange.send(b"spliced")
-        exchange.send_framed(b"spliced")
         exchange.read_whole(1)
         exchange.pause_body()
         exchange.resume_body()
