@@ -86,8 +86,8 @@ def refusal_headers(refused: Refused, interception_id: str) -> Headers:
     if refused.allow:
         headers += (("Allow", ", ".join(refused.allow)),)
     if refused.reason == "UPGRADE_NOT_SUPPORTED":
-        # RFC 9110, 15.5.22: a 426 names what the server would speak instead, and Connection names Upgrade.
-        headers += (("Upgrade", "HTTP/1.1"), ("Connection", "Upgrade"))
+        # RFC 9110, 15.5.22: a 426 names what the server would speak instead.
+        headers += (("Upgrade", "HTTP/1.1"),)
     return headers
 
 

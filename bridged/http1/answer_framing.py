@@ -70,7 +70,8 @@ def answer_head(
     if framing is _PIECES and not request.http_10 and _may_have_body(status):
         lines.append("Transfer-Encoding: chunked")
     if not keep_alive:
-        lines.append("Connection: close")
+        # Who sends Upgrade, as a 426 must, says so in Connection (RFC 9110, 7.8), of which there is one line.
+        lines.append("Connection: close" if status != 426 else "Connection: Upgrade, close")
     elif request.http_10:
         lines.append("Connection: keep-alive")
     lines.append("\r\n")

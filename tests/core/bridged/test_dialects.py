@@ -105,7 +105,7 @@ def test_the_responses_error_event_has_its_documented_fields() -> None:
         (Refused("USER_KEY_REQUIRED", "x"), {}),
         (Refused("CREDENTIALD_UNREACHABLE", "x"), {"Retry-After": "1"}),
         (Refused("METHOD_NOT_ALLOWED", "x", allow=("GET", "HEAD")), {"Allow": "GET, HEAD"}),
-        (Refused("UPGRADE_NOT_SUPPORTED", "x"), {"Upgrade": "HTTP/1.1", "Connection": "Upgrade"}),
+        (Refused("UPGRADE_NOT_SUPPORTED", "x"), {"Upgrade": "HTTP/1.1"}),
     ],
 )
 def test_our_own_errors_carry_the_interception_id_where_every_sdk_looks(
@@ -114,6 +114,12 @@ def test_our_own_errors_carry_the_interception_id_where_every_sdk_looks(
     ids = dict.fromkeys(("X-Interception-Id", "request-id", "x-request-id"), "iid")
     fixed = {"Content-Type": "application/json", "X-Drawbridge-Error": refused.reason}
     assert dict(refusal_headers(refused, "iid")) == fixed | ids | extra
+
+
+@pytest.mark.parametrize("reason", sorted(REFUSALS))
+def test_our_own_errors_leave_the_connection_and_the_framing_to_the_server(reason: str) -> None:
+    names = {name.lower() for name, _ in refusal_headers(Refused(reason, "x"), "iid")}
+    assert names.isdisjoint({"connection", "transfer-encoding", "content-length"})
 
 
 def facts(body: bytes, dialect: DialectName = DialectName.OPENAI_CHAT) -> RequestFacts:

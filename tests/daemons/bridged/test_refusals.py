@@ -129,6 +129,7 @@ async def test_an_upgrade_is_answered_with_an_upgrade_header(credentiald: FakeCr
     async with running_bridge(credentiald) as bridge:
         answer = await raw_exchange(bridge.port, request("GET", "/openai/v1/responses", headers=headers))
     assert (answer.status, answer.header("upgrade")) == (426, "HTTP/1.1")
+    assert answer.header("connection") == "Upgrade, close"
     assert credentiald.resolves == []
 
 

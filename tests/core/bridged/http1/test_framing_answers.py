@@ -48,6 +48,12 @@ def test_the_head_is_status_headers_and_an_empty_line() -> None:
     assert answer.length_bytes == 5
 
 
+def test_who_sends_upgrade_says_so_in_the_one_connection_line() -> None:
+    answer = answer_head(asked(), 426, PLAIN, Framing.NONE, keep_alive=False, length_bytes=None)
+    assert answer.data.endswith(b"\r\nConnection: Upgrade, close\r\n\r\n")
+    assert answer.data.count(b"Connection:") == 1
+
+
 @pytest.mark.parametrize("status", [299, 529, 599])
 def test_a_status_without_a_phrase_has_none(status: int) -> None:
     answer = answer_head(asked(), status, PLAIN, Framing.NONE, keep_alive=True, length_bytes=None)
