@@ -14,6 +14,7 @@ from bridged import routes
 from bridged.error_answer import error_answer
 from bridged.http1.answer_framing import Framing
 from bridged.http1.exchange import Carrier, Exchange
+from bridged.http1.fields import field_lines
 from bridged.http1.framing import Request
 from bridged.http1.pool import UpstreamPool
 from bridged.http_types import Tap
@@ -62,6 +63,7 @@ class Bridge:
         self._not_ready = not_ready
         self._date_second = 0
         self._date = ("Date", "")
+        self._date_line = b""
         self._places: dict[tuple[str, str], tuple[Target, routes.RouteMatch]] = {}
         self._under_way: set[Interception] = set()
         self._gathered_bytes = 0
@@ -96,7 +98,13 @@ class Bridge:
         second = int(time.time())
         if second != self._date_second:
             self._date_second, self._date = second, ("Date", formatdate(second, usegmt=True))
+            self._date_line = field_lines((self._date,))
         return self._date
+
+    def date_line(self) -> bytes:
+        """The same as a line."""
+        self.date()
+        return self._date_line
 
     # -- what interceptions share -----------------------------------------------------------------------------------
 

@@ -119,7 +119,12 @@ def _presented(headers: Headers, query: str, token: str) -> PresentedKey | None:
 
 def may_be_ours(text: str, token: str) -> bool:
     """Whether it is worth looking for our token in this text; False is certain."""
-    return token in text or "%" in text or "basic " in text.lower() or _ISSUED_TOKEN.search(text) is not None
+    return token in text or may_hold_any_token(text)
+
+
+def may_hold_any_token(text: str) -> bool:
+    """The same for a token that is not known: whether there is one of ours, or a form that could hide one."""
+    return "%" in text or "basic " in text.lower() or _ISSUED_TOKEN.search(text) is not None
 
 
 def is_ours(value: str, token: str) -> bool:

@@ -139,11 +139,25 @@ def fate_of_request(name: str) -> Fate | None:
         return None
 
 
+def fate_of_response(name: str) -> Fate | None:
+    """What becomes of an answer's header; None for a name that HTTP does not allow."""
+    try:
+        return _RESPONSE_FATES[name]
+    except KeyError:
+        return None
+
+
+def is_plain_connection(value: str) -> bool:
+    """Whether a Connection header names no other header."""
+    return value.lower() in _PLAIN_CONNECTION
+
+
 _REQUEST_FATES = _Fates(REQUEST_DROPPED, REQUEST_DROPPED_PREFIXES)
 _RESPONSE_FATES = _Fates(RESPONSE_DROPPED, ())
 # What a Connection header says in nearly every message, and which names no header.
 _PLAIN_CONNECTION = frozenset({"keep-alive", "close", ""})
-_IDENTITY: Headers = (("Accept-Encoding", "identity"),)
+# What an intercepted answer is asked for.
+IDENTITY = ("Accept-Encoding", "identity")
 
 
 def without_token(headers: Headers, token: Secret | None) -> Headers:
@@ -170,7 +184,7 @@ def request_headers(client_headers: Headers, *, intercepted: bool, added: Header
         raise Refused("INVALID_REQUEST", "a header of the request is not well-formed")
     if intercepted:
         fates = _REQUEST_FATES
-        return (*[pair for pair in kept if fates[pair[0]] is not Fate.ENCODING], *_IDENTITY, *added)
+        return (*[pair for pair in kept if fates[pair[0]] is not Fate.ENCODING], IDENTITY, *added)
     return (*kept, *added)
 
 
@@ -228,7 +242,7 @@ def _passing(headers: Headers, fates: _Fates) -> list[tuple[str, str]] | None:
         return None
     kept = [pair for pair, fate in judged if fate is Fate.PASSES or fate is Fate.ENCODING]
     named = [pair[1] for pair, fate in judged if fate is Fate.CONNECTION]
-    if all(value.lower() in _PLAIN_CONNECTION for value in named):
+    if all(map(is_plain_connection, named)):
         return kept
     # Content-Length is not for Connection to name (RFC 9110, 7.6.1): without it the body would have no end.
     dropped = {_folded(name.strip()) for value in named for name in value.split(",")} - {"content-length"}

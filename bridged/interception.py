@@ -19,7 +19,8 @@ from bridged import adapters
 from bridged.client_token import ClientCredentials, find_client_token
 from bridged.dialects import request_facts, stream_ending
 from bridged.error_answer import error_answer
-from bridged.headers import actor_headers, is_event_stream, request_headers, response_headers, without_token
+from bridged.head_lines import request_lines, response_lines
+from bridged.headers import actor_headers
 from bridged.http1.answer_framing import Framing
 from bridged.http1.exchange import Exchange
 from bridged.http1.request_head import OutgoingRequest
@@ -239,7 +240,9 @@ class Interception:
             self._send_early(call)
 
     def _outgoing(self, match: RouteMatch, client: ClientCredentials, resolution: Resolution) -> OutgoingRequest:
-        request = self._exchange.request
+        request, token = self._exchange.request, client.token
+        if token is None:
+            raise Refused("ACCESS_TOKEN_MISSING", "the request carries no access token")
         address = adapters.address(resolution, match, query=client.query_without_key, presented=client.presented)
         body: bytes | None = None
         if match.route.intercepted:
@@ -254,9 +257,8 @@ class Interception:
             host=address.host,
             port=address.port,
             target=address.target,
-            headers=request_headers(
-                without_token(request.headers, client.token), intercepted=match.route.intercepted, added=added
-            ),
+            lines=request_lines(request.headers, token, intercepted=match.route.intercepted),
+            headers=added,
             body=body,
             streamed=self._streamed,
             content_length=request.content_length if self._streamed else None,
@@ -283,24 +285,21 @@ class Interception:
                 "UPSTREAM_UNREACHABLE",
                 f"the upstream answered with a redirect ({status}): an administrator may correct the base URL",
             )
-        passed = response_headers(headers, interception_id=self.interception_id)
         framing = _FRAMING[body]
-        if body is not BodyFraming.NONE and is_event_stream(headers):
+        # A length that stands beside another framing does not count (RFC 9112, 6.3), nor does one in a 204.
+        lines, is_stream, length_bytes = response_lines(
+            headers,
+            interception_id=self.interception_id,
+            date=self._bridge.date_line(),
+            keeps_length=framing is not Framing.CHUNKED and status != 204,
+        )
+        if is_stream and body is not BodyFraming.NONE:
             self._stream_end = StreamEnd()
             framing = Framing.CHUNKED
-        elif framing is Framing.CHUNKED:
-            # A length that stands beside another framing does not count (RFC 9112, 6.3).
-            passed = tuple(pair for pair in passed if pair[0].lower() != "content-length")
-        if status == 204:
-            # RFC 9110, 8.6: no Content-Length in a 204.
-            passed = tuple(pair for pair in passed if pair[0].lower() != "content-length")
-        if not any(len(name) == 4 and name.lower() == "date" for name, _ in passed):
-            # A gateway says when it received what has no date (RFC 9110, 6.6.1).
-            passed = (*passed, self._bridge.date())
         self.status = status
         self._tap = self._bridge.tap_for(self)
         self._release()
-        self._exchange.send_head(status, passed, body=framing)
+        self._exchange.send_head(status, lines, body=framing, length_bytes=length_bytes)
 
     @_step
     def response_data(self, data: bytes) -> None:

@@ -13,6 +13,7 @@ from enum import Enum
 from http import HTTPStatus
 from typing import NamedTuple
 
+from bridged.http1.fields import field_lines
 from bridged.http1.framing import Request
 from bridged.model import Headers
 
@@ -49,16 +50,23 @@ class AnswerHead(NamedTuple):
 
 
 _REASONS = {status.value: status.phrase for status in HTTPStatus}
-_STATUS_LINES = {status: f"HTTP/1.1 {status} {phrase}\r\n" for status, phrase in _REASONS.items()}
+_STATUS_LINES = {status: f"HTTP/1.1 {status} {phrase}\r\n".encode() for status, phrase in _REASONS.items()}
 
 
 def answer_head(
-    request: Request, status: int, headers: Headers, framing: Framing, *, keep_alive: bool, length_bytes: int | None
+    request: Request,
+    status: int,
+    headers: Headers | bytes,
+    framing: Framing,
+    *,
+    keep_alive: bool,
+    length_bytes: int | None,
 ) -> AnswerHead:
     """The head of an answer. ValueError for what cannot be sent, which is a fault of the caller.
 
-    `headers` are without Connection and Transfer-Encoding, which are written here. `length_bytes` is what their
-    Content-Length says, for a caller that knows; otherwise it is looked up.
+    `headers` are without Connection and Transfer-Encoding, which are written here; bytes are lines that are known to be
+    such, each with its line end. `length_bytes` is what their Content-Length says, for a caller that knows, as one with
+    lines has to; otherwise it is looked up.
     """
     coding = _coding(request, status, framing)
     length = 0
@@ -66,20 +74,16 @@ def answer_head(
         length = _declared_length(headers) if length_bytes is None else length_bytes
     elif coding is _UNTIL_CLOSE:
         keep_alive = False
-    lines = [f"{name}: {value}" for name, value in headers]
+    data = _STATUS_LINES.get(status) or b"HTTP/1.1 %d \r\n" % status
+    data += headers if isinstance(headers, bytes) else field_lines(headers)
     if framing is _PIECES and not request.http_10 and _may_have_body(status):
-        lines.append("Transfer-Encoding: chunked")
+        data += b"Transfer-Encoding: chunked\r\n"
     if not keep_alive:
         # Who sends Upgrade, as a 426 must, says so in Connection (RFC 9110, 7.8), of which there is one line.
-        lines.append("Connection: close" if status != 426 else "Connection: Upgrade, close")
+        data += b"Connection: close\r\n" if status != 426 else b"Connection: Upgrade, close\r\n"
     elif request.http_10:
-        lines.append("Connection: keep-alive")
-    lines.append("\r\n")
-    text = "\r\n".join(lines)
-    if text.count("\n") != len(lines) or text.count("\r") != len(lines) or "\0" in text:
-        raise ValueError("a header of an answer has a line break or NUL in it")
-    text = (_STATUS_LINES.get(status) or f"HTTP/1.1 {status} \r\n") + text
-    return AnswerHead(text.encode("latin-1"), coding, length, keep_alive)
+        data += b"Connection: keep-alive\r\n"
+    return AnswerHead(data + b"\r\n", coding, length, keep_alive)
 
 
 def _coding(request: Request, status: int, framing: Framing) -> Coding:
@@ -95,7 +99,9 @@ def _may_have_body(status: int) -> bool:
     return status >= 200 and status != 204 and status != 304
 
 
-def _declared_length(headers: Headers) -> int:
+def _declared_length(headers: Headers | bytes) -> int:
+    if isinstance(headers, bytes):
+        raise ValueError("the length of an answer whose head is in lines is told")  # noqa: TRY004 - as the others
     values = [value for name, value in headers if name.lower() == "content-length"]
     if len(values) != 1 or not (values[0].isascii() and values[0].isdigit()):
         raise ValueError("an answer of known length has one Content-Length")

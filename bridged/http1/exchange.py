@@ -217,11 +217,10 @@ class Exchange:
 
     # The answer
 
-    def send_head(self, status: int, headers: Headers, *, body: Framing, length_bytes: int | None = None) -> None:
-        """The answer's head, see answer_framing. ValueError if it cannot be sent; then nothing was.
-
-        `length_bytes` is what Content-Length says, for a caller that knows it already.
-        """
+    def send_head(
+        self, status: int, headers: Headers | bytes, *, body: Framing, length_bytes: int | None = None
+    ) -> None:
+        """The answer's head, see answer_framing. ValueError if it cannot be sent; then nothing was."""
         connection = self._connection
         if connection is None:
             return

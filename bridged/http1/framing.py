@@ -1,7 +1,7 @@
 """Request heads: which bytes are one, what it says, and every way in which it could be read differently.
 
-Two readings must agree before a request exists. `read_head` is the first: one regular expression that is the grammar
-of RFC 9112 without anything that it allows "for robustness", then the rules that no grammar expresses. llhttp
+Two readings must agree before a request exists. `read_head` is the first: regular expressions that are the grammar of
+RFC 9112 without anything that it allows "for robustness", then the rules that no grammar expresses. llhttp
 (`SecondReading`) is the other: it must accept the same bytes and see the message end where we do. What either refuses
 is refused. All that is refused is in tests/data/http1/smuggling, a row each with its source.
 
@@ -9,25 +9,21 @@ Nothing here does I/O, and no text of an error quotes a byte that was sent.
 """
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
 import httptools
 
+from bridged.http1.fields import TCHAR, FieldLines, NotAField
 from bridged.model import Headers
 
-_TCHAR = r"[!#$%&'*+\-.^_`|~0-9A-Za-z]"
-# obs-text passes as it came (RFC 9110, 5.5); control characters other than tab never do.
-_TEXT = r"[\t -~\x80-\xff]"
-# CONNECT is refused by name: with a path for a target llhttp would let it pass.
-_METHOD_AND_TARGET = rf"((?!CONNECT ){_TCHAR}++) (/[!-~]*+) HTTP/1\.([01])"
-# Possessive throughout: a head that does not match fails in one pass.
-_HEAD = re.compile(rf"{_METHOD_AND_TARGET}\r\n((?:{_TCHAR}++:{_TEXT}*+\r\n)*+)\r\n")
-_REQUEST_LINE = re.compile(_METHOD_AND_TARGET)
+# CONNECT is refused by name: with a path for a target llhttp would let it pass. Possessive throughout: a line that does
+# not match fails in one pass.
+_REQUEST_LINE = re.compile(rf"((?!CONNECT ){TCHAR}++) (/[!-~]*+) HTTP/1\.([01])")
 _NEVER_IN_A_HEAD = re.compile(rb"[\0-\x08\x0b\x0c\x0e-\x1f\x7f]|(?<!\r)\n|\r(?!\n|\Z)")
 _EMPTY_LINES = re.compile(rb"(?:\r\n)*+")
-_FIELD_NAME = re.compile(rf"{_TCHAR}+")
+_FIELD_NAME = re.compile(rf"{TCHAR}+")
 
 # One space after the colon or none, as every sender writes them: odd ones are how two readers are set against each
 # other. 18 digits fit into every reader's integer.
@@ -35,7 +31,9 @@ _CONTENT_LENGTH = re.compile(r" ?(0|[1-9][0-9]{0,17})")
 _CHUNKED = re.compile(r" ?chunked", re.IGNORECASE)
 # RFC 3986's host and port; user information and anything else has no place here (RFC 9112, 3.2).
 _HOST = re.compile(r"[ \t]*(?:(?:[A-Za-z0-9\-._~!$&'()*+;=%]+|\[[0-9A-Fa-f:.]+\])(?::[0-9]{0,5})?)?[ \t]*")
-_JUDGED = frozenset({"connection", "content-length", "expect", "host", "transfer-encoding", "upgrade"})
+# A query may hold a key, so request lines with one are not remembered.
+_REMEMBERED_STARTS = 1024
+_LONGEST_START_BYTES = 256
 
 END_OF_HEAD = b"\r\n\r\n"
 INVALID = "INVALID_REQUEST"
@@ -97,53 +95,93 @@ def read_head(raw: bytes, limits: HeadLimits) -> Request:
     """The request whose head these bytes are, its empty line included. Raises Malformed."""
     if len(raw) > limits.head_bytes:
         raise Malformed(f"the head is over the limit of {limits.head_bytes} bytes", reason=TOO_LARGE)
-    text = raw.decode("latin-1")
-    match = _HEAD.fullmatch(text)
-    if match is None:
-        raise Malformed(_what_is_wrong(text), method=_method_of(text))
-    method, target, minor, fields = match.groups()
+    start, *lines = raw.split(b"\r\n")
     pairs: list[tuple[str, str]] = []
-    judged: list[tuple[str, str]] = []
-    # One loop is faster than a comprehension for each of the two.
-    for line in fields.split("\r\n")[:-1]:
-        name, _, value = line.partition(":")
-        key = name.lower()
-        if key in _JUDGED:
-            judged.append((key, value))
-        pairs.append((name, value.strip(" \t")))
+    judged: list[_Verdict] = []
+    try:
+        method, target, http_10 = _starts.get(start) or _read_start(start)
+        # What follows the last line end, and the empty line before it, are the end of the head.
+        for line in lines[:-2]:
+            pair, verdict = _fields[line]
+            pairs.append(pair)
+            if verdict is not None:
+                judged.append(verdict)
+    except NotAField:
+        text = raw.decode("latin-1")
+        raise Malformed(_what_is_wrong(text), method=_method_of(text)) from None
     headers = tuple(pairs)
     try:
-        if len(text) > limits.field_bytes or len(headers) > limits.fields:
-            _check_sizes(text, headers, limits)
-        return _judge(method, target, headers, judged, http_10=minor == "0")
+        if len(raw) > limits.field_bytes or len(pairs) > limits.fields:
+            _check_sizes(raw, headers, limits)
+        return _judge(method, target, headers, judged, http_10=http_10)
     except Malformed as malformed:
         malformed.method, malformed.target, malformed.headers = method, target, headers
         raise
 
 
-def _judge(method: str, target: str, headers: Headers, judged: Iterable[tuple[str, str]], *, http_10: bool) -> Request:
-    """The rules about several fields together. `judged` are names in lower case with values as sent, unstripped."""
+def _read_start(line: bytes) -> tuple[str, str, bool]:
+    """Method, target, and whether the client speaks HTTP/1.0."""
+    match = _REQUEST_LINE.fullmatch(line.decode("latin-1"))
+    if match is None:
+        raise NotAField
+    start = (match[1], match[2], match[3] == "0")
+    if len(line) <= _LONGEST_START_BYTES and b"?" not in line:
+        if len(_starts) >= _REMEMBERED_STARTS:
+            _starts.clear()
+        _starts[line] = start
+    return start
+
+
+# What a field means for framing: its name, and a number or words of its value. A wrong one is told when all are known.
+_Verdict = tuple[str, int | None, Sequence[str]]
+
+
+def _verdict(key: str, value: str) -> _Verdict | None:
+    if key == "host":
+        return key, None if _HOST.fullmatch(value) is None else 1, ()
+    if key == "content-length":
+        match = _CONTENT_LENGTH.fullmatch(value)
+        return key, None if match is None else int(match[1]), ()
+    if key == "connection":
+        return key, None, _options(value)
+    if key == "transfer-encoding":
+        return key, None if _CHUNKED.fullmatch(value) is None else 1, ()
+    if key == "expect":
+        return key, int(value.strip(" \t").lower() == "100-continue"), ()
+    return (key, None, ()) if key == "upgrade" else None
+
+
+_starts: dict[bytes, tuple[str, str, bool]] = {}
+_fields = FieldLines(_verdict)
+
+
+def _judge(method: str, target: str, headers: Headers, judged: Iterable[_Verdict], *, http_10: bool) -> Request:
+    """The rules about several fields together."""
     hosts = 0
     content_length: int | None = None
     chunked = keeps = closes = upgrade = expects = upgrades = False
-    for key, value in judged:
+    for key, number, options in judged:
         if key == "host":
             hosts += 1
-            if _HOST.fullmatch(value) is None:
+            if number is None:
                 raise Malformed("Host is not a host with an optional port")
         elif key == "content-length":
-            content_length = _content_length(value, again=content_length is not None)
+            if number is None:
+                raise Malformed("Content-Length is not a plain number")
+            if content_length is not None:
+                # RFC 9112, 6.3 would let equal ones pass; nobody sends them but to see who reads which.
+                raise Malformed("Content-Length is there twice")
+            content_length = number
         elif key == "connection":
-            options = ["keep-alive"] if value == " keep-alive" else _options(value)
             closes = closes or "close" in options
             keeps = keeps or "keep-alive" in options
             upgrades = upgrades or "upgrade" in options
         elif key == "transfer-encoding":
-            if chunked or _CHUNKED.fullmatch(value) is None:
+            if chunked or number is None:
                 raise Malformed("the only Transfer-Encoding of a request is one 'chunked'")
             chunked = True
         elif key == "expect":
-            expects = value.strip(" \t").lower() == "100-continue"
+            expects = bool(number)
         else:
             upgrade = True
     if hosts > 1 or not (hosts or http_10):
@@ -164,18 +202,8 @@ def _judge(method: str, target: str, headers: Headers, judged: Iterable[tuple[st
     )
 
 
-def _options(value: str) -> list[str]:
-    return [option.strip(" \t").lower() for option in value.split(",")]
-
-
-def _content_length(value: str, *, again: bool) -> int:
-    match = _CONTENT_LENGTH.fullmatch(value)
-    if match is None:
-        raise Malformed("Content-Length is not a plain number")
-    if again:
-        # RFC 9112, 6.3 would let equal ones pass; nobody sends them but to see who reads which.
-        raise Malformed("Content-Length is there twice")
-    return int(match[1])
+def _options(value: str) -> tuple[str, ...]:
+    return tuple([option.strip(" \t").lower() for option in value.split(",")])
 
 
 def _check_chunked(content_length: int | None, *, http_10: bool, upgrade: bool) -> None:
@@ -187,10 +215,10 @@ def _check_chunked(content_length: int | None, *, http_10: bool, upgrade: bool) 
         raise Malformed("a request for an upgrade has no chunked body")
 
 
-def _check_sizes(text: str, headers: Headers, limits: HeadLimits) -> None:
+def _check_sizes(raw: bytes, headers: Headers, limits: HeadLimits) -> None:
     if len(headers) > limits.fields:
         raise Malformed(f"there are more than {limits.fields} header fields", reason=TOO_LARGE)
-    if max(map(len, text.split("\r\n"))) > limits.field_bytes:
+    if max(map(len, raw.split(b"\r\n"))) > limits.field_bytes:
         raise Malformed(f"a line of the head is over the limit of {limits.field_bytes} bytes", reason=TOO_LARGE)
 
 

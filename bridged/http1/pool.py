@@ -150,10 +150,11 @@ class _Upstream:
         self._max_idle = max_idle
         self._idle: list[UpstreamConnection] = []
         self._host_line = host_line(route.scheme, route.host, route.port)
-        self._target_prefix = self._proxy_line = ""
+        self._target_prefix = ""
+        self._proxy_line = b""
         if route.proxy is not None and route.scheme == "http":
             self._target_prefix = "http://" + authority_of(route.host, route.port, default_port=80)
-            self._proxy_line = route.proxy.authorization_line()
+            self._proxy_line = route.proxy.authorization_line().encode()
 
     def head(self, request: OutgoingRequest) -> bytes:
         return request_head(request, self._host_line, target_prefix=self._target_prefix, proxy_line=self._proxy_line)

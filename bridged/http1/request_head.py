@@ -3,7 +3,7 @@
 import re
 from dataclasses import dataclass
 
-from bridged.http1.response_framing import LINE_BYTES
+from bridged.http1.fields import LINE_BYTES, field_lines
 from bridged.model import Headers
 
 _DEFAULT_PORTS = {"http": 80, "https": 443}
@@ -17,8 +17,9 @@ _SAYS_EMPTY = frozenset({"POST", "PUT", "PATCH"})
 class OutgoingRequest:
     """One request as it leaves us: destination, head, body.
 
-    `host` is without brackets; `target` is the raw path with query. `headers` go out in their order and as they are;
-    they lack Host, Content-Length and Transfer-Encoding, which are written here. A buffered `body` is whole and can be
+    `host` is without brackets; `target` is the raw path with query. `lines` are header lines that are known to be such,
+    each with its line end; `headers` follow them, in their order and as they are. Both lack Host, Content-Length and
+    Transfer-Encoding, which are written here. A buffered `body` is whole and can be
     sent again; a `streamed` one is handed to the UpstreamCall, counted against `content_length` or, where that is None,
     in chunks.
     """
@@ -29,6 +30,7 @@ class OutgoingRequest:
     port: int | None
     target: str
     headers: Headers
+    lines: bytes = b""
     body: bytes | None = None
     streamed: bool = False
     content_length: int | None = None
@@ -54,12 +56,12 @@ def authority_of(host: str, port: int, *, default_port: int | None = None) -> st
     return bracketed if port == default_port else f"{bracketed}:{port}"
 
 
-def host_line(scheme: str, host: str, port: int) -> str:
+def host_line(scheme: str, host: str, port: int) -> bytes:
     """The Host header with its line end."""
-    return f"Host: {authority_of(host, port, default_port=_DEFAULT_PORTS[scheme])}\r\n"
+    return f"Host: {authority_of(host, port, default_port=_DEFAULT_PORTS[scheme])}\r\n".encode("latin-1")
 
 
-def request_head(request: OutgoingRequest, host_line: str, *, target_prefix: str = "", proxy_line: str = "") -> bytes:
+def request_head(request: OutgoingRequest, host_line: bytes, *, target_prefix: str = "", proxy_line: bytes = b"") -> bytes:
     """The head with its empty line. ValueError if anything in it would change where a line ends.
 
     `target_prefix` makes the target absolute, for a proxy; `proxy_line` is its credential. Both lines end with CR LF.
@@ -67,26 +69,33 @@ def request_head(request: OutgoingRequest, host_line: str, *, target_prefix: str
     method, target = request.method, request.target
     if not target.startswith("/") or " " in target or " " in method or not method:
         raise ValueError("the request line is not well-formed")
+    start = f"{method} {target_prefix}{target} HTTP/1.1\r\n"
     framing_line = _framing_line(request)
-    lines = [f"{method} {target_prefix}{target} HTTP/1.1\r\n{host_line}"]
-    lines += [f"{name}: {value}\r\n" for name, value in request.headers]
-    lines += (proxy_line, framing_line, "\r\n")
     try:
-        head = "".join(lines).encode("latin-1")
+        start_bytes = start.encode("latin-1")
     except UnicodeEncodeError:
         # The original error would carry the whole head along.
         raise ValueError("the request's head has characters that are not of HTTP") from None
     # Every byte that is not text must be one of the line ends written here.
-    line_count = 3 + len(request.headers) + bool(proxy_line) + bool(framing_line)
-    if len(head.translate(None, LINE_BYTES)) != 2 * line_count:
+    if len(start_bytes.translate(None, LINE_BYTES)) != 2:
         raise ValueError("the request's head has control characters")
-    return head
+    return b"".join(
+        (
+            start_bytes,
+            host_line,
+            request.lines,
+            field_lines(request.headers),
+            proxy_line,
+            framing_line,
+            b"\r\n",
+        )
+    )
 
 
-def _framing_line(request: OutgoingRequest) -> str:
+def _framing_line(request: OutgoingRequest) -> bytes:
     if request.streamed:
         length = request.content_length
-        return "Transfer-Encoding: chunked\r\n" if length is None else f"Content-Length: {length}\r\n"
+        return b"Transfer-Encoding: chunked\r\n" if length is None else b"Content-Length: %d\r\n" % length
     if request.body is not None:
-        return f"Content-Length: {len(request.body)}\r\n"
-    return "Content-Length: 0\r\n" if request.method in _SAYS_EMPTY else ""
+        return b"Content-Length: %d\r\n" % len(request.body)
+    return b"Content-Length: 0\r\n" if request.method in _SAYS_EMPTY else b""

@@ -4,7 +4,7 @@ import pytest
 
 from bridged.http1.request_head import OutgoingRequest, authority_of, host_line, port_of, request_head
 
-HOST = "Host: api.test\r\n"
+HOST = b"Host: api.test\r\n"
 
 
 def outgoing(**changes: object) -> OutgoingRequest:
@@ -73,16 +73,16 @@ def test_a_request_line_has_three_words_and_the_second_is_a_path(changes: dict[s
 @pytest.mark.parametrize(
     ("scheme", "host", "port", "line"),
     [
-        ("https", "api.test", 443, "Host: api.test\r\n"),
-        ("https", "api.test", 80, "Host: api.test:80\r\n"),
-        ("http", "api.test", 80, "Host: api.test\r\n"),
-        ("http", "127.0.0.1", 8080, "Host: 127.0.0.1:8080\r\n"),
-        ("https", "::1", 443, "Host: [::1]\r\n"),
-        ("https", "2001:db8::1", 8443, "Host: [2001:db8::1]:8443\r\n"),
-        ("https", "b\xfccher.test", 443, "Host: xn--bcher-kva.test\r\n"),
+        ("https", "api.test", 443, b"Host: api.test\r\n"),
+        ("https", "api.test", 80, b"Host: api.test:80\r\n"),
+        ("http", "api.test", 80, b"Host: api.test\r\n"),
+        ("http", "127.0.0.1", 8080, b"Host: 127.0.0.1:8080\r\n"),
+        ("https", "::1", 443, b"Host: [::1]\r\n"),
+        ("https", "2001:db8::1", 8443, b"Host: [2001:db8::1]:8443\r\n"),
+        ("https", "b\xfccher.test", 443, b"Host: xn--bcher-kva.test\r\n"),
     ],
 )
-def test_the_host_is_named_as_it_is_reached(scheme: str, host: str, port: int, line: str) -> None:
+def test_the_host_is_named_as_it_is_reached(scheme: str, host: str, port: int, line: bytes) -> None:
     assert host_line(scheme, host, port) == line
 
 
@@ -100,6 +100,6 @@ def test_ports_have_their_defaults() -> None:
 
 def test_a_proxy_gets_an_absolute_target_and_its_own_credential() -> None:
     head = request_head(
-        outgoing(method="GET"), HOST, target_prefix="http://api.test", proxy_line="Proxy-Authorization: Basic eA==\r\n"
+        outgoing(method="GET"), HOST, target_prefix="http://api.test", proxy_line=b"Proxy-Authorization: Basic eA==\r\n"
     )
     assert head == (b"GET http://api.test/v1/x HTTP/1.1\r\nHost: api.test\r\nProxy-Authorization: Basic eA==\r\n\r\n")
