@@ -12,8 +12,7 @@ was cut ever looks whole. Whatever happens, `_end` is reached exactly once.
 """
 
 import logging
-from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec
+from typing import TYPE_CHECKING, Any
 
 from bridged import adapters
 from bridged.client_token import ClientCredentials, find_client_token
@@ -51,26 +50,6 @@ _FRAMING = {
 # RFC 9110, 15.4: those that a client would follow.
 _REDIRECTS = frozenset({301, 302, 303, 307, 308})
 BodyError = BodyTooLarge | BodyBroken | BodyTimeout
-P = ParamSpec("P")
-
-
-def _step(
-    step: Callable[Concatenate["Interception", P], None],
-) -> Callable[Concatenate["Interception", P], None]:
-    """A callback that raises nothing: a refusal is told to the client, anything else is a bug and told as INTERNAL."""
-
-    def guarded(self: "Interception", /, *args: P.args, **kwargs: P.kwargs) -> None:
-        try:
-            step(self, *args, **kwargs)
-        except Refused as refused:
-            self.refuse(refused)
-        except Exception:
-            log.exception("unhandled error", extra={"interception_id": self.interception_id})
-            self.refuse(Refused("INTERNAL", "the bridge failed: the operator finds more in its log"))
-
-    return guarded
-
-
 class Interception:
     """One client request through the bridge. Attributes without an underscore are for the tap and the log line."""
 
@@ -127,11 +106,8 @@ class Interception:
                 return
             self.match, self.dialect = match, match.dialect
             self._begin_body(target, match)
-        except Refused as refused:
-            self.refuse(refused)
-        except Exception:
-            log.exception("unhandled error", extra={"interception_id": self.interception_id})
-            self.refuse(Refused("INTERNAL", "the bridge failed: the operator finds more in its log"))
+        except Exception as failure:
+            self._fail(failure)
 
     def _begin_body(self, target: Target, match: RouteMatch) -> None:
         exchange, limit_bytes = self._exchange, self._bridge.max_body_bytes
@@ -156,35 +132,43 @@ class Interception:
         exchange.pause_body()
         self._ask(match, client)
 
-    @_step
     def body_whole(self, data: bytes) -> None:
         """The body of an intercepted route: read the few fields that are needed, ask."""
-        match, client = self.match, self._client
-        if match is None or client is None or self._over:
-            return
-        self.facts = request_facts(match, self._exchange.request.headers, data)
-        self._early = [data]
-        self._ask(match, client)
+        try:
+            match, client = self.match, self._client
+            if match is None or client is None or self._over:
+                return
+            self.facts = request_facts(match, self._exchange.request.headers, data)
+            self._early = [data]
+            self._ask(match, client)
+        except Exception as failure:
+            self._fail(failure)
 
-    @_step
     def body_part(self, data: bytes) -> None:
         """Some of a streamed body."""
-        if self._call is not None:
-            self._call.send_body(data)
-        elif not self._over:
-            self._early.append(data)
+        try:
+            if self._call is not None:
+                self._call.send_body(data)
+            elif not self._over:
+                self._early.append(data)
+        except Exception as failure:
+            self._fail(failure)
 
-    @_step
     def body_end(self) -> None:
         """The streamed body is complete."""
-        self._body_ended = True
-        if self._call is not None and self._streamed:
-            self._call.end_body()
+        try:
+            self._body_ended = True
+            if self._call is not None and self._streamed:
+                self._call.end_body()
+        except Exception as failure:
+            self._fail(failure)
 
-    @_step
     def body_failed(self, error: BodyError) -> None:
         """The body does not come to its end."""
-        self.refuse(self._refused_body(error))
+        try:
+            self.refuse(self._refused_body(error))
+        except Exception as failure:
+            self._fail(failure)
 
     def client_gone(self) -> None:
         """The client left: so does the request to the upstream."""
@@ -192,19 +176,23 @@ class Interception:
             self.error = CLIENT_GONE
             self._end()
 
-    @_step
     def pause(self) -> None:
         """The client reads slowly."""
-        self._paused = True
-        if self._call is not None:
-            self._call.pause()
+        try:
+            self._paused = True
+            if self._call is not None:
+                self._call.pause()
+        except Exception as failure:
+            self._fail(failure)
 
-    @_step
     def resume(self) -> None:
         """The client reads again."""
-        self._paused = False
-        if self._call is not None:
-            self._call.resume()
+        try:
+            self._paused = False
+            if self._call is not None:
+                self._call.resume()
+        except Exception as failure:
+            self._fail(failure)
 
     # -- credentiald's answer ---------------------------------------------------------------------------------------
 
@@ -221,23 +209,25 @@ class Interception:
         )
         self._question = self._bridge.resolver.submit(question, self.resolved)
 
-    @_step
     def resolved(self, answer: Resolution | Refused) -> None:
         """The decision is there: send the request, or refuse."""
-        match, client = self.match, self._client
-        if self._over or match is None or client is None:
-            return
-        self._question = None
-        if isinstance(answer, Refused):
-            self._bridge.metrics.resolved(answer.reason)
-            raise answer
-        self._bridge.metrics.resolved("OK")
-        self.resolution = answer
-        call = self._call = self._bridge.pool.send(self._outgoing(match, client, answer), self)
-        if self._paused:
-            call.pause()
-        if self._streamed:
-            self._send_early(call)
+        try:
+            match, client = self.match, self._client
+            if self._over or match is None or client is None:
+                return
+            self._question = None
+            if isinstance(answer, Refused):
+                self._bridge.metrics.resolved(answer.reason)
+                raise answer
+            self._bridge.metrics.resolved("OK")
+            self.resolution = answer
+            call = self._call = self._bridge.pool.send(self._outgoing(match, client, answer), self)
+            if self._paused:
+                call.pause()
+            if self._streamed:
+                self._send_early(call)
+        except Exception as failure:
+            self._fail(failure)
 
     def _outgoing(self, match: RouteMatch, client: ClientCredentials, resolution: Resolution) -> OutgoingRequest:
         request, token = self._exchange.request, client.token
@@ -274,44 +264,48 @@ class Interception:
 
     # -- the upstream's answer --------------------------------------------------------------------------------------
 
-    @_step
     def response_head(self, status: int, headers: Headers, body: BodyFraming) -> None:
         """Status and headers go to the client."""
-        if self._over:
-            return
-        if status in _REDIRECTS:
-            # Not followed, and not handed on either: the client would take its token wherever the upstream says.
-            raise Refused(
-                "UPSTREAM_UNREACHABLE",
-                f"the upstream answered with a redirect ({status}): an administrator may correct the base URL",
+        try:
+            if self._over:
+                return
+            if status in _REDIRECTS:
+                # Not followed, and not handed on either: the client would take its token wherever the upstream says.
+                raise Refused(
+                    "UPSTREAM_UNREACHABLE",
+                    f"the upstream answered with a redirect ({status}): an administrator may correct the base URL",
+                )
+            framing = _FRAMING[body]
+            # A length that stands beside another framing does not count (RFC 9112, 6.3), nor does one in a 204.
+            lines, is_stream, length_bytes = response_lines(
+                headers,
+                interception_id=self.interception_id,
+                date=self._bridge.date_line(),
+                keeps_length=framing is not Framing.CHUNKED and status != 204,
             )
-        framing = _FRAMING[body]
-        # A length that stands beside another framing does not count (RFC 9112, 6.3), nor does one in a 204.
-        lines, is_stream, length_bytes = response_lines(
-            headers,
-            interception_id=self.interception_id,
-            date=self._bridge.date_line(),
-            keeps_length=framing is not Framing.CHUNKED and status != 204,
-        )
-        if is_stream and body is not BodyFraming.NONE:
-            self._stream_end = StreamEnd()
-            framing = Framing.CHUNKED
-        self.status = status
-        self._tap = self._bridge.tap_for(self)
-        self._release()
-        self._exchange.send_head(status, lines, body=framing, length_bytes=length_bytes)
+            if is_stream and body is not BodyFraming.NONE:
+                self._stream_end = StreamEnd()
+                framing = Framing.CHUNKED
+            self.status = status
+            self._tap = self._bridge.tap_for(self)
+            self._release()
+            self._exchange.send_head(status, lines, body=framing, length_bytes=length_bytes)
+        except Exception as failure:
+            self._fail(failure)
 
-    @_step
     def response_data(self, data: bytes) -> None:
         """Some of the body: to the client first, then to whoever reads along."""
-        if self._over:
-            return
-        self._exchange.send(data)
-        self.sent_bytes += len(data)
-        if self._stream_end is not None:
-            self._stream_end.feed(data)
-        if self._tap is not None:
-            self._feed_tap(self._tap, data)
+        try:
+            if self._over:
+                return
+            self._exchange.send(data)
+            self.sent_bytes += len(data)
+            if self._stream_end is not None:
+                self._stream_end.feed(data)
+            if self._tap is not None:
+                self._feed_tap(self._tap, data)
+        except Exception as failure:
+            self._fail(failure)
 
     def _feed_tap(self, tap: Tap, data: bytes) -> None:
         try:
@@ -320,43 +314,61 @@ class Interception:
             log.exception("a tap failed and was taken away", extra={"interception_id": self.interception_id})
             self._tap = None
 
-    @_step
     def response_end(self) -> None:
         """The answer is complete."""
-        if self._over:
-            return
-        self._call = None
-        if self._stream_end is not None and self._stream_end.is_open:
-            # A stream that ends with its connection has no other mark of its end than that an event is whole.
-            raise self._failed("UPSTREAM_UNREACHABLE", "broke off", "answer broke off")
-        self._exchange.finish()
-        self._end()
+        try:
+            if self._over:
+                return
+            self._call = None
+            if self._stream_end is not None and self._stream_end.is_open:
+                # A stream that ends with its connection has no other mark of its end than that an event is whole.
+                raise self._failed("UPSTREAM_UNREACHABLE", "broke off", "answer broke off")
+            self._exchange.finish()
+            self._end()
+        except Exception as failure:
+            self._fail(failure)
 
-    @_step
     def response_failed(self, error: UpstreamError) -> None:
         """There is no answer, or no rest of it."""
-        self._call = None
-        if isinstance(error, UpstreamTimeout):
-            before, after = "did not answer in time", "answer stopped coming"
-            refused = self._failed("UPSTREAM_TIMEOUT", before, after)
-        elif isinstance(error, UpstreamBroken):
-            refused = self._failed("UPSTREAM_UNREACHABLE", "broke off", "answer broke off")
-        else:
-            self._bridge.metrics.upstream_failed("UPSTREAM_UNREACHABLE")
-            refused = Refused("UPSTREAM_UNREACHABLE", f"the upstream could not be reached ({error})")
-        raise refused
+        try:
+            self._call = None
+            if isinstance(error, UpstreamTimeout):
+                before, after = "did not answer in time", "answer stopped coming"
+                refused = self._failed("UPSTREAM_TIMEOUT", before, after)
+            elif isinstance(error, UpstreamBroken):
+                refused = self._failed("UPSTREAM_UNREACHABLE", "broke off", "answer broke off")
+            else:
+                self._bridge.metrics.upstream_failed("UPSTREAM_UNREACHABLE")
+                refused = Refused("UPSTREAM_UNREACHABLE", f"the upstream could not be reached ({error})")
+            raise refused
+        except Exception as failure:
+            self._fail(failure)
 
-    @_step
     def pause_body(self) -> None:
         """The upstream reads slowly."""
-        self._exchange.pause_body()
+        try:
+            self._exchange.pause_body()
+        except Exception as failure:
+            self._fail(failure)
 
-    @_step
     def resume_body(self) -> None:
         """The upstream reads again."""
-        self._exchange.resume_body()
+        try:
+            self._exchange.resume_body()
+        except Exception as failure:
+            self._fail(failure)
 
     # -- the end ----------------------------------------------------------------------------------------------------
+
+    def _fail(self, error: Exception) -> None:
+        """A step did not get through: a refusal is told to the client, anything else is a bug and told as INTERNAL.
+
+        So that no step raises into whoever called back, each has its `try`: a decorator would cost a call for each.
+        """
+        if not isinstance(error, Refused):
+            log.error("unhandled error", exc_info=error, extra={"interception_id": self.interception_id})
+            error = Refused("INTERNAL", "the bridge failed: the operator finds more in its log")
+        self.refuse(error)
 
     def refuse(self, refused: Refused) -> None:
         """Tell the client, in the way that is left: a whole answer, the end of a stream, or a broken connection."""

@@ -27,10 +27,13 @@ class _Random:
 _random = _Random()
 
 
+# RFC 9562, 4.1: the variant's two bits are 10.
+_VARIANTS = {digit: "89ab"[int(digit, 16) & 3] for digit in "0123456789abcdef"}
+
+
 def new_interception_id() -> str:
     """A new id for a request that arrives now."""
     tail = _random.take().hex()
     millis = f"{time.time_ns() // 1_000_000:012x}"
-    # Layout of RFC 9562, 5.7: the version is 7, the variant's two bits are 10.
-    variant = "89ab"[int(tail[3], 16) & 3]
-    return f"{millis[:8]}-{millis[8:]}-7{tail[:3]}-{variant}{tail[4:7]}-{tail[7:19]}"
+    # Layout of RFC 9562, 5.7: the version is 7.
+    return f"{millis[:8]}-{millis[8:]}-7{tail[:3]}-{_VARIANTS[tail[3]]}{tail[4:7]}-{tail[7:19]}"

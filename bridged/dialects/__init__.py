@@ -56,7 +56,8 @@ def request_facts(match: RouteMatch, headers: Headers, body: bytes | None) -> Re
     in_path = checked(match.path_facts)
     if body is None or not match.route.intercepted:
         return in_path
-    if not all(value.lower() in ("", "identity") for value in header_values(headers, "content-encoding")):
+    encodings = header_values(headers, "content-encoding")
+    if encodings and not all(value.lower() in ("", "identity") for value in encodings):
         return in_path
     in_body = DIALECTS[match.dialect].read_request(body)
     if not in_path.model and not in_path.stream:

@@ -6,7 +6,7 @@ hints at a secret; everything is forgotten when there are too many, which is the
 """
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Generic, TypeVar
 
 from bridged.model import Headers
@@ -14,7 +14,8 @@ from bridged.model import Headers
 # RFC 9110, 5.1 and 5.5: obs-text passes as it came, control characters other than tab never do.
 TCHAR = r"[!#$%&'*+\-.^_`|~0-9A-Za-z]"
 TEXT = r"[\t -~\x80-\xff]"
-_FIELD_LINE = re.compile(rf"({TCHAR}++):({TEXT}*+)")
+_NAME = re.compile(TCHAR.encode() + b"+")
+_VALUE = re.compile(TEXT.encode("latin-1") + b"*")
 # All that a line may hold: visible characters, space, tab, and obs-text (RFC 9110, 5.5).
 LINE_BYTES = bytes([0x09, *range(0x20, 0x7F), *range(0x80, 0x100)])
 _NAME_OF_A_SECRET = re.compile(r"auth|cookie|credential|key|passw|secret|signature|token", re.IGNORECASE)
@@ -32,27 +33,41 @@ class NotAField(Exception):
 
 
 class FieldLines(dict[bytes, tuple[Pair, Verdict | None]], Generic[Verdict]):
-    """Of each line, without its line end: the field, and the verdict of `judge` on it, None for what framing ignores.
+    """Of each line, without its line end: the field, and the verdict of its judge on it, None for what has none.
 
-    `judge` gets the name in lower case and the value as sent. Looking a line up raises NotAField, and whatever `judge`
-    raises.
+    `judges` are the fields that framing does not ignore, by their names in lower case; they get the value as sent.
+    Looking a line up raises NotAField.
     """
 
-    def __init__(self, judge: Callable[[str, str], Verdict | None]) -> None:
+    def __init__(self, judges: Mapping[str, Callable[[str], Verdict]]) -> None:
         super().__init__()
-        self._judge = judge
+        self._judges = judges
+        # Of each name as it was written: as text, its judge, and whether its lines are remembered.
+        self._names: dict[bytes, tuple[str, Callable[[str], Verdict] | None, bool]] = {}
 
     def __missing__(self, line: bytes) -> tuple[Pair, Verdict | None]:
-        match = _FIELD_LINE.fullmatch(line.decode("latin-1"))
-        if match is None:
+        written, colon, raw_value = line.partition(b":")
+        name, judge, is_remembered = self._names.get(written) or self._read_name(written)
+        if not colon or _VALUE.fullmatch(raw_value) is None:
             raise NotAField
-        name, value = match.groups()
-        read = ((name, value.strip(" \t")), self._judge(name.lower(), value))
-        if len(line) <= _LONGEST_BYTES and not is_secret_name(name):
+        value = raw_value.decode("latin-1")
+        read = ((name, value.strip(" \t")), None if judge is None else judge(value))
+        if is_remembered and len(line) <= _LONGEST_BYTES:
             if len(self) >= _MOST:
                 self.clear()
             self[line] = read
         return read
+
+    def _read_name(self, written: bytes) -> tuple[str, Callable[[str], Verdict] | None, bool]:
+        if _NAME.fullmatch(written) is None:
+            raise NotAField
+        name = written.decode("latin-1")
+        known = (name, self._judges.get(name.lower()), not is_secret_name(name))
+        if len(written) <= _LONGEST_BYTES:
+            if len(self._names) >= _MOST:
+                self._names.clear()
+            self._names[written] = known
+        return known
 
 
 def is_secret_name(name: str) -> bool:

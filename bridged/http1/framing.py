@@ -136,23 +136,43 @@ def _read_start(line: bytes) -> tuple[str, str, bool]:
 _Verdict = tuple[str, int | None, Sequence[str]]
 
 
-def _verdict(key: str, value: str) -> _Verdict | None:
-    if key == "host":
-        return key, None if _HOST.fullmatch(value) is None else 1, ()
-    if key == "content-length":
-        match = _CONTENT_LENGTH.fullmatch(value)
-        return key, None if match is None else int(match[1]), ()
-    if key == "connection":
-        return key, None, _options(value)
-    if key == "transfer-encoding":
-        return key, None if _CHUNKED.fullmatch(value) is None else 1, ()
-    if key == "expect":
-        return key, int(value.strip(" \t").lower() == "100-continue"), ()
-    return (key, None, ()) if key == "upgrade" else None
+def _judge_host(value: str) -> _Verdict:
+    return "host", None if _HOST.fullmatch(value) is None else 1, ()
+
+
+def _judge_content_length(value: str) -> _Verdict:
+    match = _CONTENT_LENGTH.fullmatch(value)
+    return "content-length", None if match is None else int(match[1]), ()
+
+
+def _judge_connection(value: str) -> _Verdict:
+    return "connection", None, tuple([option.strip(" \t").lower() for option in value.split(",")])
+
+
+def _judge_transfer_encoding(value: str) -> _Verdict:
+    return "transfer-encoding", None if _CHUNKED.fullmatch(value) is None else 1, ()
+
+
+def _judge_expect(value: str) -> _Verdict:
+    return "expect", int(value.strip(" \t").lower() == "100-continue"), ()
+
+
+def _judge_upgrade(value: str) -> _Verdict:
+    del value
+    return "upgrade", None, ()
 
 
 _starts: dict[bytes, tuple[str, str, bool]] = {}
-_fields = FieldLines(_verdict)
+_fields: FieldLines[_Verdict] = FieldLines(
+    {
+        "connection": _judge_connection,
+        "content-length": _judge_content_length,
+        "expect": _judge_expect,
+        "host": _judge_host,
+        "transfer-encoding": _judge_transfer_encoding,
+        "upgrade": _judge_upgrade,
+    }
+)
 
 
 def _judge(method: str, target: str, headers: Headers, judged: Iterable[_Verdict], *, http_10: bool) -> Request:
@@ -200,10 +220,6 @@ def _judge(method: str, target: str, headers: Headers, judged: Iterable[_Verdict
         expects and not http_10,
         upgrade and upgrades,
     )
-
-
-def _options(value: str) -> tuple[str, ...]:
-    return tuple([option.strip(" \t").lower() for option in value.split(",")])
 
 
 def _check_chunked(content_length: int | None, *, http_10: bool, upgrade: bool) -> None:

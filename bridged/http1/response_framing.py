@@ -251,20 +251,22 @@ def _no_chunks(data: bytes) -> None:
 Verdict = tuple[str, str | int | None]
 
 
-def verdict(key: str, value: str) -> Verdict | None:
-    """What a field of this lower-case name means for framing."""
+def _judge_length(value: str) -> Verdict:
     value = value.strip(" \t")
-    if key == "content-length":
-        return key, None if _LENGTH.fullmatch(value) is None else int(value)
-    if key == "transfer-encoding":
-        return key, value.lower()
-    if key == "connection":
-        return key, int("close" in [option.strip(" \t").lower() for option in value.split(",")])
-    return None
+    return "content-length", None if _LENGTH.fullmatch(value) is None else int(value)
 
 
+def _judge_encoding(value: str) -> Verdict:
+    return "transfer-encoding", value.strip(" \t").lower()
+
+
+def _judge_connection(value: str) -> Verdict:
+    return "connection", int("close" in [option.strip(" \t").lower() for option in value.split(",")])
+
+
+JUDGES = {"content-length": _judge_length, "transfer-encoding": _judge_encoding, "connection": _judge_connection}
 _starts: dict[bytes, tuple[int, bool]] = {}
-_fields = FieldLines(verdict)
+_fields: FieldLines[Verdict] = FieldLines(JUDGES)
 
 
 def read_head(head: bytes) -> tuple[int, bool, Headers, list[Verdict]]:
