@@ -33,6 +33,9 @@ _ODD = 1
 _LENGTH = 2
 _DATE = 4
 _STREAM = 8
+_ENCODED = 16
+_CACHE = 32
+_NOT_OF_STREAMS = 64
 
 
 def _line(pair: Pair) -> bytes | None:
@@ -60,14 +63,16 @@ class _RequestLines(dict[Pair, bytes | None]):
 
     def _judged(self, pair: Pair) -> bytes | None:
         name, value = pair
-        fate = fate_of_request(name)
+        line, fate = _line(pair), fate_of_request(name)
+        if line is None:
+            return None
         if fate is Fate.DROPPED or (fate is Fate.CONNECTION and is_plain_connection(value)):
             return b""
         if fate is Fate.ENCODING and self._intercepted:
             return b""
         if fate is None or fate is Fate.CONNECTION or may_hold_any_token(value):
             return None
-        return _line(pair)
+        return line
 
 
 _INTERCEPTED = _RequestLines(intercepted=True)
@@ -107,18 +112,29 @@ class _ResponseLines(dict[Pair, tuple[bytes, int]]):
 
     def _judged(self, pair: Pair) -> tuple[bytes, int]:
         name, value = pair
-        fate = fate_of_response(name)
-        if fate is None or (fate is Fate.CONNECTION and not is_plain_connection(value)):
+        line, fate = _line(pair), fate_of_response(name)
+        if line is None or fate is None or (fate is Fate.CONNECTION and not is_plain_connection(value)):
             return b"", _ODD
         if fate is Fate.DROPPED or fate is Fate.CONNECTION:
             return b"", 0
-        line = _line(pair)
-        if line is None:
-            return b"", _ODD
-        return line, _STREAM if is_event_stream((pair,)) else _MARKS.get(name.lower(), 0)
+        key = name.lower()
+        if key == "content-type":
+            return line, _STREAM if is_event_stream((pair,)) else 0
+        if key == "content-encoding":
+            return line, 0 if value.lower() in ("", "identity") else _ENCODED
+        return line, _MARKS.get(key, 0)
 
 
-_MARKS = {"content-length": _LENGTH, "date": _DATE}
+_MARKS = {
+    "cache-control": _CACHE,
+    "content-length": _LENGTH,
+    "date": _DATE,
+    "x-accel-buffering": _NOT_OF_STREAMS,
+    "content_length": _NOT_OF_STREAMS,
+    "x_accel_buffering": _NOT_OF_STREAMS,
+    "x-accel_buffering": _NOT_OF_STREAMS,
+    "x_accel-buffering": _NOT_OF_STREAMS,
+}
 _RESPONSE = _ResponseLines()
 
 
@@ -148,12 +164,23 @@ def response_lines(
             marks |= mark
             if mark == _LENGTH:
                 length_bytes = int(pair[1])
-    if marks & (_ODD | _STREAM) or (marks & _LENGTH and not keeps_length):
+    if marks & _ODD or (marks & _LENGTH and not keeps_length):
         return _by_headers(upstream_headers, interception_id, date, keeps_length=keeps_length)
+    is_stream = marks & (_STREAM | _ENCODED) == _STREAM
+    if is_stream:
+        length_bytes = None
+        if marks & (_LENGTH | _NOT_OF_STREAMS):
+            kept = [_RESPONSE[pair] for pair in upstream_headers]
+            lines = [line for line, mark in kept if not mark & (_LENGTH | _NOT_OF_STREAMS)]
     lines.append(f"X-Interception-Id: {interception_id}\r\n".encode())
+    if is_stream:
+        lines.append(b"X-Accel-Buffering: no\r\n" if marks & _CACHE else _UNCACHED_STREAM)
     if not marks & _DATE:
         lines.append(date)
-    return AnswerLines(b"".join(lines), False, length_bytes)
+    return AnswerLines(b"".join(lines), is_stream, length_bytes)
+
+
+_UNCACHED_STREAM = b"X-Accel-Buffering: no\r\nCache-Control: no-cache\r\n"
 
 
 def _by_headers(upstream_headers: Headers, interception_id: str, date: bytes, *, keeps_length: bool) -> AnswerLines:

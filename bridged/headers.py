@@ -88,7 +88,7 @@ RESPONSE_DROPPED = HOP_BY_HOP | {
 _NOT_OF_STREAMS = frozenset({"content-length", "x-accel-buffering"})
 
 _TOKEN = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
-_FORBIDDEN_IN_VALUE = re.compile(r"[\r\n\0]")
+_FORBIDDEN_IN_VALUE = re.compile(r"[^\t -~\x80-\xff]")
 
 
 class Fate(Enum):

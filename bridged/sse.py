@@ -25,7 +25,11 @@ class StreamEnd:
         """Take note of bytes that were sent."""
         if not chunk:
             return
-        # What lies before the last blank line is over. Nearly every chunk ends with one.
+        if chunk.endswith(b"\n\n"):
+            # Nearly every chunk ends with an event.
+            self._head, self._has_data, self._after_cr = b"", False, False
+            return
+        # What lies before the last blank line is over.
         start = max(_after_last(b"\n\n", chunk), _after_last(b"\r\n\r\n", chunk))
         if start:
             self._head, self._has_data = b"", False

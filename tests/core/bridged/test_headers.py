@@ -9,7 +9,7 @@ from bridged.model import Headers, Refused, Resolution, Source
 
 ID = ("X-Interception-Id", "iid")
 NAMES = st.text("abcdefgXYZ-_", min_size=1, max_size=12)
-VALUES = st.text(st.characters(min_codepoint=32, max_codepoint=255), max_size=12)
+VALUES = st.text(st.characters(min_codepoint=32, max_codepoint=255, exclude_characters="\x7f"), max_size=12)
 
 KEPT = (
     ("User-Agent", "claude-cli/2.1.197 (external, sdk-cli)"),
