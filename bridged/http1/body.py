@@ -46,6 +46,10 @@ class IncomingBody:
             self._pieces.append(bytearray(piece))
         return b"", used
 
+    def can_end_with(self, count: int) -> bool:
+        """Whether so many more bytes may be all that is missing. Of a chunked body it shows when they are taken."""
+        return count >= self._left_bytes if self._chunked is None else count > 0
+
     def gathered(self) -> bytes | None:
         """The whole of a body that was gathered; None for one that was passed on."""
         return None if self._pieces is None else b"".join(self._pieces)

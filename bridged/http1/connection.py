@@ -3,11 +3,16 @@
 Nothing is parsed that cannot be answered yet: while an exchange runs, what comes after its request waits, first here
 and then, over a bound, in the kernel. A request's body is read only once the carrier has said how.
 
-When a client ends its side of the connection:
-- before any byte of an answer, it gets its answer. Whether it only ended its side or left altogether looks the same
-  until something is sent, so an interim 100 is: a client skips it (RFC 9110, 15.2), and a machine whose socket is
-  gone answers with a reset, which ends the exchange;
-- in the middle of an answer, it left. Over TLS there is no such thing as one side, and it left, too.
+When a client ends its side of the connection, it gets its answer, if its request can be complete with what it has sent.
+Whether it only ended its side or left altogether looks the same until something is sent: a machine whose socket is
+gone answers that with a reset, which ends the exchange, one that is there with an acknowledgement. So
+- before any byte of an answer an interim 100 is sent, which a client skips (RFC 9110, 15.2);
+- in the middle of an answer nothing can be put in. What the answer itself brings is the question, and if nothing was
+  acknowledged within `sign_seconds` the client is taken to have left: nearly all who end their side there have;
+- one that has shown that it is there may leave later: the next bytes will tell, and if there are none, TCP's own
+  question after `keepalive_seconds` and the time for which the client's machine remembers the connection (60 s).
+Over TLS there is no such thing as one side, and it left. All of this holds as well where we do not read because the
+body, or what follows it, has to wait: then the sweep asks the kernel.
 """
 
 import asyncio
@@ -21,6 +26,7 @@ from bridged.http1.exchange import CONTINUE, Exchange, Service
 from bridged.http1.framing import Malformed, Request
 from bridged.http1.head_reader import HeadReader
 from bridged.http1.line import NEVER, Line, Roster
+from bridged.http1.peer import Peer, peer_of, unread_bytes
 from bridged.http_types import BodyBroken, BodyTimeout
 
 log = logging.getLogger(__name__)
@@ -59,7 +65,7 @@ class Server(Roster, Protocol):
 class ClientConnection(Line):
     """See the module; `exchange.Connection` is the side that exchanges see."""
 
-    __slots__ = ("_advancing", "_exchange", "_heads", "_held", "_server", "_state", "_used", "write")
+    __slots__ = ("_advancing", "_exchange", "_heads", "_held", "_is_doubted", "_server", "_state", "_used", "write")
 
     def __init__(self, server: Server) -> None:
         super().__init__(server)
@@ -72,6 +78,8 @@ class ClientConnection(Line):
         # Bytes that came and cannot be used yet.
         self._held: bytearray | None = None
         self._advancing = False
+        # Whether the client has ended its side and was asked if it is there.
+        self._is_doubted = False
 
     # What the loop calls
 
@@ -130,6 +138,21 @@ class ClientConnection(Line):
             self._refuse(Malformed("the head of the request stopped arriving", reason="REQUEST_TIMEOUT"))
         else:
             self.close()
+
+    def look_after(self) -> None:
+        """Find out about a client that ended its side, or that is not being read and may have."""
+        sock = self._transport.get_extra_info("socket")
+        if self._transport.is_closing() or sock is None or self._state is _FAREWELL:
+            return
+        peer = peer_of(sock)
+        if peer is Peer.GONE:
+            self.abort()
+        elif peer is Peer.ENDED and not self._reading and not self._eof:
+            if self._is_tls:
+                self.abort()
+            else:
+                self._ended(unread=unread_bytes(sock))
+        self._judge_silence(sock)
 
     # Bytes in
 
@@ -273,16 +296,11 @@ class ClientConnection(Line):
     def _receive_eof(self) -> bool:
         """Whether the connection stays open for what is still to be sent."""
         self._eof = True
-        exchange = self._exchange
         if self._is_tls or self._state is _FAREWELL:
             return False
-        if exchange is not None and self._state is _ANSWER:
-            if exchange.head_sent:
-                self.abort()
-            else:
-                self._doubt(exchange.request)
-        elif self._held is None:
+        if self._held is None:
             self._after_eof()
+        self._ended(unread=0)
         return True
 
     def _after_eof(self) -> None:
@@ -296,11 +314,27 @@ class ClientConnection(Line):
             else:
                 self.close()
 
-    def _doubt(self, request: Request) -> None:
+    def _ended(self, *, unread: int) -> None:
+        """The client has ended its side. Of what it sent, we hold a part and the kernel `unread` bytes."""
+        exchange = self._exchange
+        if exchange is None:
+            return
+        held = len(self._held) if self._held is not None else 0
+        if not exchange.can_be_whole_with(held + unread):
+            exchange.spoil(BodyBroken())
+        elif not self._is_doubted:
+            self._is_doubted = True
+            self._doubt(exchange)
+
+    def _doubt(self, exchange: Exchange) -> None:
         """Find out whether the client only ended its side."""
         self._server.half_closed(self)
-        if not request.http_10 and not self._is_unix:
-            self.write(CONTINUE)
+        # The other end of a unix socket is seen to be closed without asking.
+        if not self._is_unix:
+            if exchange.head_sent:
+                self._await_sign()
+            elif not exchange.request.http_10:
+                self.write(CONTINUE)
         asyncio.get_running_loop().call_later(_FIRST_LOOK_SECONDS, self.look_after)
 
     def _say_farewell(self) -> None:

@@ -17,6 +17,7 @@ from bridged.http1.exchange import Carrier, Exchange, Service
 from bridged.http1.framing import HeadLimits, Request
 from bridged.http1.limits import Limits
 from bridged.http1.line import Line
+from bridged.http1.peer import ask_when_silent
 from daemonkit.binding import bind
 from daemonkit.listen import Address
 
@@ -48,7 +49,7 @@ class Server:
         self.now = self._loop.time()
         self._listeners: list[asyncio.Server] = []
         self._connections: set[ClientConnection] = set()
-        self._half_closed: set[Line] = set()
+        self._half_closed: set[ClientConnection] = set()
         self._empty = asyncio.Event()
         self._empty.set()
         self._sweep_seconds = limits.sweep_seconds()
@@ -62,12 +63,12 @@ class Server:
     async def listen(self, address: Address, tls: ssl.SSLContext | None) -> None:
         """Accept connections on an address, too. AddressTaken where it is taken."""
         listener, address = await bind(self._accept, address, setting_name="listen", tls=tls)
-        self._listeners.append(listener)
+        self._add(listener)
         self.addresses += (address,)
 
     async def share(self, bound: socket.socket, tls: ssl.SSLContext | None) -> None:
         """Accept connections on a socket that other processes accept on, too."""
-        self._listeners.append(await self._loop.create_server(self._accept, sock=bound, ssl=tls))
+        self._add(await self._loop.create_server(self._accept, sock=bound, ssl=tls))
 
     def stop_accepting(self) -> None:
         """Close the listeners. Each connection closes with its next answer, and what is idle at the end of the block.
@@ -100,15 +101,22 @@ class Server:
 
     def half_closed(self, line: Line) -> None:
         """See line.Roster."""
-        self._half_closed.add(line)
+        if isinstance(line, ClientConnection):
+            self._half_closed.add(line)
 
     def closed(self, line: Line) -> None:
         """See line.Roster."""
-        self._half_closed.discard(line)
         if isinstance(line, ClientConnection):
+            self._half_closed.discard(line)
             self._connections.discard(line)
             if not self._connections:
                 self._empty.set()
+
+    def _add(self, listener: asyncio.Server) -> None:
+        for sock in listener.sockets:
+            if sock.family != socket.AF_UNIX:
+                ask_when_silent(sock, self.limits.keepalive_seconds)
+        self._listeners.append(listener)
 
     def _accept(self) -> ClientConnection:
         return ClientConnection(self)

@@ -179,6 +179,10 @@ class Exchange:
         """Whether what comes of the body can be taken."""
         return self._incoming is not None and self._whole is not None and not self._paused
 
+    def can_be_whole_with(self, count: int) -> bool:
+        """Whether the body may become complete with so many more bytes."""
+        return self._incoming is None or self._whole is None or self._incoming.can_end_with(count)
+
     def take(self, data: bytes) -> bytes:
         """Use what belongs to the body; what comes after it."""
         incoming, carrier, connection = self._incoming, self.carrier, self._connection

@@ -18,6 +18,10 @@ class Limits:
     """Between two reads of a body that is wanted."""
     stall_seconds: float = 600.0
     """How long a client may read nothing of what was sent."""
+    sign_seconds: float = 3.0
+    """How long a client that ended its side in the middle of an answer may leave open whether it is still there."""
+    keepalive_seconds: int = 60
+    """How long nothing is heard of a client before TCP asks it, and then every quarter of that, three times."""
     linger_seconds: float = 10.0
     """How long bytes that nobody wants are dropped, so that the client gets to read the answer."""
     linger_bytes: int = 64 * 1024 * 1024
@@ -28,5 +32,5 @@ class Limits:
 
     def sweep_seconds(self) -> float:
         """How often connections are looked at: once a second, or often enough for shorter limits."""
-        shortest = min(self.head_seconds, self.idle_seconds, self.body_seconds, self.stall_seconds, self.linger_seconds)
-        return max(0.01, min(1.0, shortest / 2))
+        waits = (self.head_seconds, self.idle_seconds, self.body_seconds, self.stall_seconds, self.linger_seconds)
+        return max(0.01, min(1.0, *(seconds / 2 for seconds in (*waits, self.sign_seconds))))

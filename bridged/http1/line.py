@@ -6,12 +6,12 @@ was written, and after the client has had time to read it.
 
 import asyncio
 import math
-import select
 import socket
 import struct
 from typing import Protocol, cast
 
 from bridged.http1.limits import Limits
+from bridged.http1.peer import delivery_of
 
 NEVER = math.inf
 
@@ -28,7 +28,7 @@ class Roster(Protocol):
     def opened(self, line: "Line") -> None: ...
 
     def half_closed(self, line: "Line") -> None:
-        """From now on, `look_after` is to be called at each sweep."""
+        """From now on it is to be looked after at each sweep."""
 
     def closed(self, line: "Line") -> None: ...
 
@@ -37,11 +37,13 @@ class Line(asyncio.Protocol):
     """One connection. `deadline` (of the client's sending) and `write_deadline` (of its reading) are for the sweep."""
 
     __slots__ = (
+        "_acknowledged_bytes",
         "_dropped_bytes",
         "_eof",
         "_limits",
         "_reading",
         "_roster",
+        "_sign_deadline",
         "_transport",
         "_unsent_bytes",
         "_write_paused",
@@ -60,6 +62,9 @@ class Line(asyncio.Protocol):
         self._write_paused = False
         self._unsent_bytes = 0
         self._dropped_bytes = 0
+        # When a client that ended its side must have shown that it is there, and what it had acknowledged before.
+        self._sign_deadline = NEVER
+        self._acknowledged_bytes = 0
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast(asyncio.Transport, transport)
@@ -87,17 +92,6 @@ class Line(asyncio.Protocol):
         if self._transport.get_write_buffer_size() < self._unsent_bytes:
             self._watch_unsent()
         else:
-            self._transport.abort()
-
-    def look_after(self) -> None:
-        """Give up a client that ended its side before, if by now it is known that it is not there any more."""
-        listener = self._transport.get_extra_info("socket")
-        if self._transport.is_closing() or listener is None:
-            return
-        poll = select.poll()
-        # Asks for nothing: a reset, or both sides closed, is told all the same.
-        poll.register(listener.fileno(), 0)
-        if poll.poll(0):
             self._transport.abort()
 
     def close(self) -> None:
@@ -151,6 +145,21 @@ class Line(asyncio.Protocol):
         self._dropped_bytes += count
         return self._dropped_bytes <= self._limits.linger_bytes
 
+    def _await_sign(self) -> None:
+        """From here on the client has some time to acknowledge something."""
+        self._acknowledged_bytes = delivery_of(self._transport.get_extra_info("socket")).acknowledged_bytes
+        self._sign_deadline = self._roster.now + self._limits.sign_seconds
+
+    def _judge_silence(self, sock: socket.socket) -> None:
+        """Give up a client that had time for a sign. What is still under way to it has its own time to arrive."""
+        if self._sign_deadline > self._roster.now:
+            return
+        delivery = delivery_of(sock)
+        if delivery.acknowledged_bytes > self._acknowledged_bytes:
+            self._sign_deadline = NEVER
+        elif not delivery.under_way:
+            self._transport.abort()
+
     def _watch_unsent(self) -> None:
         self._unsent_bytes = self._transport.get_write_buffer_size()
         self.write_deadline = self._roster.now + self._limits.stall_seconds
@@ -159,7 +168,7 @@ class Line(asyncio.Protocol):
         if self._reading and not self._transport.is_closing():
             self._reading = False
             self._transport.pause_reading()
-            # A reset is not told to those who do not read: it is looked for with the half-closed ones.
+            # A reset is not told to those who do not read, nor is the end of the client's side: they are looked for.
             self._roster.half_closed(self)
 
     def _resume_reading(self) -> None:

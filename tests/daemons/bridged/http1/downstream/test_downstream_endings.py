@@ -156,16 +156,6 @@ async def test_a_client_that_left_is_told_to_the_carrier(answered: bool, caplog:
     assert caplog.records == []
 
 
-async def test_a_client_that_ends_its_side_in_the_middle_of_its_answer_has_left_and_gets_nothing_spliced_in() -> None:
-    service = Scripted(begin_stream)
-    async with http1_server(service) as running, raw_client(running.port) as client:
-        await client.send(request("GET", "/x"))
-        await client.read_head()
-        client.writer.write_eof()
-        assert await client.read_to_end() == b"5\r\nfirst\r\n"
-        await until(lambda: service.seen[0].gone)
-
-
 async def test_a_thousand_clients_that_vanish_in_their_streams_leave_nothing(caplog: pytest.LogCaptureFixture) -> None:
     service = Scripted(begin_stream)
     async with http1_server(service) as running:
