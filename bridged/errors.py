@@ -71,6 +71,8 @@ REFUSALS: dict[str, Row] = {
     "STORE_UNAVAILABLE": _STORE_TROUBLE,
     "SEALED": _STORE_TROUBLE,
     "AUDIT_UNAVAILABLE": _STORE_TROUBLE,
+    # never a client's: the bridge asks again by itself
+    "ASK_SINGLY": _CREDENTIALD_TROUBLE,
     # the bridge's own
     "RATE_LIMITED": Row(status=429, retry_after_seconds=1),
     "CAPACITY": Row(status=503, retry_after_seconds=1),

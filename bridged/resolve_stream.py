@@ -3,6 +3,7 @@
 Invariants:
 - One batch is in flight at a time, and it has a deadline: a stream that is stuck is given up, not waited for.
 - Answers belong to questions by their place, so a reply with another number of them is of no use at all.
+- A question that credentiald wants asked singly goes its own way; its neighbours and the next batch do not wait for it.
 - A stream that ended, however it ended, ends `serve` at once, also while nothing is being asked.
 """
 
@@ -16,13 +17,14 @@ from drawbridge.v1 import credential_service_pb2 as pb
 
 from bridged.model import Refused
 from bridged.resolve_queue import Outcome, Queue, Waiting
-from bridged.resolver_messages import UNREACHABLE, outcome_of, refused_from, unreachable
+from bridged.resolver_messages import ASK_SINGLY, UNREACHABLE, outcome_of, refused_from, unreachable
 from bridged.resolver_unary import Metadata
 
 if TYPE_CHECKING:  # the asynchronous stub exists only for the type checker
     from drawbridge.v1.credential_service_pb2_grpc import CredentialServiceAsyncStub
 
 Settle = Callable[[Waiting, Outcome], None]
+AskSingly = Callable[[Waiting], None]
 
 
 class StreamLost(Exception):
@@ -42,6 +44,7 @@ class Stream:
         stub: "CredentialServiceAsyncStub",
         queue: Queue,
         settle: Settle,
+        ask_singly: AskSingly,
         *,
         metadata: Metadata,
         batch_seconds: float,
@@ -50,6 +53,7 @@ class Stream:
         self._call: Any = stub.ResolveProviderStream(metadata=metadata)
         self._queue = queue
         self._settle = settle
+        self._ask_singly = ask_singly
         self._batch_seconds = batch_seconds
         self._parked: asyncio.Future[bool] | None = None
         self._ending = False
@@ -120,7 +124,10 @@ class Stream:
         answered, self.in_flight = self.in_flight, []
         self._queue.came_back()
         for item, outcome in zip(answered, outcomes, strict=True):
-            self._settle(item, outcome)
+            if isinstance(outcome, Refused) and outcome.reason == ASK_SINGLY:
+                self._ask_singly(item)
+            else:
+                self._settle(item, outcome)
 
     async def _exchange(self, messages: Sequence[pb.ResolveProviderRequest]) -> Sequence[pb.ResolveProviderResult]:
         """One batch there and back."""

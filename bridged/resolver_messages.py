@@ -24,6 +24,8 @@ from bridged.model import (
 from daemonkit.secret import Secret
 
 UNREACHABLE = "CREDENTIALD_UNREACHABLE"
+# An item of a batch is refused so that it is asked again by a single call.
+ASK_SINGLY = "ASK_SINGLY"
 _DOMAIN = "drawbridge"
 _SOURCES = {
     provider_pb2.CREDENTIAL_SOURCE_USER_KEY: Source.USER_KEY,
@@ -59,10 +61,11 @@ def outcome_of(result: pb.ResolveProviderResult) -> Resolution | Refused:
 def refused_from(error: grpc.aio.AioRpcError) -> Refused:
     """The refusal that a status stands for: its ErrorInfo, or CREDENTIALD_UNREACHABLE where it has none of ours.
 
-    A status without ErrorInfo comes from the transport, a proxy or a bug, so it is trouble, whatever its code says.
+    A status without ErrorInfo comes from the transport, a proxy or a bug, so it is trouble, whatever its code says; and
+    so is one that asks for the single question that this was the answer to.
     """
     info, retry_after_seconds = _details(error)
-    if info is None:
+    if info is None or info.reason == ASK_SINGLY:
         return unreachable(error.code().name)
     return Refused(
         info.reason,

@@ -102,7 +102,10 @@ class Peer:
             self._stream.end()
 
     def ask(self, item: Waiting) -> None:
-        """Ask one question by itself."""
+        """Ask one question by itself, unless nobody wants the answer any more."""
+        if item.callback is None:
+            self._pool.settle(item, unreachable("it was asked too late"))
+            return
         task = asyncio.get_running_loop().create_task(self._ask(item))
         self._asking.add(task)
         task.add_done_callback(self._asking.discard)
@@ -119,7 +122,7 @@ class Peer:
         """Open a stream and serve with it until it is over; from how long to how long to pause then."""
         pool = self._pool
         stream = self._stream = Stream(
-            self._stub, pool.queue, pool.settle, metadata=pool.metadata, batch_seconds=self._batch_seconds
+            self._stub, pool.queue, pool.settle, self.ask, metadata=pool.metadata, batch_seconds=self._batch_seconds
         )
         try:
             await stream.open()

@@ -3,7 +3,8 @@
 Invariants:
 - Every question that is submitted is settled once, with an answer or a refusal, within its deadline or close to it.
 - Questions wait only where somebody is about to take them; where nobody is, they are refused at once (fail closed).
-- A question is asked at most twice: once more after its batch was lost, on another stream or by itself.
+- A question is asked once more after its batch was lost, on another stream or by itself, and once more by itself where
+  credentiald says so (ASK_SINGLY); a single question is asked once.
 - No answer is kept. Of what credentiald says only the highest revision stays, and it goes with its database.
 """
 

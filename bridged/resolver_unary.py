@@ -1,7 +1,7 @@
 """Single calls to one credentiald: a question by itself, and whether it would answer.
 
-The public way of the contract. Here it is for servers that have no stream, for a question whose batch was lost, and
-for the ping.
+The public way of the contract. Here it is for servers that have no stream, for a question whose batch was lost or
+whose credential has to be fetched first, and for the ping.
 """
 
 from typing import TYPE_CHECKING

@@ -244,4 +244,11 @@ class UpstreamNotAllowed(Refusal):
     message = "the destination '{base_url}' is not allowed by this deployment"
 
 
+class AskSingly(Refusal):
+    """Raised only for questions of a batch, by what would keep their neighbours waiting; a single question waits."""
+
+    code = Code.UNAVAILABLE
+    message = "the credential has to be fetched first, for longer than a batch may wait: ask with ResolveProvider"
+
+
 REFUSALS: dict[str, type[Refusal]] = {cls.reason(): cls for cls in Refusal.__subclasses__()}

@@ -115,7 +115,8 @@ async def resolve(plane: Plane, caller: Caller, question: Question) -> Answer:
 async def resolve_many(plane: Plane, caller: Caller, questions: Sequence[Question]) -> list[Answer | Exception]:
     """For each question, in order, its answer, or what `resolve` would have raised; in one read of the store.
 
-    A refusal of all of them (the store does not answer) is raised.
+    What would have to wait for anything but the store is AskSingly instead, since its neighbours would wait too. A
+    refusal of all of them (the store does not answer) is raised.
     """
     now = plane.clock()
 

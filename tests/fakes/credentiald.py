@@ -9,7 +9,8 @@
 `providers` maps instance names to answers; other names are PROVIDER_NOT_FOUND. `refuse` refuses every resolve,
 `ping_refuse` every ping. `hang` set: rpcs wait until it is cleared. `stop()` and `start()` take it away and bring it
 back on the same address. Questions come by stream, `batches` has their numbers; with `has_stream` False it is a
-server of before there was one. `end_streams()` ends those that are idle, as a server that stops does.
+server of before there was one. Providers in `ask_singly` are refused so in batches. `end_streams()` ends those that
+are idle, as a server that stops does.
 """
 
 import asyncio
@@ -119,6 +120,7 @@ class FakeCredentiald(pb_grpc.CredentialServiceServicer):
         self.database_id = "database-1"
         self.revision = 7
         self.resolves: list[pb.ResolveProviderRequest] = []
+        self.ask_singly: set[str] = set()
         self.unary_resolves = 0
         self.batches: list[int] = []
         self.has_stream = True
@@ -162,9 +164,10 @@ class FakeCredentiald(pb_grpc.CredentialServiceServicer):
             await self._server.stop(None)
             self._server = None
 
-    def hang(self, *, unary: bool = True) -> None:
-        """From now on accept calls and batches and answer none; without `unary` only batches."""
-        self._streams_go_on.clear()
+    def hang(self, *, unary: bool = True, batches: bool = True) -> None:
+        """From now on accept calls and batches and answer none; without `unary` only batches, and the reverse."""
+        if batches:
+            self._streams_go_on.clear()
         if unary:
             self._go_on.clear()
 
@@ -240,6 +243,8 @@ class FakeCredentiald(pb_grpc.CredentialServiceServicer):
 
     def _result(self, request: pb.ResolveProviderRequest) -> pb.ResolveProviderResult:
         answer = self._answer(request)
+        if request.provider in self.ask_singly:
+            answer = Refuse(code=grpc.StatusCode.UNAVAILABLE, reason="ASK_SINGLY")
         if isinstance(answer, Refuse):
             return pb.ResolveProviderResult(refusal=answer.item())
         return pb.ResolveProviderResult(response=answer)

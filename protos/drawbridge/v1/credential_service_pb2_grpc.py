@@ -74,7 +74,9 @@ class CredentialServiceServicer:
         question is authenticated and decided on its own, and a refusal of one is
         an item of the answer. The caller is authenticated when the stream opens,
         and again after every administrative change. One batch is answered at a
-        time; an empty batch gets an empty answer. credentiald ends the stream
+        time; an empty batch gets an empty answer. An item that is refused with
+        ASK_SINGLY would have kept its neighbours waiting: ask it with
+        ResolveProvider. credentiald ends the stream
         with the status OK when it stops: what has no answer then, ask elsewhere.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)

@@ -47,7 +47,9 @@ class CredentialServiceStub:
     question is authenticated and decided on its own, and a refusal of one is
     an item of the answer. The caller is authenticated when the stream opens,
     and again after every administrative change. One batch is answered at a
-    time; an empty batch gets an empty answer. credentiald ends the stream
+    time; an empty batch gets an empty answer. An item that is refused with
+    ASK_SINGLY would have kept its neighbours waiting: ask it with
+    ResolveProvider. credentiald ends the stream
     with the status OK when it stops: what has no answer then, ask elsewhere.
     """
     Ping: _grpc.UnaryUnaryMultiCallable[_credential_service_pb2.PingRequest, _credential_service_pb2.PingResponse]
@@ -72,7 +74,9 @@ class CredentialServiceAsyncStub(CredentialServiceStub):
     question is authenticated and decided on its own, and a refusal of one is
     an item of the answer. The caller is authenticated when the stream opens,
     and again after every administrative change. One batch is answered at a
-    time; an empty batch gets an empty answer. credentiald ends the stream
+    time; an empty batch gets an empty answer. An item that is refused with
+    ASK_SINGLY would have kept its neighbours waiting: ask it with
+    ResolveProvider. credentiald ends the stream
     with the status OK when it stops: what has no answer then, ask elsewhere.
     """
     Ping: _aio.UnaryUnaryMultiCallable[_credential_service_pb2.PingRequest, _credential_service_pb2.PingResponse]  # type: ignore[assignment]
@@ -106,7 +110,9 @@ class CredentialServiceServicer(metaclass=_abc_1.ABCMeta):
         question is authenticated and decided on its own, and a refusal of one is
         an item of the answer. The caller is authenticated when the stream opens,
         and again after every administrative change. One batch is answered at a
-        time; an empty batch gets an empty answer. credentiald ends the stream
+        time; an empty batch gets an empty answer. An item that is refused with
+        ASK_SINGLY would have kept its neighbours waiting: ask it with
+        ResolveProvider. credentiald ends the stream
         with the status OK when it stops: what has no answer then, ask elsewhere.
         """
 

@@ -203,6 +203,12 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     Metadata: base_url.
     Use a destination that the deployment allows.
     """
+    ERROR_REASON_ASK_SINGLY: _ErrorReason.ValueType  # 37
+    """The credential has to be fetched first, for longer than a batch may wait.
+    Metadata: none.
+    Ask with ResolveProvider at once: this is only ever an item of an answer of
+    ResolveProviderStream. The bridge does so, and no client sees it.
+    """
     ERROR_REASON_RATE_LIMITED: _ErrorReason.ValueType  # 101
     """The rest are the bridge's own: they never travel over gRPC, only in its HTTP
     answers (X-Drawbridge-Error), and stand here so that there is one list.
@@ -457,6 +463,12 @@ ERROR_REASON_UPSTREAM_NOT_ALLOWED: ErrorReason.ValueType  # 36
 """The deployment does not allow this destination.
 Metadata: base_url.
 Use a destination that the deployment allows.
+"""
+ERROR_REASON_ASK_SINGLY: ErrorReason.ValueType  # 37
+"""The credential has to be fetched first, for longer than a batch may wait.
+Metadata: none.
+Ask with ResolveProvider at once: this is only ever an item of an answer of
+ResolveProviderStream. The bridge does so, and no client sees it.
 """
 ERROR_REASON_RATE_LIMITED: ErrorReason.ValueType  # 101
 """The rest are the bridge's own: they never travel over gRPC, only in its HTTP

@@ -175,6 +175,70 @@ async def test_a_refusal_is_one_items_business_and_keeps_its_words_and_its_wait(
     assert foreign.value.reason == internal.value.reason == "CREDENTIALD_UNREACHABLE"
 
 
+async def test_what_is_to_be_asked_singly_is_and_the_stream_goes_on_meanwhile(fake: FakeCredentiald) -> None:
+    fake.providers["aws"] = provider("anthropic", "https://aws.example", api_key=KEY)
+    fake.ask_singly = {"aws", "gone"}
+    metrics = Metrics()
+    async with resolver_of(fake.target, metrics=metrics) as resolver:
+        await until_streaming(metrics)
+        fake.hang(batches=False)
+        outcomes: list[Outcome] = []
+        for name in ("aws", "corp", "gone", "aws"):
+            resolver.submit(question(name), outcomes.append)
+        await until(lambda: fake.unary_resolves == 3)
+        assert said(await ask(resolver, *[question()] * 9)) == {"OK": 9}
+        answered_in_the_stream = said(outcomes)
+        fake.go_on()
+        await until(lambda: len(outcomes) == 4)
+
+    assert answered_in_the_stream == {"OK": 1}
+    assert said(outcomes) == {"OK": 3, "PROVIDER_NOT_FOUND": 1}
+    assert fake.unary_resolves == 3
+    assert fake.streams_opened == 1
+
+
+async def test_a_question_that_is_asked_singly_has_what_is_left_of_its_time(fake: FakeCredentiald) -> None:
+    fake.ask_singly = {"corp"}
+    metrics = Metrics()
+    async with resolver_of(fake.target, metrics=metrics, timeout_seconds=0.6) as resolver:
+        await until_streaming(metrics)
+        fake.hang(batches=False)
+        began = time.monotonic()
+        outcomes = await ask(resolver, question())
+        took_seconds = time.monotonic() - began
+
+    assert said(outcomes) == {"CREDENTIALD_UNREACHABLE": 1}
+    assert 0.4 < took_seconds < 1.0
+
+
+async def test_a_single_question_that_is_to_be_asked_singly_is_trouble_and_not_asked_again(
+    fake: FakeCredentiald,
+) -> None:
+    fake.ask_singly = {"corp"}
+    fake.refuse = Refuse(code=grpc.StatusCode.UNAVAILABLE, reason="ASK_SINGLY")
+    async with resolver_of(fake.target) as resolver:
+        outcomes = await ask(resolver, question())
+
+    assert said(outcomes) == {"CREDENTIALD_UNREACHABLE": 1}
+    assert fake.unary_resolves == 1
+
+
+async def test_nobody_asks_singly_for_one_who_has_gone(fake: FakeCredentiald) -> None:
+    fake.ask_singly = {"corp"}
+    metrics = Metrics()
+    async with resolver_of(fake.target, metrics=metrics) as resolver:
+        await until_streaming(metrics)
+        fake.hang(unary=False)
+        waiting = resolver.submit(question(), lambda _: pytest.fail("it was cancelled"))
+        await until(lambda: fake.batches == [1])
+        assert waiting is not None
+        waiting.cancel()
+        fake.go_on()
+        assert said(await ask(resolver, question("other"))) == {"PROVIDER_NOT_FOUND": 1}
+
+    assert fake.unary_resolves == 0
+
+
 async def test_a_cancelled_question_is_not_answered_and_its_neighbours_are(fake: FakeCredentiald) -> None:
     async with resolver_of(fake.target) as resolver:
         got: list[str] = []
