@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 from bridged import adapters
 from bridged.client_token import ClientCredentials, find_client_token
 from bridged.dialects import request_facts, stream_ending
+from bridged.dialects.facts import NO_FACTS
 from bridged.error_answer import error_answer
 from bridged.head_lines import request_lines, response_lines
 from bridged.headers import actor_headers
@@ -41,12 +42,16 @@ log = logging.getLogger(__name__)
 # Not a refusal: the client left, and nobody is there to be refused.
 CLIENT_GONE = "CLIENT_GONE"
 
+# Looking a member up costs as much as a call.
+_COUNTED, _CHUNKED, _NO_BODY = Framing
+_UPSTREAM_NO_BODY = BodyFraming.NONE
 _FRAMING = {
     BodyFraming.NONE: Framing.NONE,
     BodyFraming.LENGTH: Framing.LENGTH,
     BodyFraming.CHUNKED: Framing.CHUNKED,
     BodyFraming.CLOSE: Framing.CHUNKED,
 }
+_UNKNOWN_DIALECT = DialectName.OPENAI_CHAT
 # RFC 9110, 15.4: those that a client would follow.
 _REDIRECTS = frozenset({301, 302, 303, 307, 308})
 BodyError = BodyTooLarge | BodyBroken | BodyTimeout
@@ -77,10 +82,10 @@ class Interception:
         self._stream_end: StreamEnd | None = None
         self._tap: Tap | None = None
         self.interception_id = new_interception_id()
-        self.dialect = DialectName.OPENAI_CHAT
+        self.dialect = _UNKNOWN_DIALECT
         self.match: RouteMatch | None = None
         self.provider = ""
-        self.facts = RequestFacts()
+        self.facts: RequestFacts = NO_FACTS
         self.resolution: Resolution | None = None
         self.status: int | None = None
         self.error = ""
@@ -121,7 +126,7 @@ class Interception:
             )
         if (request.content_length or 0) > limit_bytes:
             raise self._refused_body(BodyTooLarge())
-        if match.route.intercepted:
+        if match.intercepted:
             # Held until the upstream has begun to answer: it may have to be sent again.
             self._reserved_bytes = self._bridge.reserve(limit_bytes if request.chunked else request.content_length or 0)
             exchange.read_whole(limit_bytes)
@@ -202,7 +207,7 @@ class Interception:
         question = Question(
             provider=self.provider,
             access_token=client.token,
-            operation=match.route.operation,
+            operation=match.operation,
             model=self.facts.model,
             presented_key=client.presented is not None,
             interception_id=self.interception_id,
@@ -235,7 +240,7 @@ class Interception:
             raise Refused("ACCESS_TOKEN_MISSING", "the request carries no access token")
         address = adapters.address(resolution, match, query=client.query_without_key, presented=client.presented)
         body: bytes | None = None
-        if match.route.intercepted:
+        if match.intercepted:
             body = self._early[0]
             self._early = []
         added = address.headers
@@ -247,7 +252,7 @@ class Interception:
             host=address.host,
             port=address.port,
             target=address.target,
-            lines=request_lines(request.headers, token, intercepted=match.route.intercepted),
+            lines=request_lines(request.headers, token, intercepted=match.intercepted),
             headers=added,
             body=body,
             streamed=self._streamed,
@@ -281,11 +286,11 @@ class Interception:
                 headers,
                 interception_id=self.interception_id,
                 date=self._bridge.date_line(),
-                keeps_length=framing is not Framing.CHUNKED and status != 204,
+                keeps_length=framing is not _CHUNKED and status != 204,
             )
-            if is_stream and body is not BodyFraming.NONE:
+            if is_stream and body is not _UPSTREAM_NO_BODY:
                 self._stream_end = StreamEnd()
-                framing = Framing.CHUNKED
+                framing = _CHUNKED
             self.status = status
             self._tap = self._bridge.tap_for(self)
             self._release()
@@ -383,7 +388,7 @@ class Interception:
                 answer = error_answer(refused, self.dialect, self.interception_id)
                 self.status = answer.status
                 headers = (*answer.headers, self._bridge.date())
-                exchange.send_head(answer.status, headers, body=Framing.LENGTH, length_bytes=len(answer.body))
+                exchange.send_head(answer.status, headers, body=_COUNTED, length_bytes=len(answer.body))
                 exchange.send(answer.body)
                 exchange.finish()
             elif self._stream_end is not None:
@@ -421,7 +426,7 @@ class Interception:
         """Claude Code asks with HEAD whether there is anybody; nobody else needs to be asked for that."""
         self.status = 200
         headers = (("X-Interception-Id", self.interception_id), ("Content-Length", "0"), self._bridge.date())
-        self._exchange.send_head(200, headers, body=Framing.NONE)
+        self._exchange.send_head(200, headers, body=_NO_BODY)
         self._exchange.finish()
         self._end()
 

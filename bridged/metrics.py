@@ -3,10 +3,12 @@
 One registry a process, handed around; nothing is registered globally.
 """
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+from prometheus_client import CollectorRegistry, Counter, Gauge
 
 from bridged.errors import REFUSALS
+from daemonkit.tallies import CounterTally, HistogramTally
 
+_CLASSES = tuple(f"{hundred}xx" for hundred in range(10))
 # Reasons of a newer credentiald share one label value, so that what a peer says cannot make new series.
 _OTHER = "OTHER"
 # From an answer of an idle credentiald to the default of --credentiald-timeout, in seconds.
@@ -18,26 +20,24 @@ class Metrics:
 
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
-        self._requests = Counter(
-            "bridged_requests_total",
+        self._requests = CounterTally(
+            "bridged_requests",
             "Answered requests by operation and class of status; 'aborted' where the answer did not end properly.",
             ["operation", "status"],
-            registry=self.registry,
+            self.registry,
         )
         self.in_flight = Gauge("bridged_requests_in_flight", "Requests under way.", registry=self.registry)
-        self._resolves = Counter(
-            "bridged_resolves_total",
+        self._resolves = CounterTally(
+            "bridged_resolves",
             "Questions to credentiald by outcome: OK, or the reason of the refusal.",
             ["outcome"],
-            registry=self.registry,
+            self.registry,
         )
-        self._request_children: dict[tuple[str, str], Counter] = {}
-        self._resolved_ok = self._resolves.labels("OK")
-        self._resolve_seconds = Histogram(
+        self._resolve_seconds = HistogramTally(
             "bridged_resolve_duration_seconds",
             "Time from a question to credentiald's answer or to a refusal.",
-            buckets=_RESOLVE_BUCKETS,
-            registry=self.registry,
+            _RESOLVE_BUCKETS,
+            self.registry,
         )
         self._resolve_streams = Counter(
             "bridged_resolve_streams_opened_total",
@@ -60,18 +60,11 @@ class Metrics:
 
     def answered(self, operation: str, status: int | None) -> None:
         """Count one request. `operation` is a row of routes.py or empty; `status` None means aborted."""
-        labels = (operation or "none", f"{status // 100}xx" if status else "aborted")
-        child = self._request_children.get(labels)
-        if child is None:
-            child = self._request_children[labels] = self._requests.labels(*labels)
-        child.inc()
+        self._requests.count(operation or "none", _CLASSES[status // 100] if status else "aborted")
 
     def resolved(self, outcome: str) -> None:
         """Count one question to credentiald: `OK`, or the reason."""
-        if outcome == "OK":
-            self._resolved_ok.inc()
-        else:
-            self._resolves.labels(outcome if outcome in REFUSALS else _OTHER).inc()
+        self._resolves.count(outcome if outcome == "OK" or outcome in REFUSALS else _OTHER)
 
     def resolve_took(self, seconds: float) -> None:
         """Note how long one question was on its way."""

@@ -11,7 +11,7 @@ colon, which Google's actions begin with), and a `*` at the end is whatever foll
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from urllib.parse import unquote
 
 from bridged import paths
@@ -128,21 +128,18 @@ ROUTES: tuple[Route, ...] = (
 
 @dataclass(slots=True, kw_only=True)
 class RouteMatch:
-    """A row with what the path says. `path` is within the instance, as sent."""
+    """A row with what the path says. `path` is within the instance, as sent; the rest is the row's."""
 
     route: Route
     path: str
     path_facts: RequestFacts
+    operation: str = field(init=False)
+    dialect: DialectName = field(init=False)
+    intercepted: bool = field(init=False)
 
-    @property
-    def operation(self) -> str:
-        """The operation that credentiald is asked about."""
-        return self.route.operation
-
-    @property
-    def dialect(self) -> DialectName:
-        """The dialect of request, answer and errors."""
-        return self.route.dialect
+    def __post_init__(self) -> None:
+        self.operation, self.dialect = self.route.operation, self.route.dialect
+        self.intercepted = self.route.intercepted
 
 
 def match(method: str, path: str, headers: Headers, query: str) -> RouteMatch:

@@ -19,6 +19,8 @@ class AuthShape:
     presented: tuple[str, ...]
 
 
+# Looking a member up costs as much as a call.
+_PRESENTED_KEY = Source.PRESENTED_KEY
 BEARER = AuthShape(header="Authorization", presented=("authorization",))
 
 
@@ -45,7 +47,7 @@ def credential_headers(shape: AuthShape, resolution: Resolution, presented: Pres
 
 
 def _credential(shape: AuthShape, resolution: Resolution, presented: PresentedKey | None) -> tuple[str, str]:
-    if resolution.source == Source.PRESENTED_KEY:
+    if resolution.source is _PRESENTED_KEY:
         return _presented(shape, presented)
     match resolution.credential:
         case ApiKey(value=key):

@@ -54,7 +54,7 @@ def request_facts(match: RouteMatch, headers: Headers, body: bytes | None) -> Re
     INVALID_BODY as the dialect's `read_request` says.
     """
     in_path = checked(match.path_facts)
-    if body is None or not match.route.intercepted:
+    if body is None or not match.intercepted:
         return in_path
     encodings = header_values(headers, "content-encoding")
     if encodings and not all(value.lower() in ("", "identity") for value in encodings):

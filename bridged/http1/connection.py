@@ -89,7 +89,12 @@ class ClientConnection(Line):
 
     def data_received(self, data: bytes) -> None:
         try:
-            self._receive(data)
+            if self._held is None:
+                self._advance(data)
+            elif self._state is _SPOILT or self._state is _FAREWELL:
+                self._discard(data)
+            else:
+                self._hold(data)
         except Exception:
             log.exception(_FAILED)
             self.abort()
@@ -155,14 +160,6 @@ class ClientConnection(Line):
         self._judge_silence(sock)
 
     # Bytes in
-
-    def _receive(self, data: bytes) -> None:
-        if self._held is None:
-            self._advance(data)
-        elif self._state is _SPOILT or self._state is _FAREWELL:
-            self._discard(data)
-        else:
-            self._hold(data)
 
     def _advance(self, data: bytes) -> None:
         """Use up `data` as far as the state allows, and hold the rest."""

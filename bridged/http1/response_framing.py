@@ -54,6 +54,10 @@ class BodyFraming(Enum):
     CLOSE = "close"
 
 
+# Looking a member up costs as much as a call, and this is on the path of every read.
+_NO_BODY, _COUNTED, _IN_CHUNKS, _UNTIL_CLOSE = BodyFraming
+
+
 class ResponseReader:
     """Reads one answer after another off one connection: `begin`, then `feed` until `complete`.
 
@@ -119,15 +123,15 @@ class ResponseReader:
         if framing is None:
             self.seen = True
             return self._feed_head(data)
-        if framing is BodyFraming.CHUNKED:
+        if framing is _IN_CHUNKS:
             return self._feed_chunked(data)
-        if framing is BodyFraming.LENGTH:
+        if framing is _COUNTED:
             return self._feed_counted(data)
         return data
 
     def feed_eof(self) -> None:
         """The upstream has closed its side. BadResponse if that cuts the answer."""
-        if self.framing is BodyFraming.CLOSE:
+        if self.framing is _UNTIL_CLOSE:
             self.complete = True
         elif not self.complete:
             raise BadResponse("it closed the connection in the middle of its answer")
@@ -152,7 +156,7 @@ class ResponseReader:
                 break
             held_bytes = 0
         self._head = b""
-        if self.framing is BodyFraming.NONE or (self.framing is BodyFraming.LENGTH and not self._left_bytes):
+        if self.framing is _NO_BODY or (self.framing is _COUNTED and not self._left_bytes):
             self.complete = True
             self.is_cleanly_ended = not rest
             return b""
@@ -177,7 +181,7 @@ class ResponseReader:
             return False
         self.framing, self._left_bytes, self._is_kept = framing, left_bytes, is_kept
         self.status, self.headers = status, headers
-        if framing is BodyFraming.CHUNKED:
+        if framing is _IN_CHUNKS:
             self._begin_chunked(head)
         return True
 
@@ -344,12 +348,12 @@ def framing_of(
     if encoding is not None or status <= 204:
         _check_together(status, length, encoding, is_latest=is_latest)
     if is_head_request or status == 204 or status == 304:
-        return BodyFraming.NONE, 0, is_kept
+        return _NO_BODY, 0, is_kept
     if encoding is not None:
-        return BodyFraming.CHUNKED, 0, is_kept
+        return _IN_CHUNKS, 0, is_kept
     if length is not None:
-        return BodyFraming.LENGTH, length, is_kept
-    return BodyFraming.CLOSE, 0, False
+        return _COUNTED, length, is_kept
+    return _UNTIL_CLOSE, 0, False
 
 
 def _check_together(status: int, length: int | None, encoding: str | None, *, is_latest: bool) -> None:
