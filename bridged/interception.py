@@ -269,7 +269,7 @@ class Interception:
 
     # -- the upstream's answer --------------------------------------------------------------------------------------
 
-    def response_head(self, status: int, headers: Headers, body: BodyFraming) -> None:
+    def response_head(self, status: int, headers: Headers, body: BodyFraming, *, more: bool) -> None:
         """Status and headers go to the client."""
         try:
             if self._over:
@@ -294,16 +294,16 @@ class Interception:
             self.status = status
             self._tap = self._bridge.tap_for(self)
             self._release()
-            self._exchange.send_head(status, lines, body=framing, length_bytes=length_bytes)
+            self._exchange.send_head(status, lines, body=framing, length_bytes=length_bytes, more=more)
         except Exception as failure:
             self._fail(failure)
 
-    def response_data(self, data: bytes) -> None:
+    def response_data(self, data: bytes, *, more: bool) -> None:
         """Some of the body: to the client first, then to whoever reads along."""
         try:
             if self._over:
                 return
-            self._exchange.send(data)
+            self._exchange.send(data, more=more)
             self.sent_bytes += len(data)
             if self._stream_end is not None:
                 self._stream_end.feed(data)

@@ -101,6 +101,7 @@ class Exchange:
         "_coding",
         "_connection",
         "_continue_owed",
+        "_held",
         "_incoming",
         "_keep_alive",
         "_left_bytes",
@@ -138,6 +139,8 @@ class Exchange:
         self._coding = _NOTHING
         self._keep_alive = False
         self._left_bytes = 0
+        # What was given with the word that more follows at once.
+        self._held = b""
 
     @property
     def over(self) -> bool:
@@ -222,9 +225,18 @@ class Exchange:
     # The answer
 
     def send_head(
-        self, status: int, headers: Headers | bytes, *, body: Framing, length_bytes: int | None = None
+        self,
+        status: int,
+        headers: Headers | bytes,
+        *,
+        body: Framing,
+        length_bytes: int | None = None,
+        more: bool = False,
     ) -> None:
-        """The answer's head, see answer_framing. ValueError if it cannot be sent; then nothing was."""
+        """The answer's head, see answer_framing. ValueError if it cannot be sent; then nothing was.
+
+        `more`, here and in `send`: another of these calls follows at once, and what is small may leave with it.
+        """
         connection = self._connection
         if connection is None:
             return
@@ -234,26 +246,38 @@ class Exchange:
             self.request, status, headers, body, keep_alive=connection.may_stay(), length_bytes=length_bytes
         )
         self.head_sent = True
-        connection.write(data)
+        if more:
+            self._held = data
+        else:
+            connection.write(data)
 
-    def send(self, data: bytes) -> None:
+    def send(self, data: bytes, *, more: bool = False) -> None:
         """Some of the body. More than Content-Length said breaks the answer off."""
         connection = self._connection
         if connection is None or not data:
             return
         coding = self._coding
+        if coding is _NOTHING:
+            return
         if coding is _COUNTED:
             self._left_bytes -= len(data)
             if self._left_bytes < 0:
                 self.abort()
-            else:
-                connection.write(data)
-        elif coding is _CHUNKED:
-            if len(data) < _LARGE_BYTES:
-                connection.write(b"%x\r\n%b\r\n" % (len(data), data))
-            else:
-                connection.write_pieces([b"%x\r\n" % len(data), data, b"\r\n"])
-        elif coding is _UNTIL_CLOSE:
+                return
+        held = self._held
+        if len(data) >= _LARGE_BYTES:
+            self._held = b""
+            framed = [b"%x\r\n" % len(data), data, b"\r\n"] if coding is _CHUNKED else [data]
+            connection.write_pieces([held, *framed] if held else framed)
+            return
+        if coding is _CHUNKED:
+            data = b"%x\r\n%b\r\n" % (len(data), data)
+        if held:
+            data = held + data
+        if more:
+            self._held = data
+        else:
+            self._held = b""
             connection.write(data)
 
     def finish(self) -> None:
@@ -264,8 +288,9 @@ class Exchange:
         if not self.head_sent or self._left_bytes:
             self.abort()
             return
-        if self._coding is _CHUNKED:
-            connection.write(b"0\r\n\r\n")
+        last = self._held + b"0\r\n\r\n" if self._coding is _CHUNKED else self._held
+        if last:
+            connection.write(last)
         self._leave()
         connection.answered(keep_alive=self._keep_alive)
 
@@ -278,6 +303,7 @@ class Exchange:
 
     def _leave(self) -> None:
         self._connection = self.carrier = self._body = self._incoming = None
+        self._held = b""
 
     def _want(self, limit_bytes: int, *, whole: bool) -> None:
         if self._connection is None:

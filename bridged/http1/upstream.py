@@ -43,10 +43,13 @@ class ResponseReceiver(Protocol):
     """Whoever wants the answer: the carrier between client and upstream. Never called from within `send`, but for
     `pause_body`."""
 
-    def response_head(self, status: int, headers: Headers, body: BodyFraming) -> None:
-        """The final head; interim ones (1xx) stay here. Headers as they came: order, spelling, latin-1."""
+    def response_head(self, status: int, headers: Headers, body: BodyFraming, *, more: bool) -> None:
+        """The final head; interim ones (1xx) stay here. Headers as they came: order, spelling, latin-1.
 
-    def response_data(self, data: bytes) -> None:
+        `more`, here and below: the same read brings something else, of which the receiver is told next.
+        """
+
+    def response_data(self, data: bytes, *, more: bool) -> None:
         """Bytes of the body, without the upstream's chunk framing."""
 
     def response_end(self) -> None:
@@ -78,8 +81,8 @@ class Origin(Protocol):
 class _Nobody:
     """Hears what comes when a call is over: nothing. In place of the receiver, which then can be forgotten."""
 
-    def response_head(self, status: int, headers: Headers, body: BodyFraming) -> None: ...
-    def response_data(self, data: bytes) -> None: ...
+    def response_head(self, status: int, headers: Headers, body: BodyFraming, *, more: bool) -> None: ...
+    def response_data(self, data: bytes, *, more: bool) -> None: ...
     def response_end(self) -> None: ...
     def response_failed(self, error: UpstreamError) -> None: ...
     def pause_body(self) -> None: ...

@@ -81,11 +81,13 @@ class UpstreamConnection(asyncio.Protocol):
             call.answered(reader.status)
             if self.call is not call:
                 return
-            receiver.response_head(reader.status, reader.headers, reader.framing)
+            receiver.response_head(
+                reader.status, reader.headers, reader.framing, more=bool(body) or reader.complete
+            )
             if self.call is not call:
                 return
         if body:
-            receiver.response_data(body)
+            receiver.response_data(body, more=reader.complete)
             if self.call is not call:
                 return
         if reader.complete:

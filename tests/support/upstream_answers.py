@@ -36,6 +36,16 @@ class Answer:
         self.body_paused: list[bool] = []
         self._pause_at_head = pause_at_head
         self._changed = asyncio.Event()
+        self._owed = False
+        self._broken_promises = 0
+
+    def _promise(self, more: bool) -> None:
+        """Note that something else follows before the loop does anything else; `over` sees to it that it did."""
+        self._owed = more
+        asyncio.get_running_loop().call_soon(self._look_at_promise)
+
+    def _look_at_promise(self) -> None:
+        self._broken_promises += self._owed
 
     @property
     def is_over(self) -> bool:
@@ -47,6 +57,7 @@ class Answer:
     async def over(self) -> "Answer":
         """Itself, when it is complete or failed."""
         await self.until(lambda: self.is_over)
+        assert not self._broken_promises
         return self
 
     async def until(self, condition: Any) -> None:
@@ -56,7 +67,8 @@ class Answer:
                 self._changed.clear()
                 await self._changed.wait()
 
-    def response_head(self, status: int, headers: Headers, body: BodyFraming) -> None:
+    def response_head(self, status: int, headers: Headers, body: BodyFraming, *, more: bool) -> None:
+        self._promise(more)
         assert self.framing is None
         assert not self.is_over
         self.status, self.headers, self.framing = status, headers, body
@@ -64,7 +76,8 @@ class Answer:
             self.call.pause()
         self._changed.set()
 
-    def response_data(self, data: bytes) -> None:
+    def response_data(self, data: bytes, *, more: bool) -> None:
+        self._promise(more)
         assert self.framing is not None
         assert data
         assert not self.is_over
@@ -76,11 +89,13 @@ class Answer:
         assert self.framing is not None
         assert not self.is_over
         self.is_complete = True
+        self._owed = False
         self._changed.set()
 
     def response_failed(self, error: UpstreamError) -> None:
         assert not self.is_over
         self.error = error
+        self._owed = False
         self._changed.set()
 
     def pause_body(self) -> None:

@@ -2,6 +2,7 @@
 
 import asyncio
 import gc
+from typing import Any
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 
@@ -286,8 +287,8 @@ async def test_a_client_that_leaves_closes_its_upstream_at_once(pool: UpstreamPo
 
 async def test_a_client_may_leave_from_within_the_answer(pool: UpstreamPool, upstream: ScriptedUpstream) -> None:
     class Leaving(Answer):
-        def response_head(self, *args: object) -> None:
-            super().response_head(*args)  # type: ignore[arg-type]
+        def response_head(self, *args: Any, more: bool) -> None:
+            super().response_head(*args, more=more)
             self.call.cancel()
 
     upstream.script(reply(body=b"abc"))
