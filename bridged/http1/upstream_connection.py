@@ -93,6 +93,8 @@ class UpstreamConnection(asyncio.Protocol):
             self._release(call)
 
     def eof_received(self) -> None:
+        # Over TLS uvloop calls this only for an end that TLS was told (close_notify); a connection that just ends may
+        # have been cut by anybody on the way, and is lost.
         call = self.call
         if call is None:
             return
