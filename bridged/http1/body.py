@@ -11,12 +11,12 @@ _SMALL_BYTES = 4096
 class IncomingBody:
     """A body that was not all there with its head. `ended` once its last byte was taken."""
 
-    __slots__ = ("_chunked", "_left_bytes", "_limit_bytes", "_pieces", "_second", "ended")
+    __slots__ = ("_announced_bytes", "_chunked", "_left_bytes", "_limit_bytes", "_pieces", "_second", "ended")
 
     def __init__(self, content_length: int | None, second: SecondReading | None) -> None:
         """Chunked if `content_length` is None; then `second` has read the head and reads along."""
         self.ended = False
-        self._left_bytes = content_length or 0
+        self._left_bytes = self._announced_bytes = content_length or 0
         self._chunked = ChunkedBody() if content_length is None else None
         self._second = second
         self._limit_bytes = 0
@@ -27,6 +27,8 @@ class IncomingBody:
         if self._left_bytes > limit_bytes:
             raise BodyTooLarge
         self._limit_bytes = limit_bytes
+        if self._chunked is not None:
+            self._announced_bytes = limit_bytes
         self._pieces = [] if whole else None
 
     def take(self, data: bytes) -> tuple[bytes, int]:
@@ -45,6 +47,11 @@ class IncomingBody:
         else:
             self._pieces.append(bytearray(piece))
         return b"", used
+
+    @property
+    def arrived_bytes(self) -> int:
+        """How much of the body was taken, without chunk framing."""
+        return self._announced_bytes - (self._left_bytes if self._chunked is None else self._limit_bytes)
 
     def can_end_with(self, count: int) -> bool:
         """Whether so many more bytes may be all that is missing. Of a chunked body it shows when they are taken."""

@@ -22,6 +22,7 @@ from enum import Enum
 from typing import Protocol
 
 from bridged.http1.answer_framing import Framing, answer_head
+from bridged.http1.body_pace import BodyPace
 from bridged.http1.exchange import CONTINUE, Exchange, Service
 from bridged.http1.framing import Malformed, Request
 from bridged.http1.head_reader import HeadReader
@@ -65,7 +66,19 @@ class Server(Roster, Protocol):
 class ClientConnection(Line):
     """See the module; `exchange.Connection` is the side that exchanges see."""
 
-    __slots__ = ("_advancing", "_exchange", "_heads", "_held", "_is_doubted", "_server", "_state", "_used", "write")
+    __slots__ = (
+        "_advancing",
+        "_exchange",
+        "_head_deadline",
+        "_heads",
+        "_held",
+        "_is_doubted",
+        "_pace",
+        "_server",
+        "_state",
+        "_used",
+        "write",
+    )
 
     def __init__(self, server: Server) -> None:
         super().__init__(server)
@@ -80,6 +93,9 @@ class ClientConnection(Line):
         self._advancing = False
         # Whether the client has ended its side and was asked if it is there.
         self._is_doubted = False
+        # The latest deadline of a head.
+        self._head_deadline = NEVER
+        self._pace = BodyPace(server.limits)
 
     # What the loop calls
 
@@ -143,6 +159,16 @@ class ClientConnection(Line):
             self._refuse(Malformed("the head of the request stopped arriving", reason="REQUEST_TIMEOUT"))
         else:
             self.close()
+
+    def judge_rate(self) -> None:
+        """Whether the body comes fast enough."""
+        self.rate_deadline = NEVER
+        if self._exchange is not None and self._state is _BODY:
+            enough_until = self._pace.enough_until(self._server.now, self._exchange.arrived_bytes)
+            if enough_until < self._server.now:
+                self._exchange.spoil(BodyTimeout())
+            else:
+                self.rate_deadline = enough_until
 
     def look_after(self) -> None:
         """Find out about a client that ended its side, or that is not being read and may have."""
@@ -220,8 +246,9 @@ class ClientConnection(Line):
             self._refuse(malformed)
             return b""
         if arrival is None:
-            if not begun and self._heads.has_begun:
-                self.deadline = self._server.now + self._limits.head_seconds
+            # Empty lines before a head may make it begin again and again, which does not put its deadline off.
+            if not begun and self._heads.has_begun and self.deadline != self._head_deadline:
+                self.deadline = self._head_deadline = self._server.now + self._limits.head_seconds
             return b""
         request, body, incoming, rest = arrival
         self._state = _ANSWER if incoming is None else _BODY
@@ -249,10 +276,17 @@ class ClientConnection(Line):
     # What the exchange calls
 
     def body_wanted(self, wanted: bool) -> None:
-        self.deadline = self._server.now + self._limits.body_seconds if wanted else NEVER
+        now = self._server.now
+        if wanted:
+            self.deadline = now + self._limits.body_seconds
+            self.rate_deadline = self._pace.wait(now)
+        else:
+            self.deadline = self.rate_deadline = NEVER
+            self._pace.rest(now)
 
     def body_over(self, *, spoilt: bool) -> None:
-        self.deadline = NEVER
+        self.deadline = self.rate_deadline = NEVER
+        self._pace.end()
         self._state = _SPOILT if spoilt else _ANSWER
         if spoilt:
             self._held = None

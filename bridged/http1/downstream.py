@@ -128,6 +128,8 @@ class Server:
         for connection in tuple(self._connections):
             if connection.deadline <= now:
                 connection.overdue()
+            if connection.rate_deadline <= now:
+                connection.judge_rate()
             if connection.write_deadline <= now:
                 connection.write_overdue()
         for line in tuple(self._half_closed):

@@ -182,6 +182,11 @@ class Exchange:
         """Whether what comes of the body can be taken."""
         return self._incoming is not None and self._whole is not None and not self._paused
 
+    @property
+    def arrived_bytes(self) -> int:
+        """How much of a body that is not complete has come."""
+        return 0 if self._incoming is None else self._incoming.arrived_bytes
+
     def can_be_whole_with(self, count: int) -> bool:
         """Whether the body may become complete with so many more bytes."""
         return self._incoming is None or self._whole is None or self._incoming.can_end_with(count)

@@ -15,7 +15,9 @@ class Limits:
     idle_seconds: float = 75.0
     """A connection without a request."""
     body_seconds: float = 600.0
-    """Between two reads of a body that is wanted."""
+    """Between two reads of a body that is wanted, and how long it may come as slowly as it likes."""
+    body_bytes_per_second: int = 500
+    """What must have come of it on average after that, while it was wanted: a slow phone sends ten times as much."""
     stall_seconds: float = 600.0
     """How long a client may read nothing of what was sent."""
     sign_seconds: float = 3.0

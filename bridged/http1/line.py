@@ -34,7 +34,12 @@ class Roster(Protocol):
 
 
 class Line(asyncio.Protocol):
-    """One connection. `deadline` (of the client's sending) and `write_deadline` (of its reading) are for the sweep."""
+    """One connection. Deadlines are for the sweep.
+
+    deadline         for the next bytes of the client, or for the rest of a head
+    rate_deadline    until when what came of a body is enough
+    write_deadline   for the client's reading
+    """
 
     __slots__ = (
         "_acknowledged_bytes",
@@ -48,6 +53,7 @@ class Line(asyncio.Protocol):
         "_unsent_bytes",
         "_write_paused",
         "deadline",
+        "rate_deadline",
         "write_deadline",
     )
 
@@ -56,6 +62,7 @@ class Line(asyncio.Protocol):
         self._limits = roster.limits
         self._transport: asyncio.Transport
         self.deadline = NEVER
+        self.rate_deadline = NEVER
         self.write_deadline = NEVER
         self._reading = True
         self._eof = False
@@ -73,7 +80,7 @@ class Line(asyncio.Protocol):
         self.deadline = self._roster.now + self._limits.idle_seconds
 
     def connection_lost(self, exc: Exception | None) -> None:
-        self.deadline = self.write_deadline = NEVER
+        self.deadline = self.rate_deadline = self.write_deadline = NEVER
         self._roster.closed(self)
 
     def pause_writing(self) -> None:

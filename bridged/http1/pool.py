@@ -2,7 +2,8 @@
 
 A connection belongs to an upstream (scheme, host, port and the proxy on the way), never to a credential: what a request
 carries is in its own head. The one used last is used next, so that the others may grow old and go. A connection is
-given up some seconds before usual servers would (60 s and more), so that few requests meet one that is being closed.
+given up some seconds before usual servers would (60 s and more), and a second before an upstream would that says
+`Keep-Alive: timeout=N`, so that few requests meet one that is being closed.
 
 Silence is measured by one timer for all: each sweep makes every connection one older, each read makes it young again.
 """
@@ -73,7 +74,10 @@ async def _sweep(
         await asyncio.sleep(every_seconds)
         for connection in tuple(pool.connections):
             connection.sweep(
-                first_byte_sweeps=first_byte_sweeps, idle_sweeps=idle_sweeps, keep_alive_sweeps=keep_alive_sweeps
+                every_seconds=every_seconds,
+                first_byte_sweeps=first_byte_sweeps,
+                idle_sweeps=idle_sweeps,
+                keep_alive_sweeps=keep_alive_sweeps,
             )
 
 

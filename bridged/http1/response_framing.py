@@ -13,6 +13,7 @@ for none. With a method in its place the burst costs 13 µs, with `on_chunk_head
 Bodies of known length, and those that end with the connection, never go through the parser.
 """
 
+import math
 import re
 from collections.abc import Callable, Iterable
 from enum import Enum
@@ -34,6 +35,11 @@ _VERSION_START = b"HTTP/1."
 _STATUS_LINE = re.compile(rf"HTTP/1\.([01]) ([0-9]{{3}})(?: {TEXT}*+)?")
 # More digits than any body has, and few enough for every reader's integers.
 _LENGTH = re.compile(r"[0-9]{1,18}")
+# Of Keep-Alive, which HTTP/1.1 leaves to custom (RFC 2068, 19.7.1): "timeout=5, max=1000".
+_TIMEOUT = re.compile(r"\btimeout=([0-9]{1,9})\b", re.IGNORECASE)
+# So long before the upstream's own time is over its connection is not used any more: a request takes time to arrive.
+KEPT_MARGIN_SECONDS = 1.0
+_FOR_EVER = math.inf
 _NOT_HTTP = "its answer is not HTTP/1.1"
 _HEAD_TOO_LARGE = f"its answer's head is over {MAX_HEAD_BYTES} bytes"
 _NOT_WELL_FORMED = "its answer's head is not well-formed HTTP"
@@ -66,6 +72,7 @@ class ResponseReader:
         framing    None until the final head is complete; then `status` and `headers` are there too
         complete   the answer is over
         is_cleanly_ended   once complete: certainly nothing came after its end
+        kept_seconds       with `framing`: how long the upstream keeps the connection without a request; 0: not at all
     """
 
     __slots__ = (
@@ -73,7 +80,6 @@ class ResponseReader:
         "_head",
         "_head_bytes",
         "_is_head_request",
-        "_is_kept",
         "_left_bytes",
         "_overhead_bytes",
         "_parse",
@@ -82,6 +88,7 @@ class ResponseReader:
         "framing",
         "headers",
         "is_cleanly_ended",
+        "kept_seconds",
         "on_body",
         "seen",
         "status",
@@ -107,12 +114,12 @@ class ResponseReader:
         self.headers: Headers = ()
         self.complete = False
         self.is_cleanly_ended = True
-        self._is_kept = False
+        self.kept_seconds = 0.0
 
     @property
     def is_reusable(self) -> bool:
         """Whether nothing stands against another request on this connection, once the answer is complete."""
-        return self._is_kept and self.is_cleanly_ended
+        return self.kept_seconds > KEPT_MARGIN_SECONDS and self.is_cleanly_ended
 
     def feed(self, data: bytes) -> bytes:
         """The plain body bytes that `data` brings, which may be cut anywhere. BadResponse: close the connection.
@@ -174,12 +181,12 @@ class ResponseReader:
     def _take_head(self, head: bytes) -> bool:
         """Whether this head is the final one; interim ones (1xx) are judged and forgotten."""
         status, is_latest, headers, verdicts = read_head(head)
-        framing, left_bytes, is_kept = framing_of(
+        framing, left_bytes, kept_seconds = framing_of(
             status, verdicts, is_latest=is_latest, is_head_request=self._is_head_request
         )
         if status < 200:
             return False
-        self.framing, self._left_bytes, self._is_kept = framing, left_bytes, is_kept
+        self.framing, self._left_bytes, self.kept_seconds = framing, left_bytes, kept_seconds
         self.status, self.headers = status, headers
         if framing is _IN_CHUNKS:
             self._begin_chunked(head)
@@ -268,7 +275,17 @@ def _judge_connection(value: str) -> Verdict:
     return "connection", int("close" in [option.strip(" \t").lower() for option in value.split(",")])
 
 
-JUDGES = {"content-length": _judge_length, "transfer-encoding": _judge_encoding, "connection": _judge_connection}
+def _judge_keep_alive(value: str) -> Verdict:
+    match = _TIMEOUT.search(value)
+    return "keep-alive", int(match[1]) if match else None
+
+
+JUDGES = {
+    "connection": _judge_connection,
+    "content-length": _judge_length,
+    "keep-alive": _judge_keep_alive,
+    "transfer-encoding": _judge_encoding,
+}
 _starts: dict[bytes, tuple[int, bool]] = {}
 _fields: FieldLines[Verdict] = FieldLines(JUDGES)
 
@@ -323,24 +340,28 @@ def _what_is_wrong(head: bytes) -> str:
 
 def framing_of(
     status: int, verdicts: Iterable[Verdict], *, is_latest: bool, is_head_request: bool
-) -> tuple[BodyFraming, int, bool]:
-    """How an answer's body ends, its length where that is known, and whether the connection may be kept after it.
+) -> tuple[BodyFraming, int, float]:
+    """How an answer's body ends, its length where that is known, and for how many seconds the connection may be kept.
 
     RFC 9112, 6.3, with every choice that it leaves taken to the safe side: what one reader may see differently from
     the next is a BadResponse. `is_latest`: HTTP/1.1; a connection of HTTP/1.0 is never kept.
     """
     length: int | None = None
     encoding: str | None = None
-    is_kept = is_latest
+    kept_seconds = _FOR_EVER if is_latest else 0.0
     for key, found in verdicts:
         if key == "connection":
-            is_kept = is_kept and not found
+            if found:
+                kept_seconds = 0.0
         elif key == "content-length":
             if length is not None:
                 raise BadResponse("its answer has two Content-Lengths")
             if not isinstance(found, int):
                 raise BadResponse("its answer's Content-Length is not a number")
             length = found
+        elif key == "keep-alive":
+            if isinstance(found, int):
+                kept_seconds = min(kept_seconds, found)
         elif encoding is not None:
             raise BadResponse("its answer has two Transfer-Encodings")
         else:
@@ -348,12 +369,12 @@ def framing_of(
     if encoding is not None or status <= 204:
         _check_together(status, length, encoding, is_latest=is_latest)
     if is_head_request or status == 204 or status == 304:
-        return _NO_BODY, 0, is_kept
+        return _NO_BODY, 0, kept_seconds
     if encoding is not None:
-        return _IN_CHUNKS, 0, is_kept
+        return _IN_CHUNKS, 0, kept_seconds
     if length is not None:
-        return _COUNTED, length, is_kept
-    return _UNTIL_CLOSE, 0, False
+        return _COUNTED, length, kept_seconds
+    return _UNTIL_CLOSE, 0, 0.0
 
 
 def _check_together(status: int, length: int | None, encoding: str | None, *, is_latest: bool) -> None:

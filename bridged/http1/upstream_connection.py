@@ -4,7 +4,7 @@ import asyncio
 from typing import cast
 
 from bridged.http1.connect import reason_of
-from bridged.http1.response_framing import BadResponse, ResponseReader
+from bridged.http1.response_framing import KEPT_MARGIN_SECONDS, BadResponse, ResponseReader
 from bridged.http1.upstream import Origin, UpstreamCall, UpstreamError
 from bridged.http_types import UpstreamBroken, UpstreamTimeout, UpstreamUnreachable
 
@@ -37,7 +37,7 @@ class UpstreamConnection(asyncio.Protocol):
         self.call = None
         self.transport.abort()
 
-    def sweep(self, *, first_byte_sweeps: int, idle_sweeps: int, keep_alive_sweeps: int) -> None:
+    def sweep(self, *, every_seconds: float, first_byte_sweeps: int, idle_sweeps: int, keep_alive_sweeps: int) -> None:
         """Called now and then, which is how silence is measured here: a timer for each read would cost more."""
         call = self.call
         if call is not None and (call.is_paused or (call.is_sending and not self.is_write_paused)):
@@ -46,7 +46,8 @@ class UpstreamConnection(asyncio.Protocol):
             return
         self.quiet_sweeps += 1
         if call is None:
-            if self.quiet_sweeps > keep_alive_sweeps:
+            kept_seconds = self._reader.kept_seconds - KEPT_MARGIN_SECONDS
+            if self.quiet_sweeps > keep_alive_sweeps or self.quiet_sweeps * every_seconds >= kept_seconds:
                 self.drop()
         elif call.has_head:
             if self.quiet_sweeps > idle_sweeps:
@@ -94,6 +95,8 @@ class UpstreamConnection(asyncio.Protocol):
             self._release(call)
 
     def eof_received(self) -> None:
+        # Over TLS uvloop calls this only for an end that TLS was told (close_notify); a connection that just ends may
+        # have been cut by anybody on the way, and is lost.
         call = self.call
         if call is None:
             return

@@ -1,6 +1,7 @@
 """What an upstream's bytes mean. Every rule has its row; where the network cuts the bytes changes nothing."""
 
 import itertools
+import math
 from dataclasses import dataclass
 
 import pytest
@@ -334,6 +335,32 @@ def test_no_text_of_a_refusal_quotes_the_answer() -> None:
     for data in REFUSED.values():
         text = read(data.replace(b"hello", b"canary").replace(b"A: b", b"A: canary"))
         assert "canary" not in str(text)
+
+
+@pytest.mark.parametrize(
+    ("headers", "seconds"),
+    [
+        ("", math.inf),
+        ("Keep-Alive: timeout=5\r\n", 5),
+        ("keep-alive: max=3, Timeout=5\r\nConnection: keep-alive\r\n", 5),
+        ("Keep-Alive: max=1000\r\n", math.inf),
+        ("Keep-Alive: timeout=\r\n", math.inf),
+        ("Keep-Alive: xtimeout=5\r\n", math.inf),
+        ("Keep-Alive: timeout=5\r\nConnection: close\r\n", 0),
+        ("Keep-Alive: timeout=5\r\nKeep-Alive: timeout=3\r\n", 3),
+    ],
+)
+def test_how_long_a_connection_is_kept_is_the_upstreams_word(headers: str, seconds: float) -> None:
+    reader = ResponseReader()
+    reader.begin(is_head_request=False)
+    reader.feed(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n" + headers.encode() + b"\r\n")
+    assert (reader.kept_seconds, reader.is_reusable) == (seconds, seconds > 0)
+
+
+def test_a_connection_that_is_kept_for_a_second_is_not_used_again() -> None:
+    reader = ResponseReader()
+    reader.feed(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\nKeep-Alive: timeout=1\r\n\r\n")
+    assert (reader.complete, reader.is_reusable) == (True, False)
 
 
 RULES = {

@@ -12,7 +12,7 @@ import trustme
 from bridged.http1.downstream import Exchange, Framing, Limits
 from bridged.http_types import BodyBroken, BodyTimeout
 from tests.support.http1_service import Scripted, Seen, Unread, closed_silently, hold, http1_server, reply, until
-from tests.support.raw_http import RawClient, raw_client, raw_exchange, request
+from tests.support.raw_http import RawAnswer, RawClient, raw_client, raw_exchange, request
 
 QUICK = Limits(head_seconds=0.1, idle_seconds=0.1, body_seconds=0.1, stall_seconds=0.2, linger_seconds=0.1)
 PARTIAL = request("POST", "/x", headers=[("Content-Length", "10")]) + b"12345"
@@ -41,6 +41,21 @@ async def test_a_head_is_timed_from_its_first_byte_however_it_trickles() -> None
         assert (await answer).status == 408
 
 
+async def test_empty_lines_do_not_put_the_deadline_of_a_head_off() -> None:
+    limits = Limits(head_seconds=0.2, linger_seconds=0.2)  # far from the time for a connection without a request
+    async with http1_server(Scripted(), limits=limits) as running, raw_client(running.port) as client:
+        ended = asyncio.create_task(client.read_to_end())
+        with contextlib.suppress(ConnectionError):
+            for byte in b"\r\n" * 100:
+                if ended.done():
+                    break
+                client.writer.write(bytes([byte]))
+                await asyncio.sleep(0.02)  # the clock is what is tested
+        assert ended.done()
+        with contextlib.suppress(ConnectionError):
+            assert b"200" not in await ended
+
+
 @pytest.mark.parametrize("sent", [b"", b"\r\n", request("GET", "/x")])
 async def test_an_idle_connection_is_closed_without_a_word(sent: bytes) -> None:
     async with http1_server(Scripted(), limits=QUICK) as running, raw_client(running.port) as client:
@@ -56,6 +71,37 @@ async def test_a_body_that_stops_arriving_is_told_to_the_carrier(whole: bool) ->
     async with http1_server(service, limits=QUICK) as running:
         assert (await raw_exchange(running.port, PARTIAL)).status == 408
     assert isinstance(service.seen[0].failed, BodyTimeout)
+
+
+async def drip(client: RawClient, data: bytes, *, until_done: asyncio.Task[RawAnswer]) -> None:
+    """A byte at a time, far within the time between two reads."""
+    with contextlib.suppress(ConnectionError):
+        for byte in data:
+            if until_done.done():
+                break
+            client.writer.write(bytes([byte]))
+            await asyncio.sleep(0.02)  # the clock is what is tested
+
+
+@pytest.mark.parametrize("head", [("Content-Length", "1000"), ("Transfer-Encoding", "chunked")])
+async def test_a_body_that_drips_is_told_to_the_carrier(head: tuple[str, str]) -> None:
+    limits = Limits(body_seconds=0.3, linger_seconds=0.2)
+    service = Scripted()
+    async with http1_server(service, limits=limits) as running, raw_client(running.port) as client:
+        await client.send(request("POST", "/x", headers=[head]))
+        answer = asyncio.create_task(client.read_answer())
+        await drip(client, b"1\r\nx\r\n" * 100, until_done=answer)
+        assert (await answer).status == 408
+    assert isinstance(service.seen[0].failed, BodyTimeout)
+
+
+async def test_a_body_that_is_slow_but_not_too_slow_comes_to_its_end() -> None:
+    limits = Limits(body_seconds=0.3, body_bytes_per_second=10)
+    async with http1_server(Scripted(), limits=limits) as running, raw_client(running.port) as client:
+        await client.send(request("POST", "/x", headers=[("Content-Length", "50")]))
+        answer = asyncio.create_task(client.read_answer())
+        await drip(client, b"x" * 50, until_done=answer)
+        assert (await answer).body == b"x" * 50
 
 
 async def test_a_body_that_nobody_wants_yet_is_not_timed() -> None:

@@ -85,14 +85,15 @@ async def test_a_slow_reader_that_ended_its_side_is_not_taken_for_one_that_left(
     def much(seen: Seen) -> None:
         seen.exchange.send_head(200, (), body=Framing.CHUNKED)
         seen.exchange.send(bytes(20_000_000))
-        seen.exchange.finish()
 
-    async with http1_server(Scripted(much), limits=QUICK) as running, raw_client(running.port) as client:
+    service = Scripted(much)
+    async with http1_server(service, limits=QUICK) as running, raw_client(running.port) as client:
         await client.send(request("GET", "/x"))
         await client.read_head()
         await asyncio.sleep(0.5)  # until its window is shut, so that nothing is acknowledged any more
         client.writer.write_eof()
         await asyncio.sleep(1.0)  # longer than the time for a sign
+        service.seen[0].exchange.finish()
         size = 0
         while piece := await client.read_some():
             size += len(piece)
@@ -197,21 +198,24 @@ async def test_a_client_that_left_over_tls_while_its_body_is_not_read_is_found_o
     client_tls.maximum_version = ssl.TLSVersion.TLSv1_2
     service = Unread()
     async with http1_server(service, limits=PATIENT, tls=server_tls) as running:
-        sock = await asyncio.to_thread(send_over_tls, running.port, client_tls, counted(FIRST, LARGE))
+        sock = await asyncio.to_thread(connected, running.port, client_tls)
+        await asyncio.to_thread(sock.sendall, counted(FIRST, 1_000_000))
         await until(lambda: len(service.seen) == 1)
         service.seen[0].exchange.pause_body()
         service.seen[0].exchange.read_stream(10_000_000)
         (connection,) = running.server._connections
         await until(lambda: not connection._reading)
+        # So much is read by the loop's TLS all the same, and what follows stays in the kernel.
+        await asyncio.to_thread(sock.sendall, bytes(300_000))
+        await asyncio.sleep(0.2)
+        await asyncio.to_thread(sock.sendall, bytes(30_000))
         # Without a word of TLS, as clients leave.
         sock.close()
         await until(lambda: service.seen[0].gone, timeout_seconds=2)
 
 
-def send_over_tls(port: int, context: ssl.SSLContext, data: bytes) -> ssl.SSLSocket:
-    sock = context.wrap_socket(socket.create_connection(("127.0.0.1", port)), server_hostname="localhost")
-    sock.sendall(data)
-    return sock
+def connected(port: int, context: ssl.SSLContext) -> ssl.SSLSocket:
+    return context.wrap_socket(socket.create_connection(("127.0.0.1", port)), server_hostname="localhost")
 
 
 async def test_a_client_of_a_unix_socket_that_left_is_found_out_and_one_that_ended_its_side_is_served(

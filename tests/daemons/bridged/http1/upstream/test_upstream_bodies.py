@@ -389,6 +389,16 @@ async def test_a_connection_that_waits_too_long_is_closed(upstream: ScriptedUpst
     assert answer.status == 200
 
 
+async def test_a_connection_is_given_up_before_its_upstream_said_that_it_would(upstream: ScriptedUpstream) -> None:
+    upstream.default = reply(headers=[("Keep-Alive", "timeout=2")])
+    async with running_pool(**LIMITS, keep_alive_seconds=60) as pool:
+        first, second = await ask(pool, outgoing(upstream.port)), await ask(pool, outgoing(upstream.port))
+        assert (first.status, second.status) == (200, 200)
+        assert len(pool.connections) == 1
+        async with asyncio.timeout(1.9):
+            await upstream.requests[1].closed.wait()
+
+
 async def test_the_end_of_the_pool_closes_everything(upstream: ScriptedUpstream) -> None:
     upstream.default = silence()
     async with running_pool(**LIMITS) as pool:
