@@ -157,6 +157,7 @@ async def test_every_other_answer_is_the_one_of_a_single_call(tmp_path):
         failed = [made.central_keys[0].credential_id]
         unknown = token[:-8] + "x" * 8
         requests = [
+            question("prov", token),
             question("prov", ""),
             question("prov", "sk-ant-x"),
             question("prov", unknown),
@@ -182,7 +183,7 @@ async def test_every_other_answer_is_the_one_of_a_single_call(tmp_path):
         told = await compare(one, *requests)
 
     assert [source for source, _ in told] == [
-        "ACCESS_TOKEN_MISSING", "ACCESS_TOKEN_INVALID", "ACCESS_TOKEN_INVALID", "ACCESS_TOKEN_INVALID",
+        "CENTRAL_KEY", "ACCESS_TOKEN_MISSING", "ACCESS_TOKEN_INVALID", "ACCESS_TOKEN_INVALID", "ACCESS_TOKEN_INVALID",
         "PROVIDER_NOT_FOUND", "PROVIDER_DISABLED", "OPERATION_NOT_ALLOWED", "CENTRAL_KEY", "USER_KEYS_NOT_ALLOWED",
         "KEY_POOL_EXHAUSTED", "CENTRAL_KEY", "STORE_UNAVAILABLE", "INVALID_ARGUMENT", "CENTRAL_KEY", "CENTRAL_KEY",
         "INVALID_ARGUMENT", "CENTRAL_KEY", "CENTRAL_KEY", "CENTRAL_KEY", "CALLER_NOT_ALLOWED", "ACCESS_TOKEN_MISSING",
