@@ -25,12 +25,16 @@ Key = tuple[str, bytes, str, str, bool]
 class Kept:
     """One decision, as the bytes of its message without what differs from request to request.
 
-    `receipt_part` is that of receipts.unchanged_part, `source` the name of the credential's source, `bedrock` what
-    maps models, `revision` of the state that decided. It counts from `decide_time` until `expire_time`.
+    `before` and `between` stand around the resolution id in a reply to a request in the usual form
+    (reply_bytes.usual). `receipt_part` is that of receipts.unchanged_part, `source` the name of the credential's
+    source, `bedrock` what maps models, `revision` of the state that decided. It counts from `decide_time` until
+    `expire_time`.
     """
 
     message: bytes = field(repr=False)
-    receipt_part: str
+    before: bytes = field(repr=False)
+    between: bytes = field(repr=False)
+    receipt_part: bytes
     source: str
     bedrock: BedrockOptions | None
     revision: int

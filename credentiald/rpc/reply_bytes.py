@@ -22,17 +22,24 @@ _UPSTREAM_MODEL = _tag(pb.ResolveProviderResponse.UPSTREAM_MODEL_FIELD_NUMBER)
 _RECEIPT = _tag(pb.ResolveProviderResponse.RECEIPT_FIELD_NUMBER)
 
 
-def answered(unchanged: bytes, *, resolution_id: str, upstream_model: str, receipt: bytes) -> bytes:
+def answered(unchanged: bytes, *, resolution_id: bytes, upstream_model: str, receipt: bytes) -> bytes:
     """One good result in a reply. `unchanged` is a serialised ResolveProviderResponse without these three fields.
 
-    `resolution_id` is a UUID in its form of 36 characters.
+    `resolution_id` is a UUID in its form of 36 characters, as ASCII.
     """
-    response = b"".join((unchanged, _RESOLUTION_ID, resolution_id.encode(), _RECEIPT, varint(len(receipt)), receipt))
-    if upstream_model:
-        model = upstream_model.encode()
-        response = b"".join((response, _UPSTREAM_MODEL, varint(len(model)), model))
-    size = varint(len(response))
-    return b"".join((_RESULT, varint(1 + len(size) + len(response)), _RESPONSE, size, response))
+    model = upstream_model.encode()
+    model_field = b"".join((_UPSTREAM_MODEL, varint(len(model)), model)) if model else b""
+    before, between = usual(unchanged + model_field, len(receipt))
+    return b"".join((before, resolution_id, between, receipt))
+
+
+def usual(unchanged: bytes, receipt_bytes: int) -> tuple[bytes, bytes]:
+    """What stands before the resolution id of one good result, and between that and its receipt, which comes last."""
+    between = _RECEIPT + varint(receipt_bytes)
+    response_bytes = len(unchanged) + len(_RESOLUTION_ID) + _UUID_CHARACTERS + len(between) + receipt_bytes
+    size = varint(response_bytes)
+    result = varint(1 + len(size) + response_bytes)
+    return b"".join((_RESULT, result, _RESPONSE, size, unchanged, _RESOLUTION_ID)), between
 
 
 def refused(refusal: pb.ResolveRefusal) -> bytes:

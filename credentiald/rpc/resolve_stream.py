@@ -20,9 +20,9 @@ from google.rpc import code_pb2
 from credentiald import receipts, tokens
 from credentiald.answers import Answers, Kept, Key, counts_until
 from credentiald.errors import InvalidArgument, Refusal, StoreUnavailable
-from credentiald.ids import is_uuid, uuid7_many
+from credentiald.ids import uuid7_many, uuid_bytes
 from credentiald.metrics import Metrics
-from credentiald.model import Caller
+from credentiald.model import BedrockOptions, Caller
 from credentiald.plane import Plane
 from credentiald.resolve import Answer, Question, resolve_many, upstream_model
 from credentiald.rpc import codec, reply_bytes, status
@@ -47,8 +47,8 @@ class ResolveStreams:
         self._sweep_seconds = sweep_seconds
         self._answers = Answers()
         self._sweep: asyncio.TimerHandle | None = None
-        # What the idle streams are waiting for.
-        self._readings: set[asyncio.Future[Any]] = set()
+        # The tasks of the streams that wait for their next batch.
+        self._readers: set[asyncio.Task[Any] | None] = set()
         self._stopping = asyncio.Event()
 
     @property
@@ -62,8 +62,9 @@ class ResolveStreams:
         gRPC would wait for streams that are open and idle as long as the grace of the server lasts.
         """
         self._stopping.set()
-        for reading in self._readings:
-            reading.cancel()
+        for reader in self._readers:
+            if reader is not None:
+                reader.cancel()
         if self._sweep is not None:
             self._sweep.cancel()
         self._answers.renew(None)
@@ -86,16 +87,16 @@ class ResolveStreams:
         """The next batch; None when the caller has no more, or this server is stopping."""
         if self._stopping.is_set():
             return None
-        reading = asyncio.ensure_future(context.read())
-        self._readings.add(reading)
+        reader = asyncio.current_task()
+        self._readers.add(reader)
         try:
-            request: Any = await reading
+            request: Any = await context.read()
         except asyncio.CancelledError:
-            if self._stopping.is_set() and reading.cancelled():
-                return None
-            raise
+            if not self._stopping.is_set():
+                raise
+            return None
         finally:
-            self._readings.discard(reading)
+            self._readers.discard(reader)
         return None if request is grpc.aio.EOF else request
 
     def _state(self) -> State | None:
@@ -121,29 +122,40 @@ class ResolveStreams:
         return results
 
     def _kept_results(self, items: Sequence[pb.ResolveProviderRequest], caller: Caller, now: datetime) -> list[bytes]:
-        """The results that are known already, empty where they are not."""
-        find, receipt_key, service_id = self._answers.find, self._plane.receipt_key, _service_id(caller)
-        now_micros = _micros(now)
+        """The results that are known already, empty where they are not.
+
+        This runs for every request of every client: what is the same for many is looked for once.
+        """
+        service_id, find = _service_id(caller), self._answers.find
+        write_receipt = receipts.writer(self._plane.receipt_key, _micros(now))
+        # Of this batch alone, so that a token is hashed once; gone with it.
+        found: dict[tuple[str, str, str, bool], Kept | None] = {}
         results: list[bytes] = []
-        sources: dict[str, int] = {}
+        sources: list[str] = []
         for item, resolution_id in zip(items, uuid7_many(now, len(items)), strict=True):
-            kept, interception_id = find(_key(service_id, item), now), item.interception_id
+            asked = (item.access_token, item.provider, item.operation, item.presented_key)
+            if asked in found:
+                kept = found[asked]
+            else:
+                kept = found[asked] = find(_key(service_id, item), now)
+            interception_id = uuid_bytes(item.interception_id)
             if (
                 kept is None
+                or interception_id is None
                 or item.failed_credential_ids
                 or item.min_revision > kept.revision
-                or (interception_id and not is_uuid(interception_id))
             ):
                 results.append(b"")
                 continue
-            receipt = receipts.write_again(receipt_key, kept.receipt_part, interception_id, resolution_id, now_micros)
-            model = upstream_model(kept.bedrock, item.model) if kept.bedrock else ""
+            receipt = write_receipt(kept.receipt_part, interception_id, resolution_id)
             results.append(
-                reply_bytes.answered(kept.message, resolution_id=resolution_id, upstream_model=model, receipt=receipt)
+                b"".join((kept.before, resolution_id, kept.between, receipt))
+                if kept.bedrock is None
+                else _with_model(kept.message, kept.bedrock, item.model, resolution_id, receipt)
             )
-            sources[kept.source] = sources.get(kept.source, 0) + 1
-        for source, count in sources.items():
-            self._metrics.resolved(source, count)
+            sources.append(kept.source)
+        for source in set(sources):
+            self._metrics.resolved(source, sources.count(source))
         return results
 
     async def _decide(
@@ -176,9 +188,12 @@ class ResolveStreams:
     ) -> bytes:
         self._metrics.resolved(answer.source.value)
         unchanged = codec.answer(replace(answer, resolution_id="", upstream_model="", receipt=b"")).SerializeToString()
-        if item.access_token and not item.failed_credential_ids:
+        if item.access_token and item.interception_id and not item.failed_credential_ids:
+            before, between = reply_bytes.usual(unchanged, len(answer.receipt))
             kept = Kept(
                 message=unchanged,
+                before=before,
+                between=between,
                 receipt_part=receipts.unchanged_part(
                     service_id=_service_id(caller),
                     user_id=answer.user.id,
@@ -196,7 +211,7 @@ class ResolveStreams:
             self._sweep_later()
         return reply_bytes.answered(
             unchanged,
-            resolution_id=answer.resolution_id,
+            resolution_id=answer.resolution_id.encode(),
             upstream_model=answer.upstream_model,
             receipt=answer.receipt,
         )
@@ -224,6 +239,12 @@ class ResolveStreams:
 
 def _key(service_id: str, item: pb.ResolveProviderRequest) -> Key:
     return (service_id, tokens.hash_of(item.access_token), item.provider, item.operation, item.presented_key)
+
+
+def _with_model(message: bytes, bedrock: BedrockOptions, model: str, resolution_id: bytes, receipt: bytes) -> bytes:
+    """The result where models are mapped: what they are at the upstream differs with what was asked for."""
+    mapped = upstream_model(bedrock, model)
+    return reply_bytes.answered(message, resolution_id=resolution_id, upstream_model=mapped, receipt=receipt)
 
 
 def _question(item: pb.ResolveProviderRequest) -> Question | Refusal:

@@ -17,7 +17,9 @@ def key(number: int = 0) -> Key:
 def kept(expire_time: datetime = NOW + MAX_AGE) -> Kept:
     return Kept(
         message=b"sk-canary",
-        receipt_part="",
+        before=b"sk-canary",
+        between=b"",
+        receipt_part=b"",
         source="CENTRAL_KEY",
         bedrock=None,
         revision=3,

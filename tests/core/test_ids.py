@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from credentiald.ids import canonical_uuid, is_uuid, uuid7, uuid7_many
+from credentiald.ids import canonical_uuid, is_uuid, uuid7, uuid7_many, uuid_bytes
 
 NOW = datetime(2026, 11, 21, 12, 0, 0, 123000, tzinfo=UTC)
 moments = st.datetimes(
@@ -69,17 +69,39 @@ def test_too_little_randomness_is_refused():
 def test_only_the_plain_form_is_a_uuid(text, canonical):
     assert canonical_uuid(text) == canonical
     assert is_uuid(text) == (canonical is not None)
+    assert uuid_bytes(text) == (text.encode() if is_uuid(text) else None)
 
 
 @given(st.text())
 def test_any_text_is_safe_to_ask_about(text):
     canonical = canonical_uuid(text)
     assert canonical is None or canonical == text.lower()
+    assert uuid_bytes(text) == (text.encode() if canonical else None)
+
+
+@given(st.uuids(), st.integers(0, 35), st.characters())
+def test_one_character_makes_a_uuid_or_none_by_both_rules(made, place, character):
+    text = str(made)[:place] + character + str(made)[place + 1 :]
+    assert (uuid_bytes(text) is not None) == is_uuid(text)
+
+
+def many(now: datetime, count: int) -> list[str]:
+    return [made.decode() for made in uuid7_many(now, count)]
 
 
 def test_many_ids_at_once_rise_are_unique_and_go_on_from_each_other():
     now = datetime.now(UTC)
-    made = [*uuid7_many(now, 500), uuid7(now), *uuid7_many(now, 0), *uuid7_many(now, 500)]
+    made = [*many(now, 500), uuid7(now), *many(now, 0), *many(now, 500)]
 
     assert made == sorted(set(made))
     assert {(UUID(one).version, UUID(one).variant) for one in made} == {(7, RFC_4122)}
+
+
+def test_ids_rise_over_every_carry():
+    # Each id is about 2**32 after the one before, so 2**17 of them pass the lower 48 bits.
+    now = datetime.now(UTC)
+    made = [one for _ in range(600) for one in many(now, 256)]
+
+    assert made == sorted(set(made))
+    assert len({one[:23] for one in made}) > 1
+    assert all(map(is_uuid, made))

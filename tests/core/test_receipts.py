@@ -22,7 +22,7 @@ def test_a_receipt_is_read_as_it_was_written(receipt):
     assert receipts.read(KEY, raw[:-1] + bytes((raw[-1] ^ 1,))) is None
 
 
-@given(RECEIPTS, TEXTS)
+@given(RECEIPTS, st.uuids())
 def test_the_receipt_of_one_more_request_differs_in_its_marks_alone(receipt, interception_id):
     unchanged = receipts.unchanged_part(
         service_id=receipt.service_id,
@@ -31,9 +31,9 @@ def test_the_receipt_of_one_more_request_differs_in_its_marks_alone(receipt, int
         source=receipt.source,
         credential_id=receipt.credential_id,
     )
-    again = receipts.read(KEY, receipts.write_again(KEY, unchanged, interception_id, "r-2", 5))
+    again = receipts.read(KEY, receipts.writer(KEY, 5)(unchanged, str(interception_id).encode(), b"r-2"))
 
     assert again == receipts.Receipt(
-        interception_id, "r-2", receipt.service_id, receipt.user_id, receipt.provider_id, receipt.source,
+        str(interception_id), "r-2", receipt.service_id, receipt.user_id, receipt.provider_id, receipt.source,
         receipt.credential_id, 5,
     )  # fmt: skip

@@ -39,7 +39,7 @@ def test_a_reply_reads_as_the_message_with_the_same_fields(items):
             continue
         api_key, username, model, receipt = item
         unchanged = response(api_key, username).SerializeToString()
-        parts.append(reply_bytes.answered(unchanged, resolution_id=ID, upstream_model=model, receipt=receipt))
+        parts.append(reply_bytes.answered(unchanged, resolution_id=ID.encode(), upstream_model=model, receipt=receipt))
         whole = response(api_key, username)
         whole.resolution_id, whole.upstream_model, whole.receipt = ID, model, receipt
         expected.results.add(response=whole)

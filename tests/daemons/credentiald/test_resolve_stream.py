@@ -53,7 +53,7 @@ class Stream:
 
     async def ask(self, provider: str, token: str, **fields) -> tuple[str, str]:
         """The source or reason, and the key, of one question."""
-        [result] = await self.batch(pb.ResolveProviderRequest(provider=provider, access_token=token, **fields))
+        [result] = await self.batch(question(provider, token, **fields))
         return said(result)
 
 
@@ -77,7 +77,9 @@ def said(result: pb.ResolveProviderResult) -> tuple[str, str]:
 
 
 def question(provider: str, token: str, **fields) -> pb.ResolveProviderRequest:
-    return pb.ResolveProviderRequest(provider=provider, access_token=token, **fields)
+    return pb.ResolveProviderRequest(
+        provider=provider, access_token=token, **{"interception_id": INTERCEPTION} | fields
+    )
 
 
 async def single(one: Running, request: pb.ResolveProviderRequest) -> pb.ResolveProviderResult:
@@ -155,6 +157,7 @@ async def test_every_other_answer_is_the_one_of_a_single_call(tmp_path):
         failed = [made.central_keys[0].credential_id]
         unknown = token[:-8] + "x" * 8
         requests = [
+            question("prov", token),
             question("prov", ""),
             question("prov", "sk-ant-x"),
             question("prov", unknown),
@@ -168,7 +171,7 @@ async def test_every_other_answer_is_the_one_of_a_single_call(tmp_path):
             question("prov", token, failed_credential_ids=["another"]),
             question("prov", token, min_revision=10_000),
             question("prov", token, interception_id='quo"ted'),
-            question("prov", token, interception_id=INTERCEPTION),
+            question("prov", token, interception_id=""),
             question("prov", token, interception_id=INTERCEPTION.upper()),
             question("prov", "", interception_id="quoted"),
             question("aws", token, model="claude-haiku"),
@@ -180,7 +183,7 @@ async def test_every_other_answer_is_the_one_of_a_single_call(tmp_path):
         told = await compare(one, *requests)
 
     assert [source for source, _ in told] == [
-        "ACCESS_TOKEN_MISSING", "ACCESS_TOKEN_INVALID", "ACCESS_TOKEN_INVALID", "ACCESS_TOKEN_INVALID",
+        "CENTRAL_KEY", "ACCESS_TOKEN_MISSING", "ACCESS_TOKEN_INVALID", "ACCESS_TOKEN_INVALID", "ACCESS_TOKEN_INVALID",
         "PROVIDER_NOT_FOUND", "PROVIDER_DISABLED", "OPERATION_NOT_ALLOWED", "CENTRAL_KEY", "USER_KEYS_NOT_ALLOWED",
         "KEY_POOL_EXHAUSTED", "CENTRAL_KEY", "STORE_UNAVAILABLE", "INVALID_ARGUMENT", "CENTRAL_KEY", "CENTRAL_KEY",
         "INVALID_ARGUMENT", "CENTRAL_KEY", "CENTRAL_KEY", "CENTRAL_KEY", "CALLER_NOT_ALLOWED", "ACCESS_TOKEN_MISSING",
@@ -250,7 +253,7 @@ async def test_ten_thousand_questions_of_many_users_get_each_its_own_answer_in_i
         tokens = [(await one.make_user(f"user-{number}"))[1] for number in range(20)]
         for number in range(5):
             await one.make_provider(f"p{number}", key=f"sk-p{number}")
-        asked = [(f"user-{n % 20}", f"p{n % 5}", str(UUID(int=n + 1))) for n in range(10_000)]
+        asked = [(f"user-{n % 20}", f"p{n // 20 % 5}", str(UUID(int=n + 1))) for n in range(10_000)]
         ids = set()
 
         async def carry(stream: Stream, part: list[tuple[str, str, str]]) -> None:
