@@ -1,4 +1,4 @@
-"""Answers of an upstream gone wrong: heads and bodies that fit together or do not, for the fuzzers to change further."""
+"""Answers of an upstream gone wrong: heads and bodies that fit together or do not."""
 
 from itertools import product
 
@@ -7,7 +7,13 @@ from hypothesis import strategies as st
 from tests.support.http1_mutations import MORSELS as REQUEST_MORSELS
 from tests.support.http1_mutations import changed, cut
 
-_FIRST_LINES = [b"HTTP/1.1 200 OK", b"HTTP/1.0 200 OK", b"HTTP/1.1 204 No", b"HTTP/1.1 304 Not", b"HTTP/1.1 429 \xfcber"]
+_FIRST_LINES = [
+    b"HTTP/1.1 200 OK",
+    b"HTTP/1.0 200 OK",
+    b"HTTP/1.1 204 No",
+    b"HTTP/1.1 304 Not",
+    b"HTTP/1.1 429 \xfcber",
+]
 _FIELDS: list[bytes] = [
     b"",
     b"Content-Length: 5\r\n",
