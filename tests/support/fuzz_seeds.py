@@ -4,11 +4,15 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from tests.support import http1_mutations
+from tests.support import http1_answer_mutations, http1_mutations
 
 # Seeds, and words that a mutation may put anywhere.
 DRIVERS: dict[str, tuple[Sequence[bytes], Sequence[bytes]]] = {
     "fuzz_requests": ([b"\0\0" + seed for seed in http1_mutations.SEEDS], http1_mutations.MORSELS),
+    "fuzz_responses": (
+        [flag + b"\0\0" + seed for flag in (b"\0", b"\1") for seed in http1_answer_mutations.ANSWERS],
+        http1_answer_mutations.MORSELS,
+    ),
 }
 
 

@@ -1,0 +1,29 @@
+"""The short form of the fuzzer for answers: every seed, and as many changed ones as there is time for."""
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from tests.support.http1_answer_mutations import ANSWERS, CHANGED_ANSWERS, fuzzed_answer
+from tests.support.http1_answer_readers import answer_disagreement
+from tests.support.http1_mutations import CUTS, cut
+
+
+@pytest.mark.parametrize("head", [False, True])
+def test_readers_agree_on_every_seed_wherever_it_is_cut(head: bool) -> None:
+    for data in ANSWERS:
+        for place in range(0, len(data), 11):
+            assert answer_disagreement(data, cut(data, [place]), head=head) is None, (data, place)
+
+
+@settings(max_examples=1500, deadline=None)
+@given(data=CHANGED_ANSWERS, cuts=CUTS, head=st.booleans())
+def test_readers_agree_on_changed_answers(data: bytes, cuts: list[int], head: bool) -> None:
+    assert answer_disagreement(data, cut(data, cuts), head=head) is None
+
+
+@settings(max_examples=300, deadline=None)
+@given(data=st.binary(max_size=300))
+def test_readers_agree_on_noise_for_an_answer(data: bytes) -> None:
+    stream, parts, head = fuzzed_answer(data)
+    assert answer_disagreement(stream, parts, head=head) is None
