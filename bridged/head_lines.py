@@ -2,8 +2,8 @@
 
 Nearly every header is judged by itself, and the same few come with every message; so the line that becomes of one is
 remembered, and a head is put together with a look-up for each. What takes more than the header itself to tell goes
-through headers.py each time: names in Connection, anything that may hold a copy of a token, event streams. Headers whose
-name hints at a secret are not remembered.
+through headers.py each time: names in Connection, and anything that may hold a copy of a token. Headers whose name
+hints at a secret are not remembered.
 """
 
 from typing import NamedTuple
@@ -146,9 +146,7 @@ class AnswerLines(NamedTuple):
     length_bytes: int | None
 
 
-def response_lines(
-    upstream_headers: Headers, *, interception_id: str, date: bytes, keeps_length: bool
-) -> AnswerLines:
+def response_lines(upstream_headers: Headers, *, interception_id: str, date: bytes, keeps_length: bool) -> AnswerLines:
     """The lines of an answer. `date` is the line of Date for one that has none (RFC 9110, 6.6.1).
 
     `keeps_length` False leaves Content-Length out: where another framing counts (RFC 9112, 6.3), and where there is no

@@ -55,6 +55,8 @@ _UNKNOWN_DIALECT = DialectName.OPENAI_CHAT
 # RFC 9110, 15.4: those that a client would follow.
 _REDIRECTS = frozenset({301, 302, 303, 307, 308})
 BodyError = BodyTooLarge | BodyBroken | BodyTimeout
+
+
 class Interception:
     """One client request through the bridge. Attributes without an underscore are for the tap and the log line."""
 

@@ -2,7 +2,7 @@
 
 Remembered is what a line alone tells: its name, its value, and what the framing of a message makes of it. Rules about
 several lines together are in framing.py and response_framing.py. Not remembered are long lines and those whose name
-hints at a secret; everything is forgotten when there are too many, which is the usual end of lines that never come back.
+hints at a secret; everything is forgotten when there are too many, the usual end of lines that never come back.
 """
 
 import re

@@ -61,7 +61,9 @@ def host_line(scheme: str, host: str, port: int) -> bytes:
     return f"Host: {authority_of(host, port, default_port=_DEFAULT_PORTS[scheme])}\r\n".encode("latin-1")
 
 
-def request_head(request: OutgoingRequest, host_line: bytes, *, target_prefix: str = "", proxy_line: bytes = b"") -> bytes:
+def request_head(
+    request: OutgoingRequest, host_line: bytes, *, target_prefix: str = "", proxy_line: bytes = b""
+) -> bytes:
     """The head with its empty line. ValueError if anything in it would change where a line ends.
 
     `target_prefix` makes the target absolute, for a proxy; `proxy_line` is its credential. Both lines end with CR LF.

@@ -82,9 +82,7 @@ class UpstreamConnection(asyncio.Protocol):
             call.answered(reader.status)
             if self.call is not call:
                 return
-            receiver.response_head(
-                reader.status, reader.headers, reader.framing, more=bool(body) or reader.complete
-            )
+            receiver.response_head(reader.status, reader.headers, reader.framing, more=bool(body) or reader.complete)
             if self.call is not call:
                 return
         if body:

@@ -2,9 +2,9 @@
 
 import asyncio
 import gc
-from typing import Any
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
+from typing import Any
 
 import pytest
 
