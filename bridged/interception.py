@@ -1,10 +1,10 @@
 """One request, start to end: whose it is, what credentiald says, the upstream's answer as it comes.
 
 An Interception stands between two callback sides: it is the carrier behind an exchange with the client (http1/exchange)
-and the receiver of the upstream's answer (http1/upstream). No task and no future of its own; each step is called when
+and gives the upstream's answer a relay (answer_relay.py). No task and no future of its own; each step is called when
 what it needs is there:
 
-    begin → (body_whole) → resolved → response_head → response_data … → response_end
+    begin → (body_whole) → resolved → answer_begins … → answer_ends
 
 Until the first byte of an answer is out, anything that goes wrong is a refusal in the shape of the route's API. After
 that an event stream is ended with the API's error event, and any other body by breaking the connection: nothing that
@@ -15,24 +15,23 @@ import logging
 from typing import TYPE_CHECKING, Any
 
 from bridged import adapters
+from bridged.answer_relay import AnswerRelay
 from bridged.client_token import ClientCredentials, find_client_token
 from bridged.dialects import request_facts, stream_ending
 from bridged.dialects.facts import NO_FACTS
 from bridged.error_answer import error_answer
-from bridged.head_lines import request_lines, response_lines
+from bridged.head_lines import request_lines
 from bridged.headers import actor_headers
 from bridged.http1.answer_framing import Framing
 from bridged.http1.exchange import Exchange
 from bridged.http1.request_head import OutgoingRequest
-from bridged.http1.response_framing import BodyFraming
-from bridged.http1.upstream import UpstreamCall, UpstreamError
-from bridged.http_types import BodyBroken, BodyTimeout, BodyTooLarge, Tap, UpstreamBroken, UpstreamTimeout
+from bridged.http1.upstream import UpstreamCall
+from bridged.http_types import BodyBroken, BodyTimeout, BodyTooLarge
 from bridged.interception_id import new_interception_id
-from bridged.model import DialectName, Headers, Refused, RequestFacts, Resolution
+from bridged.model import DialectName, Refused, RequestFacts, Resolution
 from bridged.paths import Target
 from bridged.resolver import Question
 from bridged.routes import RouteMatch
-from bridged.sse import StreamEnd
 
 if TYPE_CHECKING:
     from bridged.bridge import Bridge
@@ -43,17 +42,8 @@ log = logging.getLogger(__name__)
 CLIENT_GONE = "CLIENT_GONE"
 
 # Looking a member up costs as much as a call.
-_COUNTED, _CHUNKED, _NO_BODY = Framing
-_UPSTREAM_NO_BODY = BodyFraming.NONE
-_FRAMING = {
-    BodyFraming.NONE: Framing.NONE,
-    BodyFraming.LENGTH: Framing.LENGTH,
-    BodyFraming.CHUNKED: Framing.CHUNKED,
-    BodyFraming.CLOSE: Framing.CHUNKED,
-}
+_COUNTED, _NO_BODY = Framing.LENGTH, Framing.NONE
 _UNKNOWN_DIALECT = DialectName.OPENAI_CHAT
-# RFC 9110, 15.4: those that a client would follow.
-_REDIRECTS = frozenset({301, 302, 303, 307, 308})
 BodyError = BodyTooLarge | BodyBroken | BodyTimeout
 
 
@@ -61,10 +51,9 @@ class Interception:
     """One client request through the bridge. Attributes without an underscore are for the tap and the log line."""
 
     __slots__ = (
-        "_body_ended", "_bridge", "_call", "_client", "_early", "_exchange", "_over", "_paused", "_question",
-        "_reserved_bytes",
-        "_stream_end", "_streamed", "_tap", "dialect", "error", "facts", "interception_id", "match", "provider",
-        "resolution", "sent_bytes", "started_seconds", "status",
+        "_body_ended", "_bridge", "_call", "_client", "_early", "_exchange", "_over", "_paused", "_question", "_relay",
+        "_reserved_bytes", "_streamed", "dialect", "error", "facts", "interception_id", "is_stream", "match",
+        "provider", "resolution", "sent_bytes", "started_seconds", "status",
     )  # fmt: skip
 
     def __init__(self, bridge: "Bridge", exchange: Exchange) -> None:
@@ -81,8 +70,7 @@ class Interception:
         self._body_ended = False
         self._paused = False
         self._over = False
-        self._stream_end: StreamEnd | None = None
-        self._tap: Tap | None = None
+        self._relay: AnswerRelay | None = None
         self.interception_id = new_interception_id()
         self.dialect = _UNKNOWN_DIALECT
         self.match: RouteMatch | None = None
@@ -91,13 +79,10 @@ class Interception:
         self.resolution: Resolution | None = None
         self.status: int | None = None
         self.error = ""
+        # Of the answer, once it has ended.
+        self.is_stream = False
         self.sent_bytes = 0
         self.started_seconds = bridge.now()
-
-    @property
-    def is_stream(self) -> bool:
-        """Whether the answer is an event stream."""
-        return self._stream_end is not None
 
     # -- the client's side ------------------------------------------------------------------------------------------
 
@@ -114,7 +99,7 @@ class Interception:
             self.match, self.dialect = match, match.dialect
             self._begin_body(target, match)
         except Exception as failure:
-            self._fail(failure)
+            self.fail(failure)
 
     def _begin_body(self, target: Target, match: RouteMatch) -> None:
         exchange, limit_bytes = self._exchange, self._bridge.max_body_bytes
@@ -149,7 +134,7 @@ class Interception:
             self._early = [data]
             self._ask(match, client)
         except Exception as failure:
-            self._fail(failure)
+            self.fail(failure)
 
     def body_part(self, data: bytes) -> None:
         """Some of a streamed body."""
@@ -159,7 +144,7 @@ class Interception:
             elif not self._over:
                 self._early.append(data)
         except Exception as failure:
-            self._fail(failure)
+            self.fail(failure)
 
     def body_end(self) -> None:
         """The streamed body is complete."""
@@ -168,14 +153,14 @@ class Interception:
             if self._call is not None and self._streamed:
                 self._call.end_body()
         except Exception as failure:
-            self._fail(failure)
+            self.fail(failure)
 
     def body_failed(self, error: BodyError) -> None:
         """The body does not come to its end."""
         try:
             self.refuse(self._refused_body(error))
         except Exception as failure:
-            self._fail(failure)
+            self.fail(failure)
 
     def client_gone(self) -> None:
         """The client left: so does the request to the upstream."""
@@ -190,7 +175,7 @@ class Interception:
             if self._call is not None:
                 self._call.pause()
         except Exception as failure:
-            self._fail(failure)
+            self.fail(failure)
 
     def resume(self) -> None:
         """The client reads again."""
@@ -199,7 +184,7 @@ class Interception:
             if self._call is not None:
                 self._call.resume()
         except Exception as failure:
-            self._fail(failure)
+            self.fail(failure)
 
     # -- credentiald's answer ---------------------------------------------------------------------------------------
 
@@ -228,13 +213,14 @@ class Interception:
                 raise answer
             self._bridge.metrics.resolved("OK")
             self.resolution = answer
-            call = self._call = self._bridge.pool.send(self._outgoing(match, client, answer), self)
+            relay = self._relay = AnswerRelay(self, self._bridge, self._exchange)
+            call = self._call = self._bridge.pool.send(self._outgoing(match, client, answer), relay)
             if self._paused:
                 call.pause()
             if self._streamed:
                 self._send_early(call)
         except Exception as failure:
-            self._fail(failure)
+            self.fail(failure)
 
     def _outgoing(self, match: RouteMatch, client: ClientCredentials, resolution: Resolution) -> OutgoingRequest:
         request, token = self._exchange.request, client.token
@@ -269,108 +255,23 @@ class Interception:
         if self._body_ended:
             call.end_body()
 
-    # -- the upstream's answer --------------------------------------------------------------------------------------
+    # -- the upstream's answer, for the relay ------------------------------------------------------------------------
 
-    def response_head(self, status: int, headers: Headers, body: BodyFraming, *, more: bool) -> None:
-        """Status and headers go to the client."""
-        try:
-            if self._over:
-                return
-            if status in _REDIRECTS:
-                # Not followed, and not handed on either: the client would take its token wherever the upstream says.
-                raise Refused(
-                    "UPSTREAM_UNREACHABLE",
-                    f"the upstream answered with a redirect ({status}): an administrator may correct the base URL",
-                )
-            framing = _FRAMING[body]
-            # A length that stands beside another framing does not count (RFC 9112, 6.3), nor does one in a 204.
-            lines, is_stream, length_bytes = response_lines(
-                headers,
-                interception_id=self.interception_id,
-                date=self._bridge.date_line(),
-                keeps_length=framing is not _CHUNKED and status != 204,
-            )
-            if is_stream and body is not _UPSTREAM_NO_BODY:
-                self._stream_end = StreamEnd()
-                framing = _CHUNKED
-            self.status = status
-            self._tap = self._bridge.tap_for(self)
-            self._release()
-            self._exchange.send_head(status, lines, body=framing, length_bytes=length_bytes, more=more)
-        except Exception as failure:
-            self._fail(failure)
+    def answer_begins(self, status: int) -> None:
+        """The answer's head goes to the client: the request's body is not needed any more."""
+        self.status = status
+        self._release()
 
-    def response_data(self, data: bytes, *, more: bool) -> None:
-        """Some of the body: to the client first, then to whoever reads along."""
-        try:
-            if self._over:
-                return
-            self._exchange.send(data, more=more)
-            self.sent_bytes += len(data)
-            if self._stream_end is not None:
-                self._stream_end.feed(data)
-            if self._tap is not None:
-                self._feed_tap(self._tap, data)
-        except Exception as failure:
-            self._fail(failure)
-
-    def _feed_tap(self, tap: Tap, data: bytes) -> None:
-        try:
-            tap.feed(data)
-        except Exception:
-            log.exception("a tap failed and was taken away", extra={"interception_id": self.interception_id})
-            self._tap = None
-
-    def response_end(self) -> None:
-        """The answer is complete."""
-        try:
-            if self._over:
-                return
-            self._call = None
-            if self._stream_end is not None and self._stream_end.is_open:
-                # A stream that ends with its connection has no other mark of its end than that an event is whole.
-                raise self._failed("UPSTREAM_UNREACHABLE", "broke off", "answer broke off")
-            self._exchange.finish()
-            self._end()
-        except Exception as failure:
-            self._fail(failure)
-
-    def response_failed(self, error: UpstreamError) -> None:
-        """There is no answer, or no rest of it."""
-        try:
-            self._call = None
-            if isinstance(error, UpstreamTimeout):
-                before, after = "did not answer in time", "answer stopped coming"
-                refused = self._failed("UPSTREAM_TIMEOUT", before, after)
-            elif isinstance(error, UpstreamBroken):
-                refused = self._failed("UPSTREAM_UNREACHABLE", "broke off", "answer broke off")
-            else:
-                self._bridge.metrics.upstream_failed("UPSTREAM_UNREACHABLE")
-                refused = Refused("UPSTREAM_UNREACHABLE", f"the upstream could not be reached ({error})")
-            raise refused
-        except Exception as failure:
-            self._fail(failure)
-
-    def pause_body(self) -> None:
-        """The upstream reads slowly."""
-        try:
-            self._exchange.pause_body()
-        except Exception as failure:
-            self._fail(failure)
-
-    def resume_body(self) -> None:
-        """The upstream reads again."""
-        try:
-            self._exchange.resume_body()
-        except Exception as failure:
-            self._fail(failure)
+    def answer_ends(self) -> None:
+        """The client has the whole answer."""
+        self._end()
 
     # -- the end ----------------------------------------------------------------------------------------------------
 
-    def _fail(self, error: Exception) -> None:
+    def fail(self, error: Exception) -> None:
         """A step did not get through: a refusal is told to the client, anything else is a bug and told as INTERNAL.
 
-        So that no step raises into whoever called back, each has its `try`: a decorator would cost a call for each.
+        No step raises into whoever called back, so each has its `try`: a decorator would cost a call for each.
         """
         if not isinstance(error, Refused):
             log.error("unhandled error", exc_info=error, extra={"interception_id": self.interception_id})
@@ -393,8 +294,8 @@ class Interception:
                 exchange.send_head(answer.status, headers, body=_COUNTED, length_bytes=len(answer.body))
                 exchange.send(answer.body)
                 exchange.finish()
-            elif self._stream_end is not None:
-                exchange.send(stream_ending(self.dialect, self._stream_end, refused, self.interception_id))
+            elif self._relay is not None and self._relay.stream_end is not None:
+                exchange.send(stream_ending(self.dialect, self._relay.stream_end, refused, self.interception_id))
                 exchange.finish()
             else:
                 self.status = None
@@ -416,6 +317,10 @@ class Interception:
         if self._call is not None:
             self._call.cancel()
             self._call = None
+        if self._relay is not None:
+            self.sent_bytes, self.is_stream = self._relay.sent_bytes, self._relay.stream_end is not None
+            # Each holds the other: together they would be a circle that only the collector could break.
+            self._relay = None
         self._early = []
         self._release()
         self._bridge.ended(self)
@@ -431,11 +336,6 @@ class Interception:
         self._exchange.send_head(200, headers, body=_NO_BODY)
         self._exchange.finish()
         self._end()
-
-    def _failed(self, reason: str, before: str, after: str) -> Refused:
-        self._bridge.metrics.upstream_failed(reason)
-        said = f"the upstream's {after}" if self._exchange.head_sent else f"the upstream {before}"
-        return Refused(reason, f"{said}: try again")
 
     def _refused_body(self, error: BodyError) -> Refused:
         if isinstance(error, BodyTooLarge):

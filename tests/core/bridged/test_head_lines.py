@@ -16,7 +16,8 @@ NAMES = st.sampled_from(
     [
         "Accept", "accept-encoding", "Accept_Encoding", "Authorization", "Cache-Control", "Connection",
         "Content-Encoding", "Content-Type", "Cookie", "Date", "Referer", "Set-Cookie", "Transfer-Encoding",
-        "User-Agent", "X-Accel-Buffering", "x_accel_buffering", "x-api-key", "X-Forwarded-For", "X-Interception-Id", "X-Private",
+        "User-Agent", "X-Accel-Buffering", "x_accel_buffering", "x-api-key", "X-Forwarded-For",
+        "X-Interception-Id", "X-Private",
         "X-Session-Token", "bad name", "",
     ]
 )  # fmt: skip
