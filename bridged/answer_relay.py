@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from bridged.head_lines import response_lines
 from bridged.http1.answer_framing import Framing
 from bridged.http1.exchange import Exchange
-from bridged.http1.response_framing import BodyFraming
+from bridged.http1.response_head import BodyFraming
 from bridged.http1.upstream import UpstreamError
 from bridged.http_types import Tap, UpstreamBroken, UpstreamTimeout
 from bridged.model import Headers, Refused

@@ -14,21 +14,18 @@ was cut ever looks whole. Whatever happens, `_end` is reached exactly once.
 import logging
 from typing import TYPE_CHECKING, Any
 
-from bridged import adapters
 from bridged.answer_relay import AnswerRelay
 from bridged.client_token import ClientCredentials, find_client_token
 from bridged.dialects import request_facts, stream_ending
 from bridged.dialects.facts import NO_FACTS
 from bridged.error_answer import error_answer
-from bridged.head_lines import request_lines
-from bridged.headers import actor_headers
 from bridged.http1.answer_framing import Framing
 from bridged.http1.exchange import Exchange
-from bridged.http1.request_head import OutgoingRequest
 from bridged.http1.upstream import UpstreamCall
 from bridged.http_types import BodyBroken, BodyTimeout, BodyTooLarge
 from bridged.interception_id import new_interception_id
 from bridged.model import DialectName, Refused, RequestFacts, Resolution
+from bridged.outgoing import outgoing_request
 from bridged.paths import Target
 from bridged.resolver import Question
 from bridged.routes import RouteMatch
@@ -214,38 +211,15 @@ class Interception:
             self._bridge.metrics.resolved("OK")
             self.resolution = answer
             relay = self._relay = AnswerRelay(self, self._bridge, self._exchange)
-            call = self._call = self._bridge.pool.send(self._outgoing(match, client, answer), relay)
+            body, self._early = (self._early[0], []) if match.intercepted else (None, self._early)
+            request = outgoing_request(self._exchange.request, match, client, answer, body)
+            call = self._call = self._bridge.pool.send(request, relay)
             if self._paused:
                 call.pause()
             if self._streamed:
                 self._send_early(call)
         except Exception as failure:
             self.fail(failure)
-
-    def _outgoing(self, match: RouteMatch, client: ClientCredentials, resolution: Resolution) -> OutgoingRequest:
-        request, token = self._exchange.request, client.token
-        if token is None:
-            raise Refused("ACCESS_TOKEN_MISSING", "the request carries no access token")
-        address = adapters.address(resolution, match, query=client.query_without_key, presented=client.presented)
-        body: bytes | None = None
-        if match.intercepted:
-            body = self._early[0]
-            self._early = []
-        added = address.headers
-        if resolution.send_actor_headers:
-            added = (*added, *actor_headers(resolution))
-        return OutgoingRequest(
-            method=request.method,
-            scheme=address.scheme,
-            host=address.host,
-            port=address.port,
-            target=address.target,
-            lines=request_lines(request.headers, token, intercepted=match.intercepted),
-            headers=added,
-            body=body,
-            streamed=self._streamed,
-            content_length=request.content_length if self._streamed else None,
-        )
 
     def _send_early(self, call: UpstreamCall) -> None:
         early, self._early = self._early, []

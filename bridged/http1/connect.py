@@ -18,7 +18,8 @@ from typing import cast
 
 from bridged.http1.proxies import Proxy
 from bridged.http1.request_head import authority_of
-from bridged.http1.response_framing import BadResponse, ResponseReader
+from bridged.http1.response_framing import ResponseReader
+from bridged.http1.response_head import BadResponse
 from bridged.http_types import UpstreamTimeout, UpstreamUnreachable
 
 # RFC 8305, section 5: the recommended delay before the next address is tried as well.

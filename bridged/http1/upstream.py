@@ -19,7 +19,7 @@ import time
 from typing import TYPE_CHECKING, Protocol
 
 from bridged.http1.request_head import OutgoingRequest
-from bridged.http1.response_framing import BodyFraming
+from bridged.http1.response_head import BodyFraming
 from bridged.http_types import UpstreamBroken, UpstreamTimeout, UpstreamUnreachable
 from bridged.model import Headers
 

@@ -4,7 +4,8 @@ import asyncio
 from typing import cast
 
 from bridged.http1.connect import reason_of
-from bridged.http1.response_framing import KEPT_MARGIN_SECONDS, BadResponse, ResponseReader
+from bridged.http1.response_framing import KEPT_MARGIN_SECONDS, ResponseReader
+from bridged.http1.response_head import BadResponse
 from bridged.http1.upstream import Origin, UpstreamCall, UpstreamError
 from bridged.http_types import UpstreamBroken, UpstreamTimeout, UpstreamUnreachable
 

@@ -13,7 +13,8 @@ from dataclasses import dataclass
 
 import h11
 
-from bridged.http1.response_framing import BadResponse, BodyFraming, ResponseReader
+from bridged.http1.response_framing import ResponseReader
+from bridged.http1.response_head import BadResponse, BodyFraming
 
 Fields = tuple[tuple[str, str], ...]
 Answer = tuple[int, Fields, bytes]

@@ -14,7 +14,7 @@ from typing import Any
 
 from bridged.http1.pool import UpstreamPool
 from bridged.http1.request_head import OutgoingRequest
-from bridged.http1.response_framing import BodyFraming
+from bridged.http1.response_head import BodyFraming
 from bridged.http1.upstream import UpstreamCall, UpstreamError
 from bridged.model import Headers
 

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 import pytest
 
 from bridged.http1 import response_framing
-from bridged.http1.response_framing import JUDGES, BadResponse, BodyFraming, ResponseReader, framing_of, read_head
+from bridged.http1.response_framing import ResponseReader
+from bridged.http1.response_head import JUDGES, BadResponse, BodyFraming, framing_of, read_head
 from bridged.model import Headers
 
 OK = b"HTTP/1.1 200 OK\r\n"

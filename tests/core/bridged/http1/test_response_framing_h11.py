@@ -7,7 +7,8 @@ import h11
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from bridged.http1.response_framing import BadResponse, ResponseReader
+from bridged.http1.response_framing import ResponseReader
+from bridged.http1.response_head import BadResponse
 
 HEADERS = [
     "Content-Type: text/event-stream",

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from bridged.http1.pool import UpstreamPool, running_pool
-from bridged.http1.response_framing import BodyFraming
+from bridged.http1.response_head import BodyFraming
 from bridged.http1.upstream_connection import UpstreamConnection
 from bridged.http_types import UpstreamBroken, UpstreamUnreachable
 from tests.fakes.scripted_upstream import CUT, STALL, ScriptedUpstream, hang_up, raw, reply, silence, stream

@@ -14,7 +14,7 @@ import trustme
 import uvloop
 
 from bridged.http1.pool import running_pool
-from bridged.http1.response_framing import BodyFraming
+from bridged.http1.response_head import BodyFraming
 from bridged.http_types import UpstreamBroken
 from tests.support.upstream_answers import Answer, ask, outgoing
 
