@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import pytest
 
-from bridged.http1 import response_framing
+from bridged.http1 import response_framing, response_head
 from bridged.http1.response_framing import ResponseReader
 from bridged.http1.response_head import JUDGES, BadResponse, BodyFraming, framing_of, read_head
 from bridged.model import Headers
@@ -294,7 +294,7 @@ def test_one_reader_reads_one_answer_after_another() -> None:
 
 
 LARGE = response_framing.MAX_HEAD_BYTES
-FIELD = response_framing.MAX_FIELD_BYTES
+FIELD = response_head.MAX_FIELD_BYTES
 
 
 @pytest.mark.parametrize(
