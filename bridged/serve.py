@@ -23,7 +23,7 @@ from bridged.metrics import Metrics
 from bridged.readiness import Readiness
 from bridged.resolver import ClientTls, running_resolver
 from bridged.settings import Loaded, Settings
-from daemonkit.binding import AddressTaken, bound_sockets
+from daemonkit.binding import BACKLOG, AddressTaken, bound_sockets
 from daemonkit.health import health_listener
 from daemonkit.logs import announce, running_logs
 from daemonkit.settings import ConfigErrors
@@ -37,7 +37,6 @@ log = logging.getLogger(__name__)
 
 # Parameters of mallopt(3).
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
-_BACKLOG = 1024
 _PROXY_VARIABLES = ("https_proxy", "http_proxy", "no_proxy")
 
 
@@ -62,7 +61,7 @@ def run_supervisor(loaded: Loaded, flags: Mapping[str, str | None]) -> int:
 
     def supervised() -> None:
         with ExitStack() as stack:
-            found = [bound_sockets(one, setting_name="listen", backlog=_BACKLOG) for one in settings.listen]
+            found = [bound_sockets(one, setting_name="listen", backlog=BACKLOG) for one in settings.listen]
             sockets = tuple(stack.enter_context(one) for several, _ in found for one in several)
             listener = Bound(
                 name="http",
