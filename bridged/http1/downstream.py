@@ -60,6 +60,11 @@ class Server:
         """How many clients are connected."""
         return len(self._connections)
 
+    @property
+    def is_over_full(self) -> bool:
+        """Whether there are more connections than there may be."""
+        return len(self._connections) > self.limits.connections
+
     async def listen(self, address: Address, tls: ssl.SSLContext | None) -> None:
         """Accept connections on an address, too. AddressTaken where it is taken."""
         listener, address = await bind(self._accept, address, setting_name="listen", tls=tls)

@@ -1,13 +1,14 @@
-"""Listeners: bursts of clients while the loop is busy."""
+"""Listeners: bursts of clients while the loop is busy, and more clients than there may be."""
 
 import socket
 from contextlib import ExitStack
 from pathlib import Path
 
-from bridged.http1.downstream import listening
+from bridged.http1.downstream import Limits, listening
 from daemonkit.binding import bound_sockets
 from daemonkit.listen import Address
-from tests.support.http1_service import LOOPBACK, Scripted, http1_server, until
+from tests.support.http1_service import LOOPBACK, Scripted, closed_silently, http1_server, until
+from tests.support.raw_http import raw_client, raw_exchange, request
 
 BURST = 500
 
@@ -41,3 +42,23 @@ async def test_a_burst_of_clients_waits_at_a_unix_socket(tmp_path: Path) -> None
         with ExitStack() as stack:
             connect_all(stack, path)
             await until(lambda: running.server.connection_count == BURST)
+
+
+async def test_a_client_too_many_is_told_503_and_served_when_another_has_left() -> None:
+    async with http1_server(Scripted(), limits=Limits(connections=2, linger_seconds=0.2)) as running:
+        async with raw_client(running.port) as first, raw_client(running.port) as second:
+            await until(lambda: running.server.connection_count == 2)
+            async with raw_client(running.port) as third:
+                await third.send(request("POST", "/x", body=b"late"))
+                answer = await third.read_answer()
+                assert (answer.status, answer.header("x-refused"), answer.header("connection")) == (
+                    503,
+                    "CAPACITY",
+                    "close",
+                )
+                assert await closed_silently(third)
+            for client in (first, second):
+                await client.send(request("POST", "/x", body=b"fine"))
+                assert (await client.read_answer()).body == b"fine"
+        await until(lambda: running.server.connection_count < 2)
+        assert (await raw_exchange(running.port, request("POST", "/x", body=b"fine"))).body == b"fine"
