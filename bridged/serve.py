@@ -23,7 +23,8 @@ from bridged.metrics import Metrics
 from bridged.readiness import Readiness
 from bridged.resolver import ClientTls, running_resolver
 from bridged.settings import Loaded, Settings
-from daemonkit.binding import AddressTaken, bound_sockets
+from daemonkit.binding import BACKLOG, AddressTaken, bound_sockets
+from daemonkit.descriptors import most_pairs, raise_descriptor_limit
 from daemonkit.health import health_listener
 from daemonkit.logs import announce, running_logs
 from daemonkit.settings import ConfigErrors
@@ -37,7 +38,6 @@ log = logging.getLogger(__name__)
 
 # Parameters of mallopt(3).
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
-_BACKLOG = 1024
 _PROXY_VARIABLES = ("https_proxy", "http_proxy", "no_proxy")
 
 
@@ -62,7 +62,7 @@ def run_supervisor(loaded: Loaded, flags: Mapping[str, str | None]) -> int:
 
     def supervised() -> None:
         with ExitStack() as stack:
-            found = [bound_sockets(one, setting_name="listen", backlog=_BACKLOG) for one in settings.listen]
+            found = [bound_sockets(one, setting_name="listen", backlog=BACKLOG) for one in settings.listen]
             sockets = tuple(stack.enter_context(one) for several, _ in found for one in several)
             listener = Bound(
                 name="http",
@@ -111,6 +111,7 @@ def _keep_freed_memory() -> None:
 async def serve(settings: Settings, worker: Worker | None = None) -> None:
     """Run bridged until asked to stop; as a worker, on the sockets of its supervisor."""
     _keep_freed_memory()
+    pairs = most_pairs(raise_descriptor_limit())
     stop: Awaitable[object] = stop_requested() if worker is None else worker.stop_requested()
     readiness, metrics = Readiness(), Metrics()
     metrics.started(version())
@@ -138,6 +139,7 @@ async def serve(settings: Settings, worker: Worker | None = None) -> None:
             connect_timeout_seconds=settings.connect_timeout.total_seconds(),
             first_byte_timeout_seconds=settings.first_byte_timeout.total_seconds(),
             idle_timeout_seconds=idle_seconds,
+            max_connections=pairs,
             proxies=_proxies(),
         ) as pool,
     ):
@@ -146,7 +148,7 @@ async def serve(settings: Settings, worker: Worker | None = None) -> None:
         async with listening(
             bridge,
             listener.addresses if worker is None else (),
-            limits=Limits(body_seconds=idle_seconds, stall_seconds=idle_seconds),
+            limits=Limits(connections=pairs, body_seconds=idle_seconds, stall_seconds=idle_seconds),
             tls=server_context(listener.tls) if listener.tls else None,
             shared=() if worker is None else worker.sockets("listen"),
         ) as server:

@@ -11,6 +11,10 @@ from contextlib import ExitStack
 
 from daemonkit.listen import Address
 
+# How many clients may wait to be accepted: a burst of them while the loop is busy. The kernel takes the smaller of this
+# and its own bound (net.core.somaxconn, 4096).
+BACKLOG = 1024
+
 
 class AddressTaken(Exception):
     """A listener's address cannot be bound; the text says which, why, and by which setting it was asked for."""
@@ -28,9 +32,9 @@ async def bind(
     try:
         if address.is_unix:
             remove_stale_socket(address.path)
-            return await loop.create_unix_server(protocol_factory, address.path), address
+            return await loop.create_unix_server(protocol_factory, address.path, backlog=BACKLOG), address
         # Without SO_REUSEPORT, so that a second daemon by accident is an error and not half of the clients.
-        server = await loop.create_server(protocol_factory, address.host, address.port, ssl=tls)
+        server = await loop.create_server(protocol_factory, address.host, address.port, ssl=tls, backlog=BACKLOG)
     except OSError as error:
         raise _taken(address, setting_name, error) from error
     return server, address.with_port(server.sockets[0].getsockname()[1])

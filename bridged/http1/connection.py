@@ -62,6 +62,10 @@ class Server(Roster, Protocol):
     def draining(self) -> bool:
         """Whether each connection is to end with its next answer."""
 
+    @property
+    def is_over_full(self) -> bool:
+        """Whether there are more connections than there may be."""
+
 
 class ClientConnection(Line):
     """See the module; `exchange.Connection` is the side that exchanges see."""
@@ -102,6 +106,9 @@ class ClientConnection(Line):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         super().connection_made(transport)
         self.write = self._transport.write
+        if self._server.is_over_full:
+            # Said while there are descriptors to say it with: without, the loop closes new connections unanswered.
+            self._refuse(Malformed("the bridge has as many clients as it can have: try again", reason="CAPACITY"))
 
     def data_received(self, data: bytes) -> None:
         try:

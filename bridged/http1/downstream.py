@@ -18,7 +18,7 @@ from bridged.http1.framing import HeadLimits, Request
 from bridged.http1.limits import Limits
 from bridged.http1.line import Line
 from bridged.http1.peer import ask_when_silent
-from daemonkit.binding import bind
+from daemonkit.binding import BACKLOG, bind
 from daemonkit.listen import Address
 
 __all__ = [
@@ -60,6 +60,11 @@ class Server:
         """How many clients are connected."""
         return len(self._connections)
 
+    @property
+    def is_over_full(self) -> bool:
+        """Whether there are more connections than there may be."""
+        return len(self._connections) > self.limits.connections
+
     async def listen(self, address: Address, tls: ssl.SSLContext | None) -> None:
         """Accept connections on an address, too. AddressTaken where it is taken."""
         listener, address = await bind(self._accept, address, setting_name="listen", tls=tls)
@@ -68,7 +73,7 @@ class Server:
 
     async def share(self, bound: socket.socket, tls: ssl.SSLContext | None) -> None:
         """Accept connections on a socket that other processes accept on, too."""
-        self._add(await self._loop.create_server(self._accept, sock=bound, ssl=tls))
+        self._add(await self._loop.create_server(self._accept, sock=bound, ssl=tls, backlog=BACKLOG))
 
     def stop_accepting(self) -> None:
         """Close the listeners. Each connection closes with its next answer, and what is idle at the end of the block.

@@ -60,7 +60,7 @@ class Service(Protocol):
         """A request's head is complete. May answer at once; then its carrier is told nothing."""
 
     def refuse(self, reason: str, *, detail: str, target: str, headers: Headers) -> tuple[int, Headers, bytes]:
-        """Status, headers with Content-Length, and body for what is no request, or came too slowly.
+        """Status, headers with Content-Length, and body for what is no request, came too slowly, or is one too many.
 
         `reason` is one of errors.REFUSALS; `detail` is a sentence that quotes nothing. `target` and `headers` are what
         is known of the request: `/` and none where nothing is.

@@ -9,6 +9,8 @@ from bridged.http1.framing import HeadLimits
 class Limits:
     """Times are looked at once a second, so each may be up to a second longer."""
 
+    connections: int = 1 << 20
+    """How many clients may be connected; more are told 503."""
     head: HeadLimits = field(default_factory=HeadLimits)
     head_seconds: float = 30.0
     """From the first byte of a head to its last."""
@@ -20,7 +22,7 @@ class Limits:
     """What must have come of it on average after that, while it was wanted: a slow phone sends ten times as much."""
     stall_seconds: float = 600.0
     """How long a client may read nothing of what was sent."""
-    sign_seconds: float = 3.0
+    sign_seconds: float = 2.0
     """How long a client that ended its side in the middle of an answer may leave open whether it is still there."""
     keepalive_seconds: int = 60
     """How long nothing is heard of a client before TCP asks it, and then every quarter of that, three times."""

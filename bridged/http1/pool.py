@@ -26,6 +26,7 @@ log = logging.getLogger(__name__)
 
 KEEP_ALIVE_SECONDS = 55.0
 MAX_IDLE = 256
+MAX_CONNECTIONS = 1 << 20
 _SWEEP_SECONDS = 1.0
 # How many sweeps the shortest time-out takes at least: it is kept to within one of them.
 _SWEEPS = 4
@@ -39,18 +40,22 @@ async def running_pool(
     idle_timeout_seconds: float,
     keep_alive_seconds: float = KEEP_ALIVE_SECONDS,
     max_idle: int = MAX_IDLE,
+    max_connections: int = MAX_CONNECTIONS,
     tls: ssl.SSLContext | None = None,
     proxies: Proxies | None = None,
 ) -> AsyncIterator["UpstreamPool"]:
     """A pool for the length of the block; whatever is under way at its end is cut without a word.
 
-    `max_idle` is for each upstream. `tls` None means the system's trust store; it is told to speak HTTP/1.1 only.
+    `max_idle` is for each upstream. `max_connections` is for all together and bounds those that wait: those in use are
+    at most as many as clients are connected, because each of these has one request at a time. `tls` None means the
+    system's trust store; it is told to speak HTTP/1.1 only.
     """
     context = tls if tls is not None else ssl.create_default_context()
     context.set_alpn_protocols(["http/1.1"])
     pool = UpstreamPool(
         connect_timeout_seconds=connect_timeout_seconds,
         max_idle=max_idle,
+        max_connections=max_connections,
         tls=context,
         proxies=proxies if proxies is not None else Proxies(),
     )
@@ -84,12 +89,21 @@ async def _sweep(
 class UpstreamPool:
     """All connections to all upstreams."""
 
-    def __init__(self, *, connect_timeout_seconds: float, max_idle: int, tls: ssl.SSLContext, proxies: Proxies) -> None:
+    def __init__(
+        self,
+        *,
+        connect_timeout_seconds: float,
+        max_idle: int,
+        max_connections: int,
+        tls: ssl.SSLContext,
+        proxies: Proxies,
+    ) -> None:
         self.connections: set[UpstreamConnection] = set()
         self.tasks: set[asyncio.Task[None]] = set()
         self._all_lost: asyncio.Event | None = None
         self._connect_timeout_seconds = connect_timeout_seconds
         self._max_idle = max_idle
+        self._max_connections = max_connections
         self._tls = tls
         self._proxies = proxies
         self._upstreams: dict[tuple[str, str, int | None], _Upstream] = {}
@@ -135,6 +149,13 @@ class UpstreamPool:
             self._all_lost = asyncio.Event()
             await self._all_lost.wait()
 
+    def make_room(self) -> None:
+        """Before a new connection: where there are enough, one that waits goes, of whichever upstream."""
+        if len(self.connections) + len(self.tasks) >= self._max_connections:
+            for upstream in self._upstreams.values():
+                if upstream.drop_oldest():
+                    return
+
     def forget(self, connection: UpstreamConnection) -> None:
         """This connection is closed."""
         self.connections.discard(connection)
@@ -178,12 +199,20 @@ class _Upstream:
         self._idle.append(connection)
         return True
 
+    def drop_oldest(self) -> bool:
+        """Whether there was a connection that waits: the one that was not used for longest is closed."""
+        if not self._idle:
+            return False
+        self._idle.pop(0).drop()
+        return True
+
     def lost(self, connection: UpstreamConnection) -> None:
         self._pool.forget(connection)
         if connection in self._idle:
             self._idle.remove(connection)
 
     def connect(self, call: UpstreamCall) -> asyncio.Task[None]:
+        self._pool.make_room()
         task = asyncio.get_running_loop().create_task(self._connect(call))
         self._pool.tasks.add(task)
         task.add_done_callback(self._pool.tasks.discard)

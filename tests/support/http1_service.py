@@ -18,7 +18,7 @@ from tests.support.raw_http import RawClient
 
 LIMIT_BYTES = 1 << 20
 LOOPBACK = Address(host="127.0.0.1")
-STATUS_OF = {"INVALID_REQUEST": 400, "HEAD_TOO_LARGE": 431, "REQUEST_TIMEOUT": 408}
+STATUS_OF = {"INVALID_REQUEST": 400, "HEAD_TOO_LARGE": 431, "REQUEST_TIMEOUT": 408, "CAPACITY": 503}
 STATUS_OF_FAILURE = {BodyTooLarge: 413, BodyBroken: 400, BodyTimeout: 408}
 
 

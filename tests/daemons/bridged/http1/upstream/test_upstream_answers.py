@@ -12,7 +12,17 @@ from bridged.http1.pool import UpstreamPool, running_pool
 from bridged.http1.response_head import BodyFraming
 from bridged.http1.upstream_connection import UpstreamConnection
 from bridged.http_types import UpstreamBroken, UpstreamUnreachable
-from tests.fakes.scripted_upstream import CUT, STALL, ScriptedUpstream, hang_up, raw, reply, silence, stream
+from tests.fakes.scripted_upstream import (
+    CUT,
+    STALL,
+    ScriptedUpstream,
+    hang_up,
+    raw,
+    reply,
+    running_upstream,
+    silence,
+    stream,
+)
 from tests.support.upstream_answers import Answer, ask, begin, listening, outgoing, post
 
 OK = b"HTTP/1.1 200 OK\r\n"
@@ -80,6 +90,21 @@ async def test_requests_at_the_same_time_have_connections_of_their_own(
     await ask(pool, post(upstream.port, b"{}"))
 
     assert len(pool.connections) == 20
+
+
+async def test_where_there_are_enough_connections_one_that_waits_makes_room(upstream: ScriptedUpstream) -> None:
+    gate = asyncio.Event()
+    limits = {"connect_timeout_seconds": 5, "first_byte_timeout_seconds": 5, "idle_timeout_seconds": 5}
+    async with running_upstream() as other, running_pool(**limits, max_connections=2) as pool:
+        await ask(pool, outgoing(upstream.port))
+        other.default = stream(b"x", gate)
+        held = [begin(pool, outgoing(other.port)) for _ in range(3)]
+        await upstream.requests[0].closed.wait()
+        for answer in held:
+            await answer.until(lambda answer=answer: answer.body)
+        assert len(pool.connections) == 3
+        gate.set()
+        assert [(await answer.over()).error for answer in held] == [None, None, None]
 
 
 async def test_only_so_many_connections_wait(upstream: ScriptedUpstream) -> None:
