@@ -8,12 +8,14 @@ from typing import TYPE_CHECKING, final
 
 import grpc
 import grpc.aio
+from drawbridge.v1 import credential_service_pb2 as pb
 from drawbridge.v1.credential_service_pb2_grpc import CredentialServiceStub
 
 from bridged.resolve_queue import Outcome, Waiting
-from bridged.resolve_stream import Stream, StreamLost
-from bridged.resolver_messages import UNREACHABLE, unreachable
-from bridged.resolver_pool import Pool
+from bridged.resolve_stream import OpenStream, Stream, StreamLost
+from bridged.resolver_messages import unreachable
+from bridged.resolver_pool import ABOUT_THIS_BRIDGE, Pool
+from bridged.resolver_question import message_of
 from bridged.resolver_unary import ask, ping
 
 if TYPE_CHECKING:  # the asynchronous stub exists only for the type checker
@@ -28,6 +30,8 @@ _FIRST_PAUSE_SECONDS = (0.0, 0.05)
 _PAUSE_SECONDS = (0.1, 0.4)
 # A refusal of this bridge is not mended by asking often.
 _REFUSED_PAUSE_SECONDS = (0.5, 1.0)
+_SERVICE = pb.DESCRIPTOR.services_by_name["CredentialService"]
+_STREAM_METHOD = f"/{_SERVICE.full_name}/{_SERVICE.methods_by_name['ResolveProviderStream'].name}"
 # No batch may take longer than this, or than half of what a question may take: the rest is for asking once more.
 _LONGEST_BATCH_SECONDS = 2.0
 
@@ -49,41 +53,48 @@ class Peer:
         self.ping_state = ""
         self._state = _State.OPENING
         self._stub: CredentialServiceAsyncStub = CredentialServiceStub(channel)
+        # Its questions are bytes already.
+        self._open_stream: OpenStream = channel.stream_stream(
+            _STREAM_METHOD, response_deserializer=pb.ResolveProviderStreamResponse.FromString
+        )
         self._channel = channel
         self._pool = pool
         self._batch_seconds = min(pool.timeout_seconds / 2, _LONGEST_BATCH_SECONDS)
         self._stream: Stream | None = None
-        self._leaving = False
+        self._left = asyncio.Event()
         self._asking: set[asyncio.Task[None]] = set()
 
     @property
     def takes(self) -> bool:
         """Whether it takes what is queued, or is about to."""
-        return self._state in (_State.OPENING, _State.STREAMING)
+        return not self._left.is_set() and self._state in (_State.OPENING, _State.STREAMING)
 
     @property
     def is_streaming(self) -> bool:
         """Whether its stream is open."""
-        return self._state is _State.STREAMING
+        return not self._left.is_set() and self._state is _State.STREAMING
 
     @property
     def is_unary(self) -> bool:
         """Whether it answers, but only single questions."""
-        return self._state is _State.UNARY
+        return not self._left.is_set() and self._state is _State.UNARY
 
     @property
     def refused_us(self) -> bool:
-        """Whether it is of no use because it said so itself: asking once more would bring the same."""
-        return self.refused.reason != UNREACHABLE
+        """Whether it is of no use because it does not want this bridge: asking once more would bring the same.
+
+        Other refusals of a stream are trouble that may be over with the next question.
+        """
+        return self.refused.reason in ABOUT_THIS_BRIDGE
 
     async def run(self) -> None:
         """Be one of the pool until told to `leave`, or cancelled."""
         self._pool.joined(self)
         pinging = asyncio.create_task(self._keep_pinging(), name="ping credentiald")
         try:
-            while not self._leaving:
+            while not self._left.is_set():
                 pause_seconds = await self._stream_once()
-                if not self._leaving:
+                if not self._left.is_set():
                     await asyncio.sleep(random.uniform(*pause_seconds))  # noqa: S311 - jitter
             if self._asking:
                 await asyncio.wait(self._asking)
@@ -96,10 +107,11 @@ class Peer:
             await asyncio.wait([pinging, *self._asking])
 
     def leave(self) -> None:
-        """Take no more batches; `run` ends when what is under way is settled."""
-        self._leaving = True
+        """Take no more questions: what waits goes to others at once. `run` ends when what is under way is settled."""
+        self._left.set()
         if self._stream is not None:
             self._stream.end()
+        self._pool.review()
 
     def ask(self, item: Waiting) -> None:
         """Ask one question by itself, unless nobody wants the answer any more."""
@@ -114,7 +126,9 @@ class Peer:
         outcome: Outcome = unreachable("this bridge is stopping")
         left_seconds = max(0.0, item.deadline - asyncio.get_running_loop().time())
         try:
-            outcome = await ask(self._stub, item.message, timeout_seconds=left_seconds, metadata=self._pool.metadata)
+            outcome = await ask(
+                self._stub, message_of(item.item), timeout_seconds=left_seconds, metadata=self._pool.metadata
+            )
         finally:
             self._pool.settle(item, outcome)
 
@@ -122,7 +136,12 @@ class Peer:
         """Open a stream and serve with it until it is over; from how long to how long to pause then."""
         pool = self._pool
         stream = self._stream = Stream(
-            self._stub, pool.queue, pool.settle, self.ask, metadata=pool.metadata, batch_seconds=self._batch_seconds
+            self._open_stream,
+            pool.queue,
+            pool.settle,
+            self.ask,
+            metadata=pool.metadata,
+            batch_seconds=self._batch_seconds,
         )
         try:
             await stream.open()
@@ -148,7 +167,7 @@ class Peer:
         if lost.unimplemented:
             log.info("credentiald has no stream: asking one by one", extra={"peer": self.address})
             self._become(_State.UNARY, unanswered)
-            await self._reconnected()
+            await self._reconnected_or_left()
             return _FIRST_PAUSE_SECONDS
         if self.refused_us:
             self._become(_State.DOWN, unanswered)
@@ -163,6 +182,14 @@ class Peer:
     def _become(self, state: _State, unanswered: list[Waiting] | None = None) -> None:
         self._state = state
         self._pool.changed(self, unanswered or [])
+
+    async def _reconnected_or_left(self) -> None:
+        waits = [asyncio.ensure_future(self._reconnected()), asyncio.ensure_future(self._left.wait())]
+        try:
+            await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            for wait in waits:
+                wait.cancel()
 
     async def _reconnected(self) -> None:
         """Return when the connection was lost and is there again: another server may answer now."""
