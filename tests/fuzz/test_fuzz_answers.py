@@ -14,6 +14,7 @@ CHUNKED = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked"
 FOUND = {
     "a last chunk of many zeros": CHUNKED + b"\r\n\r\n5\r\nhello\r\n" + b"0" * 70 + b"\r\n\r\n",
     "a chunk's size after many zeros": CHUNKED + b"\r\n\r\n" + b"0" * 70 + b"5\r\nhello\r\n0\r\n\r\n",
+    "a space after chunked": CHUNKED + b" \r\n\r\n5\r\nhello\r\n0\r\n\r\n",
     "Transfer-Encoding in the trailers": CHUNKED + b"\r\n\r\n0\r\nTransfer-Encoding: x\r\n\r\n",
 }
 # Not mended yet: llhttp takes this for no chunks, and their framing goes on as if it were the body.
