@@ -35,6 +35,8 @@ _BODIES = [
     b"a;b=c\r\n0123456789\r\n1\r\n\n\r\n000\r\n\r\n",
     b"5\r\nhello\r\n0\r\nT: 1\r\n\r\n",
     b"5\r\nhello\r\n0\r\n\r\nHTTP/1.1 200 0\r\n\r\n",
+    b"5\r\nhello\r\n0\r\n\r\nHTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nbad\r\n0\r\n\r\n",
+    b"5\r\nhello\r\n0\r\n\r\n\r\n",
     b"5\r\nhel",
     b"2\r\n\r\n\r\n0\r\n\r\n",
 ]

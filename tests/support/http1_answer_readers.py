@@ -118,6 +118,9 @@ def read_http_client(data: bytes, *, head: bool) -> AnswerReading:
         if answer.chunked and answer.status in (204, 304):
             # It reads chunks here, which neither status has (RFC 9112, 6.3).
             return reading
+        if not answer.chunked and answer.getheader("transfer-encoding") is not None:
+            # A coding that it does not know, which 'chunked' is with a space after it.
+            return reading
         reading.passed = answer.read()
     except (http.client.HTTPException, ValueError, OverflowError):
         return reading

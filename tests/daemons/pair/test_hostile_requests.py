@@ -104,6 +104,20 @@ HOSTILE = {
     "chunks of garbage, passed through": (post(EMBEDDINGS, f"{CANARY}\r\n{CANARY}\r\n", fields=CHUNKED), 400, None),
     "a chunk longer than it says": (post(CHAT, f"1\r\n{CANARY}\r\n0\r\n\r\n", fields=CHUNKED), 400, None),
     "a chunk of 2^64": (post(CHAT, "1" + "0" * 16 + f"\r\n{CANARY}", fields=CHUNKED), 400, None),
+    **{
+        f"a canary {where}": (post(CHAT, fields=fields), 400, INVALID)
+        for where, fields in {
+            "in a length": f"Content-Length: {CANARY}\r\n",
+            "in a coding": f"Transfer-Encoding: {CANARY}\r\n",
+            "in a second Host": f"Host: {CANARY}\r\n",
+            "in a name with a space": f"X {CANARY}: 1\r\n",
+            "without a colon": f"{CANARY}\r\n",
+            "in a folded line": f"X: 1\r\n {CANARY}\r\n",
+            "before a NUL": f"X-Api-Key: {CANARY}\0\r\n",
+            "after a bare CR": f"X-Api-Key: 1\r{CANARY}\r\n",
+            "after a bare LF": f"X-Api-Key: 1\n{CANARY}: 1\r\n",
+        }.items()
+    },
     "a field of 240 KB": (post(CHAT, fields=f"X: {'y' * LARGE}\r\n"), 431, TOO_LARGE),
     "fields of 240 KB": (post(CHAT, fields=f"X: {'y' * 1000}\r\n" * 240), 431, TOO_LARGE),
     "a name of 240 KB": (post(CHAT, fields=f"{'y' * LARGE}: 1\r\n"), 431, TOO_LARGE),
