@@ -15,30 +15,6 @@ _OTHER = "OTHER"
 _RESOLVE_BUCKETS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.5, 1.0, 5.0)
 
 
-class _ResolveSeconds(Collector):
-    """A histogram that is filled on the loop alone, so that it needs no lock: a quarter of the price of the usual."""
-
-    def __init__(self, registry: CollectorRegistry) -> None:
-        self._counts = [0] * (len(_RESOLVE_BUCKETS) + 1)
-        self._sum_seconds = 0.0
-        registry.register(self)
-
-    def observe(self, seconds: float) -> None:
-        """Note how long one question was on its way."""
-        self._counts[bisect_left(_RESOLVE_BUCKETS, seconds)] += 1
-        self._sum_seconds += seconds
-
-    def collect(self) -> Iterator[HistogramMetricFamily]:
-        """The series as they are now."""
-        bounds = [*map(str, _RESOLVE_BUCKETS), "+Inf"]
-        yield HistogramMetricFamily(
-            "bridged_resolve_duration_seconds",
-            "Time from a question to credentiald's answer or to a refusal.",
-            buckets=list(zip(bounds, accumulate(self._counts), strict=True)),
-            sum_value=self._sum_seconds,
-        )
-
-
 class Metrics:
     """The series of one bridge process."""
 
