@@ -41,6 +41,7 @@ class _Server:
     limits: Limits
     now: float = 0.0
     draining: bool = False
+    is_over_full: bool = False
 
     def opened(self, line: Line) -> None:
         del line
