@@ -22,6 +22,7 @@ _VERSIONS = (b"HTTP/1.1 ", b"HTTP/1.0 ")
 _STATUS_LINE = re.compile(rf"HTTP/1\.([01]) ([0-9]{{3}})(?: {TEXT}*+)?")
 # More digits than any body has, and few enough for every reader's integers.
 _LENGTH = re.compile(r"[0-9]{1,18}")
+_CHUNKED = re.compile(r" ?chunked", re.IGNORECASE)
 # Of Keep-Alive, which HTTP/1.1 leaves to custom (RFC 2068, 19.7.1): "timeout=5, max=1000".
 _TIMEOUT = re.compile(r"\btimeout=([0-9]{1,9})\b", re.IGNORECASE)
 _REMEMBERED_STARTS = 256
@@ -54,7 +55,8 @@ def _judge_length(value: str) -> Verdict:
 
 
 def _judge_encoding(value: str) -> Verdict:
-    return "transfer-encoding", value.strip(" \t").lower()
+    # With other white space around it, some readers take it for another coding.
+    return "transfer-encoding", "chunked" if _CHUNKED.fullmatch(value) else value
 
 
 def _judge_connection(value: str) -> Verdict:

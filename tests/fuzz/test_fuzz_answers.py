@@ -1,9 +1,7 @@
 """The short form of the fuzzer for answers: every seed, and as many changed ones as there is time for."""
 
-import re
-
 import pytest
-from hypothesis import assume, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.support.http1_answer_mutations import ANSWERS, CHANGED_ANSWERS, fuzzed_answer
@@ -16,10 +14,6 @@ FOUND = {
     "a chunk's size after many zeros": CHUNKED + b"\r\n\r\n" + b"0" * 70 + b"5\r\nhello\r\n0\r\n\r\n",
     "a space after chunked": CHUNKED + b" \r\n\r\n5\r\nhello\r\n0\r\n\r\n",
     "Transfer-Encoding in the trailers": CHUNKED + b"\r\n\r\n0\r\nTransfer-Encoding: x\r\n\r\n",
-}
-# Not mended yet: llhttp takes this for no chunks, and their framing goes on as if it were the body.
-TAB_AFTER_CHUNKED = re.compile(rb"chunked[ \t]*\t", re.IGNORECASE)
-OPEN = {
     "a tab after chunked": CHUNKED + b"\t\r\n\r\n5\r\nhello\r\n0\r\n\r\n",
     "a space and a tab after chunked": CHUNKED + b" \t\r\n\r\n5\r\nhello\r\n0\r\n\r\n",
 }
@@ -29,12 +23,6 @@ OPEN = {
 def test_readers_agree_on_what_the_fuzzer_found(data: bytes) -> None:
     for place in range(len(data)):
         assert answer_disagreement(data, cut(data, [place]), head=False) is None
-
-
-@pytest.mark.xfail(reason="llhttp reads 'chunked' with a tab after it as another coding", strict=True)
-@pytest.mark.parametrize("data", OPEN.values(), ids=OPEN)
-def test_readers_agree_on_what_is_still_open(data: bytes) -> None:
-    assert answer_disagreement(data, [data], head=False) is None
 
 
 @pytest.mark.parametrize("head", [False, True])
@@ -47,7 +35,6 @@ def test_readers_agree_on_every_seed_wherever_it_is_cut(head: bool) -> None:
 @settings(max_examples=1500, deadline=None)
 @given(data=CHANGED_ANSWERS, cuts=CUTS, head=st.booleans())
 def test_readers_agree_on_changed_answers(data: bytes, cuts: list[int], head: bool) -> None:
-    assume(TAB_AFTER_CHUNKED.search(data) is None)
     assert answer_disagreement(data, cut(data, cuts), head=head) is None
 
 
