@@ -9,7 +9,7 @@ load batches leave at most once a millisecond; a question that is alone never wa
 import asyncio
 from collections import deque
 from collections.abc import Callable
-from typing import Any, final
+from typing import final
 
 from bridged.model import Refused, Resolution
 
@@ -30,16 +30,13 @@ _REMEMBERED = 0b1111
 
 @final
 class Waiting:
-    """One question on its way. `message` is what is asked; times are of the loop's clock."""
+    """One question on its way. `item` is what is asked (resolver_question.item); times are of the loop's clock."""
 
-    __slots__ = ("callback", "deadline", "message", "retried", "size_bytes", "submit_time")
+    __slots__ = ("callback", "deadline", "item", "retried", "submit_time")
 
-    def __init__(
-        self, message: Any, callback: Callback, *, size_bytes: int, submit_time: float, deadline: float
-    ) -> None:
-        self.message = message
+    def __init__(self, item: bytes, callback: Callback, submit_time: float, deadline: float) -> None:
+        self.item = item
         self.callback: Callback | None = callback
-        self.size_bytes = size_bytes
         self.submit_time = submit_time
         self.deadline = deadline
         self.retried = False
@@ -136,7 +133,7 @@ class Queue:
         """The next batch, of at most MAX_ITEMS questions and MAX_BATCH_BYTES; also those that were cancelled."""
         items, batch, size_bytes = self._items, list[Waiting](), 0
         while items and len(batch) < MAX_ITEMS:
-            size_bytes += items[0].size_bytes
+            size_bytes += len(items[0].item)
             if size_bytes > MAX_BATCH_BYTES and batch:
                 break
             batch.append(items.popleft())

@@ -9,7 +9,7 @@ Invariants:
 
 import asyncio
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import grpc
 import grpc.aio
@@ -17,13 +17,12 @@ from drawbridge.v1 import credential_service_pb2 as pb
 
 from bridged.model import Refused
 from bridged.resolve_queue import Outcome, Queue, Waiting
-from bridged.resolver_messages import ASK_SINGLY, UNREACHABLE, outcome_of, refused_from, unreachable
+from bridged.resolver_messages import UNREACHABLE, outcome_of, refused_from, unreachable
 from bridged.resolver_unary import Metadata
 
-if TYPE_CHECKING:  # the asynchronous stub exists only for the type checker
-    from drawbridge.v1.credential_service_pb2_grpc import CredentialServiceAsyncStub
-
 Settle = Callable[[Waiting, Outcome], None]
+# A multi-callable of gRPC that takes batches as bytes: one stream.
+OpenStream = Callable[..., Any]
 AskSingly = Callable[[Waiting], None]
 
 
@@ -41,7 +40,7 @@ class Stream:
 
     def __init__(
         self,
-        stub: "CredentialServiceAsyncStub",
+        open_stream: OpenStream,
         queue: Queue,
         settle: Settle,
         ask_singly: AskSingly,
@@ -50,7 +49,7 @@ class Stream:
         batch_seconds: float,
     ) -> None:
         self.in_flight: list[Waiting] = []
-        self._call: Any = stub.ResolveProviderStream(metadata=metadata)
+        self._call: Any = open_stream(metadata=metadata)
         self._queue = queue
         self._settle = settle
         self._ask_singly = ask_singly
@@ -114,26 +113,27 @@ class Stream:
     async def _carry(self, batch: list[Waiting]) -> None:
         now = asyncio.get_running_loop().time()
         self.in_flight = [item for item in batch if item.callback is not None and now < item.deadline]
-        for item in batch:
-            if item.callback is None or now >= item.deadline:
-                self._settle(item, unreachable("it was asked too late"))
-        if not self.in_flight:
-            return
-        results = await self._exchange([item.message for item in self.in_flight])
+        if len(self.in_flight) < len(batch):
+            for item in batch:
+                if item.callback is None or now >= item.deadline:
+                    self._settle(item, unreachable("it was asked too late"))
+            if not self.in_flight:
+                return
+        results = await self._exchange([item.item for item in self.in_flight])
         outcomes = [outcome_of(result) for result in results]
         answered, self.in_flight = self.in_flight, []
         self._queue.came_back()
         for item, outcome in zip(answered, outcomes, strict=True):
-            if isinstance(outcome, Refused) and outcome.reason == ASK_SINGLY:
+            if outcome is None:
                 self._ask_singly(item)
             else:
                 self._settle(item, outcome)
 
-    async def _exchange(self, messages: Sequence[pb.ResolveProviderRequest]) -> Sequence[pb.ResolveProviderResult]:
+    async def _exchange(self, items: Sequence[bytes]) -> Sequence[pb.ResolveProviderResult]:
         """One batch there and back."""
         try:
             async with asyncio.timeout(self._batch_seconds):
-                await self._call.write(pb.ResolveProviderStreamRequest(items=messages))
+                await self._call.write(b"".join(items))
                 reply = await self._call.read()
         except TimeoutError:
             raise StreamLost(unreachable("DEADLINE_EXCEEDED")) from None
@@ -143,7 +143,7 @@ class Stream:
             raise await self._lost() from None
         if reply is grpc.aio.EOF:
             raise await self._lost()
-        if reply is None or len(reply.results) != len(messages):
+        if reply is None or len(reply.results) != len(items):
             raise StreamLost(unreachable("a reply that does not fit its batch"))
         results: Sequence[pb.ResolveProviderResult] = reply.results
         return results

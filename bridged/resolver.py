@@ -11,8 +11,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
-from drawbridge.v1 import credential_service_pb2 as pb
-
+from bridged import resolver_question
 from bridged.metrics import Metrics
 from bridged.model import Refused, Resolution
 from bridged.readiness import Readiness
@@ -46,7 +45,10 @@ class Resolver:
 
     def __init__(self, pool: Pool) -> None:
         self._pool = pool
+        self._now = asyncio.get_running_loop().time
         self._bridge_instance_id = str(uuid.uuid4())
+        self._revision = pool.revision
+        self._of_this_bridge = resolver_question.of_this_bridge(self._bridge_instance_id, self._revision)
 
     def submit(self, question: Question, callback: Callback) -> Waiting | None:
         """Ask, and have `callback` called with credentiald's answer, or with the refusal.
@@ -54,29 +56,29 @@ class Resolver:
         CREDENTIALD_UNREACHABLE where there is no answer in time. The result is to cancel the question with, so that
         the callback is not called; None where it has been called already.
         """
-        now = asyncio.get_running_loop().time()
+        pool = self._pool
+        if pool.revision != self._revision:
+            self._revision = pool.revision
+            self._of_this_bridge = resolver_question.of_this_bridge(self._bridge_instance_id, self._revision)
         try:
-            message = pb.ResolveProviderRequest(
-                provider=question.provider,
-                access_token=question.access_token.reveal(),
-                operation=question.operation,
-                model=question.model,
+            item = resolver_question.item(
+                question.provider,
+                question.access_token.reveal(),
+                question.operation,
+                question.model,
+                question.interception_id,
                 presented_key=question.presented_key,
-                interception_id=question.interception_id,
-                bridge_instance_id=self._bridge_instance_id,
-                min_revision=self._pool.revision,
+                of_this_bridge=self._of_this_bridge,
             )
         except ValueError:  # a half of a surrogate pair, which JSON may hold and UTF-8 may not
             callback(Refused("INVALID_ARGUMENT", "the name of the model or provider is not text"))
             return None
-        size_bytes = message.ByteSize()
-        if size_bytes > _MAX_QUESTION_BYTES:
+        if len(item) > _MAX_QUESTION_BYTES:
             callback(Refused("INVALID_ARGUMENT", "the name of the model, the token or the path is too long"))
             return None
-        waiting = Waiting(
-            message, callback, size_bytes=size_bytes, submit_time=now, deadline=now + self._pool.timeout_seconds
-        )
-        return waiting if self._pool.submit(waiting) else None
+        now = self._now()
+        waiting = Waiting(item, callback, now, now + pool.timeout_seconds)
+        return waiting if pool.submit(waiting) else None
 
     async def resolve(self, question: Question) -> Resolution:
         """credentiald's answer, or Refused."""

@@ -43,13 +43,15 @@ def unreachable(why: str) -> Refused:
     )
 
 
-def outcome_of(result: pb.ResolveProviderResult) -> Resolution | Refused:
-    """What a batch says about one question."""
+def outcome_of(result: pb.ResolveProviderResult) -> Resolution | Refused | None:
+    """What a batch says about one question; None where it is to be asked singly."""
     if result.HasField("response"):
         return resolution_of(result.response)
     refusal = result.refusal
     if refusal.domain != _DOMAIN or not refusal.reason:
         return unreachable(f"code {refusal.code}")
+    if refusal.reason == ASK_SINGLY:
+        return None
     return Refused(
         refusal.reason,
         refusal.message or refusal.reason,

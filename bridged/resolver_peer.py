@@ -8,12 +8,14 @@ from typing import TYPE_CHECKING, final
 
 import grpc
 import grpc.aio
+from drawbridge.v1 import credential_service_pb2 as pb
 from drawbridge.v1.credential_service_pb2_grpc import CredentialServiceStub
 
 from bridged.resolve_queue import Outcome, Waiting
-from bridged.resolve_stream import Stream, StreamLost
+from bridged.resolve_stream import OpenStream, Stream, StreamLost
 from bridged.resolver_messages import UNREACHABLE, unreachable
 from bridged.resolver_pool import Pool
+from bridged.resolver_question import message_of
 from bridged.resolver_unary import ask, ping
 
 if TYPE_CHECKING:  # the asynchronous stub exists only for the type checker
@@ -28,6 +30,8 @@ _FIRST_PAUSE_SECONDS = (0.0, 0.05)
 _PAUSE_SECONDS = (0.1, 0.4)
 # A refusal of this bridge is not mended by asking often.
 _REFUSED_PAUSE_SECONDS = (0.5, 1.0)
+_SERVICE = pb.DESCRIPTOR.services_by_name["CredentialService"]
+_STREAM_METHOD = f"/{_SERVICE.full_name}/{_SERVICE.methods_by_name['ResolveProviderStream'].name}"
 # No batch may take longer than this, or than half of what a question may take: the rest is for asking once more.
 _LONGEST_BATCH_SECONDS = 2.0
 
@@ -49,6 +53,10 @@ class Peer:
         self.ping_state = ""
         self._state = _State.OPENING
         self._stub: CredentialServiceAsyncStub = CredentialServiceStub(channel)
+        # Its questions are bytes already.
+        self._open_stream: OpenStream = channel.stream_stream(
+            _STREAM_METHOD, response_deserializer=pb.ResolveProviderStreamResponse.FromString
+        )
         self._channel = channel
         self._pool = pool
         self._batch_seconds = min(pool.timeout_seconds / 2, _LONGEST_BATCH_SECONDS)
@@ -114,7 +122,9 @@ class Peer:
         outcome: Outcome = unreachable("this bridge is stopping")
         left_seconds = max(0.0, item.deadline - asyncio.get_running_loop().time())
         try:
-            outcome = await ask(self._stub, item.message, timeout_seconds=left_seconds, metadata=self._pool.metadata)
+            outcome = await ask(
+                self._stub, message_of(item.item), timeout_seconds=left_seconds, metadata=self._pool.metadata
+            )
         finally:
             self._pool.settle(item, outcome)
 
@@ -122,7 +132,12 @@ class Peer:
         """Open a stream and serve with it until it is over; from how long to how long to pause then."""
         pool = self._pool
         stream = self._stream = Stream(
-            self._stub, pool.queue, pool.settle, self.ask, metadata=pool.metadata, batch_seconds=self._batch_seconds
+            self._open_stream,
+            pool.queue,
+            pool.settle,
+            self.ask,
+            metadata=pool.metadata,
+            batch_seconds=self._batch_seconds,
         )
         try:
             await stream.open()

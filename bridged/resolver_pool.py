@@ -43,6 +43,8 @@ class Pool:
         self.metadata = metadata
         self.timeout_seconds = timeout_seconds
         self.metrics = metrics
+        self._took = metrics.resolve_took
+        self._now = asyncio.get_running_loop().time
         self.queue = Queue()
         self.trouble = asyncio.Event()
         self.revision = 0
@@ -70,7 +72,7 @@ class Pool:
         self._waiting -= 1
         if isinstance(outcome, Resolution) and outcome.revision > self.revision:
             self.revision = outcome.revision
-        self.metrics.resolve_took(asyncio.get_running_loop().time() - item.submit_time)
+        self._took(self._now() - item.submit_time)
         callback, item.callback = item.callback, None
         if callback is not None:
             try:

@@ -6,6 +6,8 @@ to request is appended to the serialised rest. A test holds these bytes against 
 
 from drawbridge.v1 import credential_service_pb2 as pb
 
+from daemonkit.varint import varint
+
 _LENGTH_DELIMITED = 2
 
 
@@ -46,17 +48,3 @@ def refused(refusal: pb.ResolveRefusal) -> bytes:
     """One refusal in a reply."""
     result = pb.ResolveProviderResult(refusal=refusal).SerializeToString()
     return b"".join((_RESULT, varint(len(result)), result))
-
-
-def varint(number: int) -> bytes:
-    """A length in base 128, lowest digits first (protobuf.dev, "Base 128 Varints")."""
-    if number < 0x80:
-        return bytes((number,))
-    if number < 0x4000:
-        return bytes((number & 0x7F | 0x80, number >> 7))
-    digits = bytearray()
-    while number >= 0x80:
-        digits.append(number & 0x7F | 0x80)
-        number >>= 7
-    digits.append(number)
-    return bytes(digits)

@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from credentiald.errors import KeyPoolExhausted, ProviderNotFound
 from credentiald.rpc import reply_bytes, status
+from daemonkit.varint import varint
 
 ID = "0190e2f4-1111-7abc-8def-0123456789ab"
 
@@ -49,7 +50,7 @@ def test_a_reply_reads_as_the_message_with_the_same_fields(items):
 
 @given(st.integers(min_value=0, max_value=2**35))
 def test_a_length_is_written_as_protobuf_writes_it(number):
-    assert reply_bytes.varint(number) == _VarintBytes(number)
+    assert varint(number) == _VarintBytes(number)
 
 
 def test_a_refusal_in_a_batch_carries_what_its_status_would():

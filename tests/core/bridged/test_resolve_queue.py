@@ -8,7 +8,7 @@ from bridged.resolve_queue import MAX_BATCH_BYTES, MAX_ITEMS, Queue, Waiting
 
 
 def item(size_bytes: int = 100) -> Waiting:
-    return Waiting(None, lambda _: None, size_bytes=size_bytes, submit_time=0.0, deadline=1.0)
+    return Waiting(bytes(size_bytes), lambda _: None, 0.0, 1.0)
 
 
 async def collected(queue: Queue) -> list[Waiting]:

@@ -1,0 +1,54 @@
+"""Questions that are put together from bytes are the messages that protobuf would have made."""
+
+from typing import Any
+
+import pytest
+from drawbridge.v1 import credential_service_pb2 as pb
+from google.protobuf.internal.encoder import _VarintBytes  # type: ignore[attr-defined]
+from hypothesis import given
+from hypothesis import strategies as st
+
+from bridged import resolver_question
+from daemonkit.varint import varint
+
+TEXTS = st.text(st.characters(exclude_categories=["Cs"]), max_size=300) | st.sampled_from(["x" * 1023, "é" * 9000])
+REVISIONS = st.integers(min_value=0, max_value=2**63 - 1)
+
+
+@given(st.lists(st.tuples(TEXTS, TEXTS, TEXTS, TEXTS, TEXTS, st.booleans(), TEXTS, REVISIONS), max_size=4))
+def test_a_batch_reads_as_the_message_with_the_same_questions(questions: list[tuple[Any, ...]]) -> None:
+    expected, items = pb.ResolveProviderStreamRequest(), []
+    for provider, token, operation, model, interception_id, presented_key, bridge, revision in questions:
+        message = expected.items.add(
+            provider=provider,
+            access_token=token,
+            operation=operation,
+            model=model,
+            interception_id=interception_id,
+            presented_key=presented_key,
+            bridge_instance_id=bridge,
+            min_revision=revision,
+        )
+        item = resolver_question.item(
+            provider,
+            token,
+            operation,
+            model,
+            interception_id,
+            presented_key=presented_key,
+            of_this_bridge=resolver_question.of_this_bridge(bridge, revision),
+        )
+        assert resolver_question.message_of(item) == message
+        items.append(item)
+
+    assert pb.ResolveProviderStreamRequest.FromString(b"".join(items)) == expected
+
+
+def test_half_of_a_surrogate_pair_is_refused() -> None:
+    with pytest.raises(UnicodeEncodeError):
+        resolver_question.item("p", "t", "o", "\ud800", "", presented_key=False, of_this_bridge=b"")
+
+
+@given(st.integers(min_value=0, max_value=2**63 - 1))
+def test_a_number_is_written_as_protobuf_writes_it(number: int) -> None:
+    assert varint(number) == _VarintBytes(number)
