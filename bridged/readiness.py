@@ -11,7 +11,7 @@ class Readiness:
     """Ready while the last ping's answer is fresh and nothing is being drained.
 
     `now` is always seconds on one monotonic clock. A refusal by credentiald (of our token, or because it is sealed)
-    counts at once; a missing answer counts when the last good one is too old.
+    counts at once; a missing answer, also for trouble with its store, counts when the last good one is too old.
     """
 
     draining: bool = False

@@ -13,8 +13,8 @@ from drawbridge.v1.credential_service_pb2_grpc import CredentialServiceStub
 
 from bridged.resolve_queue import Outcome, Waiting
 from bridged.resolve_stream import OpenStream, Stream, StreamLost
-from bridged.resolver_messages import UNREACHABLE, unreachable
-from bridged.resolver_pool import Pool
+from bridged.resolver_messages import unreachable
+from bridged.resolver_pool import ABOUT_THIS_BRIDGE, Pool
 from bridged.resolver_question import message_of
 from bridged.resolver_unary import ask, ping
 
@@ -61,37 +61,40 @@ class Peer:
         self._pool = pool
         self._batch_seconds = min(pool.timeout_seconds / 2, _LONGEST_BATCH_SECONDS)
         self._stream: Stream | None = None
-        self._leaving = False
+        self._left = asyncio.Event()
         self._asking: set[asyncio.Task[None]] = set()
 
     @property
     def takes(self) -> bool:
         """Whether it takes what is queued, or is about to."""
-        return self._state in (_State.OPENING, _State.STREAMING)
+        return not self._left.is_set() and self._state in (_State.OPENING, _State.STREAMING)
 
     @property
     def is_streaming(self) -> bool:
         """Whether its stream is open."""
-        return self._state is _State.STREAMING
+        return not self._left.is_set() and self._state is _State.STREAMING
 
     @property
     def is_unary(self) -> bool:
         """Whether it answers, but only single questions."""
-        return self._state is _State.UNARY
+        return not self._left.is_set() and self._state is _State.UNARY
 
     @property
     def refused_us(self) -> bool:
-        """Whether it is of no use because it said so itself: asking once more would bring the same."""
-        return self.refused.reason != UNREACHABLE
+        """Whether it is of no use because it does not want this bridge: asking once more would bring the same.
+
+        Other refusals of a stream are trouble that may be over with the next question.
+        """
+        return self.refused.reason in ABOUT_THIS_BRIDGE
 
     async def run(self) -> None:
         """Be one of the pool until told to `leave`, or cancelled."""
         self._pool.joined(self)
         pinging = asyncio.create_task(self._keep_pinging(), name="ping credentiald")
         try:
-            while not self._leaving:
+            while not self._left.is_set():
                 pause_seconds = await self._stream_once()
-                if not self._leaving:
+                if not self._left.is_set():
                     await asyncio.sleep(random.uniform(*pause_seconds))  # noqa: S311 - jitter
             if self._asking:
                 await asyncio.wait(self._asking)
@@ -104,10 +107,11 @@ class Peer:
             await asyncio.wait([pinging, *self._asking])
 
     def leave(self) -> None:
-        """Take no more batches; `run` ends when what is under way is settled."""
-        self._leaving = True
+        """Take no more questions: what waits goes to others at once. `run` ends when what is under way is settled."""
+        self._left.set()
         if self._stream is not None:
             self._stream.end()
+        self._pool.review()
 
     def ask(self, item: Waiting) -> None:
         """Ask one question by itself, unless nobody wants the answer any more."""
@@ -163,7 +167,7 @@ class Peer:
         if lost.unimplemented:
             log.info("credentiald has no stream: asking one by one", extra={"peer": self.address})
             self._become(_State.UNARY, unanswered)
-            await self._reconnected()
+            await self._reconnected_or_left()
             return _FIRST_PAUSE_SECONDS
         if self.refused_us:
             self._become(_State.DOWN, unanswered)
@@ -178,6 +182,14 @@ class Peer:
     def _become(self, state: _State, unanswered: list[Waiting] | None = None) -> None:
         self._state = state
         self._pool.changed(self, unanswered or [])
+
+    async def _reconnected_or_left(self) -> None:
+        waits = [asyncio.ensure_future(self._reconnected()), asyncio.ensure_future(self._left.wait())]
+        try:
+            await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            for wait in waits:
+                wait.cancel()
 
     async def _reconnected(self) -> None:
         """Return when the connection was lost and is there again: another server may answer now."""

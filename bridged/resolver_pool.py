@@ -29,10 +29,12 @@ log = logging.getLogger(__name__)
 MAX_WAITING = 16_384
 # Less than this is not enough for another try.
 _WORTH_ASKING_SECONDS = 0.01
-# What a ping can be told about this bridge itself, which no waiting mends.
-_ABOUT_THIS_BRIDGE = frozenset(
+# What a ping or a stream can be told about this bridge itself, which no waiting mends.
+ABOUT_THIS_BRIDGE = frozenset(
     {"SERVICE_TOKEN_MISSING", "SERVICE_TOKEN_INVALID", "SERVICE_TOKEN_EXPIRED", "CALLER_NOT_ALLOWED"}
 )
+# Such a ping counts as one that was not answered: its cause may be over with the next.
+_MISSED = frozenset({UNREACHABLE, "STORE_UNAVAILABLE"})
 
 
 @final
@@ -85,17 +87,17 @@ class Pool:
         """One more credentiald."""
         self._peers.append(peer)
         self._searching = False
-        self._review()
+        self.review()
 
     def left(self, peer: "Peer") -> None:
         """One fewer."""
         self._peers.remove(peer)
-        self._review()
+        self.review()
 
     def not_found(self) -> None:
         """There is no credentiald under the name."""
         self._searching = False
-        self._review()
+        self.review()
 
     def changed(self, peer: "Peer", unanswered: list[Waiting]) -> None:
         """A peer is in another state; `unanswered` were asked on its stream and got no answer."""
@@ -103,7 +105,7 @@ class Pool:
             self.trouble.set()
         for item in reversed(unanswered):
             self._again(item, peer)
-        self._review()
+        self.review()
 
     def pinged(self, peer: "Peer", answer: pb.PingResponse | Refused) -> None:
         """A peer said whether it would answer, or did not say it."""
@@ -114,7 +116,7 @@ class Pool:
         if not isinstance(answer, Refused):
             self._same_database(answer.database_id)
             self._readiness.answered(asyncio.get_running_loop().time())
-        elif state != UNREACHABLE and not any(each.ping_state == "OK" for each in self._peers):
+        elif state not in _MISSED and not any(each.ping_state == "OK" for each in self._peers):
             self._readiness.refused(state)
 
     def refuse_all(self) -> None:
@@ -134,7 +136,7 @@ class Pool:
         else:
             (self._single() or lost).ask(item)
 
-    def _review(self) -> None:
+    def review(self) -> None:
         """After any change of the peers: does somebody take what waits?"""
         self._taken = self._searching or any(peer.takes for peer in self._peers)
         if not self._taken:
@@ -174,7 +176,7 @@ def _log_change(state: str, address: str) -> None:
     facts = {"state": state, **({"peer": address} if address else {})}
     if state == "OK":
         log.info("credentiald answers", extra=facts)
-    elif state in _ABOUT_THIS_BRIDGE:
+    elif state in ABOUT_THIS_BRIDGE:
         log.error("credentiald refused this bridge: check its service token", extra=facts)
     else:
         log.warning("credentiald does not answer: requests get 503 until it does", extra=facts)

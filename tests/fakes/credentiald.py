@@ -126,6 +126,8 @@ class FakeCredentiald(pb_grpc.CredentialServiceServicer):
         self.has_stream = True
         self.tls: grpc.ServerCredentials | None = None
         self.stream_refuse: Refuse | None = None
+        # Ends a stream instead of answering a batch, as when the caller is authenticated again and the store is away.
+        self.refuse_batches: Refuse | None = None
         self.streams_opened = 0
         self._streams: set[asyncio.Task[Any]] = set()
         self.pings = 0
@@ -182,7 +184,7 @@ class FakeCredentiald(pb_grpc.CredentialServiceServicer):
         return len(self._streams)
 
     def end_streams(self) -> None:
-        """End every stream that waits for a batch, with the status OK."""
+        """End every stream that waits for a batch, with the status OK, or with that of `stream_refuse`."""
         for reading in self._streams:
             reading.cancel()
 
@@ -225,6 +227,8 @@ class FakeCredentiald(pb_grpc.CredentialServiceServicer):
             except asyncio.CancelledError:
                 if not reading.cancelled():
                     raise
+                if self.stream_refuse is not None:
+                    await self.stream_refuse.abort(context)
                 return
             finally:
                 self._streams.discard(reading)
@@ -232,6 +236,8 @@ class FakeCredentiald(pb_grpc.CredentialServiceServicer):
             if batch is grpc.aio.EOF:
                 return
             self.resolves.extend(batch.items)
+            if batch.items and self.refuse_batches is not None:
+                await self.refuse_batches.abort(context)
             if batch.items:
                 # An empty batch is about the stream itself, and that is well.
                 self.batches.append(len(batch.items))

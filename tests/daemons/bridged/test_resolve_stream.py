@@ -17,7 +17,8 @@ from bridged.model import Refused, Resolution
 from bridged.readiness import Readiness
 from bridged.resolve_queue import MAX_ITEMS
 from bridged.resolver import ClientTls, Outcome, Question, Resolver, running_resolver
-from bridged.resolver_pool import MAX_WAITING
+from bridged.resolver_peer import Peer
+from bridged.resolver_pool import MAX_WAITING, Pool
 from daemonkit.secret import Secret
 from tests.fakes.credentiald import SERVICE_TOKEN, FakeCredentiald, Refuse, provider, running_credentiald
 from tests.support.bridge import until
@@ -411,6 +412,35 @@ async def test_a_refused_bridge_passes_the_reason_on_and_asks_nothing(fake: Fake
     assert fake.unary_resolves == 0
 
 
+async def test_a_stream_that_ends_for_trouble_with_the_store_costs_no_answer_that_a_single_call_would_bring(
+    fake: FakeCredentiald,
+) -> None:
+    metrics = Metrics()
+    async with resolver_of(fake.target, metrics=metrics) as resolver:
+        await until_streaming(metrics)
+        fake.refuse_batches = Refuse(code=grpc.StatusCode.UNAVAILABLE, reason="STORE_UNAVAILABLE")
+        outcomes = await ask(resolver, *[question()] * 3)
+        fake.refuse_batches = None
+        await until_streaming(metrics, 2)
+        outcomes += await ask(resolver, question())
+
+    assert said(outcomes) == {"OK": 4}
+    assert fake.unary_resolves == 3
+
+
+async def test_what_is_in_trouble_for_longer_refuses_in_its_own_words(fake: FakeCredentiald) -> None:
+    metrics = Metrics()
+    async with resolver_of(fake.target, metrics=metrics) as resolver:
+        await until_streaming(metrics)
+        trouble = Refuse(code=grpc.StatusCode.UNAVAILABLE, reason="STORE_UNAVAILABLE")
+        fake.refuse = fake.stream_refuse = fake.refuse_batches = trouble
+        told = [await ask(resolver, question()) for _ in range(20)]
+        fake.refuse = fake.stream_refuse = fake.refuse_batches = None
+        await until_answered(resolver)
+
+    assert sum((said(one) for one in told), Counter()) == {"STORE_UNAVAILABLE": 20}
+
+
 async def until_answered(resolver: Resolver) -> None:
     async with asyncio.timeout(5):
         while said(await ask(resolver, question())) != {"OK": 1}:
@@ -536,6 +566,47 @@ async def test_addresses_that_leave_the_name_are_left_and_new_ones_are_used() ->
     assert said(outcomes) == {"OK": 200}
     assert gone.batches == []
     assert min(sum(stays.batches), sum(new.batches)) > 0
+
+
+@asynccontextmanager
+async def peer_of(fake: FakeCredentiald, pool: Pool) -> AsyncIterator[tuple[Peer, asyncio.Task[None]]]:
+    async with grpc.aio.insecure_channel(fake.target) as channel:
+        peer = Peer(channel, pool)
+        running = asyncio.create_task(peer.run())
+        yield peer, running
+        running.cancel()
+        await asyncio.wait([running])
+
+
+async def test_nothing_waits_for_a_replica_that_was_told_to_leave() -> None:
+    metrics = Metrics()
+    pool = Pool(metadata=(), timeout_seconds=10, readiness=Readiness(), metrics=metrics)
+    async with replicas(2) as pair:
+        leaving, without_stream = pair.fakes
+        without_stream.has_stream = False
+        await without_stream.stop()
+        await without_stream.start()
+        async with peer_of(leaving, pool) as (peer, run), peer_of(without_stream, pool) as (other, other_run):
+            await until_streaming(metrics)
+            await until(lambda: other.is_unary)
+            leaving.hang()
+            resolver, outcomes = Resolver(pool), list[Outcome]()
+            resolver.submit(question(), outcomes.append)
+            await until(lambda: leaving.batches == [1])
+            for _ in range(5):
+                resolver.submit(question(), outcomes.append)
+            assert len(pool.queue) == 5
+            peer.leave()
+            assert len(pool.queue) == 0
+            await until(lambda: len(outcomes) == 5)
+            assert without_stream.unary_resolves == 5
+            leaving.go_on()
+            await until(run.done)
+            # Nor does one without a stream stay, though nothing happens to its connection.
+            other.leave()
+            await until(other_run.done)
+
+    assert said(outcomes) == {"OK": 6}
 
 
 @pytest.mark.parametrize(("certified", "told"), [("credentiald.internal", "OK"), ("other.internal", "no")])
