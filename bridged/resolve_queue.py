@@ -3,7 +3,7 @@
 A batch costs about as much as fifty questions, so what decides the price of a question is how many share a batch.
 The rules: whoever comes first wakes one idle stream; that stream waits a few turns of the loop, in which sockets that
 are ready bring their questions too; while a batch is away, questions gather, and leave right after its answer. Under
-load batches leave at most once a millisecond; a question that is alone never waits for company.
+load small batches leave every two milliseconds at most; a question that is alone never waits for company.
 """
 
 import asyncio
@@ -22,8 +22,10 @@ MAX_BATCH_BYTES = 3_500_000
 # Turns of the loop before a batch leaves, about a microsecond each: sockets that are ready now are read in one turn,
 # and what they bring is submitted in it or the next.
 _TURNS = 3
-# One batch a millisecond under load: at 4,000 questions a second this saves 40 % of the CPU and costs 0.3 ms.
-_GAP_SECONDS = 0.001
+# Under load a batch leaves when the last one left so long ago, or when it holds this many, which share its costs well
+# enough: at 1,000 questions a second it holds two instead of one, for a quarter less CPU in all and 0.9 ms.
+_GAP_SECONDS = 0.002
+ENOUGH_ITEMS = 24
 # Under load is when one of the last four batches had company: two questions at once, or one that came meanwhile.
 _REMEMBERED = 0b1111
 
@@ -63,6 +65,8 @@ class Queue:
         self._collecting = False
         self._leave_time = float("-inf")
         self._company = 0
+        # The end of a gap that is being waited for.
+        self._gap: asyncio.Future[None] | None = None
 
     def __len__(self) -> int:
         return len(self._items)
@@ -72,6 +76,8 @@ class Queue:
         self._items.append(item)
         if not self._collecting:
             self._wake()
+        elif self._gap is not None and len(self._items) >= ENOUGH_ITEMS:
+            self._end_gap()
 
     def add_first(self, item: Waiting) -> None:
         """A question that was on its way already."""
@@ -117,17 +123,28 @@ class Queue:
 
     def gap_seconds(self, now: float) -> float:
         """How long the next batch is to wait for company; nothing unless there is load."""
-        if not self._company or len(self._items) >= MAX_ITEMS:
+        if not self._company or len(self._items) >= ENOUGH_ITEMS:
             return 0.0
         return max(0.0, self._leave_time + _GAP_SECONDS - now)
 
     async def wait_for_company(self) -> None:
         """The owner lets others join before it takes the batch."""
-        gap_seconds = self.gap_seconds(asyncio.get_running_loop().time())
+        loop = asyncio.get_running_loop()
+        gap_seconds = self.gap_seconds(loop.time())
         if gap_seconds:
-            await asyncio.sleep(gap_seconds)
+            self._gap = loop.create_future()
+            timer = loop.call_later(gap_seconds, self._end_gap)
+            try:
+                await self._gap
+            finally:
+                self._gap = None
+                timer.cancel()
         for _ in range(_TURNS):
             await asyncio.sleep(0)
+
+    def _end_gap(self) -> None:
+        if self._gap is not None and not self._gap.done():
+            self._gap.set_result(None)
 
     def take(self, now: float) -> list[Waiting]:
         """The next batch, of at most MAX_ITEMS questions and MAX_BATCH_BYTES; also those that were cancelled."""

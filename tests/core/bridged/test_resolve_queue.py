@@ -4,7 +4,7 @@ import asyncio
 
 import pytest
 
-from bridged.resolve_queue import MAX_BATCH_BYTES, MAX_ITEMS, Queue, Waiting
+from bridged.resolve_queue import ENOUGH_ITEMS, MAX_BATCH_BYTES, MAX_ITEMS, Queue, Waiting
 
 
 def item(size_bytes: int = 100) -> Waiting:
@@ -118,22 +118,39 @@ def test_a_question_that_is_alone_never_waits_for_company():
 
 
 @pytest.mark.parametrize("load", [{"questions": 2}, {"came_meanwhile": 1}])
-def test_under_load_a_batch_leaves_a_millisecond_after_the_one_before_it(load):
+def test_under_load_a_batch_leaves_two_milliseconds_after_the_one_before_it(load):
     queue = Queue()
     leave(queue, 10.0, **load)
 
-    assert queue.gap_seconds(10.0004) == pytest.approx(0.0006)
-    assert queue.gap_seconds(10.001) == 0.0
+    assert queue.gap_seconds(10.0004) == pytest.approx(0.0016)
+    assert queue.gap_seconds(10.002) == 0.0
     assert queue.gap_seconds(11.0) == 0.0
 
 
-def test_a_full_batch_waits_for_nobody():
+def test_a_batch_that_is_large_enough_waits_for_nobody():
     queue = Queue()
     leave(queue, 10.0, questions=2)
-    for _ in range(MAX_ITEMS):
+    for _ in range(ENOUGH_ITEMS):
         queue.add(item())
 
     assert queue.gap_seconds(10.0) == 0.0
+
+
+async def test_a_batch_leaves_when_it_has_become_large_enough():
+    queue = Queue()
+    # So that the time for it does not come.
+    leave(queue, asyncio.get_running_loop().time() + 1000, questions=2)
+    queue.add(item())
+    assert queue.claim()
+    collecting = asyncio.create_task(collected(queue))
+    for _ in range(ENOUGH_ITEMS - 2):
+        queue.add(item())
+    for _ in range(20):
+        await asyncio.sleep(0)
+    assert not collecting.done()
+    queue.add(item())
+
+    assert len(await asyncio.wait_for(collecting, 5)) == ENOUGH_ITEMS
 
 
 def test_company_is_forgotten_after_four_batches_that_were_alone():
