@@ -288,6 +288,19 @@ def _what_is_wrong_with_line(line: str) -> str:
     return "the target has characters other than visible ASCII"
 
 
+class _Ends:
+    """How many messages llhttp has seen end."""
+
+    __slots__ = ("count",)
+
+    def __init__(self) -> None:
+        self.count = 0
+
+    def on_message_complete(self) -> None:
+        """llhttp's word that a message is complete."""
+        self.count += 1
+
+
 class SecondReading:
     """llhttp's reading of the messages of one connection, in its strict mode.
 
@@ -295,22 +308,19 @@ class SecondReading:
     piece of a body, which is what makes a second opinion cheap.
     """
 
-    __slots__ = ("_ended", "_parser")
+    __slots__ = ("__weakref__", "_ends", "_parser")
 
     def __init__(self) -> None:
-        self._parser = httptools.HttpRequestParser(self)
-        self._ended = 0
-
-    def on_message_complete(self) -> None:
-        """llhttp's word that a message is complete."""
-        self._ended += 1
+        # The parser holds what it reports to: were that this reading, only the collector could end the two.
+        self._ends = _Ends()
+        self._parser = httptools.HttpRequestParser(self._ends)
 
     def confirms(self, part: bytes | memoryview, *, ends: bool) -> bool:
         """Whether llhttp accepts the next part of a message, and sees it end with the part's last byte or not at all.
 
         After False, after an upgrade and after a message that says `Connection: close` it is of no more use.
         """
-        self._ended = 0
+        self._ends.count = 0
         try:
             self._parser.feed_data(part)
         except httptools.HttpParserUpgrade:
@@ -318,4 +328,4 @@ class SecondReading:
             return True
         except httptools.HttpParserError:
             return False
-        return self._ended == ends
+        return self._ends.count == ends

@@ -175,5 +175,6 @@ def _check_together(status: int, length: int | None, encoding: str | None, *, is
             raise BadResponse("its answer's Transfer-Encoding is not chunked")
     if status < 200 and (length is not None or encoding is not None):
         raise BadResponse("its interim answer has a body")
-    if status == 204 and length:
-        raise BadResponse("its answer without content has a length")
+    if status == 204 and (length or encoding is not None):
+        # RFC 9112, 6.1 and 6.3: no content, and nothing that says there is.
+        raise BadResponse("its answer without content has a body")

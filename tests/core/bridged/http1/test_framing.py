@@ -1,5 +1,8 @@
 """Request heads: every row of the smuggling corpus, and what is read of what is accepted."""
 
+import gc
+import weakref
+
 import pytest
 
 from bridged.http1.framing import HeadLimits, Malformed, Request, SecondReading, check_beginning, read_head
@@ -179,3 +182,15 @@ def test_llhttp_must_see_the_message_end_where_we_do() -> None:
     assert not SecondReading().confirms(data, ends=False)
     assert not SecondReading().confirms(data + head(), ends=True)
     assert not SecondReading().confirms(b"FROB /x HTTP/1.1\r\nHost: x\r\n\r\n", ends=True)
+
+
+def test_a_connection_that_is_let_go_leaves_nothing_to_the_collector() -> None:
+    gc.disable()
+    try:
+        reading = SecondReading()
+        assert reading.confirms(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n", ends=True)
+        gone = weakref.ref(reading)
+        del reading
+        assert gone() is None
+    finally:
+        gc.enable()

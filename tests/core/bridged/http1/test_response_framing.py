@@ -373,6 +373,7 @@ RULES = {
     "chunks in HTTP/1.0": (200, (("Transfer-Encoding", "chunked"),), False),
     "interim answer with a length": (100, (("Content-Length", "3"),), True),
     "interim answer in chunks": (103, (("Transfer-Encoding", "chunked"),), True),
+    "204 in chunks": (204, (("Transfer-Encoding", "chunked"),), True),
     "204 with a length": (204, (("Content-Length", "3"),), True),
     "status below 100": (99, (), True),
 }
