@@ -6,20 +6,23 @@ providers share a credential, a thread or a failure.
 """
 
 import asyncio
+from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from functools import partial
 
+from credentiald.aws.account import AwsAccount
 from credentiald.aws.lane import Lane
+from credentiald.aws.probe import Probe, Probed, run
 from credentiald.aws.progress import Failed, Loaded, Progress
 from credentiald.aws.regions import Identity, Placement
-from credentiald.aws.role_request import assume_role_arguments
+from credentiald.aws.role_request import assume_role_arguments, session_name
 from credentiald.aws.schedule import Verdict
 from credentiald.aws.steps import KEY_PAIR, Outcome, Step, told
-from credentiald.aws.supply import Grant, NotFetchedYet, Supply, SupplyState
+from credentiald.aws.supply import OVERDUE, Grant, NotFetchedYet, Supply, SupplyState, failure_of
 from credentiald.errors import AmbientCredentialsUnavailable, Refusal, RegionRequired, RoleNotAssumable
-from credentiald.model import AwsKeyPairMaterial, BedrockOptions, Provider, User
+from credentiald.model import AwsKeyPairMaterial, BedrockOptions, Provider
 
 SOURCE, ROLE = "source", "role"
 
@@ -29,6 +32,8 @@ _SWEEP = timedelta(minutes=1)
 # Where a region is missing, the machine's settings are read anew after this long.
 _READ_AGAIN = timedelta(seconds=5)
 _MOST_PLACES = 1000
+# How long an explanation waits for the machine's AWS files.
+_PLACE_SECONDS = 3.0
 
 _PlaceKey = tuple[str, BedrockOptions | None, str, Identity]
 
@@ -49,7 +54,8 @@ class Wanted:
     """The credential of one request: for which provider and user, and from which pair (None: the ambient chain)."""
 
     provider: Provider
-    user: User
+    user_id: str
+    username: str
     region: str
     pair: AwsKeyPairMaterial | None = None
     pair_id: str = ""
@@ -72,6 +78,8 @@ class AwsAccess:
         self._lanes: dict[str, Lane] = {}
         self._supplies: dict[_Key, tuple[str, Supply]] = {}
         self._swept: datetime | None = None
+        # Attempts by provider, kind and outcome, for the metrics.
+        self.attempts: Counter[tuple[str, str, str]] = Counter()
 
     def placement(self, provider: Provider, identity: Identity) -> Placement:
         """Where the provider's requests go; RegionRequired, or NotFetchedYet where files have to be read first."""
@@ -182,7 +190,7 @@ class AwsAccess:
 
     def _role_supply(self, wanted: Wanted) -> Supply:
         key = _Key(
-            wanted.provider.id, wanted.provider.version, wanted.region, wanted.pair_id or "ambient", wanted.user.id
+            wanted.provider.id, wanted.provider.version, wanted.region, wanted.pair_id or "ambient", wanted.user_id
         )
         return self._supply(ROLE, key, wanted)
 
@@ -198,11 +206,15 @@ class AwsAccess:
             user_id=key.user_id,
             lane=self._lane(key.provider_id, provider),
             clock=self._clock,
-            refusal=partial(_refusal, kind, provider, wanted.options.role_arn),
+            refusal=partial(refusal_of, kind, provider, wanted.options.role_arn),
+            count=partial(self._count, provider, kind),
             facts=facts,
         )
         self._supplies[key] = (provider, supply)
         return supply
+
+    def _count(self, provider: str, kind: str, outcome: str) -> None:
+        self.attempts[provider, kind, outcome] += 1
 
     def _lane(self, provider_id: str, name: str) -> Lane:
         return self._lanes.setdefault(provider_id, Lane(name))
@@ -230,9 +242,56 @@ class AwsAccess:
             if provider_id is None or key.provider_id == provider_id:
                 yield name, supply.state(now)
 
-    def lane_of(self, provider: Provider) -> Lane:
-        """The provider's threads, for a probe on demand."""
-        return self._lane(provider.id, provider.name)
+    async def account(
+        self, provider: Provider, identity: Identity, *, user_id: str, username: str, pair_id: str = ""
+    ) -> AwsAccount:
+        """How a request would get its credential. Reads the machine's AWS files if it must, and asks nobody."""
+        try:
+            placement = await self.placed(provider, identity, seconds=_PLACE_SECONDS)
+        except Refusal as refusal:
+            return AwsAccount(identity=identity, placement=None, refusal=refusal)
+        role_arn = provider.bedrock.role_arn if provider.bedrock else ""
+        if identity is Identity.BEARER or (identity is Identity.PAIR and not role_arn):
+            return AwsAccount(identity=identity, placement=placement)
+        where = (provider.id, provider.version, placement.region.name)
+        keys = [_Key(*where, "ambient", "")] if identity is Identity.AMBIENT else []
+        if role_arn:
+            keys.append(_Key(*where, pair_id or "ambient", user_id))
+        known = [self._supplies[key][1] for key in keys if key in self._supplies]
+        now = self._clock()
+        states = tuple(supply.state(now) for supply in known)
+        # The last of them is what requests get; what it is made of matters only where it is not there.
+        served = bool(states) and len(states) == len(keys) and states[-1].is_served
+        failing = [supply for supply in reversed(known) if supply.verdict(now) is Verdict.REFUSE]
+        return AwsAccount(
+            identity=identity,
+            placement=placement,
+            role_arn=role_arn,
+            role_session_name=session_name(username) if role_arn else "",
+            states=states,
+            refusal=failing[0].refusal() if failing and not served else None,
+        )
+
+    async def placed(self, provider: Provider, identity: Identity, *, seconds: float) -> Placement:
+        """As `placement`, waiting for files to be read; a refusal after `seconds`."""
+        end = asyncio.get_running_loop().time() + seconds
+        while True:
+            try:
+                return self.placement(provider, identity)
+            except NotFetchedYet as error:
+                missing = error
+            await missing.wait(end - asyncio.get_running_loop().time())
+
+    async def probe(self, provider: Provider, probe: Probe, *, seconds: float) -> tuple[Probed, tuple[Step, ...]]:
+        """What a probe finds, and its steps, in a thread of the provider's own."""
+        progress = Progress()
+        future = self._lane(provider.id, provider.name).submit(partial(run, probe, progress))
+        done, _ = await asyncio.wait([future], timeout=seconds)
+        outcome = future.result() if done else OVERDUE
+        if isinstance(outcome, Exception):
+            outcome = failure_of(outcome)
+        probed = outcome if isinstance(outcome, Probed) else Probed(failed=outcome)
+        return probed, progress.steps()
 
     def close(self) -> None:
         """Forget everything; threads that hang are left to themselves."""
@@ -250,12 +309,12 @@ def _load_ambient(region: str, progress: Progress) -> Loaded:
 def _assume(wanted: Wanted, source: AwsKeyPairMaterial, progress: Progress) -> Loaded:
     from credentiald.aws.sts import assume_role
 
-    arguments = assume_role_arguments(wanted.options, username=wanted.user.username, provider=wanted.provider.name)
+    arguments = assume_role_arguments(wanted.options, username=wanted.username, provider=wanted.provider.name)
     return assume_role(source, region=wanted.region, arguments=arguments, progress=progress)
 
 
-def _refusal(kind: str, provider: str, role_arn: str, failed: Failed, steps: tuple[Step, ...]) -> Refusal:
-    """For good, where AWS has refused the role; else what may pass."""
+def refusal_of(kind: str, provider: str, role_arn: str, failed: Failed, steps: tuple[Step, ...]) -> Refusal:
+    """What a failed attempt is to its caller: for good where AWS has refused the role, else what may pass."""
     if kind == ROLE and not failed.may_pass:
         return RoleNotAssumable(provider=provider, role_arn=role_arn, cause=failed.cause)
     return AmbientCredentialsUnavailable(provider=provider, steps=told(steps))

@@ -3,14 +3,15 @@
 botocore's own objects are asked once and thrown away: they would hand out nothing in the last ten minutes of a
 credential whose source is down, and ask a source of short-lived ones at every use. What keeps credentials is supply.py.
 Four of its ways are changed (`_adjust`): a credential_process may be killed, nobody is asked for a one-time code, the
-metadata service's expiry is believed (botocore moves it ahead by up to 25 minutes), and nothing is logged.
+metadata service's expiry is believed (botocore moves it ahead by up to 25 minutes), and nothing is logged. Half a pair
+in the environment is refused whichever half it is.
 """
 
 import os
 from datetime import UTC, datetime
 from typing import Any
 
-from credentiald.aws.failures import MfaNeeded, words_of
+from credentiald.aws.failures import HalfAPair, MfaNeeded, words_of
 from credentiald.aws.killable import KillableProcess
 from credentiald.aws.progress import AttemptFailed, Failed, Loaded, Progress
 from credentiald.aws.quiet import botocore_session_module
@@ -52,6 +53,8 @@ def load_ambient(region: str, progress: Progress) -> Loaded:
 def _walk(region: str, progress: Progress) -> Loaded | None:
     for provider in _providers(region, progress):
         with progress.step(provider.METHOD) as report:
+            if provider.METHOD == "env":
+                _refuse_half_a_pair()
             found = provider.load()
             if found is not None:
                 loaded = _taken(found)
@@ -122,6 +125,11 @@ def _aware(moment: datetime | None) -> datetime | None:
     if moment is None:
         return None
     return moment.astimezone(UTC) if moment.tzinfo else moment.replace(tzinfo=UTC)
+
+
+def _refuse_half_a_pair() -> None:
+    if os.environ.get("AWS_SECRET_ACCESS_KEY") and not os.environ.get("AWS_ACCESS_KEY_ID"):
+        raise HalfAPair
 
 
 def _metadata_is_off() -> bool:

@@ -15,6 +15,10 @@ class ProcessOverdue(Exception):
     """A credential_process that was killed."""
 
 
+class HalfAPair(Exception):
+    """A secret access key without its id, which botocore would pass over."""
+
+
 class MfaNeeded(Exception):
     """A profile wants a one-time code, which nobody can type in here."""
 
@@ -23,6 +27,7 @@ class MfaNeeded(Exception):
 _WORDS = {
     "ProcessOverdue": PROCESS_OVERDUE,
     "MfaNeeded": "the profile asks for a one-time code (mfa_serial), which nobody can type in here",
+    "HalfAPair": "incomplete: AWS_SECRET_ACCESS_KEY is set and AWS_ACCESS_KEY_ID is not",
     "PartialCredentialsError": "incomplete: one half of the credential, or its source, is missing",
     "ProfileNotFound": "the profile that AWS_PROFILE names does not exist",
     "ConfigParseError": "AWS's configuration file cannot be read",

@@ -24,7 +24,7 @@ ATTEMPT_SECONDS = 10.0
 
 Fetch = Callable[[Progress], Loaded]
 MakeRefusal = Callable[[Failed, tuple[Step, ...]], Refusal]
-_OVERDUE = Failed(cause="it does not answer", may_pass=True)
+OVERDUE = Failed(cause="it does not answer", may_pass=True)
 _EXPIRED = Failed(cause="it gave a credential that has expired", may_pass=True)
 
 
@@ -75,12 +75,13 @@ class SupplyState:
     fetching: bool
     steps: tuple[Step, ...]
     answered_by: str
-    fetches: int
-    failed_fetches: int
 
 
 class Supply:
-    """`kind` is "source" or "role"; `refusal` makes the refusal for a failed attempt; `facts` go on log lines."""
+    """`kind` is "source" or "role"; `refusal` makes the refusal for a failed attempt; `facts` go on log lines.
+
+    `count` is told "ok" or "failed" for each attempt.
+    """
 
     def __init__(
         self,
@@ -90,6 +91,7 @@ class Supply:
         lane: Lane,
         clock: Callable[[], datetime],
         refusal: MakeRefusal,
+        count: Callable[[str], None],
         facts: dict[str, str],
     ) -> None:
         self.kind = kind
@@ -97,6 +99,7 @@ class Supply:
         self._lane = lane
         self._clock = clock
         self._make_refusal = refusal
+        self._count = count
         self._facts = facts
         self._loaded: Loaded | None = None
         self._span: Span | None = None
@@ -109,8 +112,6 @@ class Supply:
         self._renew: Callable[[], None] | None = None
         self._used_since_fetch = False
         self.used_time = clock()
-        self._fetches = 0
-        self._failed_fetches = 0
 
     def verdict(self, now: datetime) -> Verdict:
         """What becomes of a request at `now`."""
@@ -155,10 +156,10 @@ class Supply:
 
     def refusal(self) -> Refusal:
         """What to raise for a verdict of REFUSE."""
-        return self._make_refusal(self._failed or _OVERDUE, self.steps())
+        return self._make_refusal(self._failed or OVERDUE, self.steps())
 
     def _late(self) -> Refusal:
-        return self._make_refusal(_OVERDUE, self.steps())
+        return self._make_refusal(OVERDUE, self.steps())
 
     def steps(self) -> tuple[Step, ...]:
         """Those of the attempt under way, or of the last one."""
@@ -175,8 +176,6 @@ class Supply:
             fetching=self._attempt is not None,
             steps=self.steps(),
             answered_by=self._answered_by,
-            fetches=self._fetches,
-            failed_fetches=self._failed_fetches,
         )
 
     @property
@@ -205,7 +204,7 @@ class Supply:
         if isinstance(outcome, Loaded):
             self._take(outcome, now)
         elif not attempt.is_overdue:
-            self._fail(_failed(outcome), now)
+            self._fail(failure_of(outcome), now)
         _release(attempt)
         self._plan(now)
 
@@ -226,7 +225,7 @@ class Supply:
         self._failures, self._failed = Failures(), None
         self._answered_by = answered_by(self._steps)
         self._used_since_fetch = False
-        self._fetches += 1
+        self._count("ok")
         facts = self._facts | {
             "step": self._answered_by,
             "expire_time": span.expire_time.isoformat() if span.expire_time else "none",
@@ -239,7 +238,7 @@ class Supply:
     def _fail(self, failed: Failed, now: datetime) -> None:
         self._failures = self._failures.after_another(now)
         self._failed = failed
-        self._failed_fetches += 1
+        self._count("failed")
         if self._failures.count > 1:
             return
         facts = self._facts | {"cause": failed.cause, "steps": told(self._steps)}
@@ -255,7 +254,7 @@ class Supply:
         now = self._clock()
         attempt.is_overdue = True
         self._steps = attempt.progress.steps()
-        self._fail(_OVERDUE, now)
+        self._fail(OVERDUE, now)
         _release(attempt)
 
     def _plan(self, now: datetime) -> None:
@@ -279,7 +278,8 @@ class Supply:
 _WANTS_FETCH = frozenset({Verdict.SERVE_AND_FETCH, Verdict.FETCH})
 
 
-def _failed(error: Exception) -> Failed:
+def failure_of(error: Exception) -> Failed:
+    """What an exception of an attempt means."""
     if isinstance(error, AttemptFailed):
         return error.failed
     # Ours: a bug in here must not become a broader identity either. Its type says enough.

@@ -35,16 +35,9 @@ from credentiald.model import (
     User,
 )
 from credentiald.resolve import Answer, Question, is_bearer
+from credentiald.rpc import aws_codec
+from credentiald.rpc.times import timestamp
 from daemonkit.secret import Secret
-
-
-def timestamp(moment: datetime | None) -> Timestamp | None:
-    """The message for an aware datetime; None stays None, which leaves a field unset."""
-    if moment is None:
-        return None
-    message = Timestamp()
-    message.FromDatetime(moment)
-    return message
 
 
 def moment(message: Timestamp) -> datetime:
@@ -121,6 +114,18 @@ def bedrock(value: BedrockOptions | None) -> provider_pb2.BedrockOptions | None:
         protocol=_protocol(value),
         set_source_identity=value.set_source_identity,
         session_tags=value.session_tags,
+    )
+
+
+def _bedrock_for_bridges(value: Answer) -> provider_pb2.BedrockOptions | None:
+    """What a bridge needs to address and sign: nothing of the role, which is assumed here."""
+    if value.bedrock is None:
+        return None
+    return provider_pb2.BedrockOptions(
+        region=value.bedrock.region,
+        model_rules=_model_rules(value.bedrock),
+        protocol=_protocol(value.bedrock),
+        control_base_url=value.control_base_url,
     )
 
 
@@ -264,7 +269,7 @@ def answer(value: Answer) -> credential_service_pb2.ResolveProviderResponse:
             type=value.provider.type,
             wire_type=value.wire_type,
             base_url=value.base_url,
-            bedrock=bedrock(value.provider.bedrock),
+            bedrock=_bedrock_for_bridges(value),
             send_actor_headers=value.send_actor_headers,
         ),
         user=user_pb2.User(id=value.user.id, username=value.user.username),
@@ -281,7 +286,9 @@ def credential(value: Answer) -> credential_service_pb2.Credential | None:
     """The credential on its way to the bridge, unset for a presented key."""
     if value.material is None:
         return None
-    message = credential_service_pb2.Credential(credential_id=value.credential_id)
+    message = credential_service_pb2.Credential(
+        credential_id=value.credential_id, expire_time=timestamp(value.credential_expire_time)
+    )
     if isinstance(value.material, AwsKeyPairMaterial):
         token_part = value.material.session_token
         message.aws_credentials.access_key_id = value.material.access_key_id.reveal()
@@ -327,6 +334,7 @@ def explanation(value: Explanation) -> explain_service_pb2.ExplainProviderRespon
         ],
         revision=value.revision,
         credential_id=value.credential_id,
+        aws=aws_codec.explanation(value.aws) if value.aws else None,
     )
 
 
