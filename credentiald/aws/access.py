@@ -26,9 +26,9 @@ from credentiald.model import AwsKeyPairMaterial, BedrockOptions, Provider
 
 SOURCE, ROLE = "source", "role"
 
-# A supply that nobody has asked for this long is forgotten.
-_FORGET = timedelta(hours=1)
-_SWEEP = timedelta(minutes=1)
+# A supply that nobody has asked for this long is forgotten, with its credential and its outage.
+FORGET = timedelta(minutes=30)
+SWEEP_SECONDS = 60.0
 # Where a region is missing, the machine's settings are read anew after this long.
 _READ_AGAIN = timedelta(seconds=5)
 _MOST_PLACES = 1000
@@ -77,7 +77,7 @@ class AwsAccess:
         self._files = Lane("files")
         self._lanes: dict[str, Lane] = {}
         self._supplies: dict[_Key, tuple[str, Supply]] = {}
-        self._swept: datetime | None = None
+        self._sweeping: asyncio.TimerHandle | None = None
         # Attempts by provider, kind and outcome, for the metrics.
         self.attempts: Counter[tuple[str, str, str]] = Counter()
 
@@ -198,7 +198,7 @@ class AwsAccess:
         known = self._supplies.get(key)
         if known is not None:
             return known[1]
-        self._forget_old(key)
+        self._forget_older(key)
         provider = wanted.provider.name
         facts = {"provider": provider} | ({"role_arn": wanted.options.role_arn} if kind == ROLE else {})
         supply = Supply(
@@ -211,6 +211,7 @@ class AwsAccess:
             facts=facts,
         )
         self._supplies[key] = (provider, supply)
+        self._sweep_later()
         return supply
 
     def _count(self, provider: str, kind: str, outcome: str) -> None:
@@ -219,19 +220,31 @@ class AwsAccess:
     def _lane(self, provider_id: str, name: str) -> Lane:
         return self._lanes.setdefault(provider_id, Lane(name))
 
-    def _forget_old(self, key: _Key) -> None:
-        """Forget older versions of this provider's configuration, and now and then what nobody uses."""
+    def _forget_older(self, key: _Key) -> None:
+        """Forget older versions of this provider's configuration."""
+        self._forget([
+            other for other in self._supplies
+            if other.provider_id == key.provider_id and other.version < key.version
+        ])  # fmt: skip
+
+    def _sweep(self) -> None:
+        """Forget what nobody uses; once a minute while anything is held."""
+        self._sweeping = None
         now = self._clock()
-        sweeps = self._swept is None or not timedelta() <= now - self._swept < _SWEEP
-        if sweeps:
-            self._swept = now
-        for other, (_, supply) in list(self._supplies.items()):
-            older = other.provider_id == key.provider_id and other.version < key.version
-            unused = sweeps and not supply.busy and now - supply.used_time > _FORGET
-            if older or unused:
-                supply.close()
-                del self._supplies[other]
-        used = {other.provider_id for other in self._supplies} | {key.provider_id}
+        self._forget([
+            key for key, (_, supply) in self._supplies.items()
+            if not supply.busy and not timedelta() <= now - supply.used_time < FORGET
+        ])  # fmt: skip
+        self._sweep_later()
+
+    def _sweep_later(self) -> None:
+        if self._supplies and self._sweeping is None:
+            self._sweeping = asyncio.get_running_loop().call_later(SWEEP_SECONDS, self._sweep)
+
+    def _forget(self, keys: list[_Key]) -> None:
+        for key in keys:
+            self._supplies.pop(key)[1].close()
+        used = {key.provider_id for key in self._supplies}
         for provider_id in [one for one, lane in self._lanes.items() if one not in used and lane.idle]:
             del self._lanes[provider_id]
 
@@ -295,9 +308,9 @@ class AwsAccess:
 
     def close(self) -> None:
         """Forget everything; threads that hang are left to themselves."""
-        for _, supply in self._supplies.values():
-            supply.close()
-        self._supplies.clear()
+        if self._sweeping is not None:
+            self._sweeping.cancel()
+        self._forget(list(self._supplies))
 
 
 def _load_ambient(region: str, progress: Progress) -> Loaded:

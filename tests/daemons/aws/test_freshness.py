@@ -3,13 +3,15 @@
 import asyncio
 import logging
 import time
+from datetime import UTC, datetime, timedelta
 
 import pytest
 from prometheus_client import generate_latest
 
+from credentiald.aws import access
 from credentiald.metrics import Metrics
 from tests.fakes.aws import CANARY, EXPIRED, FAIL, HANG, OK
-from tests.support.aws import ROLE, ask, explained, make_bedrock
+from tests.support.aws import ROLE, Stream, ask, explained, make_bedrock, pb
 from tests.support.credentiald import running
 
 LIFETIME_SECONDS = 2.0
@@ -48,6 +50,29 @@ async def test_under_load_no_request_gets_a_key_that_has_ended_and_the_source_is
         assert aws.count("container") <= 9
         # Renewed ahead of time and beside the requests, which never wait for it.
         assert slowest < 0.5
+
+
+async def test_batches_under_load_get_no_key_that_has_ended_and_ask_singly_once(tmp_path, aws, use):
+    use("container")
+    aws.lifetime_seconds = LIFETIME_SECONDS
+    async with running(tmp_path) as one:
+        _, token = await one.make_user("ada")
+        await make_bedrock(one)
+        stream, keys, reasons = Stream(one), set(), []
+        item = pb.ResolveProviderRequest(provider="aws", access_token=token)
+        end = time.monotonic() + 5 * LIFETIME_SECONDS
+        while time.monotonic() < end:
+            for found in await stream.ask(item, item, item):
+                if found.reason:
+                    reasons.append(found.reason)
+                    continue
+                assert_alive(aws, found)
+                keys.add(found.key_id)
+            if reasons and not keys:
+                await ask(one, token)
+        assert reasons == ["ASK_SINGLY"] * 3
+        assert 5 <= len(keys) <= 8
+        await stream.close()
 
 
 @pytest.mark.parametrize("mode", [FAIL, HANG, EXPIRED])
@@ -233,3 +258,22 @@ async def test_age_end_and_outage_are_metrics_and_changes_of_state_are_logged_on
     assert not [record for record in caplog.records if record.name.startswith(("botocore", "urllib3"))]
     assert CANARY not in caplog.text
     assert not [record for record in caplog.records if CANARY in str(record.__dict__)]
+
+
+async def test_what_nobody_uses_is_forgotten_with_its_outage(tmp_path, aws, use, monkeypatch):
+    use("imds")
+    monkeypatch.setattr(access, "SWEEP_SECONDS", 0.05)
+    aws.modes["imds"] = "missing"
+    moment = [datetime.now(UTC)]
+    async with running(tmp_path, clock=lambda: moment[0]) as one:
+        _, token = await one.make_user("ada")
+        await make_bedrock(one)
+        assert (await ask(one, token)).reason == "AMBIENT_CREDENTIALS_UNAVAILABLE"
+        assert len(list(one.plane.aws.states())) == 1
+        moment[0] += access.FORGET + timedelta(seconds=1)
+
+        async def forgotten():
+            await asyncio.sleep(0)
+            return not list(one.plane.aws.states())
+
+        await until(forgotten)
