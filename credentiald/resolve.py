@@ -120,10 +120,12 @@ async def resolve(plane: Plane, caller: Caller, question: Question, *, wait_seco
     """
     loop = asyncio.get_running_loop()
     end = loop.time() + wait_seconds
-    found = await plane.db.read(_find, plane, caller.service, question, now=plane.clock())
     while True:
+        # Read anew after each wait: what was revoked meanwhile is revoked.
+        now = plane.clock()
+        found = await plane.db.read(_find, plane, caller.service, question, now=now)
         try:
-            return _answer(plane, caller, question, found, now=plane.clock())
+            return _answer(plane, caller, question, found, now=now)
         except NotFetchedYet as error:
             missing = error
         await missing.wait(end - loop.time())

@@ -58,6 +58,9 @@ class AwsEndpoints:
         end = datetime.now(UTC) + timedelta(seconds=self.lifetime_seconds)
         if self.modes.get(service) == EXPIRED:
             end -= timedelta(seconds=self.lifetime_seconds + 60)
+        if service == "imds":
+            # As the real one; botocore changes what has this form.
+            end = end.replace(microsecond=0)
         with self.lock:
             serial = len(self.given) + 1
             key_id = f"ASIA{service.upper():X<8}{serial:04d}"
@@ -66,8 +69,8 @@ class AwsEndpoints:
             "AccessKeyId": key_id,
             "SecretAccessKey": f"{CANARY}-secret-{serial}",
             "Token": f"{CANARY}-session-{serial}",
-            # STS and the metadata service give whole seconds; tests of short lifetimes want what was set.
-            "Expiration": end.strftime("%Y-%m-%dT%H:%M:%S.%fZ"),
+            # The others give whole seconds as well; tests of short lifetimes want what was set.
+            "Expiration": end.strftime("%Y-%m-%dT%H:%M:%SZ" if service == "imds" else "%Y-%m-%dT%H:%M:%S.%fZ"),
         }
 
 

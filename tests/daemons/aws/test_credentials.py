@@ -249,6 +249,21 @@ async def test_many_waiters_are_one_fetch(tmp_path, aws, use):
         assert aws.count("container") == 1
 
 
+async def test_what_is_revoked_while_aws_is_asked_is_revoked(tmp_path, aws, use):
+    use("container")
+    aws.modes["container"] = HANG
+    async with running(tmp_path) as one:
+        user_id, token = await one.make_user("ada")
+        await make_bedrock(one)
+        waiting = asyncio.create_task(ask(one, token))
+        while not aws.count("container"):
+            await asyncio.sleep(0)
+        await one.admin.SuspendUser(admin.SuspendUserRequest(user=user_id), metadata=bearer(one.admin_token))
+        aws.modes["container"] = "ok"
+        aws.released.set()
+        assert (await waiting).reason == "USER_SUSPENDED"
+
+
 async def test_a_batch_does_not_wait_for_aws(tmp_path, aws, use):
     use("container")
     async with running(tmp_path) as one:

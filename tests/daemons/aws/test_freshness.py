@@ -4,6 +4,7 @@ import asyncio
 import logging
 import time
 from datetime import UTC, datetime, timedelta
+from uuid import uuid4
 
 import pytest
 from prometheus_client import generate_latest
@@ -55,11 +56,12 @@ async def test_under_load_no_request_gets_a_key_that_has_ended_and_the_source_is
 async def test_batches_under_load_get_no_key_that_has_ended_and_ask_singly_once(tmp_path, aws, use):
     use("container")
     aws.lifetime_seconds = LIFETIME_SECONDS
-    async with running(tmp_path) as one:
+    metrics = Metrics("test")
+    async with running(tmp_path, metrics=metrics) as one:
         _, token = await one.make_user("ada")
         await make_bedrock(one)
         stream, keys, reasons = Stream(one), set(), []
-        item = pb.ResolveProviderRequest(provider="aws", access_token=token)
+        item = pb.ResolveProviderRequest(provider="aws", access_token=token, interception_id=str(uuid4()))
         end = time.monotonic() + 5 * LIFETIME_SECONDS
         while time.monotonic() < end:
             for found in await stream.ask(item, item, item):
@@ -72,6 +74,9 @@ async def test_batches_under_load_get_no_key_that_has_ended_and_ask_singly_once(
                 await ask(one, token)
         assert reasons == ["ASK_SINGLY"] * 3
         assert 5 <= len(keys) <= 8
+        # Nearly all of them are answers that were kept, for as long as their credential is not due.
+        counts = series(metrics, "credentiald_answer_cache_total")
+        assert counts['outcome="hit"'] > 20 * counts['outcome="miss"']
         await stream.close()
 
 
