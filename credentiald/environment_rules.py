@@ -14,6 +14,7 @@ from credentiald.model import (
     ApiKeyMaterial,
     AwsKeyPairMaterial,
     BedrockOptions,
+    BedrockProtocol,
     EnvironmentProvider,
     KeyPolicy,
     Material,
@@ -203,10 +204,10 @@ def _policy(entry: Entry) -> KeyPolicy:
 def _bedrock_options(entry: Entry) -> BedrockOptions | None:
     if not _is_bedrock(entry):
         return None
-    # Anthropic's own model names mean nothing to Bedrock, so there a mapping is needed; a client of TYPE=bedrock
-    # may send Bedrock's names.
-    by_default = type_of(entry) == "anthropic"
     options, _ = _read_options(entry)
+    # Anthropic's own model names mean nothing to InvokeModel, so there a mapping is needed; a client of TYPE=bedrock
+    # may send Bedrock's names.
+    by_default = type_of(entry) == "anthropic" and options.protocol is BedrockProtocol.INVOKE_MODEL
     return replace(
         options,
         model=options.model or (DEFAULT_BEDROCK_MODEL if by_default else ""),

@@ -250,6 +250,12 @@ POLICIES = [
 ]
 
 
+def test_models_are_not_mapped_by_default_where_clients_choose_them():
+    one = providers(indexed({"TYPE": "anthropic", "BEDROCK_REGION": "us-east-2", "BEDROCK_PROTOCOL": "mantle"}))[0]
+
+    assert one.provider.bedrock == BedrockOptions(region="us-east-2", protocol=BedrockProtocol.MANTLE)
+
+
 def test_bedrocks_options_arrive():
     one = providers(
         indexed(

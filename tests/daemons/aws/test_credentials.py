@@ -327,6 +327,16 @@ async def test_a_check_tells_what_is_wrong(tmp_path, aws, use):
         assert (found.account, found.answered_by) == ("", "")
 
 
+async def test_a_check_has_the_time_that_a_hanging_source_takes(tmp_path, aws, use):
+    use("container")
+    aws.modes["container"] = HANG
+    async with running(tmp_path) as one:
+        await make_bedrock(one)
+        found = await checked(one)
+        assert found.reason == pb_reason("AMBIENT_CREDENTIALS_UNAVAILABLE")
+        assert (found.steps[-1].name, found.steps[-1].duration_seconds > 5) == ("container-role", True)
+
+
 async def test_a_credential_of_which_aws_does_not_say_whose_it_is_is_still_one(tmp_path, aws, use):
     use("container")
     async with running(tmp_path) as one:
