@@ -260,6 +260,15 @@ def test_what_a_hop_may_change_is_not_signed() -> None:
     assert signed_by(SigningKeys(), headers=hop) == signed_by(SigningKeys())
 
 
+@pytest.mark.parametrize("value", ["text/plain;\tx=1", "  text/plain;  x=1\t", "text/plain; \t x=1"])
+def test_white_space_in_a_header_is_one_space(value: str) -> None:
+    content_type = (("Content-Type", value),)
+
+    assert signed_by(SigningKeys(), headers=content_type) == signed_by(
+        SigningKeys(), headers=(("Content-Type", "text/plain; x=1"),)
+    )
+
+
 @pytest.mark.parametrize("text", ["", "a b", "a\r\nx: y", "a\n", "é", "\ud800", "a\x00", "a\x7f"])
 def test_keys_that_are_not_fit_for_a_header_are_refused_without_a_word_of_them(text: str) -> None:
     for keys in (aws_keys(text), aws_keys(secret=text), aws_keys(session_token=text)):
@@ -302,6 +311,22 @@ def test_a_use_does_not_lengthen_the_life_of_a_signing_key() -> None:
 
     known.forget_old(now=NOON + timedelta(seconds=60))
     assert len(known) == 0
+
+
+def test_deriving_a_key_forgets_those_that_are_old() -> None:
+    known = SigningKeys(lifetime=timedelta(seconds=60))
+    signed_by(known, now=NOON)
+    signed_by(known, now=NOON + timedelta(seconds=60), keys=aws_keys("AKID2"))
+
+    assert [name for name, *_ in known._derived] == ["AKID2"]
+
+
+def test_a_key_that_was_replaced_is_the_youngest() -> None:
+    known = SigningKeys(capacity=3)
+    for keys in (aws_keys("AKID1"), aws_keys("AKID2"), aws_keys("AKID1", "new"), aws_keys("AKID3"), aws_keys("AKID4")):
+        signed_by(known, keys=keys)
+
+    assert [name for name, *_ in known._derived] == ["AKID1", "AKID3", "AKID4"]
 
 
 def test_another_secret_for_the_same_access_key_id_is_obeyed_at_once() -> None:
