@@ -438,4 +438,18 @@ async def running_bedrock(*, tls: ssl.SSLContext | None = None) -> AsyncIterator
         yield bedrock
     finally:
         for runner in runners.values():
-            await runner.cleanup()
+            await _stop(runner)
+
+
+async def _stop(runner: web.ServerRunner) -> None:
+    """Ends every connection, and waits until the loop is done with it: aiohttp's own cleanup does not."""
+    for site in list(runner.sites):
+        await site.stop()
+    if runner.server is not None:
+        for connection in runner.server.connections:
+            if connection.transport is not None:
+                connection.transport.abort()
+        async with asyncio.timeout(10):
+            while runner.server.connections:
+                await asyncio.sleep(0)
+    await runner.cleanup()
