@@ -6,10 +6,12 @@ The clients sign with code that is not ours, so that a mistake of our signer and
 import asyncio
 import base64
 import json
+import re
 import ssl
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, closing, contextmanager
 from datetime import UTC, datetime, timedelta
+from hashlib import sha256
 from typing import Any
 
 import anthropic
@@ -37,7 +39,7 @@ from tests.fakes.bedrock import (
 )
 from tests.fakes.bedrock_turns import Text, Thinking, ToolUse, Turn, invoke_frames
 from tests.support.raw_http import raw_exchange, request
-from tests.support.sigv4 import aws_keys
+from tests.support.sigv4 import aws_keys, botocore_signature
 
 MODEL = "us.anthropic.claude-sonnet-4-5-20250929-v1:0"
 ARN = "arn:aws:bedrock:us-east-1:123456789012:application-inference-profile/a1b2c3"
@@ -161,6 +163,8 @@ async def test_boto3_converses_in_a_stream() -> None:
             bedrock, lambda client: list(client.converse_stream(modelId=MODEL, messages=CONVERSE)["stream"])
         )
 
+    starts = [event["contentBlockStart"]["start"] for event in events if "contentBlockStart" in event]
+    assert [start["toolUse"]["name"] for start in starts] == ["get_weather"]
     deltas = [event["contentBlockDelta"]["delta"] for event in events if "contentBlockDelta" in event]
     assert "".join(delta.get("text", "") for delta in deltas) == "I look it up."
     assert "".join(delta.get("reasoningContent", {}).get("text", "") for delta in deltas) == "Let me see"
@@ -332,7 +336,24 @@ async def test_a_bearer_token_beside_parts_of_a_signature_is_refused() -> None:
         port = int(bedrock.url.rpartition(":")[2])
         answer = await raw_exchange(port, request("POST", f"/model/{MODEL}/invoke", headers=headers, body=b"{}"))
 
-    assert answer.status == 400
+    assert (answer.status, bedrock.requests[0].refused) == (400, "IncompleteSignatureException")
+
+
+@pytest.mark.parametrize(("claimed", "verifies"), [(b"{}", True), (b"{ }", False)])
+async def test_a_body_is_not_what_a_header_claims(claimed: bytes, verifies: bool) -> None:
+    """botocore believes X-Amz-Content-SHA256 when it signs; who verifies must not."""
+    signature = botocore_signature(
+        method="POST",
+        url="https://host/",
+        signed_headers=[("host", "host"), ("x-amz-content-sha256", sha256(claimed).hexdigest())],
+        body=b"{}",
+        secret="secret",
+        region="us-east-1",
+        service="bedrock",
+        amz_date="20261121T120000Z",
+    )
+
+    assert bool(re.fullmatch("[0-9a-f]{64}", signature)) == verifies
 
 
 # What is refused about a body
