@@ -238,7 +238,7 @@ def _may_act(service: Service, provider: str) -> bool:
 
 def check_operation(provider: Provider, operation: str) -> None:
     """Refuse an operation that the provider's type does not have. Callers that name none are not judged."""
-    if operation and not has_operation(wire_of(provider), operation):
+    if operation and not has_operation(wire_of(provider), operation, provider.bedrock):
         raise OperationNotAllowed(provider=provider.name, operation=operation)
 
 
@@ -292,6 +292,9 @@ def upstream_model(bedrock: BedrockOptions | None, model: str) -> str:
     """The model to ask the upstream for, empty where the provider maps none (source-2, BEDROCK_MODEL)."""
     if bedrock is None or not model:
         return ""
+    for name, mapped in bedrock.models:
+        if name == model:
+            return mapped
     small = "haiku" in model and bedrock.small_fast_model
     return bedrock.small_fast_model if small else bedrock.model
 

@@ -23,7 +23,9 @@ from credentiald.manage_user_keys import UserKeyView
 from credentiald.model import (
     ApiKeyMaterial,
     AwsKeyPairMaterial,
+    BedrockModelRule,
     BedrockOptions,
+    BedrockProtocol,
     Material,
     Provider,
     Role,
@@ -112,17 +114,53 @@ def bedrock(value: BedrockOptions | None) -> provider_pb2.BedrockOptions | None:
         external_id=value.external_id,
         model=value.model,
         small_fast_model=value.small_fast_model,
+        models=dict(value.models),
+        model_rules=_model_rules(value),
+        role_duration_seconds=value.role_duration_seconds,
+        session_policy=value.session_policy,
+        protocol=_protocol(value),
+        set_source_identity=value.set_source_identity,
+        session_tags=value.session_tags,
     )
 
 
+def _model_rules(value: BedrockOptions) -> list[provider_pb2.BedrockModelRule]:
+    return [
+        provider_pb2.BedrockModelRule(contains=rule.contains, family=rule.family, betas=rule.betas)
+        for rule in value.model_rules
+    ]
+
+
+def _protocol(value: BedrockOptions) -> provider_pb2.BedrockProtocol.ValueType:
+    return provider_pb2.BedrockProtocol.Value(f"BEDROCK_PROTOCOL_{value.protocol.value}")
+
+
 def bedrock_options(message: provider_pb2.BedrockOptions) -> BedrockOptions:
-    """The options of a message."""
+    """The options of a message; INVALID_ARGUMENT for a protocol that we do not know."""
+    protocols = {
+        provider_pb2.BEDROCK_PROTOCOL_UNSPECIFIED: BedrockProtocol.INVOKE_MODEL,
+        provider_pb2.BEDROCK_PROTOCOL_INVOKE_MODEL: BedrockProtocol.INVOKE_MODEL,
+        provider_pb2.BEDROCK_PROTOCOL_MANTLE: BedrockProtocol.MANTLE,
+    }
+    protocol = protocols.get(message.protocol)
+    if protocol is None:
+        raise InvalidArgument(field="provider.bedrock.protocol", problem="is none that this version knows")
     return BedrockOptions(
         region=message.region,
         role_arn=message.role_arn,
         external_id=message.external_id,
         model=message.model,
         small_fast_model=message.small_fast_model,
+        models=tuple(sorted(message.models.items())),
+        model_rules=tuple(
+            BedrockModelRule(contains=rule.contains, family=rule.family, betas=tuple(rule.betas))
+            for rule in message.model_rules
+        ),
+        role_duration_seconds=message.role_duration_seconds,
+        session_policy=message.session_policy,
+        protocol=protocol,
+        set_source_identity=message.set_source_identity,
+        session_tags=message.session_tags,
     )
 
 

@@ -135,10 +135,14 @@ class UpdateProviderRequest(_message.Message):
 
     @_builtins.property
     def update_mask(self) -> _field_mask_pb2.FieldMask:
-        """Paths: display_name, base_url, enabled, key_policy.central_key_enabled,
+        """Maps and lists are replaced whole.
+        Paths: display_name, base_url, enabled, key_policy.central_key_enabled,
         key_policy.user_keys_allowed, key_policy.central_key_fallback, key_policy,
         bedrock.region, bedrock.role_arn, bedrock.external_id, bedrock.model,
-        bedrock.small_fast_model, bedrock, send_actor_headers.
+        bedrock.small_fast_model, bedrock.models, bedrock.model_rules,
+        bedrock.role_duration_seconds, bedrock.session_policy, bedrock.protocol,
+        bedrock.set_source_identity, bedrock.session_tags, bedrock,
+        send_actor_headers.
         """
 
     @_builtins.property

@@ -244,7 +244,8 @@ def test_every_row_is_reached_by_its_own_template(route: Route) -> None:
 
 def test_operations_are_those_of_the_catalogue_and_no_others() -> None:
     in_catalogue = set().union(*(row.operations for row in CATALOG.values()))
-    assert {route.operation for route in ROUTES} == in_catalogue
+    bedrocks_own = {operation for operation in in_catalogue if operation.startswith("bedrock.")}
+    assert {route.operation for route in ROUTES} | bedrocks_own == in_catalogue
 
 
 def test_the_documentation_lists_the_table() -> None:
