@@ -1,0 +1,269 @@
+"""Answers of Bedrock as Anthropic's: event-stream messages to events as they arrive, errors and counts as wholes.
+
+What a model said passes byte for byte: a blocking answer as it is, each event's JSON as Bedrock sent it, with
+`amazon-bedrock-invocationMetrics` in the last one (SDKs pass over members that they do not know). Sans-I/O. How an answer
+is used:
+
+    head      once; the headers that go to the client, or None: nothing goes yet, the answer is gathered
+    feed      what goes to the client now; nothing while the answer is gathered
+    end       the upstream's answer is complete
+    failure   to be asked after feed and end: what is to be told the client after the bytes so far
+    gathered  after end, where head gave None: the whole answer
+
+Format: AWS, InvokeModelWithResponseStream (Bedrock API Reference); WHATWG HTML, "9.2 Server-sent events".
+"""
+
+import re
+from dataclasses import dataclass
+from typing import Protocol
+
+import msgspec
+
+from bridged.aws.event_stream import EventStreamBroken, EventStreamDecoder, Message
+from bridged.bedrock.errors import anthropic_error, stream_exception
+from bridged.model import Headers, Refused, header_values
+
+EVENT_STREAM = "application/vnd.amazon.eventstream"
+# An error or a count is short; more is not read.
+MAX_GATHERED_BYTES = 1024 * 1024
+
+_OK = 200
+# About the bytes that were, not those that go to the client.
+_OF_THE_BODY = frozenset({"content-type", "content-length", "content-encoding"})
+_EVENT_NAME = re.compile(r"[\w.-]+", re.ASCII)
+_LINE_END = re.compile(rb"\r\n|\n|\r")
+
+
+class Answer(Protocol):
+    """What turns an upstream's answer into the client's; see the head of this module."""
+
+    failure: Refused | None
+
+    def head(self, status: int, headers: Headers) -> Headers | None: ...
+
+    def feed(self, data: bytes) -> bytes: ...
+
+    def end(self) -> None: ...
+
+    def gathered(self) -> "Gathered": ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Gathered:
+    """A whole answer. `headers` are the upstream's, with Content-Type and Content-Length of this body."""
+
+    status: int
+    headers: Headers
+    body: bytes
+
+
+class _Chunk(msgspec.Struct):
+    data: bytes = msgspec.field(name="bytes")
+
+
+class _Event(msgspec.Struct):
+    type: str
+
+
+_chunks = msgspec.json.Decoder(_Chunk)
+_events = msgspec.json.Decoder(_Event)
+
+
+class _Gathering:
+    """An answer that is needed as a whole."""
+
+    __slots__ = ("_data", "_too_long", "failure", "headers", "request_id", "status")
+
+    def __init__(self) -> None:
+        self.failure: Refused | None = None
+        self.status = 0
+        self.headers: Headers = ()
+        self.request_id = ""
+        self._data = bytearray()
+        self._too_long = False
+
+    def begin(self, status: int, headers: Headers) -> None:
+        self.status, self.headers = status, headers
+        self.request_id = next(iter(header_values(headers, "x-amzn-requestid")), "")
+
+    def add(self, data: bytes) -> None:
+        self._too_long = self._too_long or len(self._data) + len(data) > MAX_GATHERED_BYTES
+        if not self._too_long:
+            self._data += data
+
+    @property
+    def body(self) -> bytes:
+        """Nothing if it was too long or is compressed: then it is no answer of AWS."""
+        return b"" if self._too_long or _is_compressed(self.headers) else bytes(self._data)
+
+    def answer(self, status: int, body: bytes) -> Gathered:
+        headers = _json_headers(self.headers, body, self.request_id)
+        return Gathered(status=status, headers=headers, body=body)
+
+    def error(self, *, credential_is_the_users: bool) -> Gathered:
+        status, body = anthropic_error(
+            self.status,
+            self.headers,
+            self.body,
+            request_id=self.request_id,
+            credential_is_the_users=credential_is_the_users,
+        )
+        return self.answer(status, body)
+
+
+class InvokeAnswer:
+    """The answer of InvokeModel or InvokeModelWithResponseStream, as the answer of Messages."""
+
+    __slots__ = ("_complete", "_credential_is_the_users", "_decoder", "_gathering", "failure")
+
+    def __init__(self, *, credential_is_the_users: bool) -> None:
+        self.failure: Refused | None = None
+        self._credential_is_the_users = credential_is_the_users
+        self._gathering: _Gathering | None = None
+        self._decoder: EventStreamDecoder | None = None
+        # The stream said that it is over, well or not: what comes after that goes to nobody.
+        self._complete = False
+
+    def head(self, status: int, headers: Headers) -> Headers | None:
+        """UPSTREAM_UNREACHABLE for a compressed stream, which was not asked for."""
+        if status != _OK:
+            self._gathering = _Gathering()
+            self._gathering.begin(status, headers)
+            return None
+        passed = _with_request_id(headers)
+        if not _is_kind(headers, EVENT_STREAM):
+            return passed
+        if _is_compressed(headers):
+            raise Refused("UPSTREAM_UNREACHABLE", "the upstream's answer is compressed, though it was asked not to be")
+        self._decoder = EventStreamDecoder()
+        return (*_without_body_headers(passed), ("Content-Type", "text/event-stream; charset=utf-8"))
+
+    def feed(self, data: bytes) -> bytes:
+        if self._gathering is not None:
+            self._gathering.add(data)
+            return b""
+        if self._decoder is None:
+            return data
+        if self._complete or self.failure is not None:
+            return b""
+        try:
+            messages = self._decoder.feed(data)
+        except EventStreamBroken as broken:
+            messages = broken.messages
+            self.failure = _damaged()
+        return self._events_of(messages)
+
+    def end(self) -> None:
+        if self._decoder is not None and not self._complete and self.failure is None:
+            # Whole messages and no message_stop: the connection ended well, the answer did not.
+            self.failure = Refused("UPSTREAM_UNREACHABLE", "the upstream's answer broke off: try again")
+
+    def gathered(self) -> Gathered:
+        if self._gathering is None:
+            raise RuntimeError("this answer was not gathered")
+        return self._gathering.error(credential_is_the_users=self._credential_is_the_users)
+
+    def _events_of(self, messages: list[Message]) -> bytes:
+        events: list[bytes] = []
+        for message in messages:
+            if self._complete:
+                break
+            try:
+                events.append(self._event(message))
+            except (msgspec.DecodeError, UnicodeDecodeError):
+                self.failure = _damaged()
+                break
+        return b"".join(events)
+
+    def _event(self, message: Message) -> bytes:
+        kind = message.headers.get(":message-type", "event")
+        if kind in ("exception", "error"):
+            self._complete = True
+            name = message.headers.get(":exception-type") or message.headers.get(":error-code") or ""
+            payload = message.payload
+            if kind == "error":
+                payload = msgspec.json.encode({"message": message.headers.get(":error-message", "")})
+            return stream_exception(str(name), payload)
+        if message.headers.get(":event-type") != "chunk":
+            # Of a kind that this version of the API does not have.
+            return b""
+        data = _chunks.decode(message.payload).data
+        name = _events.decode(data).type
+        self._complete = name in ("message_stop", "error")
+        return _server_sent(name, data)
+
+
+class CountAnswer:
+    """The answer of CountTokens, as that of Anthropic's count_tokens. A number that is not there is never made up."""
+
+    __slots__ = ("_credential_is_the_users", "_gathering", "failure")
+
+    def __init__(self, *, credential_is_the_users: bool) -> None:
+        self.failure: Refused | None = None
+        self._credential_is_the_users = credential_is_the_users
+        self._gathering = _Gathering()
+
+    def head(self, status: int, headers: Headers) -> None:
+        self._gathering.begin(status, headers)
+
+    def feed(self, data: bytes) -> bytes:
+        self._gathering.add(data)
+        return b""
+
+    def end(self) -> None:
+        if self._gathering.status == _OK and self._count() is None:
+            self.failure = Refused(
+                "UPSTREAM_UNREACHABLE", "the upstream counted the tokens, but its answer has no count: try again"
+            )
+
+    def gathered(self) -> Gathered:
+        count = self._count() if self._gathering.status == _OK else None
+        if count is None:
+            return self._gathering.error(credential_is_the_users=self._credential_is_the_users)
+        return self._gathering.answer(_OK, b'{"input_tokens":%d}' % count)
+
+    def _count(self) -> int | None:
+        try:
+            found = msgspec.json.decode(self._gathering.body)
+        except (msgspec.DecodeError, RecursionError, UnicodeDecodeError):
+            return None
+        count = found.get("inputTokens") if isinstance(found, dict) else None
+        return count if isinstance(count, int) and not isinstance(count, bool) and count >= 0 else None
+
+
+def _server_sent(name: str, data: bytes) -> bytes:
+    # JSON has line ends between its tokens only, where one white space is as good as another.
+    lines = b"\ndata: ".join(_LINE_END.split(data))
+    event = b"event: " + name.encode() + b"\n" if _EVENT_NAME.fullmatch(name) else b""
+    return event + b"data: " + lines + b"\n\n"
+
+
+def _damaged() -> Refused:
+    return Refused("UPSTREAM_UNREACHABLE", "the upstream's answer was damaged on its way: try again")
+
+
+def _with_request_id(headers: Headers) -> Headers:
+    """With AWS's id where Anthropic's SDKs look for one."""
+    ids = header_values(headers, "x-amzn-requestid")
+    if not ids or header_values(headers, "request-id"):
+        return headers
+    return (*headers, ("request-id", ids[0]))
+
+
+def _json_headers(headers: Headers, body: bytes, request_id: str) -> Headers:
+    kept = _without_body_headers(_with_request_id(headers) if request_id else headers)
+    return (*kept, ("Content-Type", "application/json"), ("Content-Length", str(len(body))))
+
+
+def _without_body_headers(headers: Headers) -> Headers:
+    return tuple([pair for pair in headers if pair[0].lower() not in _OF_THE_BODY])
+
+
+def _is_kind(headers: Headers, kind: str) -> bool:
+    return any(
+        value.partition(";")[0].strip().lower() == kind for value in header_values(headers, "content-type")
+    )
+
+
+def _is_compressed(headers: Headers) -> bool:
+    return any(value.lower() not in ("", "identity") for value in header_values(headers, "content-encoding"))
