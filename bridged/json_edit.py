@@ -24,7 +24,7 @@ class MalformedJson(ValueError):
 
 
 class _Member:
-    """One member: `text` from the byte after `{` or `,` to the one before `,` or `}`; `start` and `end` of its value."""
+    """One member: `text` is all between the commas or braces around it; `start` and `end` are of its value."""
 
     __slots__ = ("end", "key", "start", "text")
 

@@ -16,8 +16,12 @@ def strip_cache_control(body: JsonObject, *, keep_ttl: bool) -> None:
     dropped = ("scope",) if keep_ttl else ("scope", "ttl")
     for field in _FIELDS:
         value = body.get(field)
-        if value is not None and _may_have(value, dropped) and is_array(value):
-            body.put(field, _blocks(value, dropped))
+        if value is None or not _may_have(value, dropped) or not is_array(value):
+            continue
+        edited = _blocks(value, dropped)
+        # The words may have stood in a text.
+        if edited != value:
+            body.put(field, edited)
 
 
 def _may_have(text: bytes, dropped: tuple[str, ...]) -> bool:

@@ -137,7 +137,7 @@ def _exception_name(headers: Headers, body: dict[str, Any]) -> str:
 
 
 def _bare(name: str) -> str:
-    """`X` of `namespace#X:http://…` (Smithy, AWS restJson1, "Operation error serialization"); empty if it is no name."""
+    """`X` of `namespace#X:http://…` (Smithy, AWS restJson1, "Operation error serialization"); else empty."""
     bare = name.partition(":")[0].rpartition("#")[2].strip()
     return bare if bare.isascii() and bare.isalnum() else ""
 

@@ -1,8 +1,8 @@
 """Answers of Bedrock as Anthropic's: event-stream messages to events as they arrive, errors and counts as wholes.
 
 What a model said passes byte for byte: a blocking answer as it is, each event's JSON as Bedrock sent it, with
-`amazon-bedrock-invocationMetrics` in the last one (SDKs pass over members that they do not know). Sans-I/O. How an answer
-is used:
+`amazon-bedrock-invocationMetrics` in the last one (SDKs pass over members that they do not know). Sans-I/O. How an
+answer is used:
 
     head      once; the headers that go to the client, or None: nothing goes yet, the answer is gathered
     feed      what goes to the client now; nothing while the answer is gathered
@@ -21,6 +21,7 @@ import msgspec
 
 from bridged.aws.event_stream import EventStreamBroken, EventStreamDecoder, Message
 from bridged.bedrock.errors import anthropic_error, stream_exception
+from bridged.json_edit import JsonObject, MalformedJson, decoded
 from bridged.model import Headers, Refused, header_values
 
 EVENT_STREAM = "application/vnd.amazon.eventstream"
@@ -170,7 +171,7 @@ class InvokeAnswer:
                 break
             try:
                 events.append(self._event(message))
-            except (msgspec.DecodeError, UnicodeDecodeError):
+            except (msgspec.DecodeError, MalformedJson):
                 self.failure = _damaged()
                 break
         return b"".join(events)
@@ -188,7 +189,7 @@ class InvokeAnswer:
             # Of a kind that this version of the API does not have.
             return b""
         data = _chunks.decode(message.payload).data
-        name = _events.decode(data).type
+        name = _event_name(data)
         self._complete = name in ("message_stop", "error")
         return _server_sent(name, data)
 
@@ -231,6 +232,18 @@ class CountAnswer:
         return count if isinstance(count, int) and not isinstance(count, bool) and count >= 0 else None
 
 
+def _event_name(data: bytes) -> str:
+    """`type` of an event. MalformedJson if there is none."""
+    try:
+        return _events.decode(data).type
+    except msgspec.DecodeError:
+        # Half of an emoji, where a model's text was cut: msgspec does not take it, JSON's grammar does.
+        name = decoded(JsonObject(data).get("type") or b"null")
+    if not isinstance(name, str):
+        raise MalformedJson("an event has no type")
+    return name
+
+
 def _server_sent(name: str, data: bytes) -> bytes:
     # JSON has line ends between its tokens only, where one white space is as good as another.
     lines = b"\ndata: ".join(_LINE_END.split(data))
@@ -260,9 +273,7 @@ def _without_body_headers(headers: Headers) -> Headers:
 
 
 def _is_kind(headers: Headers, kind: str) -> bool:
-    return any(
-        value.partition(";")[0].strip().lower() == kind for value in header_values(headers, "content-type")
-    )
+    return any(value.partition(";")[0].strip().lower() == kind for value in header_values(headers, "content-type"))
 
 
 def _is_compressed(headers: Headers) -> bool:

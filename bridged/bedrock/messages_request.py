@@ -1,4 +1,4 @@
-"""A request of Anthropic Messages as a body of Bedrock's InvokeModel or CountTokens. Edited, not rebuilt (json_edit.py).
+"""A request of Anthropic Messages as a body of Bedrock's InvokeModel or CountTokens: edited, not rebuilt.
 
     model, stream              out: they are in the path
     anthropic_version          written
@@ -30,8 +30,8 @@ _SYSTEM_ROLE = re.compile(rb'"role"[ \t\n\r]*:[ \t\n\r]*"system"')
 # budget of the thinking, and high enough for thinking not to be turned off.
 _COUNTED_MAX_TOKENS = 1
 _COUNTED_MAX_TOKENS_WITH_THINKING = 8192
-# "us." and its like before the id of a foundation model: a system-defined inference profile (AWS, "Supported Regions and
-# models for inference profiles"). CountTokens knows foundation models only.
+# "us." and its like before the id of a foundation model: a system-defined inference profile (AWS, "Supported Regions
+# and models for inference profiles"). CountTokens knows foundation models only.
 _PROFILE_PREFIX = re.compile(r"(?:[a-z]{2,6}(?:-gov)?)\.(?=anthropic\.)")
 _PROFILE_ARN = re.compile(r"arn:[^/]*:inference-profile/")
 
@@ -151,7 +151,7 @@ def _make_system_messages_the_users(body: JsonObject) -> None:
     value = body.get("messages")
     if value is None or not is_array(value) or _SYSTEM_ROLE.search(value) is None:
         return
-    messages = JsonArray(value)
+    messages, found = JsonArray(value), False
     for place, piece in messages:
         if _SYSTEM_ROLE.search(piece) is None or not is_object(piece):
             continue
@@ -159,7 +159,9 @@ def _make_system_messages_the_users(body: JsonObject) -> None:
         if decoded(message.get("role") or b"null") == "system":
             message.put("role", b'"user"')
             messages.put(place, message.encode())
-    body.put("messages", messages.encode())
+            found = True
+    if found:
+        body.put("messages", messages.encode())
 
 
 def _max_tokens_for_counting(body: JsonObject, capabilities: Capabilities) -> int:

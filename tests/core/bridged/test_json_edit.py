@@ -1,5 +1,6 @@
 """Editing JSON in place, held against Python's own reader and against the bytes that were not to be touched."""
 
+import contextlib
 import json
 from typing import Any
 
@@ -149,7 +150,7 @@ def test_an_element_is_replaced_in_its_place() -> None:
         b'{"a":1,',
         b'{"a":1,}',
         b'{"a" 1}',
-        b'{a:1}',
+        b"{a:1}",
         b'{"a":[1}',
         b'{"a":"x}',
         b'{"a":1}{',
@@ -166,10 +167,8 @@ def test_what_is_no_object_is_malformed(text: bytes) -> None:
 
 @given(st.binary(max_size=30))
 def test_other_bytes_are_malformed_at_worst(text: bytes) -> None:
-    try:
+    with contextlib.suppress(MalformedJson):
         assert JsonObject(text).encode() == text
-    except MalformedJson:
-        pass
 
 
 def test_depth_costs_no_stack() -> None:
