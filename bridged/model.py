@@ -121,9 +121,14 @@ class BedrockModelRule:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BedrockOptions:
-    """What only Bedrock needs. `region` signs; the first of `model_rules` that applies to a model decides."""
+    """What only Bedrock needs.
+
+    `region` signs. `control_base_url` is where lists of models are, empty where they are at the base URL. The first of
+    `model_rules` that applies to a model decides.
+    """
 
     region: str = ""
+    control_base_url: str = ""
     model_rules: tuple[BedrockModelRule, ...] = ()
     protocol: BedrockProtocol = BedrockProtocol.INVOKE_MODEL
 

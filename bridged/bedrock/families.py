@@ -70,31 +70,31 @@ DROPPED_FIELDS: dict[str, str] = {
 
 FAMILIES: tuple[Family, ...] = (
     Family(
-        name="opus-4-5",
+        name="claude-opus-4-5",
         contains=("opus-4-5",),
         thinking=Thinking.BUDGET_ONLY,
         betas=frozenset({EFFORT}),
         cache_ttl=True,
     ),
     Family(
-        name="sonnet-4-5",
+        name="claude-sonnet-4-5",
         contains=("sonnet-4-5",),
         thinking=Thinking.BUDGET_ONLY,
         betas=frozenset({CONTEXT_MANAGEMENT}),
         cache_ttl=True,
     ),
     Family(
-        name="haiku-4-5",
+        name="claude-haiku-4-5",
         contains=("haiku-4-5",),
         thinking=Thinking.BUDGET_ONLY,
         betas=frozenset({CONTEXT_MANAGEMENT}),
         cache_ttl=True,
     ),
-    Family(name="opus-4-6", contains=("opus-4-6",), thinking=Thinking.BOTH, cache_ttl=True),
-    Family(name="sonnet-4-6", contains=("sonnet-4-6",), thinking=Thinking.BOTH, cache_ttl=True),
-    Family(name="opus-4-7", contains=("opus-4-7",), thinking=Thinking.ADAPTIVE_ONLY, cache_ttl=True),
+    Family(name="claude-opus-4-6", contains=("opus-4-6",), thinking=Thinking.BOTH, cache_ttl=True),
+    Family(name="claude-sonnet-4-6", contains=("sonnet-4-6",), thinking=Thinking.BOTH, cache_ttl=True),
+    Family(name="claude-opus-4-7", contains=("opus-4-7",), thinking=Thinking.ADAPTIVE_ONLY, cache_ttl=True),
     Family(
-        name="opus-4-8",
+        name="claude-opus-4-8",
         contains=("opus-4-8",),
         thinking=Thinking.ADAPTIVE_ONLY,
         cache_ttl=True,
@@ -130,12 +130,12 @@ class Capabilities:
 def capabilities_of(model: str, *, asked_for: str, rules: Iterable[BedrockModelRule]) -> Capabilities:
     """What the model with this id at Bedrock takes.
 
-    The first of the administrator's rules whose text is in the id decides the family, if it names one that this bridge
-    knows, and adds its flags. Else the table decides by the id, and last by the name that the client asked for: it is
-    what an opaque id was mapped from.
+    The first of the administrator's rules whose text is in the id decides the family, if it names one, or a model of
+    one, that this bridge knows; and it adds its flags. Else the table decides by the id, and last by the name that the
+    client asked for: it is what an opaque id was mapped from.
     """
     rule = next((rule for rule in rules if rule.contains and rule.contains.lower() in model.lower()), None)
-    named = BY_NAME.get(rule.family) if rule is not None else None
+    named = BY_NAME.get(rule.family) or _family_in(rule.family) if rule is not None else None
     family = named or _family_in(model) or _family_in(asked_for) or OTHER
     added = rule.betas if rule is not None else ()
     return Capabilities(family=family, betas=ALWAYS_PASSING_BETAS | family.betas | frozenset(added))

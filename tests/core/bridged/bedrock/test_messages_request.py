@@ -51,7 +51,7 @@ def refused(body: dict[str, Any], model: str = OPUS_4_1) -> Refused:
     return error.value
 
 
-# -- the body as a whole ------------------------------------------------------------------------------------------------
+# -- the body as a whole ----------------------------------------------------------------------------------------------
 
 
 def test_model_and_stream_leave_the_body_and_the_version_comes() -> None:
@@ -117,7 +117,7 @@ def test_what_is_no_object_is_refused(body: bytes) -> None:
     assert (error.value.reason, error.value.http_status) == ("INVALID_BODY", 400)
 
 
-# -- fields -------------------------------------------------------------------------------------------------------------
+# -- fields -----------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("model", ALL_MODELS)
@@ -154,7 +154,7 @@ def test_output_config_is_what_the_model_takes_of_it(
     assert invoke(body, betas(*flags), model).get("output_config") == expected
 
 
-# -- beta flags ---------------------------------------------------------------------------------------------------------
+# -- beta flags -------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("model", ALL_MODELS)
@@ -192,7 +192,7 @@ def test_a_body_without_a_flag_that_passes_has_no_list_of_them() -> None:
     assert "anthropic_beta" not in invoke({"anthropic_beta": ["unknown"]}, betas("also-unknown"))
 
 
-# -- thinking -----------------------------------------------------------------------------------------------------------
+# -- thinking ---------------------------------------------------------------------------------------------------------
 
 ADAPTIVE = {"type": "adaptive", "display": "summarized"}
 ENABLED = {"type": "enabled", "budget_tokens": 5000}
@@ -210,9 +210,9 @@ DISABLED = {"type": "disabled"}
         *[(model, {"type": "of tomorrow"}, {"type": "of tomorrow"}) for model in ALL_MODELS],
         (OPUS_4_1, None, None),
         (OPUS_4_1, "adaptive", "adaptive"),
-        (OPUS_4_7, {"type": "enabled", "budget_tokens": 1, "display": "omitted"}, {"type": "adaptive", "display": "omitted"}),
+        (OPUS_4_7, {**ENABLED, "display": "omitted"}, {"type": "adaptive", "display": "omitted"}),
     ],
-)  # fmt: skip
+)
 def test_thinking_is_written_as_the_model_takes_it(model: str, thinking: object, expected: object) -> None:
     assert invoke({"max_tokens": 10000, "thinking": thinking}, model=model)["thinking"] == expected
 
@@ -275,7 +275,7 @@ def test_a_budget_is_always_one_that_the_api_takes(effort: str, max_tokens: int)
     assert thinking == DISABLED or 1024 <= thinking["budget_tokens"] < max_tokens
 
 
-# -- messages and blocks ------------------------------------------------------------------------------------------------
+# -- messages and blocks ----------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("model", ALL_MODELS)
@@ -304,20 +304,22 @@ def test_cache_control_keeps_what_the_model_takes_wherever_blocks_are(model: str
 
     def body(control: dict[str, str]) -> dict[str, Any]:
         block = {"type": "text", "text": "x", "cache_control": control}
+        result = {"type": "tool_result", "content": [block], "cache_control": control}
+        schema = {"properties": {"cache_control": CONTROL}}
         return {
             "system": [block],
-            "tools": [{"name": "t", "input_schema": {"properties": {"cache_control": CONTROL}}, "cache_control": control}],
+            "tools": [{"name": "t", "input_schema": schema, "cache_control": control}],
             "messages": [
-                {"role": "user", "content": [block, {"type": "tool_result", "content": [block], "cache_control": control}]},
+                {"role": "user", "content": [block, result]},
                 {"role": "assistant", "content": [{"type": "tool_use", "input": {"cache_control": CONTROL}}]},
                 {"role": "user", "content": 'words: "cache_control" "scope" "ttl"'},
             ],
-        }  # fmt: skip
+        }
 
     assert invoke(body(CONTROL), model=model) == body(taken) | {"anthropic_version": "bedrock-2023-05-31"}
 
 
-# -- which family -------------------------------------------------------------------------------------------------------
+# -- which family -----------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -325,11 +327,11 @@ def test_cache_control_keeps_what_the_model_takes_wherever_blocks_are(model: str
     [
         (PROFILE, "", (), "enabled"),
         (PROFILE, "claude-opus-4-7", (), "adaptive"),
-        (PROFILE, "", (BedrockModelRule(contains="a1b2c3", family="opus-4-7"),), "adaptive"),
-        (PROFILE, "", (BedrockModelRule(contains="A1B2", family="opus-4-6"),), "adaptive"),
+        (PROFILE, "", (BedrockModelRule(contains="a1b2c3", family="claude-opus-4-7"),), "adaptive"),
+        (PROFILE, "", (BedrockModelRule(contains="A1B2", family="anthropic.claude-opus-4-6-v1"),), "adaptive"),
         (PROFILE, "claude-opus-4-7", (BedrockModelRule(contains="a1b2c3", family="other"),), "enabled"),
-        (PROFILE, "", (BedrockModelRule(contains="zzz", family="opus-4-7"),), "enabled"),
-        (PROFILE, "", (BedrockModelRule(contains="", family="opus-4-7"),), "enabled"),
+        (PROFILE, "", (BedrockModelRule(contains="zzz", family="claude-opus-4-7"),), "enabled"),
+        (PROFILE, "", (BedrockModelRule(contains="", family="claude-opus-4-7"),), "enabled"),
         (PROFILE, "", (BedrockModelRule(contains="a1", family="unheard-of"),), "enabled"),
         (OPUS_4_7, "", (BedrockModelRule(contains="opus", family="unheard-of"),), "adaptive"),
         (OPUS_4_7, "claude-opus-4-1", (), "adaptive"),
@@ -337,7 +339,10 @@ def test_cache_control_keeps_what_the_model_takes_wherever_blocks_are(model: str
         (
             PROFILE,
             "",
-            (BedrockModelRule(contains="a1", family="other"), BedrockModelRule(contains="a1b2", family="opus-4-7")),
+            (
+                BedrockModelRule(contains="a1", family="other"),
+                BedrockModelRule(contains="a1b2", family="claude-opus-4-7"),
+            ),
             "enabled",
         ),
     ],
@@ -356,7 +361,7 @@ def test_a_rules_flags_pass_besides_the_familys() -> None:
     assert edited["anthropic_beta"] == ["skills-2025-10-02", CONTEXT_MANAGEMENT]
 
 
-# -- paths --------------------------------------------------------------------------------------------------------------
+# -- paths ------------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -382,7 +387,7 @@ def test_an_id_that_would_be_no_segment_is_refused(model: str) -> None:
     assert error.value.reason == "INVALID_BODY"
 
 
-# -- counting -----------------------------------------------------------------------------------------------------------
+# -- counting ---------------------------------------------------------------------------------------------------------
 
 
 def counted(body: dict[str, Any], headers: Headers = (), model: str = OPUS_4_1) -> dict[str, Any]:
