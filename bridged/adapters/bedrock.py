@@ -21,7 +21,7 @@ from datetime import datetime
 from bridged.adapters.auth import AuthShape, credential_headers
 from bridged.adapters.destination import Address, Base, parse_base_url
 from bridged.aws.sigv4 import SigningKeys, UnfitCredential, sign
-from bridged.bedrock.messages_answer import EVENT_STREAM, Answer, CountAnswer, InvokeAnswer
+from bridged.bedrock.messages_answer import EVENT_STREAM, Answer, CountAnswer, InvokeAnswer, SignedAnswer
 from bridged.bedrock.messages_request import (
     BETA_HEADER,
     countable_model,
@@ -120,7 +120,9 @@ def prepare(
     else:
         raise _no_such_operation()
     target = plan.base.path + plan.target
+    answer = plan.answer
     if resolution.source != Source.PRESENTED_KEY and isinstance(resolution.credential, AwsKeys):
+        answer = answer or SignedAnswer()
         credential = _signature(request.method, target, plan, resolution.credential, options.region, now, signing_keys)
     else:
         credential = _bearer(plan, resolution, request.presented)
@@ -134,7 +136,7 @@ def prepare(
         ),
         client_headers=tuple([pair for pair in request.headers if not _is_left_out(pair[0], plan.left_out)]),
         body=plan.body,
-        answer=plan.answer,
+        answer=answer,
     )
 
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import msgspec
 
-from bridged.model import Headers, header_values
+from bridged.model import Headers, Refused, header_values
 
 _INVALID, _TOO_LARGE, _NOT_FOUND = "invalid_request_error", "request_too_large", "not_found_error"
 _PERMISSION, _AUTHENTICATION = "permission_error", "authentication_error"
@@ -68,7 +68,6 @@ _TYPE_BY_STATUS = {
     504: _TIMEOUT,
     529: _OVERLOADED,
 }
-_BAD_GATEWAY = 502
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -78,40 +77,40 @@ class AwsError:
     name: str
     message: str
 
-    @property
-    def key(self) -> str:
-        """The name as the tables have it."""
-        return self.name.lower().removesuffix("exception")
-
 
 def anthropic_type(error: AwsError, status: int) -> str:
     """Anthropic's type of an error: by its name, else by its status."""
-    if error.key in CREDENTIAL_REFUSED:
+    key = _key(error.name)
+    if key in CREDENTIAL_REFUSED:
         return _AUTHENTICATION
-    return TYPE_BY_EXCEPTION.get(error.key) or _TYPE_BY_STATUS.get(status, _API if status >= 500 else _INVALID)
+    return TYPE_BY_EXCEPTION.get(key) or _TYPE_BY_STATUS.get(status, _API if status >= 500 else _INVALID)
 
 
-def anthropic_error(
-    status: int, headers: Headers, body: bytes, *, request_id: str, credential_is_the_users: bool
-) -> tuple[int, bytes]:
-    """Status and body of an error answer in Anthropic's shape.
+def refused_credential(headers: Headers, body: bytes) -> Refused | None:
+    """A refusal of ours for an error answer that is about the credential which the bridge sent; else None.
 
-    An answer that has this shape already, another gateway's, passes. A credential that AWS refuses is the user's own to
-    mend if it is theirs. If it is the provider's, no client can do anything about it, and one that read 401 or
-    403 would throw its own token away: that is a fault of what is behind the gateway, 502.
+    No client can do anything about the provider's credential, and one that read 401 or 403 would throw its own
+    token away: it is a fault of what is behind the gateway, 502. AWS's words do not pass: where a signature does not
+    match they quote the request, session token and all.
     """
+    name = _exception_name(headers, _decoded(body))
+    if _key(name) not in CREDENTIAL_REFUSED:
+        return None
+    return Refused(
+        "KEY_POOL_EXHAUSTED",
+        f"Bedrock refused the credential of this provider ({name}): try again; "
+        "if it stays so, an administrator may check the provider's AWS credentials, its region, and the clock",
+    )
+
+
+def anthropic_error(status: int, headers: Headers, body: bytes, *, request_id: str) -> bytes:
+    """The body of an error answer in Anthropic's shape; another gateway's, which has it already, as it is."""
     found = _decoded(body)
     if found.get("type") == "error" and isinstance(found.get("error"), dict):
-        return status, body
+        return body
     error = AwsError(name=_exception_name(headers, found), message=_message(found))
-    if error.key in CREDENTIAL_REFUSED and not credential_is_the_users:
-        message = (
-            f"Bedrock refused the credential of this provider ({error.name}): try again; "
-            "if it stays so, an administrator may check the provider's AWS credentials, its region, and the clock"
-        )
-        return _BAD_GATEWAY, error_body(_API, message, request_id)
     message = error.message or f"Bedrock answered with status {status} and without a message"
-    return status, error_body(anthropic_type(error, status), message, request_id)
+    return error_body(anthropic_type(error, status), message, request_id)
 
 
 def error_body(kind: str, message: str, request_id: str) -> bytes:
@@ -134,6 +133,11 @@ def _exception_name(headers: Headers, body: dict[str, Any]) -> str:
     in_header = next(iter(header_values(headers, "x-amzn-errortype")), "")
     in_body = next((body[key] for key in ("__type", "code") if isinstance(body.get(key), str)), "")
     return _bare(in_header or in_body)
+
+
+def _key(name: str) -> str:
+    """A name as the tables have it."""
+    return name.lower().removesuffix("exception")
 
 
 def _bare(name: str) -> str:

@@ -20,7 +20,7 @@ from typing import Protocol
 import msgspec
 
 from bridged.aws.event_stream import EventStreamBroken, EventStreamDecoder, Message
-from bridged.bedrock.errors import anthropic_error, stream_exception
+from bridged.bedrock.errors import anthropic_error, refused_credential, stream_exception
 from bridged.json_edit import JsonObject, MalformedJson, decoded
 from bridged.model import Headers, Refused, header_values
 
@@ -29,6 +29,7 @@ EVENT_STREAM = "application/vnd.amazon.eventstream"
 MAX_GATHERED_BYTES = 1024 * 1024
 
 _OK = 200
+_FIRST_ERROR = 400
 # About the bytes that were, not those that go to the client.
 _OF_THE_BODY = frozenset({"content-type", "content-length", "content-encoding"})
 _EVENT_NAME = re.compile(r"[\w.-]+", re.ASCII)
@@ -51,7 +52,7 @@ class Answer(Protocol):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Gathered:
-    """A whole answer. `headers` are the upstream's, with Content-Type and Content-Length of this body."""
+    """A whole answer. `headers` are the upstream's; what they say of a body is true of this one."""
 
     status: int
     headers: Headers
@@ -73,43 +74,42 @@ _events = msgspec.json.Decoder(_Event)
 class _Gathering:
     """An answer that is needed as a whole."""
 
-    __slots__ = ("_data", "_too_long", "failure", "headers", "request_id", "status")
+    __slots__ = ("_data", "headers", "request_id", "status", "too_long")
 
     def __init__(self) -> None:
-        self.failure: Refused | None = None
         self.status = 0
         self.headers: Headers = ()
         self.request_id = ""
         self._data = bytearray()
-        self._too_long = False
+        self.too_long = False
 
     def begin(self, status: int, headers: Headers) -> None:
         self.status, self.headers = status, headers
         self.request_id = next(iter(header_values(headers, "x-amzn-requestid")), "")
 
     def add(self, data: bytes) -> None:
-        self._too_long = self._too_long or len(self._data) + len(data) > MAX_GATHERED_BYTES
-        if not self._too_long:
+        self.too_long = self.too_long or len(self._data) + len(data) > MAX_GATHERED_BYTES
+        if not self.too_long:
             self._data += data
 
     @property
     def body(self) -> bytes:
         """Nothing if it was too long or is compressed: then it is no answer of AWS."""
-        return b"" if self._too_long or _is_compressed(self.headers) else bytes(self._data)
+        return b"" if self.too_long or _is_compressed(self.headers) else bytes(self._data)
 
     def answer(self, status: int, body: bytes) -> Gathered:
         headers = _json_headers(self.headers, body, self.request_id)
         return Gathered(status=status, headers=headers, body=body)
 
-    def error(self, *, credential_is_the_users: bool) -> Gathered:
-        status, body = anthropic_error(
-            self.status,
-            self.headers,
-            self.body,
-            request_id=self.request_id,
-            credential_is_the_users=credential_is_the_users,
-        )
-        return self.answer(status, body)
+    def unchanged(self) -> Gathered:
+        return Gathered(status=self.status, headers=self.headers, body=bytes(self._data))
+
+    def error(self) -> Gathered:
+        body = anthropic_error(self.status, self.headers, self.body, request_id=self.request_id)
+        return self.answer(self.status, body)
+
+    def refused_credential(self) -> Refused | None:
+        return refused_credential(self.headers, self.body)
 
 
 class InvokeAnswer:
@@ -155,14 +155,16 @@ class InvokeAnswer:
         return self._events_of(messages)
 
     def end(self) -> None:
-        if self._decoder is not None and not self._complete and self.failure is None:
+        if self._gathering is not None:
+            self.failure = None if self._credential_is_the_users else self._gathering.refused_credential()
+        elif self._decoder is not None and not self._complete and self.failure is None:
             # Whole messages and no message_stop: the connection ended well, the answer did not.
             self.failure = Refused("UPSTREAM_UNREACHABLE", "the upstream's answer broke off: try again")
 
     def gathered(self) -> Gathered:
         if self._gathering is None:
             raise RuntimeError("this answer was not gathered")
-        return self._gathering.error(credential_is_the_users=self._credential_is_the_users)
+        return self._gathering.error()
 
     def _events_of(self, messages: list[Message]) -> bytes:
         events: list[bytes] = []
@@ -212,7 +214,9 @@ class CountAnswer:
         return b""
 
     def end(self) -> None:
-        if self._gathering.status == _OK and self._count() is None:
+        if self._gathering.status != _OK:
+            self.failure = None if self._credential_is_the_users else self._gathering.refused_credential()
+        elif self._count() is None:
             self.failure = Refused(
                 "UPSTREAM_UNREACHABLE", "the upstream counted the tokens, but its answer has no count: try again"
             )
@@ -220,7 +224,7 @@ class CountAnswer:
     def gathered(self) -> Gathered:
         count = self._count() if self._gathering.status == _OK else None
         if count is None:
-            return self._gathering.error(credential_is_the_users=self._credential_is_the_users)
+            return self._gathering.error()
         return self._gathering.answer(_OK, b'{"input_tokens":%d}' % count)
 
     def _count(self) -> int | None:
@@ -230,6 +234,40 @@ class CountAnswer:
             return None
         count = found.get("inputTokens") if isinstance(found, dict) else None
         return count if isinstance(count, int) and not isinstance(count, bool) and count >= 0 else None
+
+
+class SignedAnswer:
+    """An answer that passes as it comes, but for errors that are about the signature: see refused_credential."""
+
+    __slots__ = ("_gathering", "failure")
+
+    def __init__(self) -> None:
+        self.failure: Refused | None = None
+        self._gathering: _Gathering | None = None
+
+    def head(self, status: int, headers: Headers) -> Headers | None:
+        if status < _FIRST_ERROR:
+            return headers
+        self._gathering = _Gathering()
+        self._gathering.begin(status, headers)
+        return None
+
+    def feed(self, data: bytes) -> bytes:
+        if self._gathering is None:
+            return data
+        self._gathering.add(data)
+        return b""
+
+    def end(self) -> None:
+        if self._gathering is not None:
+            self.failure = self._gathering.refused_credential()
+            if self._gathering.too_long:
+                self.failure = Refused("UPSTREAM_UNREACHABLE", "the upstream's error is too long to be one of AWS")
+
+    def gathered(self) -> Gathered:
+        if self._gathering is None:
+            raise RuntimeError("this answer was not gathered")
+        return self._gathering.unchanged()
 
 
 def _event_name(data: bytes) -> str:
