@@ -21,7 +21,8 @@ from datetime import datetime
 from bridged.adapters.auth import AuthShape, credential_headers
 from bridged.adapters.destination import Address, Base, parse_base_url
 from bridged.aws.sigv4 import SigningKeys, UnfitCredential, sign
-from bridged.bedrock.messages_answer import EVENT_STREAM, Answer, CountAnswer, InvokeAnswer, SignedAnswer
+from bridged.bedrock.answers import Answer, SignedAnswer
+from bridged.bedrock.messages_answer import EVENT_STREAM, CountAnswer, InvokeAnswer
 from bridged.bedrock.messages_request import (
     BETA_HEADER,
     countable_model,

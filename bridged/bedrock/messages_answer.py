@@ -1,62 +1,26 @@
 """Answers of Bedrock as Anthropic's: event-stream messages to events as they arrive, errors and counts as wholes.
 
 What a model said passes byte for byte: a blocking answer as it is, each event's JSON as Bedrock sent it, with
-`amazon-bedrock-invocationMetrics` in the last one (SDKs pass over members that they do not know). Sans-I/O. How an
-answer is used:
-
-    head      once; the headers that go to the client, or None: nothing goes yet, the answer is gathered
-    feed      what goes to the client now; nothing while the answer is gathered
-    end       the upstream's answer is complete
-    failure   to be asked after feed and end: what is to be told the client after the bytes so far
-    gathered  after end, where head gave None: the whole answer
+`amazon-bedrock-invocationMetrics` in the last one (SDKs pass over members that they do not know).
 
 Format: AWS, InvokeModelWithResponseStream (Bedrock API Reference); WHATWG HTML, "9.2 Server-sent events".
 """
 
 import re
-from dataclasses import dataclass
-from typing import Protocol
 
 import msgspec
 
 from bridged.aws.event_stream import EventStreamBroken, EventStreamDecoder, Message
-from bridged.bedrock.errors import anthropic_error, refused_credential, stream_exception
+from bridged.bedrock.answers import Gathered, Gathering, is_compressed, is_kind, with_request_id, without_body_headers
+from bridged.bedrock.errors import stream_exception
 from bridged.json_edit import JsonObject, MalformedJson, decoded
-from bridged.model import Headers, Refused, header_values
+from bridged.model import Headers, Refused
 
 EVENT_STREAM = "application/vnd.amazon.eventstream"
-# An error or a count is short; more is not read.
-MAX_GATHERED_BYTES = 1024 * 1024
 
 _OK = 200
-_FIRST_ERROR = 400
-# About the bytes that were, not those that go to the client.
-_OF_THE_BODY = frozenset({"content-type", "content-length", "content-encoding"})
 _EVENT_NAME = re.compile(r"[\w.-]+", re.ASCII)
 _LINE_END = re.compile(rb"\r\n|\n|\r")
-
-
-class Answer(Protocol):
-    """What turns an upstream's answer into the client's; see the head of this module."""
-
-    failure: Refused | None
-
-    def head(self, status: int, headers: Headers) -> Headers | None: ...
-
-    def feed(self, data: bytes) -> bytes: ...
-
-    def end(self) -> None: ...
-
-    def gathered(self) -> "Gathered": ...
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Gathered:
-    """A whole answer. `headers` are the upstream's; what they say of a body is true of this one."""
-
-    status: int
-    headers: Headers
-    body: bytes
 
 
 class _Chunk(msgspec.Struct):
@@ -71,47 +35,6 @@ _chunks = msgspec.json.Decoder(_Chunk)
 _events = msgspec.json.Decoder(_Event)
 
 
-class _Gathering:
-    """An answer that is needed as a whole."""
-
-    __slots__ = ("_data", "headers", "request_id", "status", "too_long")
-
-    def __init__(self) -> None:
-        self.status = 0
-        self.headers: Headers = ()
-        self.request_id = ""
-        self._data = bytearray()
-        self.too_long = False
-
-    def begin(self, status: int, headers: Headers) -> None:
-        self.status, self.headers = status, headers
-        self.request_id = next(iter(header_values(headers, "x-amzn-requestid")), "")
-
-    def add(self, data: bytes) -> None:
-        self.too_long = self.too_long or len(self._data) + len(data) > MAX_GATHERED_BYTES
-        if not self.too_long:
-            self._data += data
-
-    @property
-    def body(self) -> bytes:
-        """Nothing if it was too long or is compressed: then it is no answer of AWS."""
-        return b"" if self.too_long or _is_compressed(self.headers) else bytes(self._data)
-
-    def answer(self, status: int, body: bytes) -> Gathered:
-        headers = _json_headers(self.headers, body, self.request_id)
-        return Gathered(status=status, headers=headers, body=body)
-
-    def unchanged(self) -> Gathered:
-        return Gathered(status=self.status, headers=self.headers, body=bytes(self._data))
-
-    def error(self) -> Gathered:
-        body = anthropic_error(self.status, self.headers, self.body, request_id=self.request_id)
-        return self.answer(self.status, body)
-
-    def refused_credential(self) -> Refused | None:
-        return refused_credential(self.headers, self.body)
-
-
 class InvokeAnswer:
     """The answer of InvokeModel or InvokeModelWithResponseStream, as the answer of Messages."""
 
@@ -120,7 +43,7 @@ class InvokeAnswer:
     def __init__(self, *, credential_is_the_users: bool) -> None:
         self.failure: Refused | None = None
         self._credential_is_the_users = credential_is_the_users
-        self._gathering: _Gathering | None = None
+        self._gathering: Gathering | None = None
         self._decoder: EventStreamDecoder | None = None
         # The stream said that it is over, well or not: what comes after that goes to nobody.
         self._complete = False
@@ -128,16 +51,16 @@ class InvokeAnswer:
     def head(self, status: int, headers: Headers) -> Headers | None:
         """UPSTREAM_UNREACHABLE for a compressed stream, which was not asked for."""
         if status != _OK:
-            self._gathering = _Gathering()
+            self._gathering = Gathering()
             self._gathering.begin(status, headers)
             return None
-        passed = _with_request_id(headers)
-        if not _is_kind(headers, EVENT_STREAM):
+        passed = with_request_id(headers)
+        if not is_kind(headers, EVENT_STREAM):
             return passed
-        if _is_compressed(headers):
+        if is_compressed(headers):
             raise Refused("UPSTREAM_UNREACHABLE", "the upstream's answer is compressed, though it was asked not to be")
         self._decoder = EventStreamDecoder()
-        return (*_without_body_headers(passed), ("Content-Type", "text/event-stream; charset=utf-8"))
+        return (*without_body_headers(passed), ("Content-Type", "text/event-stream; charset=utf-8"))
 
     def feed(self, data: bytes) -> bytes:
         if self._gathering is not None:
@@ -204,7 +127,7 @@ class CountAnswer:
     def __init__(self, *, credential_is_the_users: bool) -> None:
         self.failure: Refused | None = None
         self._credential_is_the_users = credential_is_the_users
-        self._gathering = _Gathering()
+        self._gathering = Gathering()
 
     def head(self, status: int, headers: Headers) -> None:
         self._gathering.begin(status, headers)
@@ -236,40 +159,6 @@ class CountAnswer:
         return count if isinstance(count, int) and not isinstance(count, bool) and count >= 0 else None
 
 
-class SignedAnswer:
-    """An answer that passes as it comes, but for errors that are about the signature: see refused_credential."""
-
-    __slots__ = ("_gathering", "failure")
-
-    def __init__(self) -> None:
-        self.failure: Refused | None = None
-        self._gathering: _Gathering | None = None
-
-    def head(self, status: int, headers: Headers) -> Headers | None:
-        if status < _FIRST_ERROR:
-            return headers
-        self._gathering = _Gathering()
-        self._gathering.begin(status, headers)
-        return None
-
-    def feed(self, data: bytes) -> bytes:
-        if self._gathering is None:
-            return data
-        self._gathering.add(data)
-        return b""
-
-    def end(self) -> None:
-        if self._gathering is not None:
-            self.failure = self._gathering.refused_credential()
-            if self._gathering.too_long:
-                self.failure = Refused("UPSTREAM_UNREACHABLE", "the upstream's error is too long to be one of AWS")
-
-    def gathered(self) -> Gathered:
-        if self._gathering is None:
-            raise RuntimeError("this answer was not gathered")
-        return self._gathering.unchanged()
-
-
 def _event_name(data: bytes) -> str:
     """`type` of an event. MalformedJson if there is none."""
     try:
@@ -291,28 +180,3 @@ def _server_sent(name: str, data: bytes) -> bytes:
 
 def _damaged() -> Refused:
     return Refused("UPSTREAM_UNREACHABLE", "the upstream's answer was damaged on its way: try again")
-
-
-def _with_request_id(headers: Headers) -> Headers:
-    """With AWS's id where Anthropic's SDKs look for one."""
-    ids = header_values(headers, "x-amzn-requestid")
-    if not ids or header_values(headers, "request-id"):
-        return headers
-    return (*headers, ("request-id", ids[0]))
-
-
-def _json_headers(headers: Headers, body: bytes, request_id: str) -> Headers:
-    kept = _without_body_headers(_with_request_id(headers) if request_id else headers)
-    return (*kept, ("Content-Type", "application/json"), ("Content-Length", str(len(body))))
-
-
-def _without_body_headers(headers: Headers) -> Headers:
-    return tuple([pair for pair in headers if pair[0].lower() not in _OF_THE_BODY])
-
-
-def _is_kind(headers: Headers, kind: str) -> bool:
-    return any(value.partition(";")[0].strip().lower() == kind for value in header_values(headers, "content-type"))
-
-
-def _is_compressed(headers: Headers) -> bool:
-    return any(value.lower() not in ("", "identity") for value in header_values(headers, "content-encoding"))

@@ -9,16 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from bridged.bedrock.answers import MAX_GATHERED_BYTES, Answer, Gathered, SignedAnswer
 from bridged.bedrock.errors import CREDENTIAL_REFUSED, TYPE_BY_EXCEPTION
-from bridged.bedrock.messages_answer import (
-    EVENT_STREAM,
-    MAX_GATHERED_BYTES,
-    Answer,
-    CountAnswer,
-    Gathered,
-    InvokeAnswer,
-    SignedAnswer,
-)
+from bridged.bedrock.messages_answer import EVENT_STREAM, CountAnswer, InvokeAnswer
 from bridged.model import Headers, Refused
 from tests.support.event_stream import event, exception, message
 
