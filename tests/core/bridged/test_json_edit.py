@@ -130,6 +130,12 @@ def test_a_removed_member_takes_its_comma_along(before: bytes, key: str, after: 
     assert edited.encode() == after
 
 
+def test_of_members_that_come_twice_one_is_left_where_the_last_stood() -> None:
+    edited = JsonObject(b'{"a":1, "b":2,"a": 3 }')
+    edited.put("a", b"4")
+    assert edited.encode() == b'{ "b":2,"a": 4 }'
+
+
 def test_an_element_is_replaced_in_its_place() -> None:
     array = JsonArray(b'[ {"a":1} , 2,[3]]')
     array.put(1, b'"two"')

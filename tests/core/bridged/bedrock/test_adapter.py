@@ -228,6 +228,13 @@ def test_on_bedrocks_own_paths_only_the_clients_signature_ends_here() -> None:
     assert sent.address.headers[0] == HEADERS[0]
 
 
+def test_of_two_content_types_the_first_is_signed_and_sent() -> None:
+    headers = (("content-type", "a/b"), ("Content-Type", "c/d"))
+    sent = prepared("/model/m/invoke", resolution(), headers=headers)
+    every = (*sent.address.headers, *sent.client_headers)
+    assert [value for name, value in every if name.lower() == "content-type"] == ["a/b"]
+
+
 def botocores(sent: BedrockRequest, method: str, service: str) -> str:
     """What botocore would sign, with our time."""
     headers = dict(sent.address.headers)
@@ -275,6 +282,7 @@ BEARER = Bearer(value=Secret("abc"))
         (BEARER, Source.CENTRAL_KEY, None, "Bearer abc"),
         (ApiKey(value=Secret("abc")), Source.USER_KEY, None, "Bearer abc"),
         (None, Source.PRESENTED_KEY, PresentedKey(authorization=Secret("Bearer own")), "Bearer own"),
+        (KEYS, Source.PRESENTED_KEY, PresentedKey(authorization=Secret("Bearer own")), "Bearer own"),
         (None, Source.PRESENTED_KEY, PresentedKey(x_api_key=Secret("own")), "Bearer own"),
     ],
 )

@@ -186,6 +186,14 @@ def test_a_chunk_without_an_event_is_damage(payload: bytes) -> None:
     assert answer.failure is not None
 
 
+def test_an_error_event_of_the_models_is_the_end_as_well() -> None:
+    answer = streaming()
+    data = b'{"type":"error","error":{"type":"overloaded_error","message":"x"}}'
+    assert answer.feed(chunk(data) + chunk(EVENTS[4])) == b"event: error\ndata: " + data + b"\n\n"
+    answer.end()
+    assert answer.failure is None
+
+
 def test_events_of_kinds_to_come_are_passed_over() -> None:
     answer = streaming()
     assert answer.feed(event("initial-response", b"{}") + event("ofTomorrow", b"x")) == b""
