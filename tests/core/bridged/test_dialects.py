@@ -154,7 +154,7 @@ def test_our_own_errors_carry_the_interception_id_where_every_sdk_looks(
 
 @pytest.mark.parametrize("reason", sorted(REFUSALS))
 def test_our_own_errors_leave_the_connection_and_the_framing_to_the_server(reason: str) -> None:
-    names = {name.lower() for name, _ in refusal_headers(Refused(reason, "x"), "iid")}
+    names = {name.lower() for name, _ in refusal_headers(DialectName.OPENAI_CHAT, Refused(reason, "x"), "iid")}
     assert names.isdisjoint({"connection", "transfer-encoding", "content-length"})
 
 
