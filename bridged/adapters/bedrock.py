@@ -45,6 +45,7 @@ from bridged.model import (
 )
 from bridged.routes import RouteMatch
 
+WIRE_TYPE = "bedrock"
 BEARER = AuthShape(header="Authorization", presented=("authorization", "x_api_key"))
 _SERVICE, _MANTLE_SERVICE = "bedrock", "bedrock-mantle"
 _MANTLE_ANTHROPIC = "/anthropic"
@@ -160,10 +161,11 @@ def _invoke(resolution: Resolution, request: ClientRequest, options: BedrockOpti
 def _count(resolution: Resolution, request: ClientRequest, options: BedrockOptions) -> _Plan:
     _refuse_compressed(request.headers)
     model = resolution.upstream_model or request.model
+    body = messages_to_count(request.body, request.headers, model=model, asked_for=request.model, options=options)
     return _Plan(
         base=parse_base_url(resolution.base_url),
         target=model_path(countable_model(model), "count-tokens"),
-        body=messages_to_count(request.body, request.headers, model=model, asked_for=request.model, options=options),
+        body=body,
         headers=(_JSON, ("Accept", "application/json")),
         left_out=_TRANSLATED,
         answer=CountAnswer(credential_is_the_users=resolution.source in _USERS_OWN),

@@ -1,12 +1,12 @@
 """What stands between an upstream's answer and the client's, where an answer does not simply pass. Sans-I/O.
 
-How an answer is used:
+An Answer is told what comes of the upstream's: `head` once, `feed` for each piece, `end`. What it says is to be asked
+after each of them:
 
-    head      once; the headers that go to the client, or None: nothing goes yet, the answer is gathered
-    feed      what goes to the client now; nothing while the answer is gathered
-    end       the upstream's answer is complete
-    failure   to be asked after feed and end: what is to be told the client after the bytes so far
-    gathered  after end, where head gave None and nothing failed: the whole answer
+    headers   those of the client's answer, as soon as they are known; None where it is going to be `whole`
+    feed      what goes to the client now, if anything; never before there are headers
+    failure   what is to be told the client after the bytes so far
+    whole     the whole answer, status and all, where nothing has gone to the client
 """
 
 from dataclasses import dataclass
@@ -26,15 +26,15 @@ _OF_THE_BODY = frozenset({"content-type", "content-length", "content-encoding"})
 class Answer(Protocol):
     """What turns an upstream's answer into the client's; see the head of this module."""
 
+    headers: Headers | None
     failure: Refused | None
+    whole: "Gathered | None"
 
-    def head(self, status: int, headers: Headers) -> Headers | None: ...
+    def head(self, status: int, headers: Headers) -> None: ...
 
     def feed(self, data: bytes) -> bytes: ...
 
     def end(self) -> None: ...
-
-    def gathered(self) -> "Gathered": ...
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -51,16 +51,11 @@ class Gathering:
 
     __slots__ = ("_data", "headers", "request_id", "status", "too_long")
 
-    def __init__(self) -> None:
-        self.status = 0
-        self.headers: Headers = ()
-        self.request_id = ""
-        self._data = bytearray()
-        self.too_long = False
-
-    def begin(self, status: int, headers: Headers) -> None:
+    def __init__(self, status: int, headers: Headers) -> None:
         self.status, self.headers = status, headers
         self.request_id = next(iter(header_values(headers, "x-amzn-requestid")), "")
+        self.too_long = False
+        self._data = bytearray()
 
     def add(self, data: bytes) -> None:
         self.too_long = self.too_long or len(self._data) + len(data) > MAX_GATHERED_BYTES
@@ -93,18 +88,19 @@ class Gathering:
 class SignedAnswer:
     """An answer that passes as it comes, but for errors that are about the signature: see refused_credential."""
 
-    __slots__ = ("_gathering", "failure")
+    __slots__ = ("_gathering", "failure", "headers", "whole")
 
     def __init__(self) -> None:
+        self.headers: Headers | None = None
         self.failure: Refused | None = None
+        self.whole: Gathered | None = None
         self._gathering: Gathering | None = None
 
-    def head(self, status: int, headers: Headers) -> Headers | None:
+    def head(self, status: int, headers: Headers) -> None:
         if status < _FIRST_ERROR:
-            return headers
-        self._gathering = Gathering()
-        self._gathering.begin(status, headers)
-        return None
+            self.headers = headers
+        else:
+            self._gathering = Gathering(status, headers)
 
     def feed(self, data: bytes) -> bytes:
         if self._gathering is None:
@@ -113,15 +109,12 @@ class SignedAnswer:
         return b""
 
     def end(self) -> None:
-        if self._gathering is not None:
-            self.failure = self._gathering.refused_credential()
-            if self._gathering.too_long:
-                self.failure = Refused("UPSTREAM_UNREACHABLE", "the upstream's error is too long to be one of AWS")
-
-    def gathered(self) -> Gathered:
         if self._gathering is None:
-            raise RuntimeError("this answer was not gathered")
-        return self._gathering.unchanged()
+            return
+        self.failure = self._gathering.refused_credential()
+        if self._gathering.too_long:
+            self.failure = Refused("UPSTREAM_UNREACHABLE", "the upstream's error is too long to be one of AWS")
+        self.whole = self._gathering.unchanged()
 
 
 def with_request_id(headers: Headers) -> Headers:

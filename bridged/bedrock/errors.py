@@ -42,6 +42,16 @@ TYPE_BY_EXCEPTION: dict[str, str] = {
     "validationerror": _INVALID,
 }
 
+# What the exceptions that a stream can have are worth where they come alone (InvokeModelWithResponseStream, Errors).
+_STATUS_BY_EXCEPTION = {
+    "internalserver": 500,
+    "modelstreamerror": 424,
+    "modeltimeout": 408,
+    "serviceunavailable": 503,
+    "throttling": 429,
+    "validation": 400,
+}
+
 # AWS does not take the credential that the bridge sent, whatever it was sent for.
 CREDENTIAL_REFUSED = frozenset(
     {
@@ -123,10 +133,19 @@ def error_body(kind: str, message: str, request_id: str) -> bytes:
 
 def stream_exception(name: str, payload: bytes) -> bytes:
     """The event for an exception inside a stream, `name` as in `throttlingException`."""
-    found = _decoded(payload)
-    error = AwsError(name=_bare(name), message=_message(found))
+    return b"event: error\ndata: " + exception_body(name, payload, "") + b"\n\n"
+
+
+def exception_body(name: str, payload: bytes, request_id: str) -> bytes:
+    """The body of an error answer for an exception that came in place of a stream."""
+    error = AwsError(name=_bare(name), message=_message(_decoded(payload)))
     message = error.message or f"Bedrock ended the stream with {error.name or 'an error'}"
-    return b"event: error\ndata: " + error_body(anthropic_type(error, 500), message, "") + b"\n\n"
+    return error_body(anthropic_type(error, status_of_exception(name)), message, request_id)
+
+
+def status_of_exception(name: str) -> int:
+    """The status of an exception in a stream; 500 for those that the API does not have."""
+    return _STATUS_BY_EXCEPTION.get(_key(_bare(name)), 500)
 
 
 def _exception_name(headers: Headers, body: dict[str, Any]) -> str:

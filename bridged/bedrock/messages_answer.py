@@ -12,7 +12,7 @@ import msgspec
 
 from bridged.aws.event_stream import EventStreamBroken, EventStreamDecoder, Message
 from bridged.bedrock.answers import Gathered, Gathering, is_compressed, is_kind, with_request_id, without_body_headers
-from bridged.bedrock.errors import stream_exception
+from bridged.bedrock.errors import exception_body, status_of_exception, stream_exception
 from bridged.json_edit import JsonObject, MalformedJson, decoded
 from bridged.model import Headers, Refused
 
@@ -36,31 +36,36 @@ _events = msgspec.json.Decoder(_Event)
 
 
 class InvokeAnswer:
-    """The answer of InvokeModel or InvokeModelWithResponseStream, as the answer of Messages."""
+    """The answer of InvokeModel or InvokeModelWithResponseStream, as the answer of Messages.
 
-    __slots__ = ("_complete", "_credential_is_the_users", "_decoder", "_gathering", "failure")
+    A stream has headers from its first message on: one that begins with an exception is an answer with its status.
+    """
+
+    __slots__ = (
+        "_complete", "_credential_is_the_users", "_decoder", "_gathering", "_stream", "failure", "headers", "whole",
+    )  # fmt: skip
 
     def __init__(self, *, credential_is_the_users: bool) -> None:
+        self.headers: Headers | None = None
         self.failure: Refused | None = None
+        self.whole: Gathered | None = None
         self._credential_is_the_users = credential_is_the_users
         self._gathering: Gathering | None = None
         self._decoder: EventStreamDecoder | None = None
+        self._stream: Headers = ()
         # The stream said that it is over, well or not: what comes after that goes to nobody.
         self._complete = False
 
-    def head(self, status: int, headers: Headers) -> Headers | None:
+    def head(self, status: int, headers: Headers) -> None:
         """UPSTREAM_UNREACHABLE for a compressed stream, which was not asked for."""
         if status != _OK:
-            self._gathering = Gathering()
-            self._gathering.begin(status, headers)
-            return None
-        passed = with_request_id(headers)
-        if not is_kind(headers, EVENT_STREAM):
-            return passed
-        if is_compressed(headers):
+            self._gathering = Gathering(status, headers)
+        elif not is_kind(headers, EVENT_STREAM):
+            self.headers = with_request_id(headers)
+        elif is_compressed(headers):
             raise Refused("UPSTREAM_UNREACHABLE", "the upstream's answer is compressed, though it was asked not to be")
-        self._decoder = EventStreamDecoder()
-        return (*without_body_headers(passed), ("Content-Type", "text/event-stream; charset=utf-8"))
+        else:
+            self._decoder, self._stream = EventStreamDecoder(), headers
 
     def feed(self, data: bytes) -> bytes:
         if self._gathering is not None:
@@ -80,14 +85,10 @@ class InvokeAnswer:
     def end(self) -> None:
         if self._gathering is not None:
             self.failure = None if self._credential_is_the_users else self._gathering.refused_credential()
+            self.whole = self._gathering.error()
         elif self._decoder is not None and not self._complete and self.failure is None:
             # Whole messages and no message_stop: the connection ended well, the answer did not.
             self.failure = Refused("UPSTREAM_UNREACHABLE", "the upstream's answer broke off: try again")
-
-    def gathered(self) -> Gathered:
-        if self._gathering is None:
-            raise RuntimeError("this answer was not gathered")
-        return self._gathering.error()
 
     def _events_of(self, messages: list[Message]) -> bytes:
         events: list[bytes] = []
@@ -104,33 +105,48 @@ class InvokeAnswer:
     def _event(self, message: Message) -> bytes:
         kind = message.headers.get(":message-type", "event")
         if kind in ("exception", "error"):
-            self._complete = True
-            name = message.headers.get(":exception-type") or message.headers.get(":error-code") or ""
-            payload = message.payload
-            if kind == "error":
-                payload = msgspec.json.encode({"message": message.headers.get(":error-message", "")})
-            return stream_exception(str(name), payload)
+            return self._exception(message, kind)
         if message.headers.get(":event-type") != "chunk":
             # Of a kind that this version of the API does not have.
             return b""
         data = _chunks.decode(message.payload).data
         name = _event_name(data)
         self._complete = name in ("message_stop", "error")
+        self._begin()
         return _server_sent(name, data)
+
+    def _exception(self, message: Message, kind: str) -> bytes:
+        self._complete = True
+        name = str(message.headers.get(":exception-type") or message.headers.get(":error-code") or "")
+        payload = message.payload
+        if kind == "error":
+            payload = msgspec.json.encode({"message": message.headers.get(":error-message", "")})
+        if self.headers is not None:
+            return stream_exception(name, payload)
+        gathering = Gathering(status_of_exception(name), self._stream)
+        self.whole = gathering.answer(gathering.status, exception_body(name, payload, gathering.request_id))
+        return b""
+
+    def _begin(self) -> None:
+        if self.headers is None:
+            kept = without_body_headers(with_request_id(self._stream))
+            self.headers = (*kept, ("Content-Type", "text/event-stream; charset=utf-8"))
 
 
 class CountAnswer:
     """The answer of CountTokens, as that of Anthropic's count_tokens. A number that is not there is never made up."""
 
-    __slots__ = ("_credential_is_the_users", "_gathering", "failure")
+    __slots__ = ("_credential_is_the_users", "_gathering", "failure", "headers", "whole")
 
     def __init__(self, *, credential_is_the_users: bool) -> None:
+        self.headers: Headers | None = None
         self.failure: Refused | None = None
+        self.whole: Gathered | None = None
         self._credential_is_the_users = credential_is_the_users
-        self._gathering = Gathering()
+        self._gathering = Gathering(0, ())
 
     def head(self, status: int, headers: Headers) -> None:
-        self._gathering.begin(status, headers)
+        self._gathering = Gathering(status, headers)
 
     def feed(self, data: bytes) -> bytes:
         self._gathering.add(data)
@@ -139,24 +155,24 @@ class CountAnswer:
     def end(self) -> None:
         if self._gathering.status != _OK:
             self.failure = None if self._credential_is_the_users else self._gathering.refused_credential()
-        elif self._count() is None:
+            self.whole = self._gathering.error()
+            return
+        count = _count_in(self._gathering.body)
+        if count is None:
             self.failure = Refused(
                 "UPSTREAM_UNREACHABLE", "the upstream counted the tokens, but its answer has no count: try again"
             )
+        else:
+            self.whole = self._gathering.answer(_OK, b'{"input_tokens":%d}' % count)
 
-    def gathered(self) -> Gathered:
-        count = self._count() if self._gathering.status == _OK else None
-        if count is None:
-            return self._gathering.error()
-        return self._gathering.answer(_OK, b'{"input_tokens":%d}' % count)
 
-    def _count(self) -> int | None:
-        try:
-            found = msgspec.json.decode(self._gathering.body)
-        except (msgspec.DecodeError, RecursionError, UnicodeDecodeError):
-            return None
-        count = found.get("inputTokens") if isinstance(found, dict) else None
-        return count if isinstance(count, int) and not isinstance(count, bool) and count >= 0 else None
+def _count_in(body: bytes) -> int | None:
+    try:
+        found = msgspec.json.decode(body)
+    except (msgspec.DecodeError, RecursionError, UnicodeDecodeError):
+        return None
+    count = found.get("inputTokens") if isinstance(found, dict) else None
+    return count if isinstance(count, int) and not isinstance(count, bool) and count >= 0 else None
 
 
 def _event_name(data: bytes) -> str:

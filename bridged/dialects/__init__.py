@@ -62,7 +62,8 @@ def request_facts(match: RouteMatch, headers: Headers, body: bytes | None) -> Re
     """What a request says of itself, in its path and, where the route reads it, in its body.
 
     `body` None is one that was not read. A compressed body is not looked into; it is forwarded all the same.
-    INVALID_BODY as the dialect's `read_request` says.
+    INVALID_BODY as the dialect's `read_request` says,
+    for turns of a conversation only.
     """
     in_path = checked(match.path_facts)
     if body is None or not match.reads_body:
@@ -70,7 +71,13 @@ def request_facts(match: RouteMatch, headers: Headers, body: bytes | None) -> Re
     encodings = header_values(headers, "content-encoding")
     if encodings and not all(value.lower() in ("", "identity") for value in encodings):
         return in_path
-    in_body = DIALECTS[match.dialect].read_request(body)
+    try:
+        in_body = DIALECTS[match.dialect].read_request(body)
+    except Refused:
+        if match.intercepted:
+            raise
+        # Nobody here needs to understand it, and whoever translates it judges it again.
+        return in_path
     if not in_path.model and not in_path.stream:
         return in_body
     return RequestFacts(model=in_body.model or in_path.model, stream=in_body.stream or in_path.stream)

@@ -40,16 +40,25 @@ def chunk(data: bytes) -> bytes:
 
 def streaming() -> InvokeAnswer:
     answer = InvokeAnswer(credential_is_the_users=False)
-    assert answer.head(200, STREAM) is not None
+    answer.head(200, STREAM)
+    return answer
+
+
+def begun() -> InvokeAnswer:
+    """A stream of which the client has seen something."""
+    answer = streaming()
+    assert answer.feed(chunk(EVENTS[0])) == SERVER_SENT[: len(b"event: message_start\ndata: " + EVENTS[0] + b"\n\n")]
     return answer
 
 
 def gathered(answer: Answer, status: int, headers: Headers, body: bytes) -> tuple[Gathered, dict[str, Any]]:
-    assert answer.head(status, headers) is None
+    answer.head(status, headers)
     assert answer.feed(body[:3]) + answer.feed(body[3:]) == b""
+    assert answer.whole is None
     answer.end()
-    assert answer.failure is None
-    whole = answer.gathered()
+    assert (answer.failure, answer.headers) == (None, None)
+    whole = answer.whole
+    assert whole is not None
     assert dict(whole.headers)["Content-Length"] == str(len(whole.body))
     found = json.loads(whole.body)
     assert isinstance(found, dict)
@@ -157,14 +166,61 @@ def test_an_exception_in_a_stream_is_an_error_event_and_its_end(name: str, kind:
     ],
 )
 def test_an_exception_without_words_still_has_some(payload: bytes, text: str) -> None:
-    sent = streaming().feed(exception("modelStreamErrorException", payload))
+    sent = begun().feed(exception("modelStreamErrorException", payload))
     assert json.loads(sent.partition(b"data: ")[2])["error"]["message"] == text
 
 
 def test_an_error_message_of_the_protocol_is_an_error_event_too() -> None:
     headers = {":message-type": "error", ":error-code": "InternalFailure", ":error-message": "oh"}
-    sent = streaming().feed(message(headers))
+    sent = begun().feed(message(headers))
     assert json.loads(sent.partition(b"data: ")[2])["error"] == {"type": "api_error", "message": "oh"}
+
+
+@pytest.mark.parametrize(
+    ("name", "status", "kind"),
+    [
+        ("throttlingException", 429, "rate_limit_error"),
+        ("modelStreamErrorException", 424, "api_error"),
+        ("internalServerException", 500, "api_error"),
+        ("validationException", 400, "invalid_request_error"),
+        ("modelTimeoutException", 408, "timeout_error"),
+        ("serviceUnavailableException", 503, "overloaded_error"),
+        ("exceptionOfTomorrow", 500, "api_error"),
+        ("", 500, "api_error"),
+    ],
+)
+def test_an_exception_in_place_of_a_stream_is_an_error_with_its_status(name: str, status: int, kind: str) -> None:
+    answer = streaming()
+    framed = event("initial-response", b"{}") + exception(name, b'{"message":"slow down"}')
+    assert answer.feed(framed[:-1]) == b""
+    assert answer.whole is None
+    assert answer.feed(framed[-1:] + chunk(EVENTS[0])) == b""
+    answer.end()
+
+    assert (answer.failure, answer.headers) == (None, None)
+    whole = answer.whole
+    assert whole is not None
+    assert json.loads(whole.body) == {
+        "type": "error",
+        "error": {"type": kind, "message": "slow down"},
+        "request_id": "rid",
+    }
+    assert whole.status == status
+    assert whole.headers == (
+        ("x-amzn-RequestId", "rid"),
+        ("X-Amzn-Bedrock-Content-Type", "x"),
+        ("request-id", "rid"),
+        ("Content-Type", "application/json"),
+        ("Content-Length", str(len(whole.body))),
+    )
+
+
+def test_a_stream_has_a_head_from_its_first_event_on() -> None:
+    answer, first = streaming(), chunk(EVENTS[0])
+    answer.feed(event("ofTomorrow", b"x") + first[:-1])
+    assert answer.headers is None
+    assert answer.feed(first[-1:]) != b""
+    assert answer.headers is not None
 
 
 @pytest.mark.parametrize(
@@ -213,8 +269,10 @@ def test_no_json_breaks_out_of_its_event(data: bytes, expected: bytes) -> None:
 
 
 def test_the_head_of_a_stream_is_one_of_server_sent_events() -> None:
-    passed = InvokeAnswer(credential_is_the_users=False).head(200, (*STREAM, ("Content-Length", "9")))
-    assert passed == (
+    answer = InvokeAnswer(credential_is_the_users=False)
+    answer.head(200, (*STREAM, ("Content-Length", "9")))
+    answer.feed(chunk(EVENTS[0]))
+    assert answer.headers == (
         ("x-amzn-RequestId", "rid"),
         ("X-Amzn-Bedrock-Content-Type", "x"),
         ("request-id", "rid"),
@@ -235,7 +293,8 @@ def test_a_compressed_stream_was_not_asked_for() -> None:
 def test_a_blocking_answer_passes_as_it_is(body: bytes) -> None:
     answer = InvokeAnswer(credential_is_the_users=False)
     headers = (*JSON, ("Content-Length", str(len(body))), ("Content-Encoding", "gzip"))
-    assert answer.head(200, headers) == (*headers, ("request-id", "rid"))
+    answer.head(200, headers)
+    assert answer.headers == (*headers, ("request-id", "rid"))
     assert answer.feed(body) == body
     answer.end()
     assert answer.failure is None
@@ -341,9 +400,10 @@ def test_a_credential_that_aws_refuses_is_the_clients_fault_only_if_it_is_theirs
         CountAnswer(credential_is_the_users=False),
         SignedAnswer(),
     ):
-        assert answer.head(403, headers) is None
+        answer.head(403, headers)
         assert answer.feed(body) == b""
         answer.end()
+        assert answer.headers is None
         assert answer.failure is not None
         assert (answer.failure.http_status, answer.failure.reason) == (502, "KEY_POOL_EXHAUSTED")
         assert name in answer.failure.message
@@ -357,17 +417,18 @@ def test_a_credential_that_aws_refuses_is_the_clients_fault_only_if_it_is_theirs
 def test_any_other_error_on_paths_that_are_not_translated_passes_byte_for_byte(status: int, body: bytes) -> None:
     headers: Headers = (("Content-Length", str(len(body))), ("x-amzn-errortype", "ThrottlingException"))
     answer = SignedAnswer()
-    assert answer.head(status, headers) is None
+    answer.head(status, headers)
     assert answer.feed(body) == b""
     answer.end()
-    assert answer.failure is None
-    assert answer.gathered() == Gathered(status=status, headers=headers, body=body)
+    assert (answer.failure, answer.headers) == (None, None)
+    assert answer.whole == Gathered(status=status, headers=headers, body=body)
 
 
 @given(st.binary(max_size=60))
 def test_answers_that_are_not_translated_pass_as_they_come(body: bytes) -> None:
     answer = SignedAnswer()
-    assert answer.head(200, STREAM) == STREAM
+    answer.head(200, STREAM)
+    assert answer.headers == STREAM
     assert answer.feed(body) == body
     answer.end()
     assert answer.failure is None
@@ -375,7 +436,7 @@ def test_answers_that_are_not_translated_pass_as_they_come(body: bytes) -> None:
 
 def test_an_error_that_is_too_long_to_be_held_is_none_of_aws() -> None:
     answer = SignedAnswer()
-    assert answer.head(500, JSON) is None
+    answer.head(500, JSON)
     answer.feed(b"x" * MAX_GATHERED_BYTES + b"x")
     answer.end()
     assert answer.failure is not None
@@ -406,7 +467,7 @@ def test_a_count_has_anthropics_name(count: int) -> None:
 )
 def test_a_count_that_is_not_there_is_a_failure_and_no_number(body: bytes) -> None:
     answer = CountAnswer(credential_is_the_users=False)
-    assert answer.head(200, JSON) is None
+    answer.head(200, JSON)
     answer.feed(body)
     answer.end()
     assert answer.failure is not None
