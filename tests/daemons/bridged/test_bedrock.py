@@ -113,6 +113,7 @@ async def test_boto3_talks_through_the_bridge_with_a_placeholder(scene: BedrockS
     assert [one.at for one in sent] == ["runtime"] * 5 + ["control"] * 2
     assert [one.model for one in sent[:5]] == [model] * 5
     assert [resolve.model for resolve in scene.credentiald.resolves][:5] == [model] * 5
+    assert [one.header("content-length") for one in sent[5:]] == [None, None]
     assert sent[5].target == "/inference-profiles?type=SYSTEM_DEFINED&maxResults=3"
 
 
