@@ -19,10 +19,11 @@ BETAS = frozenset({
     "tool-search-tool-2025-10-19",
 })  # fmt: skip
 
-# Members of a body for an Anthropic model; those with a beta flag only beside it.
+# Members of a body for an Anthropic model; those with a beta flag only beside it. AWS's documents do not name
+# `metadata`, but Claude Code sends it in its Bedrock mode.
 _MEMBERS = frozenset({
-    "anthropic_beta", "anthropic_version", "max_tokens", "messages", "stop_sequences", "system", "temperature",
-    "thinking", "tool_choice", "tools", "top_k", "top_p",
+    "anthropic_beta", "anthropic_version", "max_tokens", "messages", "metadata", "stop_sequences", "system",
+    "temperature", "thinking", "tool_choice", "tools", "top_k", "top_p",
 })  # fmt: skip
 _MEMBERS_OF_BETAS = {
     "context_management": "context-management-2025-06-27",

@@ -364,7 +364,7 @@ async def test_a_body_is_not_what_a_header_claims(claimed: bytes, verifies: bool
     [
         ({**BODY, "model": MODEL}, "model: Extra inputs are not permitted"),
         ({**BODY, "stream": True}, "stream: Extra inputs are not permitted"),
-        ({**BODY, "metadata": {}}, "metadata: Extra inputs are not permitted"),
+        ({**BODY, "service_tier": "auto"}, "service_tier: Extra inputs are not permitted"),
         ({**BODY, "output_config": {}}, "output_config: Extra inputs are not permitted"),
         ({**BODY, "anthropic_beta": ["prompt-caching-scope-2026-01-05"]}, "invalid beta flag"),
         (ASK, "anthropic_version: Field required"),
