@@ -1,7 +1,7 @@
 """Who signed a request, as AWS would judge it: bearer tokens, and signatures as botocore reckons them."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
@@ -57,9 +57,18 @@ class Presented:
 
 
 def judge(
-    request: Presented, *, keys: dict[str, Accepted], bearers: set[str], regions: set[str], service: str, now: datetime
+    request: Presented,
+    *,
+    known: Callable[[str], Accepted | None],
+    bearers: set[str],
+    regions: set[str],
+    service: str,
+    now: datetime,
 ) -> Signer:
-    """The signer of a request. NotAuthenticated with AWS's words for whatever is wrong."""
+    """The signer of a request. NotAuthenticated with AWS's words for whatever is wrong.
+
+    `known` gives the pair of an access key id.
+    """
     credentials = request.all("authorization")
     if not credentials:
         raise NotAuthenticated("MissingAuthenticationTokenException", "Missing Authentication Token")
@@ -76,7 +85,7 @@ def judge(
         service=signed["service"],
         signed_headers=tuple(signed["names"].split(";")),
     )
-    _judge_signature(request, signer, signed, keys.get(signed["id"]), now)
+    _judge_signature(request, signer, signed, known(signed["id"]), now)
     if signer.region not in regions or signer.service != service:
         expected = f"a valid region and to service '{service}'"
         raise NotAuthenticated("InvalidSignatureException", f"Credential should be scoped to {expected}.")
