@@ -57,7 +57,7 @@ class BedrockPair:
 async def bedrock_pair(
     folder: Path, mode: str, *, providers: Mapping[str, Mapping[str, str]] | None = None, lifetime_seconds: float = 3600
 ) -> AsyncIterator[BedrockPair]:
-    """The pair with the provider `aws` in one of MODES, and with more of them."""
+    """The pair with the provider `aws` in one of MODES, and with more; `{bedrock}` in a value is Bedrock's URL."""
     async with AsyncExitStack() as stack:
         bedrock = await stack.enter_async_context(running_bedrock())
         aws = stack.enter_context(aws_endpoints())
@@ -79,7 +79,11 @@ async def bedrock_pair(
                 bedrock.given = given_by_moto
                 environ["AWS_ENDPOINT_URL_STS"] = stack.enter_context(moto())
         at = {"TYPE": "bedrock", "BASE_URL": bedrock.url, "BEDROCK_MODEL": MODEL, **_FIELDS.get(mode, {})}
-        pair = await stack.enter_async_context(running_pair(folder, {"aws": at, **(providers or {})}, **environ))
+        more = {
+            name: {key: value.replace("{bedrock}", bedrock.url) for key, value in fields.items()}
+            for name, fields in (providers or {}).items()
+        }
+        pair = await stack.enter_async_context(running_pair(folder, {"aws": at, **more}, **environ))
         yield BedrockPair(pair=pair, bedrock=bedrock, aws=aws)
 
 

@@ -292,7 +292,7 @@ def test_the_documentation_lists_the_table() -> None:
     for operation in {route.operation for route in ROUTES}:
         rows = [route for route in ROUTES if route.operation == operation]
         methods = {"any" if row.methods == every_method else ", ".join(row.methods) for row in rows}
-        body = {"read" if row.reads_body else "passed" for row in rows}
+        body = {"read" if row.intercepted else "held" if row.held else "passed" for row in rows}
         assert (len(methods), len(body)) == (1, 1)
         types = {name for name, row in CATALOG.items() if operation in row.operations}
         actual[operation] = (methods.pop(), body.pop(), {row.template for row in rows}, types)
