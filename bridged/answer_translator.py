@@ -10,6 +10,7 @@ from bridged.answer_relay import AnswerRelay
 from bridged.bedrock.answers import Answer, Gathered
 from bridged.http1.response_head import BodyFraming
 from bridged.http1.upstream import UpstreamError
+from bridged.metrics import Metrics
 from bridged.model import Headers
 
 if TYPE_CHECKING:
@@ -19,12 +20,13 @@ if TYPE_CHECKING:
 class AnswerTranslator:
     """Feeds one answer through its translation. Once it has failed or is complete, nothing more of it comes."""
 
-    __slots__ = ("_answer", "_framing", "_has_begun", "_interception", "_relay", "_status")
+    __slots__ = ("_answer", "_framing", "_has_begun", "_interception", "_metrics", "_relay", "_status")
 
-    def __init__(self, interception: "Interception", relay: AnswerRelay, answer: Answer) -> None:
+    def __init__(self, interception: "Interception", relay: AnswerRelay, answer: Answer, metrics: Metrics) -> None:
         self._interception = interception
         self._relay = relay
         self._answer = answer
+        self._metrics = metrics
         self._status = 0
         self._framing = BodyFraming.NONE
         self._has_begun = False
@@ -82,6 +84,7 @@ class AnswerTranslator:
         if data:
             relay.response_data(data, more=False)
         if answer.failure is not None:
+            self._metrics.upstream_failed(answer.failure.reason)
             self._interception.fail(answer.failure)
         elif answer.whole is not None:
             self._send_whole(answer.whole)

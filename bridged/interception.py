@@ -241,7 +241,9 @@ class Interception:
             now=datetime.now(UTC),
             signing_keys=bridge.keys_for_signing(),
         )
-        return bridge.pool.send(request, relay if answer is None else AnswerTranslator(self, relay, answer))
+        return bridge.pool.send(
+            request, relay if answer is None else AnswerTranslator(self, relay, answer, bridge.metrics)
+        )
 
     def _send_early(self, call: UpstreamCall) -> None:
         early, self._early = self._early, []

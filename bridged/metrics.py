@@ -48,7 +48,7 @@ class Metrics:
         )
         self._upstream_errors = Counter(
             "bridged_upstream_errors_total",
-            "Attempts that an upstream did not answer, or not to the end, by reason.",
+            "Attempts that an upstream did not answer, or not to the end, or whose credential it refused, by reason.",
             ["reason"],
             registry=self.registry,
         )

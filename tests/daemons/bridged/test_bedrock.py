@@ -197,11 +197,13 @@ async def test_a_signature_that_aws_refuses_is_the_gateways_fault_and_its_words_
     scene: BedrockScene, kind: str
 ) -> None:
     scene.bedrock.accept("ASIAUPSTREAM", "another secret", "upstream-session-canary")
+    registry, series = scene.bridge.metrics.registry, "bridged_upstream_errors_total"
     if kind == "boto3":
         with scene.boto() as boto, pytest.raises(ClientError) as refused:
             await asyncio.to_thread(boto.converse, modelId=MODEL, messages=CONVERSE)
         assert refused.value.response["ResponseMetadata"]["HTTPStatusCode"] == 502
         assert "we calculated" not in str(refused.value.response)
+        assert registry.get_sample_value(series, {"reason": "KEY_POOL_EXHAUSTED"}) == 1
         return
     async with scene.claude() as client:
         with pytest.raises(anthropic.InternalServerError) as failed:
@@ -209,6 +211,7 @@ async def test_a_signature_that_aws_refuses_is_the_gateways_fault_and_its_words_
     assert failed.value.status_code == 502
     assert failed.value.response.headers["x-drawbridge-error"] == "KEY_POOL_EXHAUSTED"
     assert "we calculated" not in failed.value.response.text
+    assert registry.get_sample_value(series, {"reason": "KEY_POOL_EXHAUSTED"}) == 1
 
 
 async def test_an_exception_in_place_of_a_stream_has_its_status_so_that_clients_try_again(scene: BedrockScene) -> None:

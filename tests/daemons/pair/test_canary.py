@@ -26,6 +26,7 @@ PROVIDERS = {
     "unreachable": {"TYPE": "openai", "KEY": CENTRAL, "BASE_URL": "http://127.0.0.1:9/v1"},
     "bedrock": {
         "TYPE": "bedrock",
+        "BASE_URL": "{upstream}",
         "BEDROCK_REGION": "us-west-2",
         "BEDROCK_ACCESS_KEY": "AKIAIOSFODNN7EXAMPLE",
         "BEDROCK_ACCESS_KEY_SECRET": AWS_SECRET,
