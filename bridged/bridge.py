@@ -8,9 +8,11 @@ import json
 import logging
 import time
 from collections.abc import Callable, Sequence
+from datetime import UTC, datetime
 from email.utils import formatdate
 
 from bridged import routes
+from bridged.aws.sigv4 import SigningKeys
 from bridged.error_answer import error_answer
 from bridged.http1.answer_framing import Framing
 from bridged.http1.exchange import Carrier, Exchange
@@ -33,6 +35,8 @@ MOST_GATHERED_BYTES = 1024 * 1024 * 1024
 # How many targets the bridge remembers, and how long they may be.
 _REMEMBERED_TARGETS = 2048
 _REMEMBERED_LENGTH = 256
+# How often keys that sign are looked through for old ones, while there are any.
+_FORGET_SECONDS = 30.0
 
 
 def no_tap(interception: Interception) -> Tap | None:
@@ -64,6 +68,8 @@ class Bridge:
         self._date_second = 0
         self._date = ("Date", "")
         self._date_line = b""
+        self._signing_keys = SigningKeys()
+        self._forgetting: asyncio.TimerHandle | None = None
         self._places: dict[tuple[str, str], tuple[Target, routes.RouteMatch]] = {}
         self._under_way: set[Interception] = set()
         self._gathered_bytes = 0
@@ -138,6 +144,18 @@ class Bridge:
                 self._places.clear()
             self._places[key] = (target, match)
         return target, match
+
+    def keys_for_signing(self) -> SigningKeys:
+        """The derived keys that are remembered; an old one is forgotten also where no request comes after it."""
+        if self._forgetting is None:
+            self._forgetting = asyncio.get_running_loop().call_later(_FORGET_SECONDS, self._forget_keys)
+        return self._signing_keys
+
+    def _forget_keys(self) -> None:
+        self._forgetting = None
+        self._signing_keys.forget_old(now=datetime.now(UTC))
+        if len(self._signing_keys):
+            self.keys_for_signing()
 
     def reserve(self, size_bytes: int) -> int:
         """Count a body that is going to be gathered; CAPACITY when there are too many bytes of such already.

@@ -5,6 +5,7 @@
     X-Api-Key
     api-key
     x-goog-api-key
+    Authorization: AWS4-…         the access key id of AWS's clients; the signature is by any secret, nobody looks at it
     ?key=
 
 Every copy is left out of what goes upstream, whichever of them was used: headers.py drops the headers, and any other
@@ -29,6 +30,9 @@ KEY_HEADERS = ("authorization", "x-api-key", "api-key", "x-goog-api-key")
 # What we issue: prefix, 43 random characters, 6 of checksum (interfaces.md, Tokens).
 _ISSUED_TOKEN = re.compile(r"db[us]_[0-9A-Za-z]{49}")
 _VISIBLE_ASCII = re.compile(r"[ -~]*")
+# AWS, "Create a signed AWS API request": Credential=<access key id>/<day>/<region>/<service>/aws4_request.
+_AWS_SCHEME = re.compile(r"\s*AWS4-", re.IGNORECASE)
+_AWS_ACCESS_KEY_ID = re.compile(r"[\s,]Credential=([^/,\s]+)/")
 
 
 class _Carriers(dict[str, bool]):
@@ -100,11 +104,20 @@ def bearer_of(authorization: str) -> str:
     return fields[1] if len(fields) == 2 and fields[0].lower() == "bearer" else ""
 
 
+def access_key_id_of(authorization: str) -> str:
+    """The access key id of an Authorization value that is a signature of AWS's; else empty."""
+    if _AWS_SCHEME.match(authorization) is None:
+        return ""
+    found = _AWS_ACCESS_KEY_ID.search(authorization)
+    return found[1] if found is not None else ""
+
+
 def _candidates(headers: Headers, query: str) -> Iterator[str]:
     """Everything that may be the token, first in order first; nothing blank."""
     yield from filter(None, map(bearer_of, header_values(headers, "authorization")))
     for name in KEY_HEADERS[1:]:
         yield from filter(None, header_values(headers, name))
+    yield from filter(None, map(access_key_id_of, header_values(headers, "authorization")))
     yield from filter(None, map(str.strip, queries.values_of(query, "key")))
 
 
@@ -115,13 +128,18 @@ def _presented(headers: Headers, query: str, token: str) -> PresentedKey | None:
 
     values = {name: header_values(headers, name) for name in KEY_HEADERS}
     presented = PresentedKey(
-        authorization=key([value for value in values["authorization"] if value.lower() != "bearer"]),
+        authorization=key([value for value in values["authorization"] if _may_be_a_key(value)]),
         x_api_key=key(values["x-api-key"]),
         api_key=key(values["api-key"]),
         x_goog_api_key=key(values["x-goog-api-key"]),
         query_key=key(queries.values_of(query, "key")),
     )
     return presented if presented != PresentedKey() else None
+
+
+def _may_be_a_key(authorization: str) -> bool:
+    """Not the scheme alone, and no signature: it is of a request that is not the one that leaves."""
+    return authorization.lower() != "bearer" and _AWS_SCHEME.match(authorization) is None
 
 
 def may_be_ours(text: str, token: str) -> bool:

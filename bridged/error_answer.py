@@ -18,5 +18,5 @@ class ErrorAnswer:
 def error_answer(refused: Refused, dialect: DialectName, interception_id: str) -> ErrorAnswer:
     """The answer that a refusal becomes."""
     body = refusal_body(dialect, refused, interception_id)
-    headers = (*refusal_headers(refused, interception_id), ("Content-Length", str(len(body))))
+    headers = (*refusal_headers(dialect, refused, interception_id), ("Content-Length", str(len(body))))
     return ErrorAnswer(status=refused.http_status, headers=headers, body=body)

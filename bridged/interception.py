@@ -12,9 +12,12 @@ was cut ever looks whole. Whatever happens, `_end` is reached exactly once.
 """
 
 import logging
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
+from bridged.adapters.bedrock import WIRE_TYPE as BEDROCK
 from bridged.answer_relay import AnswerRelay
+from bridged.answer_translator import AnswerTranslator
 from bridged.client_token import ClientCredentials, find_client_token
 from bridged.dialects import request_facts, stream_ending
 from bridged.dialects.facts import NO_FACTS
@@ -25,7 +28,7 @@ from bridged.http1.upstream import UpstreamCall
 from bridged.http_types import BodyBroken, BodyTimeout, BodyTooLarge
 from bridged.interception_id import new_interception_id
 from bridged.model import DialectName, Refused, RequestFacts, Resolution
-from bridged.outgoing import outgoing_request
+from bridged.outgoing import outgoing_request, outgoing_to_bedrock
 from bridged.paths import Target
 from bridged.resolver import Question
 from bridged.routes import RouteMatch
@@ -110,7 +113,7 @@ class Interception:
             )
         if (request.content_length or 0) > limit_bytes:
             raise self._refused_body(BodyTooLarge())
-        if match.intercepted:
+        if match.reads_body:
             # Held until the upstream has begun to answer: it may have to be sent again.
             self._reserved_bytes = self._bridge.reserve(limit_bytes if request.chunked else request.content_length or 0)
             exchange.read_whole(limit_bytes)
@@ -122,7 +125,7 @@ class Interception:
         self._ask(match, client)
 
     def body_whole(self, data: bytes) -> None:
-        """The body of an intercepted route: read the few fields that are needed, ask."""
+        """The body of a route that reads it: read the few fields that are needed, ask."""
         try:
             match, client = self.match, self._client
             if match is None or client is None or self._over:
@@ -213,15 +216,34 @@ class Interception:
             self._bridge.metrics.resolved("OK")
             self.resolution = answer
             relay = self._relay = AnswerRelay(self, self._bridge, self._exchange)
-            body, self._early = (self._early[0], []) if match.intercepted else (None, self._early)
-            request = outgoing_request(self._exchange.request, match, client, answer, body)
-            call = self._call = self._bridge.pool.send(request, relay)
+            body, self._early = (self._early[0], []) if match.reads_body else (None, self._early)
+            if answer.wire_type == BEDROCK:
+                call = self._call = self._send_to_bedrock(match, client, answer, body or b"", relay)
+            else:
+                request = outgoing_request(self._exchange.request, match, client, answer, body)
+                call = self._call = self._bridge.pool.send(request, relay)
             if self._paused:
                 call.pause()
             if self._streamed:
                 self._send_early(call)
         except Exception as failure:
             self.fail(failure)
+
+    def _send_to_bedrock(
+        self, match: RouteMatch, client: ClientCredentials, resolution: Resolution, body: bytes, relay: AnswerRelay
+    ) -> UpstreamCall:
+        bridge = self._bridge
+        request, answer = outgoing_to_bedrock(
+            self._exchange.request,
+            match,
+            client,
+            resolution,
+            body,
+            model=self.facts.model,
+            now=datetime.now(UTC),
+            signing_keys=bridge.keys_for_signing(),
+        )
+        return bridge.pool.send(request, relay if answer is None else AnswerTranslator(self, relay, answer))
 
     def _send_early(self, call: UpstreamCall) -> None:
         early, self._early = self._early, []

@@ -21,6 +21,7 @@ class DialectName(StrEnum):
     OPENAI_CHAT = "openai_chat"
     OPENAI_RESPONSES = "openai_responses"
     GOOGLE_GENERATE = "google_generate"
+    BEDROCK = "bedrock"
 
 
 class Source(StrEnum):
@@ -102,11 +103,34 @@ class PresentedKey:
     query_key: Secret | None = None
 
 
+class BedrockProtocol(StrEnum):
+    """Which of Bedrock's ways of calling a model a provider uses: InvokeModel, or Mantle's vendor APIs as they are."""
+
+    INVOKE_MODEL = "invoke_model"
+    MANTLE = "mantle"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BedrockModelRule:
+    """What a model id that contains this text stands for: a family of bedrock/families.py, and further beta flags."""
+
+    contains: str
+    family: str = ""
+    betas: tuple[str, ...] = ()
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BedrockOptions:
-    """What only Bedrock needs."""
+    """What only Bedrock needs.
+
+    `region` signs. `control_base_url` is where lists of models are, empty where they are at the base URL. The first of
+    `model_rules` that applies to a model decides.
+    """
 
     region: str = ""
+    control_base_url: str = ""
+    model_rules: tuple[BedrockModelRule, ...] = ()
+    protocol: BedrockProtocol = BedrockProtocol.INVOKE_MODEL
 
 
 @dataclass(slots=True, kw_only=True)

@@ -15,7 +15,9 @@ from bridged.model import (
     ApiKey,
     AwsKeys,
     Bearer,
+    BedrockModelRule,
     BedrockOptions,
+    BedrockProtocol,
     Credential,
     Refused,
     Resolution,
@@ -121,9 +123,24 @@ def resolution_of(answer: pb.ResolveProviderResponse) -> Resolution | Refused:
         resolution_id=answer.resolution_id,
         upstream_model=answer.upstream_model,
         send_actor_headers=provider.send_actor_headers,
-        bedrock=BedrockOptions(region=provider.bedrock.region) if provider.HasField("bedrock") else None,
+        bedrock=_bedrock(provider.bedrock) if provider.HasField("bedrock") else None,
         receipt=answer.receipt,
         revision=answer.revision,
+    )
+
+
+def _bedrock(options: provider_pb2.BedrockOptions) -> BedrockOptions:
+    mantle = options.protocol == provider_pb2.BEDROCK_PROTOCOL_MANTLE
+    return BedrockOptions(
+        region=options.region,
+        control_base_url=options.control_base_url,
+        model_rules=tuple(
+            [
+                BedrockModelRule(contains=rule.contains, family=rule.family, betas=tuple(rule.betas))
+                for rule in options.model_rules
+            ]
+        ),
+        protocol=BedrockProtocol.MANTLE if mantle else BedrockProtocol.INVOKE_MODEL,
     )
 
 

@@ -1,8 +1,8 @@
 """What the bridge forwards: one table. What is not in it is 404, because a central key may open far more.
 
 The table says for each path which methods it takes, the operation that credentiald is asked about, the dialect (for
-the shape of errors and the reading of requests), and whether the bridge reads the body (`intercepted`) or passes it
-through. Whether a provider has an operation is credentiald's decision; docs/operations.md shows both together.
+the shape of errors and the reading of requests), and whether the bridge reads the body (`intercepted`, `held`) or
+passes it through. Whether a provider has an operation is credentiald's decision; docs/operations.md shows both.
 
 In a template a word in braces is one segment, in which an encoded slash is forwarded as sent (`{name}`: one without a
 colon, which Google's actions begin with), and a `*` at the end is whatever follows. Where several rows share a template
@@ -19,6 +19,7 @@ from bridged import query as queries
 from bridged.model import DialectName, Headers, Refused, RequestFacts, header_values
 
 _POST = ("POST",)
+_GET = ("GET",)
 _READ = ("GET", "HEAD")
 # CONNECT and TRACE are about the connection, not about a resource of an API.
 _ANY = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")
@@ -27,18 +28,29 @@ _MESSAGES = DialectName.ANTHROPIC_MESSAGES
 _CHAT = DialectName.OPENAI_CHAT
 _RESPONSES = DialectName.OPENAI_RESPONSES
 _GENERATE = DialectName.GOOGLE_GENERATE
+_BEDROCK = DialectName.BEDROCK
 
 
 @dataclass(frozen=True, slots=True)
 class Route:
-    """One row. `streams`: the answer may be an event stream."""
+    """One row. `streams`: the answer may be an event stream.
+
+    `intercepted`: a turn of a conversation. `held`: none, but the body is read as a whole all the same, because some
+    upstreams get it translated or signed.
+    """
 
     template: str
     methods: tuple[str, ...]
     operation: str
     dialect: DialectName
     intercepted: bool = False
+    held: bool = False
     streams: bool = False
+
+    @property
+    def reads_body(self) -> bool:
+        """Whether the bridge has the whole body before it asks credentiald."""
+        return self.intercepted or self.held
 
 
 def _intercepted(template: str, operation: str, dialect: DialectName) -> Route:
@@ -48,7 +60,7 @@ def _intercepted(template: str, operation: str, dialect: DialectName) -> Route:
 ROUTES: tuple[Route, ...] = (
     # Anthropic
     _intercepted("/v1/messages", "anthropic.messages", _MESSAGES),
-    Route("/v1/messages/count_tokens", _POST, "anthropic.count_tokens", _MESSAGES),
+    Route("/v1/messages/count_tokens", _POST, "anthropic.count_tokens", _MESSAGES, held=True),
     Route("/api/event_logging/*", _ANY, "anthropic.event_logging", _MESSAGES),
     # OpenAI
     _intercepted("/v1/chat/completions", "openai.chat_completions", _CHAT),
@@ -106,6 +118,14 @@ ROUTES: tuple[Route, ...] = (
             Route(f"{prefix}/models/{{id}}", _READ, "azure.models", _CHAT),
         )
     ),
+    # Bedrock's own: a signature covers the body, so it is read even where there is none.
+    _intercepted("/model/{model}/invoke", "bedrock.invoke_model", _BEDROCK),
+    _intercepted("/model/{model}/invoke-with-response-stream", "bedrock.invoke_model_stream", _BEDROCK),
+    _intercepted("/model/{model}/converse", "bedrock.converse", _BEDROCK),
+    _intercepted("/model/{model}/converse-stream", "bedrock.converse_stream", _BEDROCK),
+    Route("/model/{model}/count-tokens", _POST, "bedrock.count_tokens", _BEDROCK, held=True),
+    Route("/inference-profiles", _GET, "bedrock.list_inference_profiles", _BEDROCK, held=True),
+    Route("/foundation-models", _GET, "bedrock.list_foundation_models", _BEDROCK, held=True),
     # Copilot, whose own paths have no version
     _intercepted("/chat/completions", "copilot.chat_completions", _CHAT),
     _intercepted("/responses", "copilot.responses", _RESPONSES),
@@ -126,6 +146,12 @@ ROUTES: tuple[Route, ...] = (
 )
 
 
+# The path says it; elsewhere the body does.
+_STREAMING_OPERATIONS = frozenset(
+    {"google.stream_generate_content", "bedrock.invoke_model_stream", "bedrock.converse_stream"}
+)
+
+
 @dataclass(slots=True, kw_only=True)
 class RouteMatch:
     """A row with what the path says. `path` is within the instance, as sent; the rest is the row's."""
@@ -136,10 +162,11 @@ class RouteMatch:
     operation: str = field(init=False)
     dialect: DialectName = field(init=False)
     intercepted: bool = field(init=False)
+    reads_body: bool = field(init=False)
 
     def __post_init__(self) -> None:
         self.operation, self.dialect = self.route.operation, self.route.dialect
-        self.intercepted = self.route.intercepted
+        self.intercepted, self.reads_body = self.route.intercepted, self.route.reads_body
 
 
 def match(method: str, path: str, headers: Headers, query: str) -> RouteMatch:
@@ -199,7 +226,7 @@ def _meant(rows: tuple[Route, ...], headers: Headers, query: str) -> Route:
 
 def _path_facts(route: Route, segments: Mapping[str, str]) -> RequestFacts:
     model = segments.get("model") or segments.get("deployment") or ""
-    return RequestFacts(model=unquote(model), stream=route.operation == "google.stream_generate_content")
+    return RequestFacts(model=unquote(model), stream=route.operation in _STREAMING_OPERATIONS)
 
 
 def _rows_of(path: str) -> tuple[tuple[Route, ...], Mapping[str, str]]:

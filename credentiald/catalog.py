@@ -7,7 +7,7 @@ addressed and authenticated is the bridge's business (bridged/adapters).
 from dataclasses import dataclass, replace
 from urllib.parse import urlsplit
 
-from credentiald.model import BedrockOptions, KeyKind, KeyPolicy, Provider
+from credentiald.model import BedrockOptions, BedrockProtocol, KeyKind, KeyPolicy, Provider
 
 # Operation names are shared with the bridge's table of routes; docs/operations.md lists them and a test holds both.
 _MODELS = frozenset({"anthropic.models", "openai.models", "google.models"})
@@ -48,8 +48,21 @@ _GOOGLE = _MODELS | {
     "openai.chat_completions",
     "openai.embeddings",
 }
-# Bedrock's own paths come with its issue; what Anthropic clients call is judged from the start.
-_BEDROCK = frozenset({"anthropic.messages", "anthropic.count_tokens"})
+_BEDROCK = frozenset(
+    {
+        "anthropic.messages",
+        "anthropic.count_tokens",
+        "bedrock.invoke_model",
+        "bedrock.invoke_model_stream",
+        "bedrock.converse",
+        "bedrock.converse_stream",
+        "bedrock.count_tokens",
+        "bedrock.list_inference_profiles",
+        "bedrock.list_foundation_models",
+    }
+)
+# bedrock-mantle speaks the APIs that clients know, and none of Bedrock's own.
+_MANTLE = frozenset({"anthropic.messages", "anthropic.count_tokens", "openai.chat_completions", "openai.responses"})
 
 _API_KEY = frozenset({KeyKind.API_KEY})
 _NO_KEY: frozenset[KeyKind] = frozenset()
@@ -159,8 +172,10 @@ def effective_base_url(type_name: str, base_url: str) -> str:
     return base_url or CATALOG[type_name].default_base_url
 
 
-def has_operation(wire: str, operation: str) -> bool:
-    """Whether providers of this wire type have the operation."""
+def has_operation(wire: str, operation: str, bedrock: BedrockOptions | None = None) -> bool:
+    """Whether providers of this wire type have the operation; with Bedrock's, its protocol decides."""
+    if bedrock is not None and bedrock.protocol is BedrockProtocol.MANTLE:
+        return operation in _MANTLE
     return operation in CATALOG[wire].operations
 
 

@@ -36,6 +36,13 @@ PLAIN_FIELDS = {
     "BEDROCK_EXTERNAL_ID": "External id for assuming the role.",
     "BEDROCK_MODEL": "What a client's model becomes; a default applies for anthropic.",
     "BEDROCK_SMALL_FAST_MODEL": "What a client's small, fast model becomes; a default applies for anthropic.",
+    "BEDROCK_MODELS": "What single models become, `NAME=ID` with commas between; they come before the two above.",
+    "BEDROCK_MODEL_RULES": "What ids stand for that do not say it, `CONTAINS=FAMILY+BETA…` with commas between.",
+    "BEDROCK_ROLE_DURATION": "How long the role's credentials live, `15m` to `12h`; empty is AWS's default.",
+    "BEDROCK_SESSION_POLICY": "Session policy for the role, a JSON document on one line.",
+    "BEDROCK_SET_SOURCE_IDENTITY": "Whether SourceIdentity says who asks; the role must allow it. Default: false.",
+    "BEDROCK_SESSION_TAGS": "Whether the role's session is tagged with user and provider; the role must allow it.",
+    "BEDROCK_PROTOCOL": "`invoke-model` (the default) or `mantle`.",
 }
 
 

@@ -1,8 +1,12 @@
 """What a configured provider may be, and the provider that follows from it. Decisions only."""
 
-from collections.abc import Iterator
+import math
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from typing import Any
 from uuid import UUID, uuid5
 
+from credentiald.bedrock_rules import option_problems, parse_model_rules, parse_models, parse_protocol
 from credentiald.catalog import CATALOG, policy_with_defaults
 from credentiald.environment_fields import ACCESS_KEY, ACCESS_KEY_SECRET, KEY, SESSION_TOKEN, Entry
 from credentiald.gateway_settings import DEFAULT_BEDROCK_MODEL, DEFAULT_BEDROCK_SMALL_FAST_MODEL
@@ -10,6 +14,7 @@ from credentiald.model import (
     ApiKeyMaterial,
     AwsKeyPairMaterial,
     BedrockOptions,
+    BedrockProtocol,
     EnvironmentProvider,
     KeyPolicy,
     Material,
@@ -17,7 +22,8 @@ from credentiald.model import (
     Provider,
 )
 from credentiald.policy import is_valid
-from credentiald.validation import base_url_problem, name_problem, region_problem, role_arn_problem
+from credentiald.validation import base_url_problem, name_problem
+from daemonkit.durations import parse_duration
 from daemonkit.parsers import parse_boolean
 
 # Provider ids from the environment follow from the name, so that users' keys are found again after a restart.
@@ -29,7 +35,23 @@ _POLICY_FIELDS = {
     "ALLOW_USER_KEYS": "user_keys_allowed",
     "CENTRAL_KEY_FALLBACK": "central_key_fallback",
 }
-_SWITCHES = (*_POLICY_FIELDS, "SEND_ACTOR_HEADERS")
+_SWITCHES = (*_POLICY_FIELDS, "SEND_ACTOR_HEADERS", "BEDROCK_SET_SOURCE_IDENTITY", "BEDROCK_SESSION_TAGS")
+# Options that go by another name in the environment.
+_FIELD_NAMES = {"role_duration_seconds": "BEDROCK_ROLE_DURATION"}
+_PARSERS: dict[str, Callable[[str], object]] = {
+    "region": str,
+    "role_arn": str,
+    "external_id": str,
+    "model": str,
+    "small_fast_model": str,
+    "models": lambda text: parse_models(text.split(",")),
+    "model_rules": lambda text: parse_model_rules(text.split(",")),
+    "role_duration_seconds": lambda text: math.ceil(parse_duration(text).total_seconds()),
+    "session_policy": str,
+    "protocol": parse_protocol,
+    "set_source_identity": parse_boolean,
+    "session_tags": parse_boolean,
+}
 _MAX_TEXT = 2048
 _MAX_DISPLAY_NAME = 128
 
@@ -144,17 +166,13 @@ def _bedrock_problems(entry: Entry) -> Iterator[str]:
     tokens, pairs = entry.secrets(SESSION_TOKEN), entry.secrets(ACCESS_KEY)
     if len(tokens) > 1 or (tokens and len(pairs) != 1):
         yield "BEDROCK_SESSION_TOKEN goes with exactly one access key pair"
-    region, role_arn = entry.get("BEDROCK_REGION"), entry.get("BEDROCK_ROLE_ARN")
-    problem = region_problem(region) if region else None
-    if problem:
-        yield f"BEDROCK_REGION {problem}"
-    problem = role_arn_problem(role_arn) if role_arn else None
-    if problem:
-        yield f"BEDROCK_ROLE_ARN {problem}"
-    if role_arn and entry.secrets(KEY):
+    if entry.get("BEDROCK_ROLE_ARN") and entry.secrets(KEY):
         yield "BEDROCK_ROLE_ARN does not go with KEY: a bearer token assumes no role"
-    if entry.get("BEDROCK_EXTERNAL_ID") and not role_arn:
-        yield "BEDROCK_EXTERNAL_ID needs BEDROCK_ROLE_ARN"
+    options, unreadable = _read_options(entry)
+    yield from unreadable
+    for field, problem in option_problems(options):
+        name = _FIELD_NAMES.get(field, f"BEDROCK_{field.upper()}")
+        yield f"{name} {'needs BEDROCK_ROLE_ARN' if problem == 'needs a role_arn' else problem}"
 
 
 def _policy_problems(entry: Entry) -> Iterator[str]:
@@ -186,18 +204,31 @@ def _policy(entry: Entry) -> KeyPolicy:
 def _bedrock_options(entry: Entry) -> BedrockOptions | None:
     if not _is_bedrock(entry):
         return None
-    # Anthropic's own model names mean nothing to Bedrock, so there a mapping is needed; a client of TYPE=bedrock
+    options, _ = _read_options(entry)
+    # Anthropic's own model names mean nothing to InvokeModel, so there a mapping is needed; a client of TYPE=bedrock
     # may send Bedrock's names.
-    by_default = type_of(entry) == "anthropic"
-    return BedrockOptions(
-        region=entry.get("BEDROCK_REGION"),
-        role_arn=entry.get("BEDROCK_ROLE_ARN"),
-        external_id=entry.get("BEDROCK_EXTERNAL_ID"),
-        model=entry.get("BEDROCK_MODEL") or (DEFAULT_BEDROCK_MODEL if by_default else ""),
-        small_fast_model=(
-            entry.get("BEDROCK_SMALL_FAST_MODEL") or (DEFAULT_BEDROCK_SMALL_FAST_MODEL if by_default else "")
-        ),
+    by_default = type_of(entry) == "anthropic" and options.protocol is BedrockProtocol.INVOKE_MODEL
+    return replace(
+        options,
+        model=options.model or (DEFAULT_BEDROCK_MODEL if by_default else ""),
+        small_fast_model=options.small_fast_model or (DEFAULT_BEDROCK_SMALL_FAST_MODEL if by_default else ""),
     )
+
+
+def _read_options(entry: Entry) -> tuple[BedrockOptions, list[str]]:
+    """The options as they stand, and an error for each that cannot be read."""
+    read: dict[str, Any] = {}
+    errors = []
+    for field, parse in _PARSERS.items():
+        name = _FIELD_NAMES.get(field, f"BEDROCK_{field.upper()}")
+        if not entry.get(name):
+            continue
+        try:
+            read[field] = parse(entry.get(name))
+        except ValueError as error:
+            # What is wrong with a switch is said with the other switches.
+            errors += [] if name in _SWITCHES else [f"{name}: {error}"]
+    return BedrockOptions(**read), errors
 
 
 def _materials(entry: Entry) -> Iterator[Material]:

@@ -11,11 +11,9 @@ from typing import ClassVar
 
 from daemonkit.secret import masked
 
-_MAX_FACT = 200
 
-
-def _cut(text: str) -> str:
-    return text if len(text) <= _MAX_FACT else text[:_MAX_FACT] + "…"
+def _cut(text: str, longest: int) -> str:
+    return text if len(text) <= longest else text[:longest] + "…"
 
 
 class Code(IntEnum):
@@ -41,10 +39,11 @@ class Refusal(Exception):
 
     code: ClassVar[Code]
     message: ClassVar[str]
+    longest_fact: ClassVar[int] = 200
 
     def __init__(self, **facts: str) -> None:
         # A fact may be what a caller sent: it must not fill the status (gRPC limits its metadata), nor repeat a token.
-        self.facts = {name: masked(_cut(value)) for name, value in facts.items()}
+        self.facts = {name: masked(_cut(value, self.longest_fact)) for name, value in facts.items()}
         super().__init__(self.message.format_map(self.facts))
 
     @classmethod
@@ -141,7 +140,7 @@ class AwsCredentialsIncomplete(Refusal):
 
 class RoleNotAssumable(Refusal):
     code = Code.FAILED_PRECONDITION
-    message = "the role '{role_arn}' of provider '{provider}' could not be assumed; nothing else was tried"
+    message = "the role '{role_arn}' of provider '{provider}' could not be assumed: {cause}; nothing else was tried"
 
 
 class RegionRequired(Refusal):
@@ -151,7 +150,8 @@ class RegionRequired(Refusal):
 
 class AmbientCredentialsUnavailable(Refusal):
     code = Code.UNAVAILABLE
-    message = "the AWS credential chain supplied nothing for provider '{provider}'; steps tried: {steps}"
+    message = "AWS credentials could not be had for provider '{provider}'; steps tried: {steps}"
+    longest_fact = 600
 
 
 class KeyPoolExhausted(Refusal):

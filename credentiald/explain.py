@@ -6,19 +6,20 @@ Asks the same policy function as resolve.py and opens no secret.
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from credentiald.aws.account import AwsAccount
+from credentiald.aws.regions import Identity
 from credentiald.catalog import CATALOG, wire_of
 from credentiald.errors import (
-    AmbientCredentialsUnavailable,
     GatewayDisabled,
     OperationNotAllowed,
     ProviderDisabled,
     Refusal,
     UserSuspended,
 )
-from credentiald.model import Gateway, Provider, Source, User
+from credentiald.model import Gateway, KeyKind, Provider, Source, User
 from credentiald.plane import Plane, policy_inputs, refusal_of
 from credentiald.policy import ANY, TABLE, Inputs, Outcome, Row, choose_source, row_of
-from credentiald.resolve import check_operation, role_refusal
+from credentiald.resolve import check_operation
 from credentiald.store import revision, user_keys, users
 from credentiald.store.connection import Connection
 
@@ -76,6 +77,7 @@ class Explanation:
     candidates: tuple[Candidate, ...]
     revision: int
     credential_id: str
+    aws: AwsAccount | None = None
 
     @property
     def message(self) -> str:
@@ -108,7 +110,28 @@ async def explain(
 ) -> Explanation:
     """The account of the decision for one user (id or username) and one provider, both of which must exist."""
     facts = await plane.db.read(_look_up, plane, provider, user)
-    return account(plane.gateway, facts, presented_key=presented_key, operation=operation)
+    aws = await _aws_account(plane, facts, presented_key=presented_key)
+    return account(plane.gateway, facts, presented_key=presented_key, operation=operation, aws=aws)
+
+
+async def _aws_account(plane: Plane, facts: Facts, *, presented_key: bool) -> AwsAccount | None:
+    """What AWS has to do with it, for the source that the policy chooses; None for providers that do not reach AWS."""
+    provider = facts.provider
+    if wire_of(provider) != "bedrock":
+        return None
+    inputs = policy_inputs(plane.gateway, provider, user_has_key=bool(facts.user_key_id), presented_key=presented_key)
+    outcome = choose_source(inputs)
+    key = provider.central_keys[0] if outcome is Source.CENTRAL_KEY else None
+    identity = Identity.AMBIENT if outcome is Source.AMBIENT else Identity.BEARER
+    if key is not None and key.kind is KeyKind.AWS_ACCESS_KEY_PAIR:
+        identity = Identity.PAIR
+    return await plane.aws.account(
+        provider,
+        identity,
+        user_id=facts.user.id,
+        username=facts.user.username,
+        pair_id=key.credential_id if key is not None else "",
+    )
 
 
 def _look_up(conn: Connection, plane: Plane, provider_name: str, user_name: str) -> Facts:
@@ -123,12 +146,14 @@ def _look_up(conn: Connection, plane: Plane, provider_name: str, user_name: str)
     )
 
 
-def account(gateway: Gateway, facts: Facts, *, presented_key: bool, operation: str) -> Explanation:
+def account(
+    gateway: Gateway, facts: Facts, *, presented_key: bool, operation: str, aws: AwsAccount | None = None
+) -> Explanation:
     """The account from what was looked up. No I/O."""
     provider, user = facts.provider, facts.user
     inputs = policy_inputs(gateway, provider, user_has_key=bool(facts.user_key_id), presented_key=presented_key)
     outcome = choose_source(inputs)
-    refusal, checks = _checks(gateway, provider, user, operation, outcome)
+    refusal, checks = _checks(gateway, provider, user, operation, outcome, aws)
     source = outcome if refusal is None and isinstance(outcome, Source) else None
     return Explanation(
         provider=provider,
@@ -141,6 +166,7 @@ def account(gateway: Gateway, facts: Facts, *, presented_key: bool, operation: s
         candidates=_candidates(inputs, source, outcome, provider),
         revision=facts.revision,
         credential_id=_credential_id(source, provider, facts.user_key_id),
+        aws=aws,
     )
 
 
@@ -153,7 +179,7 @@ def _credential_id(source: Source | None, provider: Provider, user_key_id: str) 
 
 
 def _checks(
-    gateway: Gateway, provider: Provider, user: User, operation: str, outcome: Outcome
+    gateway: Gateway, provider: Provider, user: User, operation: str, outcome: Outcome, aws: AwsAccount | None
 ) -> tuple[Refusal | None, tuple[Check, ...]]:
     """The checks of a resolve in their order: the first refusal, and what became of each."""
     judges: dict[str, Callable[[], Refusal | None]] = {
@@ -162,7 +188,7 @@ def _checks(
         "provider": lambda: None if provider.enabled else ProviderDisabled(provider=provider.name),
         "operation": lambda: _operation_refusal(provider, operation),
         "policy": lambda: None if isinstance(outcome, Source) else refusal_of(outcome, provider),
-        "secret": lambda: _secret_refusal(provider, outcome),
+        "secret": lambda: aws.refusal if aws else None,
     }
     refusal: Refusal | None = None
     checks = []
@@ -180,15 +206,6 @@ def _operation_refusal(provider: Provider, operation: str) -> Refusal | None:
         check_operation(provider, operation)
     except OperationNotAllowed as refusal:
         return refusal
-    return None
-
-
-def _secret_refusal(provider: Provider, outcome: Outcome) -> Refusal | None:
-    """Ambient credentials are not looked for here: an explanation makes no network probe."""
-    if outcome is Source.AMBIENT:
-        return AmbientCredentialsUnavailable(provider=provider.name, steps="none (not supported by this version)")
-    if outcome is Source.CENTRAL_KEY:
-        return role_refusal(provider, provider.central_keys[0].kind)
     return None
 
 

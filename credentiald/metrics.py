@@ -1,9 +1,16 @@
-"""What credentiald counts. Base units, bounded labels, no names of users or providers.
+"""What credentiald counts. Base units, bounded labels, no names of users; of providers for AWS's credentials only.
 
 One registry a process, handed around; nothing is registered globally.
 """
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+from collections.abc import Iterable, Iterator
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Metric
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
+from prometheus_client.registry import Collector
+
+from credentiald.aws.access import AwsAccess
+from credentiald.aws.supply import SupplyState
 
 # From a cached answer to the deadline, in seconds.
 _RPC_BUCKETS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.5, 1.0, 5.0)
@@ -56,6 +63,10 @@ class Metrics:
         build = Gauge("credentiald_build_info", "Always 1; the label says which.", ["version"], registry=self.registry)
         build.labels(version).set(1)
 
+    def watch_aws(self, aws: AwsAccess) -> None:
+        """Show AWS's credentials as they are when the metrics are read."""
+        self.registry.register(_AwsCredentials(aws))
+
     def rpc_done(self, rpc: str, outcome: str, seconds: float | None) -> None:
         """Count one ended rpc. `rpc` is a method of the contract, so the label is bounded; no time for streams."""
         self._rpcs.labels(rpc, outcome).inc()
@@ -75,3 +86,52 @@ class Metrics:
         self._batch_items.observe(items)
         self._hits.inc(items - misses)
         self._misses.inc(misses)
+
+
+class _AwsCredentials(Collector):
+    """One sample a provider and kind ("source", "role"): the oldest, the first to end, any outage, all attempts."""
+
+    def __init__(self, aws: AwsAccess) -> None:
+        self._aws = aws
+
+    def describe(self) -> Iterable[Metric]:
+        """Nothing: a registry would read all states to find out the names."""
+        return ()
+
+    def collect(self) -> Iterator[Metric]:
+        """The families, from what the supplies are now."""
+        groups: dict[tuple[str, str], list[SupplyState]] = {}
+        for provider, state in self._aws.states():
+            groups.setdefault((provider, state.kind), []).append(state)
+        labels = ["provider", "kind"]
+        fetched = GaugeMetricFamily(
+            "credentiald_aws_credential_fetch_timestamp_seconds",
+            "When the oldest AWS credential that is given out was fetched.",
+            labels=labels,
+        )
+        ends = GaugeMetricFamily(
+            "credentiald_aws_credential_expiry_timestamp_seconds",
+            "When the first of the AWS credentials that are given out ends.",
+            labels=labels,
+        )
+        outage = GaugeMetricFamily(
+            "credentiald_aws_credential_outage",
+            "1 while a source of AWS credentials fails, whether or not what it gave before is still good.",
+            labels=labels,
+        )
+        attempts = CounterMetricFamily(
+            "credentiald_aws_credential_fetches",
+            "Attempts to fetch an AWS credential, by outcome.",
+            labels=[*labels, "outcome"],
+        )
+        for names, states in groups.items():
+            spans = [state.span for state in states if state.span is not None and state.is_served]
+            if spans:
+                fetched.add_metric(names, min(span.fetch_time.timestamp() for span in spans))
+            expire_times = [span.expire_time.timestamp() for span in spans if span.expire_time is not None]
+            if expire_times:
+                ends.add_metric(names, min(expire_times))
+            outage.add_metric(names, any(state.failures.count for state in states))
+        for (provider, kind, outcome), count in self._aws.attempts.items():
+            attempts.add_metric([provider, kind, outcome], count)
+        yield from (fetched, ends, outage, attempts)

@@ -78,15 +78,42 @@ class KeyPolicy:
     central_key_fallback: bool
 
 
+class BedrockProtocol(StrEnum):
+    """Which of Bedrock's endpoints a provider speaks to."""
+
+    INVOKE_MODEL = "INVOKE_MODEL"
+    MANTLE = "MANTLE"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BedrockModelRule:
+    """What a model is whose id or ARN contains a text: a family of the bridge's table, and betas besides its own."""
+
+    contains: str
+    family: str
+    betas: tuple[str, ...] = ()
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BedrockOptions:
-    """What only Bedrock needs; empty strings are "not set"."""
+    """What only Bedrock needs; empty strings are "not set".
+
+    `models` are pairs of the name that clients write and the one at Bedrock; they come before `model` and
+    `small_fast_model`. `role_duration_seconds` is 0 for AWS's default. `session_policy` is a JSON document.
+    """
 
     region: str = ""
     role_arn: str = ""
     external_id: str = ""
     model: str = ""
     small_fast_model: str = ""
+    models: tuple[tuple[str, str], ...] = ()
+    model_rules: tuple[BedrockModelRule, ...] = ()
+    role_duration_seconds: int = 0
+    session_policy: str = ""
+    protocol: BedrockProtocol = BedrockProtocol.INVOKE_MODEL
+    set_source_identity: bool = False
+    session_tags: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -11,6 +11,7 @@ from hashlib import sha256
 from hmac import digest
 from uuid import UUID
 
+from credentiald.aws.access import AwsAccess
 from credentiald.catalog import CATALOG, wire_of
 from credentiald.errors import ProviderNotFound, Refusal, UserKeysNotAllowed
 from credentiald.model import (
@@ -38,13 +39,20 @@ class Plane:
     gateway: Gateway
     clock: Callable[[], datetime]
     environment: Mapping[str, EnvironmentProvider] = field(default_factory=dict)
-    # Authenticates receipts; derived from the secret of the database.
+    aws: AwsAccess
+    # Authenticates receipts; derived from the secret of the database, as the next one is.
     receipt_key: bytes = field(repr=False)
+    # Makes the ids of credentials that no row of the store has.
+    credential_id_key: bytes = field(repr=False)
 
     @property
     def environment_ids(self) -> frozenset[str]:
         """The ids of the providers from the environment."""
         return frozenset(one.provider.id for one in self.environment.values())
+
+    def ambient_credential_id(self, provider: Provider) -> str:
+        """The id of what the machine's chain gives this provider: the same one however often it is renewed."""
+        return _uuid_of(self.credential_id_key, f"{provider.id}\0AMBIENT")
 
     def find_provider(self, conn: Connection, name: str) -> Provider:
         """The provider of this name, from the environment or the store, or ProviderNotFound."""
@@ -76,6 +84,8 @@ def make_plane(db: Database, sealer: Sealer, gateway: Gateway, clock: Callable[[
         gateway=gateway,
         clock=clock,
         environment={one.provider.name: identified(one, key) for one in gateway.environment_providers},
+        aws=AwsAccess(clock),
+        credential_id_key=key,
         receipt_key=db.deployment_key("receipt"),
     )
 
@@ -122,7 +132,10 @@ def identified(configured: EnvironmentProvider, key: bytes) -> EnvironmentProvid
 
 def _credential_id(key: bytes, provider_id: str, material: Material) -> str:
     secret = material.value if isinstance(material, ApiKeyMaterial) else material.secret_access_key
-    text = f"{provider_id}\0{kind_of(material)}\0{secret.reveal()}"
+    return _uuid_of(key, f"{provider_id}\0{kind_of(material)}\0{secret.reveal()}")
+
+
+def _uuid_of(key: bytes, text: str) -> str:
     raw = bytearray(digest(key, text.encode(), sha256)[:16])
     raw[6] = raw[6] & 0x0F | 0x80
     raw[8] = raw[8] & 0x3F | 0x80

@@ -7,15 +7,15 @@ one function judges both.
 from collections.abc import Collection
 from dataclasses import replace
 
+from credentiald.bedrock_rules import option_problems
 from credentiald.catalog import CATALOG, wire_of
 from credentiald.errors import InvalidArgument, InvalidKeyPolicy, InvalidName, KeyRequired
 from credentiald.key_rules import checked_material
 from credentiald.model import BedrockOptions, KeyKind, Material, Provider, kind_of
 from credentiald.policy import is_valid
-from credentiald.validation import base_url_problem, name_problem, region_problem, role_arn_problem
+from credentiald.validation import base_url_problem, name_problem
 
 _MAX_DISPLAY_NAME = 128
-_MAX_OPTION = 2048
 
 
 def check_new_name(name: str) -> None:
@@ -68,15 +68,8 @@ def _check_bedrock(provider: Provider) -> None:
         return
     if options is None:
         return
-    for field in ("region", "role_arn", "external_id", "model", "small_fast_model"):
-        _check_text(f"provider.bedrock.{field}", getattr(options, field), _MAX_OPTION)
-    for field, given, problem_of in (
-        ("region", options.region, region_problem),
-        ("role_arn", options.role_arn, role_arn_problem),
-    ):
-        problem = problem_of(given) if given else None
-        if problem is not None:
-            raise InvalidArgument(field=f"provider.bedrock.{field}", problem=problem)
+    for field, problem in option_problems(options):
+        raise InvalidArgument(field=f"provider.bedrock.{field}", problem=problem)
 
 
 def _check_text(field: str, text: str, limit: int) -> None:
@@ -93,8 +86,6 @@ def check_role(provider: Provider, kinds: Collection[KeyKind]) -> None:
         raise InvalidArgument(
             field="provider.bedrock.role_arn", problem="does not go with a bearer token, which is an identity already"
         )
-    if options.external_id and not options.role_arn:
-        raise InvalidArgument(field="provider.bedrock.external_id", problem="needs a role_arn")
 
 
 def checked_central_key(provider: Provider, material: Material) -> Material:

@@ -5,24 +5,27 @@ the first, which the guard of the rpc server makes, happen here, in one read of 
 one state. Nobody without a valid token learns which providers exist.
 """
 
+import asyncio
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import ParamSpec, TypeVar
 
 from credentiald import receipts
 from credentiald.authenticate import token_and_user_of
+from credentiald.aws.access import Wanted
+from credentiald.aws.regions import Identity, Placement
+from credentiald.aws.supply import NotFetchedYet
 from credentiald.catalog import effective_base_url, has_operation, wire_of
 from credentiald.errors import (
     AccessTokenMissing,
-    AmbientCredentialsUnavailable,
+    AskSingly,
     CallerNotAllowed,
     GatewayDisabled,
     KeyPoolExhausted,
     OperationNotAllowed,
     ProviderDisabled,
     Refusal,
-    RoleNotAssumable,
     StoreUnavailable,
     UserNotFound,
     UserSuspended,
@@ -30,16 +33,15 @@ from credentiald.errors import (
 from credentiald.ids import canonical_uuid, uuid7
 from credentiald.model import (
     ApiKeyMaterial,
+    AwsKeyPairMaterial,
     BedrockOptions,
     Caller,
-    KeyKind,
     Material,
     Provider,
     SealedSecret,
     Service,
     Source,
     User,
-    kind_of,
 )
 from credentiald.plane import Plane, policy_inputs, refusal_of
 from credentiald.policy import choose_source
@@ -53,6 +55,8 @@ T = TypeVar("T")
 
 # How long a caller is told to wait when every key was refused. Pools with waits of their own come with failover.
 _POOL_RETRY_SECONDS = 60
+# How long a single question may wait for AWS where its caller names no time.
+_WAIT_SECONDS = 4.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -74,13 +78,16 @@ class Question:
 class Answer:
     """The decision with its credential.
 
-    `material` is None where the request presents its own key. `expire_time` is when the user's token, and with it
-    this decision, stops counting; None for never.
+    `material` is None where the request presents its own key. `expire_time` is when this decision stops counting:
+    with the user's token, or when the credential is to be looked at again; None for never.
+    `credential_expire_time` is when the credential itself ends. `bedrock` has the region to sign for.
     """
 
     provider: Provider
     wire_type: str
     base_url: str
+    control_base_url: str
+    bedrock: BedrockOptions | None
     send_actor_headers: bool
     user: User
     source: Source
@@ -91,6 +98,7 @@ class Answer:
     revision: int
     receipt: bytes
     expire_time: datetime | None
+    credential_expire_time: datetime | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -105,11 +113,22 @@ class _Found:
     revision: int
 
 
-async def resolve(plane: Plane, caller: Caller, question: Question) -> Answer:
-    """The answer to one question, or a refusal."""
-    now = plane.clock()
-    found = await plane.db.read(_find, plane, caller.service, question, now=now)
-    return _answer(plane, caller, question, found, now=now)
+async def resolve(plane: Plane, caller: Caller, question: Question, *, wait_seconds: float = _WAIT_SECONDS) -> Answer:
+    """The answer to one question, or a refusal.
+
+    What AWS has to be asked first is waited for, `wait_seconds` in all.
+    """
+    loop = asyncio.get_running_loop()
+    end = loop.time() + wait_seconds
+    while True:
+        # Read anew after each wait: what was revoked meanwhile is revoked.
+        now = plane.clock()
+        found = await plane.db.read(_find, plane, caller.service, question, now=now)
+        try:
+            return _answer(plane, caller, question, found, now=now)
+        except NotFetchedYet as error:
+            missing = error
+        await missing.wait(end - loop.time())
 
 
 async def resolve_many(plane: Plane, caller: Caller, questions: Sequence[Question]) -> list[Answer | Exception]:
@@ -147,11 +166,16 @@ def _or_refusal(work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T | 
         return work(*args, **kwargs)
     except Refusal as refusal:
         return refusal
+    except NotFetchedYet:
+        return AskSingly()
 
 
 def _answer(plane: Plane, caller: Caller, question: Question, found: _Found, *, now: datetime) -> Answer:
     """What was found, with the secret opened and the marks of this one request."""
-    credential_id, material = _credential(plane, found, question.failed_credential_ids)
+    provider, gateway = found.provider, plane.gateway
+    chosen = _chosen(plane, found, question.failed_credential_ids)
+    placement = plane.aws.placement(provider, chosen.identity) if wire_of(provider) == "bedrock" else None
+    held = _held(plane, found, chosen, placement)
     resolution_id = uuid7(now)
     receipt = receipts.Receipt(
         interception_id=question.interception_id,
@@ -160,26 +184,28 @@ def _answer(plane: Plane, caller: Caller, question: Question, found: _Found, *, 
         user_id=found.user.id,
         provider_id=found.provider.id,
         source=found.source.value,
-        credential_id=credential_id,
+        credential_id=chosen.credential_id,
         resolve_time_micros=int(now.timestamp() * 1_000_000),
     )
-    provider, gateway = found.provider, plane.gateway
     return Answer(
         provider=provider,
         wire_type=wire_of(provider),
-        base_url=effective_base_url(provider.type, provider.base_url),
+        base_url=placement.base_url if placement else effective_base_url(provider.type, provider.base_url),
+        control_base_url=placement.control_base_url if placement else "",
+        bedrock=replace(provider.bedrock or BedrockOptions(), region=placement.region.name) if placement else None,
         send_actor_headers=gateway.send_actor_headers
         if provider.send_actor_headers is None
         else provider.send_actor_headers,
         user=found.user,
         source=found.source,
-        credential_id=credential_id,
-        material=material,
+        credential_id=chosen.credential_id,
+        material=held.material,
         resolution_id=resolution_id,
         upstream_model=upstream_model(provider.bedrock, question.model),
         revision=found.revision,
         receipt=receipts.write(plane.receipt_key, receipt),
-        expire_time=found.expire_time,
+        expire_time=_earlier(found.expire_time, held.look_again_time),
+        credential_expire_time=held.expire_time,
     )
 
 
@@ -238,20 +264,39 @@ def _may_act(service: Service, provider: str) -> bool:
 
 def check_operation(provider: Provider, operation: str) -> None:
     """Refuse an operation that the provider's type does not have. Callers that name none are not judged."""
-    if operation and not has_operation(wire_of(provider), operation):
+    if operation and not has_operation(wire_of(provider), operation, provider.bedrock):
         raise OperationNotAllowed(provider=provider.name, operation=operation)
 
 
-def _credential(plane: Plane, found: _Found, failed: frozenset[str]) -> tuple[str, Material | None]:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Chosen:
+    """The credential of the chosen source as it is stored, opened; `material` is None for ambient and presented."""
+
+    identity: Identity
+    credential_id: str
+    material: Material | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Held:
+    """The credential that goes to the bridge, with its end, and when it is to be looked at again."""
+
+    material: Material | None
+    expire_time: datetime | None = None
+    look_again_time: datetime | None = None
+
+
+def _chosen(plane: Plane, found: _Found, failed: frozenset[str]) -> _Chosen:
     """The first credential of the chosen source that has not failed for this interception, opened.
 
     Never one of another source: when all have failed, that is the answer.
     """
     provider = found.provider
     if found.source is Source.PRESENTED_KEY:
-        return "", None
+        return _Chosen(identity=Identity.BEARER, credential_id="")
     if found.source is Source.AMBIENT:
-        raise AmbientCredentialsUnavailable(provider=provider.name, steps="none (not supported by this version)")
+        ids = [plane.ambient_credential_id(provider)]
+        return _Chosen(identity=Identity.AMBIENT, credential_id=ids[_first_untried(ids, failed, provider)])
     configured = plane.environment.get(provider.name)
     if found.source is Source.CENTRAL_KEY and configured is not None:
         ids = [key.credential_id for key in provider.central_keys]
@@ -261,10 +306,33 @@ def _credential(plane: Plane, found: _Found, failed: frozenset[str]) -> tuple[st
         ids = [credential_id for credential_id, _ in found.sealed]
         position = _first_untried(ids, failed, provider)
         material = plane.sealer.open_material(found.sealed[position][1], _context(found, ids[position]))
-    refused = role_refusal(provider, kind_of(material))
-    if refused is not None:
-        raise refused
-    return ids[position], material
+    identity = Identity.PAIR if isinstance(material, AwsKeyPairMaterial) else Identity.BEARER
+    return _Chosen(identity=identity, credential_id=ids[position], material=material)
+
+
+def _held(plane: Plane, found: _Found, chosen: _Chosen, placement: Placement | None) -> _Held:
+    """What the bridge gets. The chain and roles are AWS's: a refusal, or NotFetchedYet, where they have nothing."""
+    role_arn = found.provider.bedrock.role_arn if found.provider.bedrock else ""
+    is_pair = isinstance(chosen.material, AwsKeyPairMaterial)
+    if placement is None or (chosen.identity is not Identity.AMBIENT and not (is_pair and role_arn)):
+        return _Held(material=chosen.material)
+    grant = plane.aws.credential(
+        Wanted(
+            provider=found.provider,
+            user_id=found.user.id,
+            username=found.user.username,
+            region=placement.region.name,
+            pair=chosen.material if isinstance(chosen.material, AwsKeyPairMaterial) else None,
+            pair_id=chosen.credential_id if is_pair else "",
+        )
+    )
+    return _Held(material=grant.material, expire_time=grant.expire_time, look_again_time=grant.look_again_time)
+
+
+def _earlier(one: datetime | None, other: datetime | None) -> datetime | None:
+    if one is None or other is None:
+        return one or other
+    return min(one, other)
 
 
 def _first_untried(credential_ids: Sequence[str], failed: frozenset[str], provider: Provider) -> int:
@@ -280,18 +348,13 @@ def _context(found: _Found, credential_id: str) -> SealContext:
     return central_key_context(provider_id=found.provider.id, credential_id=credential_id)
 
 
-def role_refusal(provider: Provider, kind: KeyKind) -> RoleNotAssumable | None:
-    """A configured role that is not assumed would make the request a broader identity: refuse."""
-    role_arn = provider.bedrock.role_arn if provider.bedrock else ""
-    if role_arn and kind is KeyKind.AWS_ACCESS_KEY_PAIR:
-        return RoleNotAssumable(provider=provider.name, role_arn=role_arn)
-    return None
-
-
 def upstream_model(bedrock: BedrockOptions | None, model: str) -> str:
     """The model to ask the upstream for, empty where the provider maps none (source-2, BEDROCK_MODEL)."""
     if bedrock is None or not model:
         return ""
+    for name, mapped in bedrock.models:
+        if name == model:
+            return mapped
     small = "haiku" in model and bedrock.small_fast_model
     return bedrock.small_fast_model if small else bedrock.model
 

@@ -127,6 +127,7 @@ async def _serve(settings: Settings, gateway: Gateway, sealer: Sealer, worker: W
         await _refuse_shared_names(db, gateway)
         plane = make_plane(db, sealer, gateway)
         metrics = Metrics(version())
+        metrics.watch_aws(plane.aws)
         states = Health()
         readiness = Readiness(db)
         async with (
@@ -155,6 +156,7 @@ async def _serve(settings: Settings, gateway: Gateway, sealer: Sealer, worker: W
                 worker.serving()
             await stop
             log.info("draining")
+        plane.aws.close()
     log.info("stopped")
 
 

@@ -22,7 +22,7 @@ def lasting(families: Iterable[Metric]) -> list[Metric]:
 
 
 def merged(snapshots: Iterable[Sequence[Metric]]) -> list[Metric]:
-    """One family a name: samples with the same labels summed, but build_info (greatest) and births (least)."""
+    """One family a name: samples with the same labels summed, but build_info, outages (greatest), times (least)."""
     kinds: dict[str, Metric] = {}
     values: dict[str, dict[tuple[str, tuple[tuple[str, str], ...]], float]] = {}
     for families in snapshots:
@@ -52,9 +52,9 @@ class _Fixed(Collector):
 
 
 def _joined_by(name: str) -> Callable[[float, float], float]:
-    if name.endswith("_build_info"):
+    if name.endswith(("_build_info", "_outage")):
         return max
-    if name.endswith("_created"):
+    if name.endswith(("_created", "_timestamp_seconds")):
         return min
     return float.__add__
 

@@ -47,7 +47,7 @@ def address(resolution: Resolution, match: RouteMatch, *, query: str, presented:
     if adapter is None:
         raise Refused(
             "OPERATION_NOT_ALLOWED",
-            "this bridge cannot reach providers of this type: bedrock requests come with a later release",
+            "this bridge cannot reach providers of this type: upgrade the bridge",
         )
     base = parse_base_url(resolution.base_url)
     return Address(

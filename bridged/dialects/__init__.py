@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from bridged.dialects import anthropic_messages, google_generate, openai_chat, openai_responses
+from bridged.dialects import anthropic_messages, bedrock, google_generate, openai_chat, openai_responses
 from bridged.dialects.facts import checked
 from bridged.model import DialectName, Headers, Refused, RequestFacts, header_values
 from bridged.routes import RouteMatch
@@ -14,11 +14,16 @@ ERROR_CONTENT_TYPE = "application/json"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Dialect:
-    """One wire format. `errors_by_event_name`: its clients go by an event's name before they parse its data."""
+    """One wire format.
+
+    `error_headers` are those of its own, from status and interception id. `errors_by_event_name`: its clients go by an
+    event's name before they parse its data.
+    """
 
     error_body: Callable[[int, str, str, str], bytes]
     stream_error_event: Callable[[str, str, str], bytes]
     read_request: Callable[[bytes], RequestFacts]
+    error_headers: Callable[[int, str], Headers] | None = None
     errors_by_event_name: bool = False
 
 
@@ -44,22 +49,35 @@ DIALECTS: dict[DialectName, Dialect] = {
         stream_error_event=google_generate.stream_error_event,
         read_request=google_generate.read_request,
     ),
+    DialectName.BEDROCK: Dialect(
+        error_body=bedrock.error_body,
+        stream_error_event=bedrock.stream_error_event,
+        read_request=bedrock.read_request,
+        error_headers=bedrock.error_headers,
+    ),
 }
 
 
 def request_facts(match: RouteMatch, headers: Headers, body: bytes | None) -> RequestFacts:
-    """What a request says of itself, in its path and, on intercepted routes, in its body.
+    """What a request says of itself, in its path and, where the route reads it, in its body.
 
     `body` None is one that was not read. A compressed body is not looked into; it is forwarded all the same.
-    INVALID_BODY as the dialect's `read_request` says.
+    INVALID_BODY as the dialect's `read_request` says,
+    for turns of a conversation only.
     """
     in_path = checked(match.path_facts)
-    if body is None or not match.intercepted:
+    if body is None or not match.reads_body:
         return in_path
     encodings = header_values(headers, "content-encoding")
     if encodings and not all(value.lower() in ("", "identity") for value in encodings):
         return in_path
-    in_body = DIALECTS[match.dialect].read_request(body)
+    try:
+        in_body = DIALECTS[match.dialect].read_request(body)
+    except Refused:
+        if match.intercepted:
+            raise
+        # Nobody here needs to understand it, and whoever translates it judges it again.
+        return in_path
     if not in_path.model and not in_path.stream:
         return in_body
     return RequestFacts(model=in_body.model or in_path.model, stream=in_body.stream or in_path.stream)
@@ -70,7 +88,7 @@ def refusal_body(dialect: DialectName, refused: Refused, interception_id: str) -
     return DIALECTS[dialect].error_body(refused.http_status, refused.reason, refused.message, interception_id)
 
 
-def refusal_headers(refused: Refused, interception_id: str) -> Headers:
+def refusal_headers(dialect: DialectName, refused: Refused, interception_id: str) -> Headers:
     """The headers of our own error answer; Content-Length and Connection are the server's.
 
     `request-id` (Anthropic) and `x-request-id` (OpenAI) carry the interception id, so that every SDK shows it.
@@ -82,6 +100,9 @@ def refusal_headers(refused: Refused, interception_id: str) -> Headers:
         ("request-id", interception_id),
         ("x-request-id", interception_id),
     )
+    error_headers = DIALECTS[dialect].error_headers
+    if error_headers is not None:
+        headers += error_headers(refused.http_status, interception_id)
     if refused.retry_after_seconds is not None:
         headers += (("Retry-After", str(refused.retry_after_seconds)),)
     if refused.allow:

@@ -55,13 +55,23 @@ class Connection:
         self._target = target
         self._deadline_seconds = deadline_seconds
 
-    def call(self, method: "grpc.UnaryUnaryMultiCallable[RequestT, ResponseT]", request: RequestT) -> ResponseT:
-        """The answer to one call of a method of the stubs above. Raises Refused."""
+    def call(
+        self,
+        method: "grpc.UnaryUnaryMultiCallable[RequestT, ResponseT]",
+        request: RequestT,
+        *,
+        deadline_seconds: float | None = None,
+    ) -> ResponseT:
+        """The answer to one call of a method of the stubs above. Raises Refused.
+
+        `deadline_seconds` is for a call that takes its time.
+        """
+        seconds = deadline_seconds or self._deadline_seconds
         metadata = (("authorization", f"Bearer {self._target.token.reveal()}"),)
         try:
-            return method(request, timeout=self._deadline_seconds, metadata=metadata)
+            return method(request, timeout=seconds, metadata=metadata)
         except grpc.RpcError as error:
-            raise refused(error, self._target.address, self._deadline_seconds) from None
+            raise refused(error, self._target.address, seconds) from None
 
     def pages(
         self,

@@ -5,6 +5,7 @@ from typing import Any
 import click
 from drawbridge.v1.explain_service_pb2 import ExplainProviderRequest
 
+from credentiald.cli.aws import echo_aws
 from credentiald.cli.options import Destination, administers, check_one_user, names_user
 from credentiald.cli.output import Output, echo_columns, printable, text_of
 
@@ -57,6 +58,8 @@ def echo_account(account: dict[str, Any]) -> None:
     _echo_section("Checks, in their order", [_check_cells(row) for row in account["checks"]])
     _echo_section("Policy table (> applies)", [["", *_ROW_COLUMNS], *map(_row_cells, account["rows"])])
     _echo_section("Sources (> chosen)", [_candidate_cells(row) for row in account["candidates"]])
+    if account["aws"]:
+        echo_aws(account["aws"])
     click.echo(f"\nRevision {account['revision']}")
 
 

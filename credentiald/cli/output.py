@@ -108,6 +108,8 @@ def echo_json(value: object) -> None:
 
 def _field_value(message: "Message", field: Any) -> object:
     value = getattr(message, field.name)
+    if field.message_type is not None and field.message_type.GetOptions().map_entry:
+        return {key: value[key] for key in sorted(value)}
     if field.is_repeated:
         return [_plain(item, field) for item in value]
     if field.has_presence and not message.HasField(field.name):

@@ -5,14 +5,20 @@ on the command line is what the mask names.
 """
 
 import functools
-from collections.abc import Callable, Mapping
+import math
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+from typing import Any
 
 import click
-from drawbridge.v1.provider_pb2 import KeyMaterial, Provider
+from drawbridge.v1.provider_pb2 import BedrockModelRule, BedrockOptions, BedrockProtocol, KeyMaterial, Provider
 
+from credentiald import model
+from credentiald.bedrock_rules import PROTOCOLS, parse_model_rules, parse_models
 from credentiald.cli.material import read_access_key_pair, read_api_key
+from daemonkit.durations import parse_duration
 
-Given = Mapping[str, str | bool | None]
+Given = Mapping[str, Any]
 """Parameter to its value; None where the option was not given."""
 
 
@@ -22,6 +28,33 @@ def _text(flag: str, parameter: str, metavar: str, meaning: str) -> Callable[...
 
 def _switch(flag: str, parameter: str, meaning: str) -> Callable[..., Callable[..., None]]:
     return click.option(f"--{flag}/--no-{flag}", parameter, default=None, help=meaning)
+
+
+def _entries(parse: Callable[[Iterable[str]], object]) -> Callable[..., object]:
+    """A callback for an option that may be repeated: what `parse` makes of the entries, None without any."""
+
+    def read(context: click.Context, parameter: click.Parameter, entries: tuple[str, ...]) -> object:
+        try:
+            return parse(entries) if entries else None
+        except ValueError as error:
+            raise click.BadParameter(str(error), context, parameter) from error
+
+    return read
+
+
+def _seconds(context: click.Context, parameter: click.Parameter, text: str | None) -> int | None:
+    try:
+        return None if text is None else math.ceil(parse_duration(text or "0").total_seconds())
+    except ValueError as error:
+        raise click.BadParameter(str(error), context, parameter) from error
+
+
+def _contents(context: click.Context, parameter: click.Parameter, path: str | None) -> str | None:
+    """The text of a file; an empty path is an empty text."""
+    try:
+        return Path(path).read_text().strip() if path else path
+    except (OSError, UnicodeDecodeError) as error:
+        raise click.BadParameter(f"cannot read {path!r}", context, parameter) from error
 
 
 _OPTIONS = (
@@ -45,6 +78,45 @@ _OPTIONS = (
         "MODEL",
         "Model that names with 'haiku' are mapped to.",
     ),
+    click.option(
+        "--bedrock-model-map",
+        "bedrock__models",
+        multiple=True,
+        metavar="NAME=ID",
+        callback=_entries(parse_models),
+        help="Model as clients write it, and its id at Bedrock. May be repeated; replaces the map, '' empties it.",
+    ),
+    click.option(
+        "--bedrock-model-rule",
+        "bedrock__model_rules",
+        multiple=True,
+        metavar="CONTAINS=FAMILY+BETA…",
+        callback=_entries(parse_model_rules),
+        help="What models are whose id contains a text: a family, and betas besides its own. May be repeated; "
+        "replaces all rules, '' removes them.",
+    ),
+    click.option(
+        "--bedrock-role-duration",
+        "bedrock__role_duration_seconds",
+        metavar="DURATION",
+        callback=_seconds,
+        help="How long the role's credentials live, 15m to 12h; 0 for AWS's default.",
+    ),
+    click.option(
+        "--bedrock-session-policy-file",
+        "bedrock__session_policy",
+        metavar="PATH",
+        callback=_contents,
+        help="File with a session policy for the role, in JSON; '' for none.",
+    ),
+    click.option(
+        "--bedrock-protocol",
+        "bedrock__protocol",
+        type=click.Choice(list(PROTOCOLS)),
+        help="Which of Bedrock's endpoints is spoken to.",
+    ),
+    _switch("bedrock-source-identity", "bedrock__set_source_identity", "SourceIdentity says who asks."),
+    _switch("bedrock-session-tags", "bedrock__session_tags", "Tag the role's session with user and provider."),
     click.option("--key-stdin", is_flag=True, help="Read the central key from stdin, or from a prompt."),
     click.option(
         "--bedrock-access-key-stdin",
@@ -65,11 +137,34 @@ def provider_of(name: str, given: Given) -> Provider:
     for path, value in given_paths(given).items():
         *parents, field = path.split(".")
         message = functools.reduce(getattr, parents, provider)
-        setattr(message, field, value)
+        assign: Callable[[Any, str, Any], None] = _SETTERS.get(path, setattr)
+        assign(message, field, value)
     return provider
 
 
-def given_paths(given: Given) -> dict[str, str | bool]:
+def _set_models(options: BedrockOptions, field: str, models: Iterable[tuple[str, str]]) -> None:
+    options.models.update(models)
+
+
+def _set_model_rules(options: BedrockOptions, field: str, rules: Iterable[model.BedrockModelRule]) -> None:
+    options.model_rules.extend(
+        BedrockModelRule(contains=rule.contains, family=rule.family, betas=rule.betas) for rule in rules
+    )
+
+
+def _set_protocol(options: BedrockOptions, field: str, word: str) -> None:
+    options.protocol = BedrockProtocol.Value(f"BEDROCK_PROTOCOL_{PROTOCOLS[word].value}")
+
+
+# Fields that are not set by assignment.
+_SETTERS: dict[str, Callable[..., None]] = {
+    "bedrock.models": _set_models,
+    "bedrock.model_rules": _set_model_rules,
+    "bedrock.protocol": _set_protocol,
+}
+
+
+def given_paths(given: Given) -> dict[str, Any]:
     """Path in an update mask to its new value, for what was given."""
     return {parameter.replace("__", "."): value for parameter, value in given.items() if value is not None}
 

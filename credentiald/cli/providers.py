@@ -5,9 +5,13 @@ from drawbridge.v1 import admin_service_pb2 as pb
 from google.protobuf.field_mask_pb2 import FieldMask
 
 from credentiald.catalog import CATALOG
+from credentiald.cli.aws import echo_checked
 from credentiald.cli.options import Destination, administers
 from credentiald.cli.output import Output, to_dict
 from credentiald.cli.provider_options import Given, given_paths, provider_of, provider_options, read_central_key
+
+# credentiald itself takes up to 25 s.
+CHECK_SECONDS = 30.0
 
 COLUMNS = {
     "NAME": "name",
@@ -124,6 +128,23 @@ def delete(destination: Destination, output: Output, name: str, etag: str) -> No
     with destination.connect() as connection:
         gone = connection.call(connection.admin.DeleteProvider, pb.DeleteProviderRequest(name=name, etag=etag))
         output.changed(gone, f"deleted provider '{name}'")
+
+
+@providers.command()
+@click.argument("name")
+@administers()
+def check(destination: Destination, output: Output, name: str) -> None:
+    """Try out what a provider's requests are made with.
+
+    A stored key is opened. For a provider that reaches AWS, a credential is fetched now: which step answered, whose it
+    is, until when, and how long each step took.
+    """
+    with destination.connect() as connection:
+        request = pb.CheckProviderRequest(name=name)
+        found = connection.call(connection.admin.CheckProvider, request, deadline_seconds=CHECK_SECONDS)
+    output.account(found, echo_checked)
+    if found.reason:
+        raise SystemExit(1)
 
 
 def _changed_paths(given: Given, *, default_send_actor_headers: bool) -> list[str]:

@@ -29,7 +29,8 @@ ACCESS: dict[str, Rule] = {
     **_rules("ExplainService", "ExplainProvider", _USERS, wants_service=False),
     **_rules(
         "AdminService",
-        "CreateProvider GetProvider ListProviders UpdateProvider DeleteProvider SetCentralKey DeleteCentralKey "
+        "CreateProvider GetProvider ListProviders UpdateProvider DeleteProvider CheckProvider "
+        "SetCentralKey DeleteCentralKey "
         "CreateUser GetUser ListUsers SuspendUser ResumeUser DeleteUser "
         "CreateToken ListTokens RevokeToken "
         "CreateService ListServices RotateServiceToken DeleteService",

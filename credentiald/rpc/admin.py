@@ -9,10 +9,11 @@ from drawbridge.v1.admin_service_pb2_grpc import AdminServiceServicer
 from google.protobuf.empty_pb2 import Empty
 
 from credentiald import administer_providers as providers
+from credentiald.check_provider import check_provider
 from credentiald.errors import InvalidArgument, KeyRequired
 from credentiald.model import Material, Provider
 from credentiald.plane import Plane
-from credentiald.rpc import codec, masks, paging
+from credentiald.rpc import check_codec, codec, masks, paging
 from credentiald.rpc.admin_principals import Principals
 from credentiald.rpc.guard import current_caller
 
@@ -23,10 +24,13 @@ def _same(stored: Provider) -> Provider:
     return stored
 
 
-def _log_change(change: str, name: str) -> None:
+def _caller_name() -> str:
     caller = current_caller()
-    who = caller.user.username if caller.user else (caller.service.name if caller.service else "")
-    log.info(change, extra={"provider": name, "caller": who})
+    return caller.user.username if caller.user else (caller.service.name if caller.service else "")
+
+
+def _log_change(change: str, name: str) -> None:
+    log.info(change, extra={"provider": name, "caller": _caller_name()})
 
 
 class Admin(Principals, AdminServiceServicer):
@@ -86,6 +90,9 @@ class Admin(Principals, AdminServiceServicer):
         await providers.delete_provider(self._plane, request.name, expected_version=version)
         _log_change("provider deleted", request.name)
         return Empty()
+
+    async def CheckProvider(self, request: pb.CheckProviderRequest, context: Any) -> pb.CheckProviderResponse:
+        return check_codec.checked(await check_provider(self._plane, request.name, username=_caller_name()))
 
     async def SetCentralKey(self, request: pb.SetCentralKeyRequest, context: Any) -> provider_pb2.Provider:
         key = _given_key(request)

@@ -23,7 +23,9 @@ from credentiald.manage_user_keys import UserKeyView
 from credentiald.model import (
     ApiKeyMaterial,
     AwsKeyPairMaterial,
+    BedrockModelRule,
     BedrockOptions,
+    BedrockProtocol,
     Material,
     Provider,
     Role,
@@ -33,16 +35,9 @@ from credentiald.model import (
     User,
 )
 from credentiald.resolve import Answer, Question, is_bearer
+from credentiald.rpc import aws_codec
+from credentiald.rpc.times import timestamp
 from daemonkit.secret import Secret
-
-
-def timestamp(moment: datetime | None) -> Timestamp | None:
-    """The message for an aware datetime; None stays None, which leaves a field unset."""
-    if moment is None:
-        return None
-    message = Timestamp()
-    message.FromDatetime(moment)
-    return message
 
 
 def moment(message: Timestamp) -> datetime:
@@ -112,17 +107,65 @@ def bedrock(value: BedrockOptions | None) -> provider_pb2.BedrockOptions | None:
         external_id=value.external_id,
         model=value.model,
         small_fast_model=value.small_fast_model,
+        models=dict(value.models),
+        model_rules=_model_rules(value),
+        role_duration_seconds=value.role_duration_seconds,
+        session_policy=value.session_policy,
+        protocol=_protocol(value),
+        set_source_identity=value.set_source_identity,
+        session_tags=value.session_tags,
     )
 
 
+def _bedrock_for_bridges(value: Answer) -> provider_pb2.BedrockOptions | None:
+    """What a bridge needs to address and sign: nothing of the role, which is assumed here."""
+    if value.bedrock is None:
+        return None
+    return provider_pb2.BedrockOptions(
+        region=value.bedrock.region,
+        model_rules=_model_rules(value.bedrock),
+        protocol=_protocol(value.bedrock),
+        control_base_url=value.control_base_url,
+    )
+
+
+def _model_rules(value: BedrockOptions) -> list[provider_pb2.BedrockModelRule]:
+    return [
+        provider_pb2.BedrockModelRule(contains=rule.contains, family=rule.family, betas=rule.betas)
+        for rule in value.model_rules
+    ]
+
+
+def _protocol(value: BedrockOptions) -> provider_pb2.BedrockProtocol.ValueType:
+    return provider_pb2.BedrockProtocol.Value(f"BEDROCK_PROTOCOL_{value.protocol.value}")
+
+
 def bedrock_options(message: provider_pb2.BedrockOptions) -> BedrockOptions:
-    """The options of a message."""
+    """The options of a message; INVALID_ARGUMENT for a protocol that we do not know."""
+    protocols = {
+        provider_pb2.BEDROCK_PROTOCOL_UNSPECIFIED: BedrockProtocol.INVOKE_MODEL,
+        provider_pb2.BEDROCK_PROTOCOL_INVOKE_MODEL: BedrockProtocol.INVOKE_MODEL,
+        provider_pb2.BEDROCK_PROTOCOL_MANTLE: BedrockProtocol.MANTLE,
+    }
+    protocol = protocols.get(message.protocol)
+    if protocol is None:
+        raise InvalidArgument(field="provider.bedrock.protocol", problem="is none that this version knows")
     return BedrockOptions(
         region=message.region,
         role_arn=message.role_arn,
         external_id=message.external_id,
         model=message.model,
         small_fast_model=message.small_fast_model,
+        models=tuple(sorted(message.models.items())),
+        model_rules=tuple(
+            BedrockModelRule(contains=rule.contains, family=rule.family, betas=tuple(rule.betas))
+            for rule in message.model_rules
+        ),
+        role_duration_seconds=message.role_duration_seconds,
+        session_policy=message.session_policy,
+        protocol=protocol,
+        set_source_identity=message.set_source_identity,
+        session_tags=message.session_tags,
     )
 
 
@@ -226,7 +269,7 @@ def answer(value: Answer) -> credential_service_pb2.ResolveProviderResponse:
             type=value.provider.type,
             wire_type=value.wire_type,
             base_url=value.base_url,
-            bedrock=bedrock(value.provider.bedrock),
+            bedrock=_bedrock_for_bridges(value),
             send_actor_headers=value.send_actor_headers,
         ),
         user=user_pb2.User(id=value.user.id, username=value.user.username),
@@ -243,7 +286,9 @@ def credential(value: Answer) -> credential_service_pb2.Credential | None:
     """The credential on its way to the bridge, unset for a presented key."""
     if value.material is None:
         return None
-    message = credential_service_pb2.Credential(credential_id=value.credential_id)
+    message = credential_service_pb2.Credential(
+        credential_id=value.credential_id, expire_time=timestamp(value.credential_expire_time)
+    )
     if isinstance(value.material, AwsKeyPairMaterial):
         token_part = value.material.session_token
         message.aws_credentials.access_key_id = value.material.access_key_id.reveal()
@@ -289,6 +334,7 @@ def explanation(value: Explanation) -> explain_service_pb2.ExplainProviderRespon
         ],
         revision=value.revision,
         credential_id=value.credential_id,
+        aws=aws_codec.explanation(value.aws) if value.aws else None,
     )
 
 

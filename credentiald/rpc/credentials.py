@@ -9,7 +9,7 @@ from credentiald.metrics import Metrics
 from credentiald.plane import Plane
 from credentiald.resolve import resolve
 from credentiald.rpc import codec
-from credentiald.rpc.guard import current_caller
+from credentiald.rpc.guard import current_caller, seconds_to_wait
 from credentiald.rpc.resolve_stream import ResolveStreams
 from credentiald.store import revision
 from daemonkit.version import version
@@ -24,7 +24,8 @@ class Credentials(CredentialServiceServicer):
         self._streams = streams
 
     async def ResolveProvider(self, request: pb.ResolveProviderRequest, context: Any) -> pb.ResolveProviderResponse:
-        answer = await resolve(self._plane, current_caller(), codec.question(request))
+        question = codec.question(request)
+        answer = await resolve(self._plane, current_caller(), question, wait_seconds=seconds_to_wait())
         self._metrics.resolved(answer.source.value)
         return codec.answer(answer)
 

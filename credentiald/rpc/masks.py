@@ -36,7 +36,7 @@ def _policy_flag(field: str) -> Edit:
 def _bedrock_field(field: str) -> Edit:
     def edit(stored: Provider, message: Message) -> Provider:
         options = stored.bedrock or BedrockOptions()
-        return replace(stored, bedrock=replace(options, **{field: getattr(message.bedrock, field)}))
+        return replace(stored, bedrock=replace(options, **{field: getattr(bedrock_options(message.bedrock), field)}))
 
     return edit
 

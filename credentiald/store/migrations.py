@@ -26,7 +26,15 @@ def _initial(conn: Connection) -> None:
         conn.execute(statement)
 
 
-STEPS: tuple[tuple[str, Callable[[Connection], None]], ...] = (("0001_initial", _initial),)
+def _bedrock_options(conn: Connection) -> None:
+    for statement in schema.BEDROCK_OPTIONS:
+        conn.execute(statement)
+
+
+STEPS: tuple[tuple[str, Callable[[Connection], None]], ...] = (
+    ("0001_initial", _initial),
+    ("0002_bedrock_options", _bedrock_options),
+)
 
 
 def applied(conn: Connection) -> list[str]:

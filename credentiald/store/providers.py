@@ -5,12 +5,23 @@ order in which they are tried.
 """
 
 import itertools
+import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from datetime import datetime
 
 from credentiald.errors import AlreadyExists, EtagMismatch, ProviderNotFound
-from credentiald.model import BedrockOptions, CentralKey, KeyKind, KeyPolicy, Origin, Provider, SealedSecret
+from credentiald.model import (
+    BedrockModelRule,
+    BedrockOptions,
+    BedrockProtocol,
+    CentralKey,
+    KeyKind,
+    KeyPolicy,
+    Origin,
+    Provider,
+    SealedSecret,
+)
 from credentiald.store import revision
 from credentiald.store.connection import Connection, Row, Value
 from credentiald.store.times import from_micros, to_micros
@@ -65,8 +76,10 @@ def create(conn: Connection, provider: Provider, keys: Sequence[StoredKey], *, n
     inserted = conn.execute(
         "INSERT INTO providers (id, name, type, display_name, base_url, enabled, central_key_enabled,"
         " user_keys_allowed, central_key_fallback, bedrock_region, bedrock_role_arn, bedrock_external_id,"
-        " bedrock_model, bedrock_small_fast_model, send_actor_headers, version, create_time, update_time)"
-        " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, 1, ?, ?) ON CONFLICT DO NOTHING",
+        " bedrock_model, bedrock_small_fast_model, bedrock_models, bedrock_model_rules, bedrock_role_duration_seconds,"
+        " bedrock_session_policy, bedrock_protocol, bedrock_set_source_identity, bedrock_session_tags,"
+        " send_actor_headers, version, create_time, update_time)"
+        " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, 1, ?, ?) ON CONFLICT DO NOTHING",
         (provider.id, provider.name, *_columns(provider), to_micros(now), to_micros(now)),
     )
     if not inserted.rowcount:
@@ -94,7 +107,9 @@ def update(
     conn.execute(
         "UPDATE providers SET type = ?, display_name = ?, base_url = ?, enabled = ?, central_key_enabled = ?,"
         " user_keys_allowed = ?, central_key_fallback = ?, bedrock_region = ?, bedrock_role_arn = ?,"
-        " bedrock_external_id = ?, bedrock_model = ?, bedrock_small_fast_model = ?, send_actor_headers = ?,"
+        " bedrock_external_id = ?, bedrock_model = ?, bedrock_small_fast_model = ?, bedrock_models = ?,"
+        " bedrock_model_rules = ?, bedrock_role_duration_seconds = ?, bedrock_session_policy = ?,"
+        " bedrock_protocol = ?, bedrock_set_source_identity = ?, bedrock_session_tags = ?, send_actor_headers = ?,"
         " version = ?, update_time = ? WHERE id = ?",
         (*_columns(provider), version + 1, to_micros(now), provider.id),
     )
@@ -192,11 +207,24 @@ def _columns(provider: Provider) -> tuple[Value, ...]:
     )
 
 
-def _bedrock_columns(options: BedrockOptions | None) -> tuple[str | None, ...]:
+def _bedrock_columns(options: BedrockOptions | None) -> tuple[Value, ...]:
     """NULL in all of them means that the provider does not reach AWS; an option that is not set is an empty text."""
     if options is None:
-        return (None,) * 5
-    return (options.region, options.role_arn, options.external_id, options.model, options.small_fast_model)
+        return (None,) * 12
+    return (
+        options.region,
+        options.role_arn,
+        options.external_id,
+        options.model,
+        options.small_fast_model,
+        json.dumps(dict(options.models)),
+        json.dumps([asdict(rule) for rule in options.model_rules]),
+        options.role_duration_seconds,
+        options.session_policy,
+        options.protocol.value,
+        options.set_source_identity,
+        options.session_tags,
+    )
 
 
 def _provider(rows: Sequence[Row]) -> Provider:
@@ -235,6 +263,17 @@ def _bedrock(row: Row) -> BedrockOptions | None:
         external_id=row["bedrock_external_id"],
         model=row["bedrock_model"],
         small_fast_model=row["bedrock_small_fast_model"],
+        # The rest came later: NULL in rows that are older.
+        models=tuple(json.loads(row["bedrock_models"] or "{}").items()),
+        model_rules=tuple(
+            BedrockModelRule(contains=rule["contains"], family=rule["family"], betas=tuple(rule["betas"]))
+            for rule in json.loads(row["bedrock_model_rules"] or "[]")
+        ),
+        role_duration_seconds=row["bedrock_role_duration_seconds"] or 0,
+        session_policy=row["bedrock_session_policy"] or "",
+        protocol=BedrockProtocol(row["bedrock_protocol"] or BedrockProtocol.INVOKE_MODEL),
+        set_source_identity=bool(row["bedrock_set_source_identity"]),
+        session_tags=bool(row["bedrock_session_tags"]),
     )
 
 

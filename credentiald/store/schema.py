@@ -1,4 +1,4 @@
-"""The tables, as the first migration makes them.
+"""The tables, as the first migration makes them, and what later ones add.
 
 A released statement here never changes: what comes later is a migration of its own. `provider_id` of user_keys is no
 foreign key, because providers from the environment have ids too and no row.
@@ -108,4 +108,18 @@ INITIAL = (
     )
     """,
     "CREATE INDEX user_keys_by_provider ON user_keys (provider_id)",
+)
+
+# NULL for providers that do not reach AWS. `bedrock_models` is a JSON object, `bedrock_model_rules` a JSON array.
+BEDROCK_OPTIONS = tuple(
+    f"ALTER TABLE providers ADD COLUMN {column}"
+    for column in (
+        "bedrock_models TEXT",
+        "bedrock_model_rules TEXT",
+        "bedrock_role_duration_seconds INTEGER",
+        "bedrock_session_policy TEXT",
+        "bedrock_protocol TEXT",
+        "bedrock_set_source_identity INTEGER",
+        "bedrock_session_tags INTEGER",
+    )
 )

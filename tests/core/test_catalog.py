@@ -3,7 +3,7 @@
 import pytest
 
 from credentiald.catalog import CATALOG, effective_base_url, has_operation, policy_with_defaults, wire_type
-from credentiald.model import BedrockOptions, KeyPolicy
+from credentiald.model import BedrockOptions, BedrockProtocol, KeyPolicy
 
 NINE = ["openai", "anthropic", "copilot", "bedrock", "azure", "google", "openai-compat", "openrouter", "vercel"]
 
@@ -74,6 +74,23 @@ def test_listing_models_is_one_operation_whatever_it_is_called(type_name, operat
 )
 def test_operations_belong_to_types(type_name, operation, allowed):
     assert has_operation(type_name, operation) is allowed
+
+
+@pytest.mark.parametrize(
+    ("protocol", "operation", "allowed"),
+    [
+        (BedrockProtocol.INVOKE_MODEL, "anthropic.messages", True),
+        (BedrockProtocol.INVOKE_MODEL, "bedrock.converse_stream", True),
+        (BedrockProtocol.INVOKE_MODEL, "bedrock.list_inference_profiles", True),
+        (BedrockProtocol.INVOKE_MODEL, "openai.responses", False),
+        (BedrockProtocol.MANTLE, "anthropic.messages", True),
+        (BedrockProtocol.MANTLE, "openai.responses", True),
+        (BedrockProtocol.MANTLE, "openai.chat_completions", True),
+        (BedrockProtocol.MANTLE, "bedrock.invoke_model", False),
+    ],
+)
+def test_the_protocol_of_a_bedrock_provider_decides_its_operations(protocol, operation, allowed):
+    assert has_operation("bedrock", operation, BedrockOptions(protocol=protocol)) is allowed
 
 
 def test_only_bedrock_stands_without_a_stored_key():

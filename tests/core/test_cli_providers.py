@@ -32,6 +32,26 @@ FLAGS = [
     (("--bedrock-external-id", "x"), "bedrock.external_id", "x"),
     (("--bedrock-model", "m"), "bedrock.model", "m"),
     (("--bedrock-small-fast-model", "s"), "bedrock.small_fast_model", "s"),
+    (("--bedrock-model-map", "a=b", "--bedrock-model-map", "c=d=e"), "bedrock.models", {"a": "b", "c": "d=e"}),
+    (("--bedrock-model-map", ""), "bedrock.models", {}),
+    (
+        ("--bedrock-model-rule", "/abc123=claude-opus-4-5+effort-2025-11-24+b-2"),
+        "bedrock.model_rules",
+        [
+            provider_pb2.BedrockModelRule(
+                contains="/abc123", family="claude-opus-4-5", betas=["effort-2025-11-24", "b-2"]
+            )
+        ],
+    ),
+    (("--bedrock-model-rule", ""), "bedrock.model_rules", []),
+    (("--bedrock-role-duration", "1h"), "bedrock.role_duration_seconds", 3600),
+    (("--bedrock-role-duration", "0"), "bedrock.role_duration_seconds", 0),
+    (("--bedrock-session-policy-file", ""), "bedrock.session_policy", ""),
+    (("--bedrock-protocol", "mantle"), "bedrock.protocol", provider_pb2.BEDROCK_PROTOCOL_MANTLE),
+    (("--bedrock-protocol", "invoke-model"), "bedrock.protocol", provider_pb2.BEDROCK_PROTOCOL_INVOKE_MODEL),
+    (("--bedrock-source-identity",), "bedrock.set_source_identity", True),
+    (("--no-bedrock-source-identity",), "bedrock.set_source_identity", False),
+    (("--bedrock-session-tags",), "bedrock.session_tags", True),
 ]
 
 
@@ -74,6 +94,45 @@ def test_each_flag_of_update_names_its_field_in_the_mask_and_no_other(plane, fla
     assert list(plane.last.update_mask.paths) == [path]
     assert at(plane.last.provider, path) == value
     assert (result.stdout, result.stderr) == ("", "updated provider 'corp'\n")
+
+
+def test_a_session_policy_is_read_from_a_file(plane, tmp_path):
+    path = tmp_path / "policy.json"
+    path.write_text('{"Version": "2012-10-17"}\n')
+    administer(plane, "providers", "update", "corp", "--bedrock-session-policy-file", str(path))
+    assert plane.last.provider.bedrock.session_policy == '{"Version": "2012-10-17"}'
+
+
+@pytest.mark.parametrize(
+    "flags",
+    [
+        ("--bedrock-model-map", "no-equals-sign"),
+        ("--bedrock-model-map", "=id"),
+        ("--bedrock-model-rule", "contains="),
+        ("--bedrock-model-rule", "contains=+beta"),
+        ("--bedrock-role-duration", "soon"),
+        ("--bedrock-session-policy-file", "/nowhere/policy.json"),
+        ("--bedrock-protocol", "converse"),
+    ],
+)
+def test_an_option_of_bedrock_that_cannot_be_read_is_wrong_usage(plane, flags):
+    result = administer(plane, "providers", "update", "corp", *flags, code=2)
+    assert flags[0] in result.stderr
+    assert plane.calls == []
+
+
+def test_maps_and_lists_of_a_provider_are_shown(plane):
+    bedrock = plane.providers["corp"].bedrock
+    bedrock.models.update({"b": "2", "a": "1"})
+    bedrock.model_rules.add(contains="/abc", family="claude-opus-4-5", betas=["x-1"])
+    bedrock.protocol = provider_pb2.BEDROCK_PROTOCOL_MANTLE
+    shown = administer_json(plane, "providers", "show", "corp")["bedrock"]
+    assert shown["models"] == {"a": "1", "b": "2"}
+    assert shown["model_rules"] == [{"contains": "/abc", "family": "claude-opus-4-5", "betas": ["x-1"]}]
+    assert shown["protocol"] == "MANTLE"
+    text = administer(plane, "providers", "show", "corp").stdout
+    assert "bedrock.models.a: 1\n" in text
+    assert "bedrock.model_rules: /abc claude-opus-4-5 x-1\n" in text
 
 
 def test_several_flags_of_update_are_one_change(plane):

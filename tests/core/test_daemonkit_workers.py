@@ -60,6 +60,18 @@ def test_histograms_and_gauges_add_up_and_build_info_stays_one():
     assert found["x_build_info", "1"] == 1
 
 
+def test_of_times_the_first_counts_and_of_outages_any():
+    def told(moment, outage):
+        registry = CollectorRegistry()
+        Gauge("x_expiry_timestamp_seconds", "When.", registry=registry).set(moment)
+        Gauge("x_outage", "Whether.", registry=registry).set(outage)
+        return families_of(generate_latest(registry).decode())
+
+    found = samples(merged([told(2e9, 1), told(1e9, 1), told(3e9, 0)]))
+
+    assert (found["x_expiry_timestamp_seconds",], found["x_outage",]) == (1e9, 1)
+
+
 def test_what_is_merged_reads_like_the_answer_of_one_process():
     text = counted({"a": 3}, [0.5])
 

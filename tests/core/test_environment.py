@@ -12,7 +12,9 @@ from credentiald.gateway_settings import DEFAULT_BEDROCK_MODEL, DEFAULT_BEDROCK_
 from credentiald.model import (
     ApiKeyMaterial,
     AwsKeyPairMaterial,
+    BedrockModelRule,
     BedrockOptions,
+    BedrockProtocol,
     EnvironmentProvider,
     KeyPolicy,
     Origin,
@@ -248,6 +250,44 @@ POLICIES = [
 ]
 
 
+def test_models_are_not_mapped_by_default_where_clients_choose_them():
+    one = providers(indexed({"TYPE": "anthropic", "BEDROCK_REGION": "us-east-2", "BEDROCK_PROTOCOL": "mantle"}))[0]
+
+    assert one.provider.bedrock == BedrockOptions(region="us-east-2", protocol=BedrockProtocol.MANTLE)
+
+
+def test_bedrocks_options_arrive():
+    one = providers(
+        indexed(
+            {
+                "TYPE": "bedrock",
+                "BEDROCK_MODELS": "opus=us.anthropic.opus-v1:0, sonnet=arn:x",
+                "BEDROCK_MODEL_RULES": "/abc=claude-opus-4-5+effort-2025-11-24, /def=claude-sonnet-4-5",
+                "BEDROCK_ROLE_ARN": ROLE,
+                "BEDROCK_ROLE_DURATION": "1h30m",
+                "BEDROCK_SESSION_POLICY": '{"Version": "2012-10-17"}',
+                "BEDROCK_SET_SOURCE_IDENTITY": "true",
+                "BEDROCK_SESSION_TAGS": "yes",
+                "BEDROCK_PROTOCOL": "Mantle",
+            }
+        )
+    )[0]
+
+    assert one.provider.bedrock == BedrockOptions(
+        models=(("opus", "us.anthropic.opus-v1:0"), ("sonnet", "arn:x")),
+        model_rules=(
+            BedrockModelRule(contains="/abc", family="claude-opus-4-5", betas=("effort-2025-11-24",)),
+            BedrockModelRule(contains="/def", family="claude-sonnet-4-5"),
+        ),
+        role_arn=ROLE,
+        role_duration_seconds=5400,
+        session_policy='{"Version": "2012-10-17"}',
+        set_source_identity=True,
+        session_tags=True,
+        protocol=BedrockProtocol.MANTLE,
+    )
+
+
 def test_the_table_of_policies_has_every_combination_once():
     given_flags = (True, False), (None, True, False), (None, True, False)
     assert sorted(map(repr, itertools.product(*given_flags))) == sorted(repr(row[:3]) for row in POLICIES)
@@ -333,6 +373,31 @@ ERRORS = [
     ),
     (indexed({"TYPE": "bedrock", "BEDROCK_ROLE_ARN": "role"}), "BEDROCK_ROLE_ARN must be the ARN of a role"),
     (indexed({"TYPE": "bedrock", "BEDROCK_ROLE_ARN": ROLE, "KEY": "k"}), "BEDROCK_ROLE_ARN does not go with KEY"),
+    (indexed({"TYPE": "bedrock", "BEDROCK_MODELS": "a"}), "BEDROCK_MODELS: 'a' is not NAME=ID"),
+    (indexed({"TYPE": "bedrock", "BEDROCK_MODELS": "a=b,a=c"}), "BEDROCK_MODELS names a model twice"),
+    (indexed({"TYPE": "bedrock", "BEDROCK_MODEL_RULES": "x="}), "BEDROCK_MODEL_RULES: 'x=' is not CONTAINS=FAMILY"),
+    (indexed({"TYPE": "bedrock", "BEDROCK_ROLE_DURATION": "1h"}), "BEDROCK_ROLE_DURATION needs BEDROCK_ROLE_ARN"),
+    (
+        indexed({"TYPE": "bedrock", "BEDROCK_ROLE_ARN": ROLE, "BEDROCK_ROLE_DURATION": "1m"}),
+        "BEDROCK_ROLE_DURATION must be from 900 to 43200 seconds",
+    ),
+    (
+        indexed({"TYPE": "bedrock", "BEDROCK_ROLE_ARN": ROLE, "BEDROCK_ROLE_DURATION": "soon"}),
+        "BEDROCK_ROLE_DURATION: 'soon' is not a duration",
+    ),
+    (
+        indexed({"TYPE": "bedrock", "BEDROCK_ROLE_ARN": ROLE, "BEDROCK_SESSION_POLICY": "{"}),
+        "BEDROCK_SESSION_POLICY must be the JSON document",
+    ),
+    (
+        indexed({"TYPE": "bedrock", "BEDROCK_ROLE_ARN": ROLE, "BEDROCK_SESSION_TAGS": "maybe"}),
+        "BEDROCK_SESSION_TAGS: 'maybe' is not a switch",
+    ),
+    (
+        indexed({"TYPE": "bedrock", "BEDROCK_SET_SOURCE_IDENTITY": "true"}),
+        "BEDROCK_SET_SOURCE_IDENTITY needs BEDROCK_ROLE_ARN",
+    ),
+    (indexed({"TYPE": "bedrock", "BEDROCK_PROTOCOL": "converse"}), "BEDROCK_PROTOCOL: 'converse' is not possible"),
     (indexed({"TYPE": "bedrock", "BEDROCK_EXTERNAL_ID": "e"}), "BEDROCK_EXTERNAL_ID needs BEDROCK_ROLE_ARN"),
     (
         indexed({"TYPE": "bedrock", "BASE_URL": "https://a", "BEDROCK_BASE_URL": "https://b"}),

@@ -172,7 +172,7 @@ def test_every_dependency_has_its_reason_in_contributing() -> None:
         *project["project"]["dependencies"],
         *(one for group in project["dependency-groups"].values() for one in group),
     ]
-    names = {re.split(r"[<>=]", one)[0] for one in wanted}
+    names = {re.split(r"[\[<>=]", one)[0] for one in wanted}
     text = read("CONTRIBUTING.md").partition("## Dependencies")[2]
 
     assert sorted(name for name in names if name not in text and not name.startswith("types-")) == []

@@ -49,6 +49,7 @@ class FakePlane:
     explanation: explain_service_pb2.ExplainProviderResponse = field(
         default_factory=explain_service_pb2.ExplainProviderResponse
     )
+    checked: admin_service_pb2.CheckProviderResponse = field(default_factory=admin_service_pb2.CheckProviderResponse)
     calls: list[tuple[str, Message, str]] = field(default_factory=list)
     refusal: Refusal | None = None
     status: tuple[grpc.StatusCode, str] | None = None
@@ -211,6 +212,11 @@ class _Admin(admin_service_pb2_grpc.AdminServiceServicer):
         self._plane.note("DeleteProvider", request, context)
         del self._plane.providers[self._provider(request.name, context).name]
         return empty_pb2.Empty()
+
+    def CheckProvider(self, request, context):
+        self._plane.note("CheckProvider", request, context)
+        self._provider(request.name, context)
+        return self._plane.checked
 
     def SetCentralKey(self, request, context):
         self._plane.note("SetCentralKey", request, context)

@@ -4,7 +4,8 @@ import sys
 
 import pytest
 
-from credentiald.store import migrations, sqlite
+from credentiald.model import BedrockOptions
+from credentiald.store import migrations, providers, sqlite
 from tests.support.store import empty_store
 
 
@@ -49,7 +50,7 @@ def test_a_migration_that_fails_leaves_the_ones_before_it_undone_too(fresh, monk
         conn.execute("CREATE TABLE extra (id INTEGER)")
         conn.execute("INSERT INTO nowhere VALUES (1)")
 
-    monkeypatch.setattr(migrations, "STEPS", (*migrations.STEPS, ("0002_broken", broken)))
+    monkeypatch.setattr(migrations, "STEPS", (*migrations.STEPS, ("9999_broken", broken)))
     with pytest.raises(sqlite3.OperationalError), sqlite.transaction(fresh, write=True):
         migrations.apply_pending(fresh)
     assert tables(fresh) == set()
@@ -60,12 +61,31 @@ def test_a_later_migration_runs_on_an_older_schema(tmp_path, monkeypatch):
         conn.execute("ALTER TABLE users ADD COLUMN email TEXT")
 
     with empty_store(tmp_path / "old.db") as conn:
-        monkeypatch.setattr(migrations, "STEPS", (*migrations.STEPS, ("0002_email", second)))
-        assert migrations.pending_after(migrations.applied(conn)) == ["0002_email"]
+        monkeypatch.setattr(migrations, "STEPS", (*migrations.STEPS, ("9999_email", second)))
+        assert migrations.pending_after(migrations.applied(conn)) == ["9999_email"]
         with sqlite.transaction(conn, write=True):
             migrations.apply_pending(conn)
         assert conn.execute("SELECT email FROM users").fetchall() == []
         assert migrations.pending_after(migrations.applied(conn)) == []
+
+
+def test_a_provider_of_a_database_without_bedrocks_later_options_has_their_defaults(fresh, monkeypatch):
+    monkeypatch.setattr(migrations, "STEPS", migrations.STEPS[:1])
+    with sqlite.transaction(fresh, write=True):
+        migrations.apply_pending(fresh)
+        for name, region in (("aws", "eu-west-1"), ("plain", None)):
+            fresh.execute(
+                "INSERT INTO providers (id, name, type, display_name, base_url, enabled, central_key_enabled,"
+                " user_keys_allowed, central_key_fallback, bedrock_region, bedrock_role_arn, bedrock_external_id,"
+                " bedrock_model, bedrock_small_fast_model, version, create_time, update_time)"
+                " VALUES (?, ?, 'bedrock', '', '', 1, 1, 0, 0, ?, '', '', 'm', '', 1, 0, 0)",
+                (name, name, region),
+            )
+    monkeypatch.undo()
+    with sqlite.transaction(fresh, write=True):
+        migrations.apply_pending(fresh)
+    assert providers.get(fresh, "aws").bedrock == BedrockOptions(region="eu-west-1", model="m")
+    assert providers.get(fresh, "plain").bedrock is None
 
 
 def test_migrations_do_not_run_outside_a_transaction(fresh):

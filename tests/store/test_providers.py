@@ -5,7 +5,7 @@ import pytest
 
 from credentiald import ids
 from credentiald.errors import AlreadyExists, EtagMismatch, ProviderNotFound
-from credentiald.model import BedrockOptions, KeyKind, KeyPolicy, Origin, Provider
+from credentiald.model import BedrockModelRule, BedrockOptions, BedrockProtocol, KeyKind, KeyPolicy, Origin, Provider
 from credentiald.store import providers, revision, user_keys, users
 from tests.support.store import LATER, MISSING_ID, NOW, a_key, a_provider, a_user, last_change, sealed
 
@@ -17,6 +17,19 @@ ROUND_TRIPS = [
     a_provider(bedrock=BedrockOptions()),
     a_provider(bedrock=BedrockOptions(region="eu-central-1", role_arn="arn:x", external_id="e", model="m")),
     a_provider(type="bedrock", bedrock=BedrockOptions(small_fast_model="s")),
+    a_provider(
+        type="bedrock",
+        bedrock=BedrockOptions(
+            role_arn="arn:x",
+            models=(("a", "1"), ("b", "2")),
+            model_rules=(BedrockModelRule(contains="/x", family="f", betas=("b1", "b2")),),
+            role_duration_seconds=900,
+            session_policy="{}",
+            protocol=BedrockProtocol.MANTLE,
+            set_source_identity=True,
+            session_tags=True,
+        ),
+    ),
     *(
         a_provider(policy=KeyPolicy(central_key_enabled=a, user_keys_allowed=b, central_key_fallback=c))
         for a in (False, True)

@@ -4,6 +4,8 @@ isort:skip_file
 """
 
 from collections import abc as _abc
+from drawbridge.v1 import aws_pb2 as _aws_pb2
+from drawbridge.v1 import error_reason_pb2 as _error_reason_pb2
 from drawbridge.v1 import provider_pb2 as _provider_pb2
 from drawbridge.v1 import user_pb2 as _user_pb2
 from google.protobuf import descriptor as _descriptor
@@ -135,10 +137,14 @@ class UpdateProviderRequest(_message.Message):
 
     @_builtins.property
     def update_mask(self) -> _field_mask_pb2.FieldMask:
-        """Paths: display_name, base_url, enabled, key_policy.central_key_enabled,
+        """Maps and lists are replaced whole.
+        Paths: display_name, base_url, enabled, key_policy.central_key_enabled,
         key_policy.user_keys_allowed, key_policy.central_key_fallback, key_policy,
         bedrock.region, bedrock.role_arn, bedrock.external_id, bedrock.model,
-        bedrock.small_fast_model, bedrock, send_actor_headers.
+        bedrock.small_fast_model, bedrock.models, bedrock.model_rules,
+        bedrock.role_duration_seconds, bedrock.session_policy, bedrock.protocol,
+        bedrock.set_source_identity, bedrock.session_tags, bedrock,
+        send_actor_headers.
         """
 
     @_builtins.property
@@ -184,6 +190,93 @@ class DeleteProviderRequest(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___DeleteProviderRequest: _TypeAlias = DeleteProviderRequest  # noqa: Y015
+
+@_typing.final
+class CheckProviderRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    """Instance name."""
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["name", b"name"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___CheckProviderRequest: _TypeAlias = CheckProviderRequest  # noqa: Y015
+
+@_typing.final
+class CheckProviderResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PROVIDER_FIELD_NUMBER: _builtins.int
+    SOURCE_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    MESSAGE_FIELD_NUMBER: _builtins.int
+    STEPS_FIELD_NUMBER: _builtins.int
+    ANSWERED_BY_FIELD_NUMBER: _builtins.int
+    ACCOUNT_FIELD_NUMBER: _builtins.int
+    ARN_FIELD_NUMBER: _builtins.int
+    EXPIRE_TIME_FIELD_NUMBER: _builtins.int
+    PLACE_FIELD_NUMBER: _builtins.int
+    ROLE_ARN_FIELD_NUMBER: _builtins.int
+    ROLE_SESSION_NAME_FIELD_NUMBER: _builtins.int
+    source: _provider_pb2.CredentialSource.ValueType
+    """The central source that was tried; unspecified where the provider has none."""
+    reason: _error_reason_pb2.ErrorReason.ValueType
+    """What a request would be refused with; unspecified where all is well."""
+    message: _builtins.str
+    """One sentence for a person."""
+    answered_by: _builtins.str
+    """The step that gave the credential."""
+    account: _builtins.str
+    """Who AWS says that the credential is; empty where it was not asked or did not say."""
+    arn: _builtins.str
+    role_arn: _builtins.str
+    role_session_name: _builtins.str
+    @_builtins.property
+    def provider(self) -> _provider_pb2.Provider: ...
+    @_builtins.property
+    def steps(self) -> _containers.RepeatedCompositeFieldContainer[_aws_pb2.AwsStep]:
+        """In their order, each with how long it took. Empty where there is nothing to ask."""
+
+    @_builtins.property
+    def expire_time(self) -> _timestamp_pb2.Timestamp:
+        """Absent for a credential that does not end."""
+
+    @_builtins.property
+    def place(self) -> _aws_pb2.AwsPlace:
+        """Only for providers that reach AWS."""
+
+    def __init__(
+        self,
+        *,
+        provider: _provider_pb2.Provider | None = ...,
+        source: _provider_pb2.CredentialSource.ValueType = ...,
+        reason: _error_reason_pb2.ErrorReason.ValueType = ...,
+        message: _builtins.str = ...,
+        steps: _abc.Iterable[_aws_pb2.AwsStep] | None = ...,
+        answered_by: _builtins.str = ...,
+        account: _builtins.str = ...,
+        arn: _builtins.str = ...,
+        expire_time: _timestamp_pb2.Timestamp | None = ...,
+        place: _aws_pb2.AwsPlace | None = ...,
+        role_arn: _builtins.str = ...,
+        role_session_name: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["expire_time", b"expire_time", "place", b"place", "provider", b"provider"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["account", b"account", "answered_by", b"answered_by", "arn", b"arn", "expire_time", b"expire_time", "message", b"message", "place", b"place", "provider", b"provider", "reason", b"reason", "role_arn", b"role_arn", "role_session_name", b"role_session_name", "source", b"source", "steps", b"steps"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___CheckProviderResponse: _TypeAlias = CheckProviderResponse  # noqa: Y015
 
 @_typing.final
 class SetCentralKeyRequest(_message.Message):

@@ -65,6 +65,11 @@ class AdminServiceStub:
                 request_serializer=drawbridge_dot_v1_dot_admin__service__pb2.DeleteProviderRequest.SerializeToString,
                 response_deserializer=google_dot_protobuf_dot_empty__pb2.Empty.FromString,
                 _registered_method=True)
+        self.CheckProvider = channel.unary_unary(
+                '/drawbridge.v1.AdminService/CheckProvider',
+                request_serializer=drawbridge_dot_v1_dot_admin__service__pb2.CheckProviderRequest.SerializeToString,
+                response_deserializer=drawbridge_dot_v1_dot_admin__service__pb2.CheckProviderResponse.FromString,
+                _registered_method=True)
         self.SetCentralKey = channel.unary_unary(
                 '/drawbridge.v1.AdminService/SetCentralKey',
                 request_serializer=drawbridge_dot_v1_dot_admin__service__pb2.SetCentralKeyRequest.SerializeToString,
@@ -180,6 +185,15 @@ class AdminServiceServicer:
 
     def DeleteProvider(self, request, context):
         """User keys and central keys of the provider go with it.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def CheckProvider(self, request, context):
+        """Tries out what the provider's requests are made with: a stored key is opened; a
+        provider that reaches AWS has its credential fetched now, and AWS is asked who
+        that is. What is found wrong is told in the answer. Takes up to 25 s.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -314,6 +328,11 @@ def add_AdminServiceServicer_to_server(servicer, server):
                     servicer.DeleteProvider,
                     request_deserializer=drawbridge_dot_v1_dot_admin__service__pb2.DeleteProviderRequest.FromString,
                     response_serializer=google_dot_protobuf_dot_empty__pb2.Empty.SerializeToString,
+            ),
+            'CheckProvider': grpc.unary_unary_rpc_method_handler(
+                    servicer.CheckProvider,
+                    request_deserializer=drawbridge_dot_v1_dot_admin__service__pb2.CheckProviderRequest.FromString,
+                    response_serializer=drawbridge_dot_v1_dot_admin__service__pb2.CheckProviderResponse.SerializeToString,
             ),
             'SetCentralKey': grpc.unary_unary_rpc_method_handler(
                     servicer.SetCentralKey,
@@ -529,6 +548,33 @@ class AdminService:
             '/drawbridge.v1.AdminService/DeleteProvider',
             drawbridge_dot_v1_dot_admin__service__pb2.DeleteProviderRequest.SerializeToString,
             google_dot_protobuf_dot_empty__pb2.Empty.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def CheckProvider(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/drawbridge.v1.AdminService/CheckProvider',
+            drawbridge_dot_v1_dot_admin__service__pb2.CheckProviderRequest.SerializeToString,
+            drawbridge_dot_v1_dot_admin__service__pb2.CheckProviderResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -53,6 +53,11 @@ class AdminServiceStub:
     """
     DeleteProvider: _grpc.UnaryUnaryMultiCallable[_admin_service_pb2.DeleteProviderRequest, _empty_pb2.Empty]
     """User keys and central keys of the provider go with it."""
+    CheckProvider: _grpc.UnaryUnaryMultiCallable[_admin_service_pb2.CheckProviderRequest, _admin_service_pb2.CheckProviderResponse]
+    """Tries out what the provider's requests are made with: a stored key is opened; a
+    provider that reaches AWS has its credential fetched now, and AWS is asked who
+    that is. What is found wrong is told in the answer. Takes up to 25 s.
+    """
     SetCentralKey: _grpc.UnaryUnaryMultiCallable[_admin_service_pb2.SetCentralKeyRequest, _provider_pb2.Provider]
     """Stores the central key, replacing an earlier one."""
     DeleteCentralKey: _grpc.UnaryUnaryMultiCallable[_admin_service_pb2.DeleteCentralKeyRequest, _provider_pb2.Provider]
@@ -104,6 +109,11 @@ class AdminServiceAsyncStub(AdminServiceStub):
     """
     DeleteProvider: _aio.UnaryUnaryMultiCallable[_admin_service_pb2.DeleteProviderRequest, _empty_pb2.Empty]  # type: ignore[assignment]
     """User keys and central keys of the provider go with it."""
+    CheckProvider: _aio.UnaryUnaryMultiCallable[_admin_service_pb2.CheckProviderRequest, _admin_service_pb2.CheckProviderResponse]  # type: ignore[assignment]
+    """Tries out what the provider's requests are made with: a stored key is opened; a
+    provider that reaches AWS has its credential fetched now, and AWS is asked who
+    that is. What is found wrong is told in the answer. Takes up to 25 s.
+    """
     SetCentralKey: _aio.UnaryUnaryMultiCallable[_admin_service_pb2.SetCentralKeyRequest, _provider_pb2.Provider]  # type: ignore[assignment]
     """Stores the central key, replacing an earlier one."""
     DeleteCentralKey: _aio.UnaryUnaryMultiCallable[_admin_service_pb2.DeleteCentralKeyRequest, _provider_pb2.Provider]  # type: ignore[assignment]
@@ -182,6 +192,17 @@ class AdminServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_empty_pb2.Empty, _abc.Awaitable[_empty_pb2.Empty]]:
         """User keys and central keys of the provider go with it."""
+
+    @_abc_1.abstractmethod
+    def CheckProvider(
+        self,
+        request: _admin_service_pb2.CheckProviderRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_admin_service_pb2.CheckProviderResponse, _abc.Awaitable[_admin_service_pb2.CheckProviderResponse]]:
+        """Tries out what the provider's requests are made with: a stored key is opened; a
+        provider that reaches AWS has its credential fetched now, and AWS is asked who
+        that is. What is found wrong is told in the answer. Takes up to 25 s.
+        """
 
     @_abc_1.abstractmethod
     def SetCentralKey(

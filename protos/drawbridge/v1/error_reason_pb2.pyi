@@ -105,8 +105,8 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     """
     ERROR_REASON_ROLE_NOT_ASSUMABLE: _ErrorReason.ValueType  # 17
     """The configured role could not be assumed.
-    Metadata: provider, role_arn.
-    Check the role's trust policy and the external id.
+    Metadata: provider, role_arn, cause.
+    Check the role's trust policy and the external id; `credentiald providers check`.
     """
     ERROR_REASON_REGION_REQUIRED: _ErrorReason.ValueType  # 18
     """No AWS region is known.
@@ -114,9 +114,9 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     Set the provider's region or AWS_REGION.
     """
     ERROR_REASON_AMBIENT_CREDENTIALS_UNAVAILABLE: _ErrorReason.ValueType  # 19
-    """The AWS credential chain of the machine supplied nothing.
+    """The AWS credential chain of the machine, or AWS STS, gave no credential.
     Metadata: provider, steps.
-    Give the machine a role or credentials; try again.
+    Try again; `credentiald providers check` tells each step.
     """
     ERROR_REASON_KEY_POOL_EXHAUSTED: _ErrorReason.ValueType  # 20
     """Every key of the pool was refused or is waiting.
@@ -366,8 +366,8 @@ An administrator completes it; nothing else is tried in its place.
 """
 ERROR_REASON_ROLE_NOT_ASSUMABLE: ErrorReason.ValueType  # 17
 """The configured role could not be assumed.
-Metadata: provider, role_arn.
-Check the role's trust policy and the external id.
+Metadata: provider, role_arn, cause.
+Check the role's trust policy and the external id; `credentiald providers check`.
 """
 ERROR_REASON_REGION_REQUIRED: ErrorReason.ValueType  # 18
 """No AWS region is known.
@@ -375,9 +375,9 @@ Metadata: provider, settings.
 Set the provider's region or AWS_REGION.
 """
 ERROR_REASON_AMBIENT_CREDENTIALS_UNAVAILABLE: ErrorReason.ValueType  # 19
-"""The AWS credential chain of the machine supplied nothing.
+"""The AWS credential chain of the machine, or AWS STS, gave no credential.
 Metadata: provider, steps.
-Give the machine a role or credentials; try again.
+Try again; `credentiald providers check` tells each step.
 """
 ERROR_REASON_KEY_POOL_EXHAUSTED: ErrorReason.ValueType  # 20
 """Every key of the pool was refused or is waiting.

@@ -22,32 +22,33 @@ _runtime_version.ValidateProtobufRuntimeVersion(
 _sym_db = _symbol_database.Default()
 
 
+from drawbridge.v1 import aws_pb2 as drawbridge_dot_v1_dot_aws__pb2
 from drawbridge.v1 import error_reason_pb2 as drawbridge_dot_v1_dot_error__reason__pb2
 from drawbridge.v1 import provider_pb2 as drawbridge_dot_v1_dot_provider__pb2
 from drawbridge.v1 import user_pb2 as drawbridge_dot_v1_dot_user__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n#drawbridge/v1/explain_service.proto\x12\rdrawbridge.v1\x1a drawbridge/v1/error_reason.proto\x1a\x1c\x64rawbridge/v1/provider.proto\x1a\x18\x64rawbridge/v1/user.proto\"b\n\x16\x45xplainProviderRequest\x12\x10\n\x08provider\x18\x01 \x01(\t\x12\x0c\n\x04user\x18\x02 \x01(\t\x12\x15\n\rpresented_key\x18\x03 \x01(\x08\x12\x11\n\toperation\x18\x04 \x01(\t\"\xc6\x03\n\x17\x45xplainProviderResponse\x12)\n\x08provider\x18\x01 \x01(\x0b\x32\x17.drawbridge.v1.Provider\x12!\n\x04user\x18\x02 \x01(\x0b\x32\x13.drawbridge.v1.User\x12/\n\x06source\x18\x03 \x01(\x0e\x32\x1f.drawbridge.v1.CredentialSource\x12*\n\x06reason\x18\x04 \x01(\x0e\x32\x1a.drawbridge.v1.ErrorReason\x12\x0f\n\x07message\x18\x05 \x01(\t\x12/\n\x06inputs\x18\x06 \x03(\x0b\x32\x1f.drawbridge.v1.ExplanationInput\x12/\n\x06\x63hecks\x18\x07 \x03(\x0b\x32\x1f.drawbridge.v1.ExplanationCheck\x12+\n\x04rows\x18\x08 \x03(\x0b\x32\x1d.drawbridge.v1.ExplanationRow\x12\x37\n\ncandidates\x18\t \x03(\x0b\x32#.drawbridge.v1.ExplanationCandidate\x12\x10\n\x08revision\x18\n \x01(\x03\x12\x15\n\rcredential_id\x18\x0b \x01(\t\"?\n\x10\x45xplanationInput\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t\x12\x0e\n\x06origin\x18\x03 \x01(\t\"\xd0\x01\n\x10\x45xplanationCheck\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x38\n\x07outcome\x18\x02 \x01(\x0e\x32\'.drawbridge.v1.ExplanationCheck.Outcome\x12\x0e\n\x06\x64\x65tail\x18\x03 \x01(\t\"d\n\x07Outcome\x12\x17\n\x13OUTCOME_UNSPECIFIED\x10\x00\x12\x12\n\x0eOUTCOME_PASSED\x10\x01\x12\x13\n\x0fOUTCOME_REFUSED\x10\x02\x12\x17\n\x13OUTCOME_NOT_REACHED\x10\x03\"\xaf\x01\n\x0e\x45xplanationRow\x12\x13\n\x0b\x63\x65ntral_key\x18\x01 \x01(\t\x12\x11\n\tuser_keys\x18\x02 \x01(\t\x12\x10\n\x08\x66\x61llback\x18\x03 \x01(\t\x12\x14\n\x0cuser_has_key\x18\x04 \x01(\t\x12\x1a\n\x12\x63\x65ntral_key_stored\x18\x05 \x01(\t\x12\x0e\n\x06result\x18\x06 \x01(\t\x12\x0f\n\x07\x61pplies\x18\x07 \x01(\x08\x12\x10\n\x08mismatch\x18\x08 \x01(\t\"d\n\x14\x45xplanationCandidate\x12/\n\x06source\x18\x01 \x01(\x0e\x32\x1f.drawbridge.v1.CredentialSource\x12\x0e\n\x06\x63hosen\x18\x02 \x01(\x08\x12\x0b\n\x03why\x18\x03 \x01(\t2r\n\x0e\x45xplainService\x12`\n\x0f\x45xplainProvider\x12%.drawbridge.v1.ExplainProviderRequest\x1a&.drawbridge.v1.ExplainProviderResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n#drawbridge/v1/explain_service.proto\x12\rdrawbridge.v1\x1a\x17\x64rawbridge/v1/aws.proto\x1a drawbridge/v1/error_reason.proto\x1a\x1c\x64rawbridge/v1/provider.proto\x1a\x18\x64rawbridge/v1/user.proto\"b\n\x16\x45xplainProviderRequest\x12\x10\n\x08provider\x18\x01 \x01(\t\x12\x0c\n\x04user\x18\x02 \x01(\t\x12\x15\n\rpresented_key\x18\x03 \x01(\x08\x12\x11\n\toperation\x18\x04 \x01(\t\"\xf2\x03\n\x17\x45xplainProviderResponse\x12)\n\x08provider\x18\x01 \x01(\x0b\x32\x17.drawbridge.v1.Provider\x12!\n\x04user\x18\x02 \x01(\x0b\x32\x13.drawbridge.v1.User\x12/\n\x06source\x18\x03 \x01(\x0e\x32\x1f.drawbridge.v1.CredentialSource\x12*\n\x06reason\x18\x04 \x01(\x0e\x32\x1a.drawbridge.v1.ErrorReason\x12\x0f\n\x07message\x18\x05 \x01(\t\x12/\n\x06inputs\x18\x06 \x03(\x0b\x32\x1f.drawbridge.v1.ExplanationInput\x12/\n\x06\x63hecks\x18\x07 \x03(\x0b\x32\x1f.drawbridge.v1.ExplanationCheck\x12+\n\x04rows\x18\x08 \x03(\x0b\x32\x1d.drawbridge.v1.ExplanationRow\x12\x37\n\ncandidates\x18\t \x03(\x0b\x32#.drawbridge.v1.ExplanationCandidate\x12\x10\n\x08revision\x18\n \x01(\x03\x12\x15\n\rcredential_id\x18\x0b \x01(\t\x12*\n\x03\x61ws\x18\x0c \x01(\x0b\x32\x1d.drawbridge.v1.AwsExplanation\"?\n\x10\x45xplanationInput\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t\x12\x0e\n\x06origin\x18\x03 \x01(\t\"\xd0\x01\n\x10\x45xplanationCheck\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x38\n\x07outcome\x18\x02 \x01(\x0e\x32\'.drawbridge.v1.ExplanationCheck.Outcome\x12\x0e\n\x06\x64\x65tail\x18\x03 \x01(\t\"d\n\x07Outcome\x12\x17\n\x13OUTCOME_UNSPECIFIED\x10\x00\x12\x12\n\x0eOUTCOME_PASSED\x10\x01\x12\x13\n\x0fOUTCOME_REFUSED\x10\x02\x12\x17\n\x13OUTCOME_NOT_REACHED\x10\x03\"\xaf\x01\n\x0e\x45xplanationRow\x12\x13\n\x0b\x63\x65ntral_key\x18\x01 \x01(\t\x12\x11\n\tuser_keys\x18\x02 \x01(\t\x12\x10\n\x08\x66\x61llback\x18\x03 \x01(\t\x12\x14\n\x0cuser_has_key\x18\x04 \x01(\t\x12\x1a\n\x12\x63\x65ntral_key_stored\x18\x05 \x01(\t\x12\x0e\n\x06result\x18\x06 \x01(\t\x12\x0f\n\x07\x61pplies\x18\x07 \x01(\x08\x12\x10\n\x08mismatch\x18\x08 \x01(\t\"d\n\x14\x45xplanationCandidate\x12/\n\x06source\x18\x01 \x01(\x0e\x32\x1f.drawbridge.v1.CredentialSource\x12\x0e\n\x06\x63hosen\x18\x02 \x01(\x08\x12\x0b\n\x03why\x18\x03 \x01(\t2r\n\x0e\x45xplainService\x12`\n\x0f\x45xplainProvider\x12%.drawbridge.v1.ExplainProviderRequest\x1a&.drawbridge.v1.ExplainProviderResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'drawbridge.v1.explain_service_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_EXPLAINPROVIDERREQUEST']._serialized_start=144
-  _globals['_EXPLAINPROVIDERREQUEST']._serialized_end=242
-  _globals['_EXPLAINPROVIDERRESPONSE']._serialized_start=245
-  _globals['_EXPLAINPROVIDERRESPONSE']._serialized_end=699
-  _globals['_EXPLANATIONINPUT']._serialized_start=701
-  _globals['_EXPLANATIONINPUT']._serialized_end=764
-  _globals['_EXPLANATIONCHECK']._serialized_start=767
-  _globals['_EXPLANATIONCHECK']._serialized_end=975
-  _globals['_EXPLANATIONCHECK_OUTCOME']._serialized_start=875
-  _globals['_EXPLANATIONCHECK_OUTCOME']._serialized_end=975
-  _globals['_EXPLANATIONROW']._serialized_start=978
-  _globals['_EXPLANATIONROW']._serialized_end=1153
-  _globals['_EXPLANATIONCANDIDATE']._serialized_start=1155
-  _globals['_EXPLANATIONCANDIDATE']._serialized_end=1255
-  _globals['_EXPLAINSERVICE']._serialized_start=1257
-  _globals['_EXPLAINSERVICE']._serialized_end=1371
+  _globals['_EXPLAINPROVIDERREQUEST']._serialized_start=169
+  _globals['_EXPLAINPROVIDERREQUEST']._serialized_end=267
+  _globals['_EXPLAINPROVIDERRESPONSE']._serialized_start=270
+  _globals['_EXPLAINPROVIDERRESPONSE']._serialized_end=768
+  _globals['_EXPLANATIONINPUT']._serialized_start=770
+  _globals['_EXPLANATIONINPUT']._serialized_end=833
+  _globals['_EXPLANATIONCHECK']._serialized_start=836
+  _globals['_EXPLANATIONCHECK']._serialized_end=1044
+  _globals['_EXPLANATIONCHECK_OUTCOME']._serialized_start=944
+  _globals['_EXPLANATIONCHECK_OUTCOME']._serialized_end=1044
+  _globals['_EXPLANATIONROW']._serialized_start=1047
+  _globals['_EXPLANATIONROW']._serialized_end=1222
+  _globals['_EXPLANATIONCANDIDATE']._serialized_start=1224
+  _globals['_EXPLANATIONCANDIDATE']._serialized_end=1324
+  _globals['_EXPLAINSERVICE']._serialized_start=1326
+  _globals['_EXPLAINSERVICE']._serialized_end=1440
 # @@protoc_insertion_point(module_scope)

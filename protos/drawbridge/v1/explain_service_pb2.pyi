@@ -4,6 +4,7 @@ isort:skip_file
 """
 
 from collections import abc as _abc
+from drawbridge.v1 import aws_pb2 as _aws_pb2
 from drawbridge.v1 import error_reason_pb2 as _error_reason_pb2
 from drawbridge.v1 import provider_pb2 as _provider_pb2
 from drawbridge.v1 import user_pb2 as _user_pb2
@@ -69,6 +70,7 @@ class ExplainProviderResponse(_message.Message):
     CANDIDATES_FIELD_NUMBER: _builtins.int
     REVISION_FIELD_NUMBER: _builtins.int
     CREDENTIAL_ID_FIELD_NUMBER: _builtins.int
+    AWS_FIELD_NUMBER: _builtins.int
     source: _provider_pb2.CredentialSource.ValueType
     """What supplies the credential; unspecified where the request is refused."""
     reason: _error_reason_pb2.ErrorReason.ValueType
@@ -99,6 +101,10 @@ class ExplainProviderResponse(_message.Message):
     def candidates(self) -> _containers.RepeatedCompositeFieldContainer[Global___ExplanationCandidate]:
         """The sources that could supply a credential, and why all but one do not."""
 
+    @_builtins.property
+    def aws(self) -> _aws_pb2.AwsExplanation:
+        """Only for providers that reach AWS. Nobody is asked for it."""
+
     def __init__(
         self,
         *,
@@ -113,10 +119,11 @@ class ExplainProviderResponse(_message.Message):
         candidates: _abc.Iterable[Global___ExplanationCandidate] | None = ...,
         revision: _builtins.int = ...,
         credential_id: _builtins.str = ...,
+        aws: _aws_pb2.AwsExplanation | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["provider", b"provider", "user", b"user"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["aws", b"aws", "provider", b"provider", "user", b"user"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["candidates", b"candidates", "checks", b"checks", "credential_id", b"credential_id", "inputs", b"inputs", "message", b"message", "provider", b"provider", "reason", b"reason", "revision", b"revision", "rows", b"rows", "source", b"source", "user", b"user"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["aws", b"aws", "candidates", b"candidates", "checks", b"checks", "credential_id", b"credential_id", "inputs", b"inputs", "message", b"message", "provider", b"provider", "reason", b"reason", "revision", b"revision", "rows", b"rows", "source", b"source", "user", b"user"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -62,6 +62,27 @@ PROVIDER_ORIGIN_ENVIRONMENT: ProviderOrigin.ValueType  # 2
 """From CODER_AIBRIDGE_* variables, flags or the YAML file; read-only here."""
 Global___ProviderOrigin: _TypeAlias = ProviderOrigin  # noqa: Y015
 
+class _BedrockProtocol:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _BedrockProtocolEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_BedrockProtocol.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    BEDROCK_PROTOCOL_UNSPECIFIED: _BedrockProtocol.ValueType  # 0
+    BEDROCK_PROTOCOL_INVOKE_MODEL: _BedrockProtocol.ValueType  # 1
+    """InvokeModel and its relatives at bedrock-runtime."""
+    BEDROCK_PROTOCOL_MANTLE: _BedrockProtocol.ValueType  # 2
+    """The native APIs at bedrock-mantle."""
+
+class BedrockProtocol(_BedrockProtocol, metaclass=_BedrockProtocolEnumTypeWrapper): ...
+
+BEDROCK_PROTOCOL_UNSPECIFIED: BedrockProtocol.ValueType  # 0
+BEDROCK_PROTOCOL_INVOKE_MODEL: BedrockProtocol.ValueType  # 1
+"""InvokeModel and its relatives at bedrock-runtime."""
+BEDROCK_PROTOCOL_MANTLE: BedrockProtocol.ValueType  # 2
+"""The native APIs at bedrock-mantle."""
+Global___BedrockProtocol: _TypeAlias = BedrockProtocol  # noqa: Y015
+
 class _CredentialSource:
     ValueType = _typing.NewType("ValueType", _builtins.int)
     V: _TypeAlias = ValueType  # noqa: Y015
@@ -281,12 +302,44 @@ class BedrockOptions(_message.Message):
 
     DESCRIPTOR: _descriptor.Descriptor
 
+    @_typing.final
+    class ModelsEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        value: _builtins.str
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: _builtins.str = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
     REGION_FIELD_NUMBER: _builtins.int
     ROLE_ARN_FIELD_NUMBER: _builtins.int
     EXTERNAL_ID_FIELD_NUMBER: _builtins.int
     MODEL_FIELD_NUMBER: _builtins.int
     SMALL_FAST_MODEL_FIELD_NUMBER: _builtins.int
+    MODELS_FIELD_NUMBER: _builtins.int
+    MODEL_RULES_FIELD_NUMBER: _builtins.int
+    ROLE_DURATION_SECONDS_FIELD_NUMBER: _builtins.int
+    SESSION_POLICY_FIELD_NUMBER: _builtins.int
+    PROTOCOL_FIELD_NUMBER: _builtins.int
+    SET_SOURCE_IDENTITY_FIELD_NUMBER: _builtins.int
+    SESSION_TAGS_FIELD_NUMBER: _builtins.int
+    CONTROL_BASE_URL_FIELD_NUMBER: _builtins.int
     region: _builtins.str
+    """AWS region. Empty: that of a recognised host in base_url, AWS_REGION,
+    AWS_DEFAULT_REGION, or the profile. In answers of CredentialService it is the
+    region to sign for.
+    """
     role_arn: _builtins.str
     """A role to assume with the pair or the ambient credentials."""
     external_id: _builtins.str
@@ -295,6 +348,42 @@ class BedrockOptions(_message.Message):
     small_fast_model, all others to model.
     """
     small_fast_model: _builtins.str
+    role_duration_seconds: _builtins.int
+    """How long the credentials of the assumed role live, from 900 to 43200 seconds;
+    0 means what AWS gives by default (one hour).
+    """
+    session_policy: _builtins.str
+    """A session policy for the assumed role: a JSON document of at most 2048
+    characters, which can only take rights away.
+    """
+    protocol: Global___BedrockProtocol.ValueType
+    """Which of Bedrock's endpoints is spoken to. Unspecified in a change means
+    INVOKE_MODEL.
+    """
+    set_source_identity: _builtins.bool
+    """Sets SourceIdentity to the user when the role is assumed. The role's trust
+    policy must allow sts:SetSourceIdentity.
+    """
+    session_tags: _builtins.bool
+    """Tags the role's session with user and provider. The role's trust policy must
+    allow sts:TagSession.
+    """
+    control_base_url: _builtins.str
+    """Output only, and only in answers of CredentialService: where lists of models
+    and inference profiles are asked for.
+    """
+    @_builtins.property
+    def models(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
+        """Model as clients write it to model at Bedrock. Comes before model and
+        small_fast_model.
+        """
+
+    @_builtins.property
+    def model_rules(self) -> _containers.RepeatedCompositeFieldContainer[Global___BedrockModelRule]:
+        """What models are whose id does not say it, such as ARNs of application
+        inference profiles. The first rule that fits applies.
+        """
+
     def __init__(
         self,
         *,
@@ -303,14 +392,54 @@ class BedrockOptions(_message.Message):
         external_id: _builtins.str = ...,
         model: _builtins.str = ...,
         small_fast_model: _builtins.str = ...,
+        models: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
+        model_rules: _abc.Iterable[Global___BedrockModelRule] | None = ...,
+        role_duration_seconds: _builtins.int = ...,
+        session_policy: _builtins.str = ...,
+        protocol: Global___BedrockProtocol.ValueType = ...,
+        set_source_identity: _builtins.bool = ...,
+        session_tags: _builtins.bool = ...,
+        control_base_url: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["external_id", b"external_id", "model", b"model", "region", b"region", "role_arn", b"role_arn", "small_fast_model", b"small_fast_model"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["control_base_url", b"control_base_url", "external_id", b"external_id", "model", b"model", "model_rules", b"model_rules", "models", b"models", "protocol", b"protocol", "region", b"region", "role_arn", b"role_arn", "role_duration_seconds", b"role_duration_seconds", "session_policy", b"session_policy", "session_tags", b"session_tags", "set_source_identity", b"set_source_identity", "small_fast_model", b"small_fast_model"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___BedrockOptions: _TypeAlias = BedrockOptions  # noqa: Y015
+
+@_typing.final
+class BedrockModelRule(_message.Message):
+    """What a model id or ARN that contains a text stands for."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CONTAINS_FIELD_NUMBER: _builtins.int
+    FAMILY_FIELD_NUMBER: _builtins.int
+    BETAS_FIELD_NUMBER: _builtins.int
+    contains: _builtins.str
+    """Part of the model's id or ARN at Bedrock."""
+    family: _builtins.str
+    """The family whose rules the bridge applies, for example "claude-sonnet-4-5"."""
+    @_builtins.property
+    def betas(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Beta flags that are let through besides the family's own."""
+
+    def __init__(
+        self,
+        *,
+        contains: _builtins.str = ...,
+        family: _builtins.str = ...,
+        betas: _abc.Iterable[_builtins.str] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["betas", b"betas", "contains", b"contains", "family", b"family"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___BedrockModelRule: _TypeAlias = BedrockModelRule  # noqa: Y015
 
 @_typing.final
 class KeyMaterial(_message.Message):

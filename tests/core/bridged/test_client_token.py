@@ -13,6 +13,11 @@ from daemonkit.secret import Secret
 
 TOKEN = "dbu_" + "t" * 49
 GOVERNANCE = ("X-Coder-AI-Governance-Token", TOKEN)
+SIGNED = (
+    "Authorization",
+    f"AWS4-HMAC-SHA256 Credential={TOKEN}/20261121/us-east-1/bedrock/aws4_request, "
+    "SignedHeaders=host;x-amz-date, Signature=" + "0" * 64,
+)
 
 
 def token_of(headers: Headers, query: str = "") -> str | None:
@@ -55,6 +60,14 @@ def test_a_bearer_value_has_exactly_two_fields(value: str, token: str) -> None:
         ((("x-api-key", ""), ("x-api-key", "c")), "", "c"),
         ((("X-Coder-AI-Governance-Token", f"Bearer {TOKEN}"), ("Authorization", "Bearer b")), "", TOKEN),
         ((), "?key=&key=f", "f"),
+        ((SIGNED,), "", TOKEN),
+        ((("authorization", f"AWS4-ECDSA-P256-SHA256 Credential={TOKEN}/20261121/bedrock/aws4_request"),), "", TOKEN),
+        ((("Authorization", f"AWS4-HMAC-SHA256 SignedHeaders=host,Credential={TOKEN}/20261121/x"),), "?key=f", TOKEN),
+        ((SIGNED, ("x-api-key", "c")), "", "c"),
+        ((SIGNED, GOVERNANCE), "", TOKEN),
+        ((("Authorization", "AWS4-HMAC-SHA256 Credential=/20261121/x"),), "", None),
+        ((("Authorization", "AWS4-HMAC-SHA256 XCredential=a/b"),), "", None),
+        ((("Authorization", f"Basic Credential={TOKEN}/x"),), "", None),
     ],
 )
 def test_the_first_in_order_that_is_not_blank_is_the_token(headers: Headers, query: str, token: str | None) -> None:
@@ -88,6 +101,7 @@ def test_beside_a_governance_token_everything_else_is_the_users_own_key() -> Non
         (GOVERNANCE,),
         (GOVERNANCE, ("Authorization", ""), ("x-api-key", " ")),
         (GOVERNANCE, ("Authorization", "Bearer")),
+        (GOVERNANCE, ("Authorization", "AWS4-HMAC-SHA256 Credential=AKIA/20261121/us-east-1/bedrock/aws4_request")),
         (GOVERNANCE, ("Authorization", f"Bearer {TOKEN}"), ("x-api-key", TOKEN)),
         (GOVERNANCE, ("Authorization", "Bearer dbu_" + "o" * 49)),
         (("X-Coder-AI-Governance-Token", "odd"), ("x-api-key", "odd")),

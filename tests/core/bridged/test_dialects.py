@@ -88,6 +88,42 @@ def test_an_error_event_is_one_whole_event_in_json(dialect: DialectName, reason:
     assert b"[DONE]" not in event
 
 
+@pytest.mark.parametrize(
+    ("reason", "exception"),
+    [
+        ("INVALID_BODY", "ValidationException"),
+        ("BODY_TOO_LARGE", "ValidationException"),
+        ("ACCESS_TOKEN_INVALID", "UnrecognizedClientException"),
+        ("USER_KEY_REQUIRED", "AccessDeniedException"),
+        ("ROUTE_NOT_FOUND", "ResourceNotFoundException"),
+        ("REQUEST_TIMEOUT", "RequestTimeoutException"),
+        ("RATE_LIMITED", "ThrottlingException"),
+        ("UPSTREAM_UNREACHABLE", "InternalServerException"),
+        ("AMBIENT_CREDENTIALS_UNAVAILABLE", "ServiceUnavailableException"),
+        ("UPSTREAM_TIMEOUT", "ModelTimeoutException"),
+    ],
+)
+def test_on_bedrocks_own_paths_errors_are_those_of_aws(reason: str, exception: str) -> None:
+    refused = Refused(reason, "words")
+    headers = dict(refusal_headers(DialectName.BEDROCK, refused, "iid"))
+    assert json.loads(refusal_body(DialectName.BEDROCK, refused, "iid")) == {"message": "words"}
+    assert (headers["x-amzn-ErrorType"], headers["x-amzn-RequestId"]) == (exception, "iid")
+    assert headers["X-Drawbridge-Error"] == reason
+
+
+@pytest.mark.parametrize(
+    ("path", "facts"),
+    [
+        ("/model/m%3A0/invoke", RequestFacts(model="m:0", stream=False)),
+        ("/model/m/invoke-with-response-stream", RequestFacts(model="m", stream=True)),
+        ("/model/m/converse-stream", RequestFacts(model="m", stream=True)),
+    ],
+)
+def test_on_bedrocks_own_paths_the_path_says_it_all(path: str, facts: RequestFacts) -> None:
+    for body in (b"", b"not json", b'{"model":"other","stream":"x"}'):
+        assert request_facts(match("POST", path, (), ""), (), body) == facts
+
+
 def test_the_responses_error_event_has_its_documented_fields() -> None:
     event = DIALECTS[DialectName.OPENAI_RESPONSES].stream_error_event("UPSTREAM_TIMEOUT", "words", "iid")
     data = json.loads(event.partition(b"data: ")[2])
@@ -113,12 +149,12 @@ def test_our_own_errors_carry_the_interception_id_where_every_sdk_looks(
 ) -> None:
     ids = dict.fromkeys(("X-Interception-Id", "request-id", "x-request-id"), "iid")
     fixed = {"Content-Type": "application/json", "X-Drawbridge-Error": refused.reason}
-    assert dict(refusal_headers(refused, "iid")) == fixed | ids | extra
+    assert dict(refusal_headers(DialectName.OPENAI_CHAT, refused, "iid")) == fixed | ids | extra
 
 
 @pytest.mark.parametrize("reason", sorted(REFUSALS))
 def test_our_own_errors_leave_the_connection_and_the_framing_to_the_server(reason: str) -> None:
-    names = {name.lower() for name, _ in refusal_headers(Refused(reason, "x"), "iid")}
+    names = {name.lower() for name, _ in refusal_headers(DialectName.OPENAI_CHAT, Refused(reason, "x"), "iid")}
     assert names.isdisjoint({"connection", "transfer-encoding", "content-length"})
 
 
@@ -207,7 +243,7 @@ def test_any_bytes_are_read_or_refused(body: bytes) -> None:
         ("/v1/messages", (), b'{"model":"m","stream":true}', RequestFacts(model="m", stream=True)),
         ("/v1/messages", (("Content-Encoding", "identity"),), b'{"model":"m"}', RequestFacts(model="m")),
         ("/v1/messages", (("content-encoding", "ZSTD"),), b"\x28\xb5\x2f\xfd", RequestFacts()),
-        ("/v1/messages/count_tokens", (), b"not json", RequestFacts()),
+        ("/v1/embeddings", (), b"not json", RequestFacts()),
         ("/v1/embeddings", (), None, RequestFacts()),
         ("/openai/deployments/d%2Dx/chat/completions", (), b"{}", RequestFacts(model="d-x")),
         ("/openai/deployments/d/chat/completions", (), b'{"model":"m"}', RequestFacts(model="m")),

@@ -13,6 +13,7 @@ from credentiald.catalog import CATALOG
 
 MESSAGES, CHAT = DialectName.ANTHROPIC_MESSAGES, DialectName.OPENAI_CHAT
 RESPONSES, GENERATE = DialectName.OPENAI_RESPONSES, DialectName.GOOGLE_GENERATE
+BEDROCK = DialectName.BEDROCK
 
 ANTHROPIC: Headers = (("Anthropic-Version", "2023-06-01"),)
 GOOGLE: Headers = (("X-Goog-Api-Key", "x"),)
@@ -89,6 +90,13 @@ def refusal(method: str, path: str, headers: Headers = (), query: str = "") -> R
         ("POST", "/v1/mcp", "copilot.mcp", CHAT, False),
         ("GET", "/.well-known/oauth-protected-resource", "copilot.well_known", CHAT, False),
         ("GET", "/v1/.well-known/x", "copilot.well_known", CHAT, False),
+        ("POST", "/model/us.anthropic.claude-opus-4-6-v1:0/invoke", "bedrock.invoke_model", BEDROCK, True),
+        ("POST", "/model/m%3A0/invoke-with-response-stream", "bedrock.invoke_model_stream", BEDROCK, True),
+        ("POST", "/model/arn%3Aaws%3Abedrock%3A%3A%2Fx/converse", "bedrock.converse", BEDROCK, True),
+        ("POST", "/model/arn:aws:bedrock:us-east-1:1:x%2Fy/converse-stream", "bedrock.converse_stream", BEDROCK, True),
+        ("POST", "/model/m/count-tokens", "bedrock.count_tokens", BEDROCK, False),
+        ("GET", "/inference-profiles", "bedrock.list_inference_profiles", BEDROCK, False),
+        ("GET", "/foundation-models", "bedrock.list_foundation_models", BEDROCK, False),
     ],
 )
 def test_a_path_of_an_api_has_its_operation(
@@ -131,6 +139,9 @@ def test_where_the_path_does_not_tell_the_headers_do(
         ("/a/v1beta/files", GENERATE),
         ("/a/v1beta/openai/chat/completions/..", CHAT),
         ("/a/openai/deployments/d/images", CHAT),
+        ("/a/model/m/invoke/..", BEDROCK),
+        ("/a/inference-profiles/x", BEDROCK),
+        ("/a/models/m/x", CHAT),
         ("http://evil.example/x", CHAT),
         ("", CHAT),
     ],
@@ -166,7 +177,13 @@ def test_a_refused_target_still_gets_the_error_shape_of_its_api(target: str, dia
         "/v1beta/openai/models/a/b",
         "/openai/deployments/d/images/generations",
         "/openai/deployments//chat/completions",
-        "/model/anthropic.claude/invoke",
+        "/model/anthropic.claude",
+        "/model/anthropic.claude/invoke/x",
+        "/model/arn:aws:bedrock:us-east-1:1:inference-profile/x/invoke",
+        "/model//invoke",
+        "/model/m/async-invoke",
+        "/inference-profiles/x",
+        "/guardrails",
     ],
 )
 def test_what_is_not_in_the_table_is_not_found(path: str) -> None:
@@ -221,11 +238,22 @@ def test_an_offer_of_http2_is_not_taken_for_a_websocket() -> None:
         ("/v1/models/tuned%2Fx:generateContent", "tuned/x", False),
         ("/openai/deployments/my-gpt/chat/completions", "my-gpt", False),
         ("/v1/chat/completions", "", False),
+        ("/model/us.anthropic.claude:0/invoke", "us.anthropic.claude:0", False),
+        ("/model/arn%3Aaws%3Abedrock%2Fx/invoke-with-response-stream", "arn:aws:bedrock/x", True),
+        ("/model/m/converse", "m", False),
+        ("/model/m/converse-stream", "m", True),
+        ("/model/m/count-tokens", "m", False),
     ],
 )
 def test_paths_that_name_a_model_say_so(path: str, model: str, stream: bool) -> None:
     facts = match("POST", path, (), "").path_facts
     assert (facts.model, facts.stream) == (model, stream)
+
+
+@pytest.mark.parametrize("route", ROUTES, ids=lambda route: f"{route.template} {route.operation}")
+def test_whole_bodies_are_read_where_they_are_signed_or_translated(route: Route) -> None:
+    for_bedrock = route.operation in CATALOG["bedrock"].operations
+    assert route.reads_body or not for_bedrock
 
 
 @given(st.sampled_from(["GET", "POST"]), st.text(max_size=40), st.text(max_size=10))
@@ -244,7 +272,8 @@ def test_every_row_is_reached_by_its_own_template(route: Route) -> None:
 
 def test_operations_are_those_of_the_catalogue_and_no_others() -> None:
     in_catalogue = set().union(*(row.operations for row in CATALOG.values()))
-    assert {route.operation for route in ROUTES} == in_catalogue
+    bedrocks_own = {operation for operation in in_catalogue if operation.startswith("bedrock.")}
+    assert {route.operation for route in ROUTES} | bedrocks_own == in_catalogue
 
 
 def test_the_documentation_lists_the_table() -> None:
@@ -263,7 +292,7 @@ def test_the_documentation_lists_the_table() -> None:
     for operation in {route.operation for route in ROUTES}:
         rows = [route for route in ROUTES if route.operation == operation]
         methods = {"any" if row.methods == every_method else ", ".join(row.methods) for row in rows}
-        body = {"read" if row.intercepted else "passed" for row in rows}
+        body = {"read" if row.intercepted else "held" if row.held else "passed" for row in rows}
         assert (len(methods), len(body)) == (1, 1)
         types = {name for name, row in CATALOG.items() if operation in row.operations}
         actual[operation] = (methods.pop(), body.pop(), {row.template for row in rows}, types)

@@ -108,6 +108,18 @@ async def test_compressed_bodies_pass_as_they_came_both_ways(
     assert [one.header("accept-encoding") for one in upstream.requests] == ["identity", "gzip"]
 
 
+@pytest.mark.parametrize("body", [b"{", b"\xff", b"[1]", b"", b'{"model":5}', b'{"model":"' + b"m" * 600 + b'"}'])
+async def test_a_body_that_is_held_for_others_is_the_upstreams_to_judge(
+    credentiald: FakeCredentiald, upstream: ScriptedUpstream, body: bytes
+) -> None:
+    upstream.script(reply(400, b'{"theirs":1}'))
+    async with running_bridge(credentiald) as bridge:
+        sent = request("POST", "/anthropic/v1/messages/count_tokens", headers=[AUTH], body=body)
+        answer = await raw_exchange(bridge.port, sent)
+    assert (answer.status, answer.body) == (400, b'{"theirs":1}')
+    assert [one.body for one in upstream.requests] == [body]
+
+
 @settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(chunks=st.lists(st.binary(min_size=1, max_size=300), max_size=6), body=st.binary(max_size=2000))
 def test_any_bytes_of_a_body_pass_both_ways(chunks: list[bytes], body: bytes) -> None:

@@ -113,6 +113,37 @@ async def test_an_update_changes_what_the_mask_names_and_nothing_else(tmp_path):
         assert changed.etag != made.etag
 
 
+async def test_every_option_of_bedrock_is_kept_and_changed_by_its_own_path(tmp_path):
+    options = provider_pb2.BedrockOptions(
+        region="eu-west-1",
+        role_arn="arn:aws:iam::123456789012:role/x",
+        external_id="e",
+        model="m",
+        small_fast_model="s",
+        models={"a": "1", "b": "2"},
+        model_rules=[provider_pb2.BedrockModelRule(contains="/x", family="claude-opus-4-5", betas=["b-1"])],
+        role_duration_seconds=1800,
+        session_policy='{"Version": "2012-10-17"}',
+        protocol=provider_pb2.BEDROCK_PROTOCOL_MANTLE,
+        set_source_identity=True,
+        session_tags=True,
+    )
+    async with running(tmp_path) as one:
+        await one.make_provider("prov", "bedrock")
+        for field, _ in options.ListFields():
+            if field.name == "role_arn":
+                continue
+            paths = ["bedrock.role_arn", f"bedrock.{field.name}"]
+            changed = await one.admin.UpdateProvider(
+                update_of("prov", paths, bedrock=options), metadata=bearer(one.admin_token)
+            )
+            assert getattr(changed.bedrock, field.name) == getattr(options, field.name)
+        assert changed.bedrock == options
+        none = update_of("prov", ["bedrock"], bedrock=provider_pb2.BedrockOptions())
+        cleared = await one.admin.UpdateProvider(none, metadata=bearer(one.admin_token))
+        assert cleared.bedrock == provider_pb2.BedrockOptions(protocol=provider_pb2.BEDROCK_PROTOCOL_INVOKE_MODEL)
+
+
 @pytest.mark.parametrize(
     ("request_", "reason"),
     [
@@ -385,6 +416,9 @@ async def test_an_id_of_an_environment_provider_cannot_be_taken_because_user_key
     [
         ({"role_arn": "arn:aws:iam::123456789012:role/x"}, "bearer", "provider.bedrock.role_arn"),
         ({"external_id": "e"}, "", "provider.bedrock.external_id"),
+        ({"session_tags": True}, "", "provider.bedrock.session_tags"),
+        ({"role_duration_seconds": 3600}, "", "provider.bedrock.role_duration_seconds"),
+        ({"protocol": 77}, "", "provider.bedrock.protocol"),
         ({"role_arn": "not an arn"}, "", "provider.bedrock.role_arn"),
     ],
 )

@@ -1,0 +1,1 @@
+"""What AWS puts on the wire: signatures of requests and binary streams of events. No I/O, no clock."""

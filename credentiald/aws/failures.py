@@ -1,0 +1,158 @@
+"""What went wrong at AWS, in our own words. Decisions only.
+
+An error's text is never repeated: it may hold what a credential process printed, an answer's body or a token. What
+counts is its type, and for an answer of AWS its code, if that is one of those we know.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+PROCESS_OVERDUE = "the process did not end in time and was killed"
+
+
+class ProcessOverdue(Exception):
+    """A credential_process that was killed."""
+
+
+class HalfAPair(Exception):
+    """A secret access key without its id, which botocore would pass over."""
+
+
+class MfaNeeded(Exception):
+    """A profile wants a one-time code, which nobody can type in here."""
+
+
+# By the name of the class or of one it descends from, the most special first: botocore's exceptions share no base.
+_WORDS = {
+    "ProcessOverdue": PROCESS_OVERDUE,
+    "MfaNeeded": "the profile asks for a one-time code (mfa_serial), which nobody can type in here",
+    "HalfAPair": "incomplete: AWS_SECRET_ACCESS_KEY is set and AWS_ACCESS_KEY_ID is not",
+    "PartialCredentialsError": "incomplete: one half of the credential, or its source, is missing",
+    "ProfileNotFound": "the profile that AWS_PROFILE names does not exist",
+    "ConfigParseError": "AWS's configuration file cannot be read",
+    "ConfigNotFound": "AWS's configuration file does not exist",
+    "InfiniteLoopConfigError": "the profiles refer to each other in a circle",
+    "SSOTokenLoadError": "nobody is logged in: run 'aws sso login'",
+    "UnauthorizedSSOTokenError": "the login has expired: run 'aws sso login'",
+    "TokenRetrievalError": "the login has expired: run 'aws sso login'",
+    "SSOError": "the login could not be used: run 'aws sso login'",
+    "LoginError": "the login could not be used: run 'aws login'",
+    "MissingDependencyException": "botocore lacks a package for this step (botocore[crt])",
+    "InvalidConfigError": "the profile is not configured rightly",
+    "UnknownCredentialError": "the profile names a source that does not exist",
+    "NoRegionError": "it needs a region: set AWS_REGION",
+    "InvalidRegionError": "its region is not the name of one",
+    "CredentialRetrievalError": "it gave no credentials",
+    "MetadataRetrievalError": "it gave no credentials",
+    "InvalidIMDSEndpointError": "the address of the metadata service is not valid",
+    "ConnectTimeoutError": "no connection in time",
+    "ReadTimeoutError": "no answer in time",
+    "EndpointConnectionError": "no connection",
+    "ConnectionClosedError": "the connection was closed",
+    "ProxyConnectionError": "no connection to the proxy",
+    "SSLError": "the TLS certificate was not accepted",
+    "HTTPClientError": "no connection",
+    "ParamValidationError": "a parameter is not valid",
+    "RuntimeError": "it gave credentials that have expired",
+    "FileNotFoundError": "a file that it names does not exist",
+    "PermissionError": "a file that it names must not be read",
+    "OSError": "a file or program that it names cannot be used",
+    "JSONDecodeError": "its answer is not JSON",
+    "KeyError": "its answer lacks a part",
+    "ValueError": "its address or its answer is not valid",
+}
+_STEP_WORDS = {
+    ("custom-process", "CredentialRetrievalError"): "the process failed, or did not print credentials",
+    ("container-role", "CredentialRetrievalError"): "the container endpoint did not give credentials",
+    ("container-role", "ValueError"): "its address is not one of a container endpoint, or its answer is not valid",
+    ("assume-role-with-web-identity", "FileNotFoundError"): "the token file does not exist",
+    ("iam-role", "MetadataRetrievalError"): "the metadata service gave no token, and version 1 is off",
+}
+# Codes of AWS STS and SSO ("API Reference", Common Errors and AssumeRole): what we repeat, and what it means.
+_CODES = {
+    "AccessDenied": "AWS denied it: check the role's trust policy, the external id and the caller's rights",
+    "AccessDeniedException": "AWS denied it",
+    "ExpiredToken": "the credential that it was asked with has expired",
+    "ExpiredTokenException": "the credential that it was asked with has expired",
+    "ForbiddenException": "AWS denied it",
+    "IDPCommunicationError": "AWS could not reach the identity provider",
+    "IDPRejectedClaim": "the identity provider rejected the token",
+    "InvalidClientTokenId": "AWS does not know the access key",
+    "InvalidIdentityToken": "AWS did not accept the web identity token",
+    "MalformedPolicyDocument": "the session policy is not a valid policy",
+    "PackedPolicyTooLarge": "session policy and tags are too large together",
+    "RegionDisabledException": "STS is switched off in this region",
+    "RequestExpired": "AWS found the time of the request wrong: check this machine's clock",
+    "ResourceNotFoundException": "the account or role of the login does not exist",
+    "SignatureDoesNotMatch": "AWS found the signature wrong: check the secret access key",
+    "UnauthorizedException": "the login has expired: run 'aws sso login'",
+    "UnrecognizedClientException": "AWS does not know the access key",
+    "ValidationError": "AWS found a value not valid: check role, session name and duration",
+    "ServiceUnavailable": "AWS is not available",
+    "InternalFailure": "AWS failed",
+    "InternalError": "AWS failed",
+    "Throttling": "AWS throttled it",
+    "ThrottlingException": "AWS throttled it",
+    "TooManyRequestsException": "AWS throttled it",
+}
+# What may pass by itself, of AWS's codes and of our own causes.
+_PASSING_CODES = frozenset(
+    {
+        "IDPCommunicationError",
+        "InternalError",
+        "InternalFailure",
+        "ServiceUnavailable",
+        "Throttling",
+        "ThrottlingException",
+        "TooManyRequestsException",
+    }
+)
+_FIRST_SERVER_STATUS = 500
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Denial:
+    """An answer of AWS that is an error: its code if we know it, and whether trying again may help."""
+
+    code: str
+    words: str
+    may_pass: bool
+
+
+def denial_of(error: BaseException) -> Denial | None:
+    """What AWS answered; None for an error that is no answer of AWS."""
+    if not _is_a(error, "ClientError"):
+        return None
+    response: Mapping[str, Any] = getattr(error, "response", {})
+    code = str(response.get("Error", {}).get("Code", ""))
+    status = response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0)
+    known = code if code in _CODES else ""
+    words = f"{_CODES[known]} ({known})" if known else "AWS refused it"
+    return Denial(code=known, words=words, may_pass=code in _PASSING_CODES or status >= _FIRST_SERVER_STATUS)
+
+
+def words_of(error: BaseException, step: str = "") -> str:
+    """One clause that says what happened and repeats nothing of the error's text."""
+    denial = denial_of(error)
+    if denial is not None:
+        return denial.words
+    for name in _names(error):
+        words = _STEP_WORDS.get((step, name)) or _WORDS.get(name)
+        if words:
+            return words
+    return f"it failed ({type(error).__name__})"
+
+
+def may_pass(error: BaseException) -> bool:
+    """Whether an error of AssumeRole may go away by itself: whatever is no definite answer of AWS."""
+    denial = denial_of(error)
+    return denial.may_pass if denial is not None else not _is_a(error, "ParamValidationError")
+
+
+def _names(error: BaseException) -> list[str]:
+    return [each.__name__ for each in type(error).__mro__]
+
+
+def _is_a(error: BaseException, name: str) -> bool:
+    return name in _names(error)

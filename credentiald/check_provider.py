@@ -1,0 +1,118 @@
+"""Trying out what a provider's requests are made with, for an administrator who asks.
+
+A stored key is opened; nothing is sent to the upstream with it. A provider that reaches AWS has its credential fetched
+now, by the same steps as for a request, and AWS is asked who that is.
+"""
+
+from dataclasses import dataclass
+from datetime import datetime
+
+from credentiald.aws.access import ROLE, SOURCE, refusal_of
+from credentiald.aws.probe import Probe
+from credentiald.aws.regions import Identity, Placement
+from credentiald.aws.role_request import session_name
+from credentiald.aws.steps import Step, answered_by
+from credentiald.catalog import wire_of
+from credentiald.errors import CentralKeyMissing, Refusal
+from credentiald.model import AwsKeyPairMaterial, BedrockOptions, Material, Provider, SealedSecret, Source
+from credentiald.plane import Plane
+from credentiald.sealing import central_key_context
+from credentiald.store import providers
+from credentiald.store.connection import Connection
+
+CHECK_SECONDS = 25.0
+_PLACE_SECONDS = 3.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Checked:
+    """What was found. `refusal` is what a request would meet; `source` is None where there is nothing central."""
+
+    provider: Provider
+    source: Source | None = None
+    refusal: Refusal | None = None
+    message: str = ""
+    steps: tuple[Step, ...] = ()
+    account: str = ""
+    arn: str = ""
+    expire_time: datetime | None = None
+    placement: Placement | None = None
+    role_session_name: str = ""
+
+    @property
+    def answered_by(self) -> str:
+        """The step that gave the credential."""
+        gave = [step for step in self.steps if step.name != "identity"]
+        return "" if self.refusal else answered_by(gave)
+
+
+_KEY_OPENS = (
+    "the stored key can be opened; it was sent nowhere, so the first request shows whether the upstream takes it"
+)
+_USERS_BRING = "users bring their own keys: there is nothing central to try"
+_AWS_GIVES = "AWS gives a credential"
+_AWS_DOES_NOT_SAY = "AWS gives a credential, but did not say whose it is"
+
+
+async def check_provider(plane: Plane, name: str, *, username: str) -> Checked:
+    """What is found, ProviderNotFound included; `username` is who asks, for the name of a role's session."""
+    provider, sealed = await plane.db.read(_look_up, plane, name)
+    try:
+        return await _checked(plane, provider, sealed, username)
+    except Refusal as refusal:
+        return Checked(provider=provider, refusal=refusal, message=str(refusal))
+
+
+def _look_up(conn: Connection, plane: Plane, name: str) -> tuple[Provider, SealedSecret | None]:
+    provider = plane.find_provider(conn, name)
+    stored = [] if name in plane.environment else providers.sealed_central_keys(conn, provider.id)
+    return provider, stored[0][1] if stored else None
+
+
+async def _checked(plane: Plane, provider: Provider, sealed: SealedSecret | None, username: str) -> Checked:
+    if not provider.policy.central_key_enabled:
+        return Checked(provider=provider, message=_USERS_BRING)
+    material = _opened(plane, provider, sealed)
+    if wire_of(provider) != "bedrock":
+        if material is None:
+            raise CentralKeyMissing(provider=provider.name)
+        return Checked(provider=provider, source=Source.CENTRAL_KEY, message=_KEY_OPENS)
+    return await _checked_at_aws(plane, provider, material, username)
+
+
+def _opened(plane: Plane, provider: Provider, sealed: SealedSecret | None) -> Material | None:
+    """The first central key, which is the one in use."""
+    configured = plane.environment.get(provider.name)
+    if configured is not None:
+        return configured.materials[0] if configured.materials else None
+    if sealed is None:
+        return None
+    context = central_key_context(provider_id=provider.id, credential_id=provider.central_keys[0].credential_id)
+    return plane.sealer.open_material(sealed, context)
+
+
+async def _checked_at_aws(plane: Plane, provider: Provider, material: Material | None, username: str) -> Checked:
+    options = provider.bedrock or BedrockOptions()
+    pair = material if isinstance(material, AwsKeyPairMaterial) else None
+    identity = Identity.AMBIENT if material is None else Identity.PAIR if pair else Identity.BEARER
+    source = Source.AMBIENT if material is None else Source.CENTRAL_KEY
+    placement = await plane.aws.placed(provider, identity, seconds=_PLACE_SECONDS)
+    if identity is Identity.BEARER:
+        return Checked(provider=provider, source=source, message=_KEY_OPENS, placement=placement)
+    probe = Probe(provider=provider.name, options=options, region=placement.region.name, username=username, pair=pair)
+    probed, steps = await plane.aws.probe(provider, probe, seconds=CHECK_SECONDS - _PLACE_SECONDS)
+    kind = ROLE if probed.failed_at_role else SOURCE
+    refusal = refusal_of(kind, provider.name, options.role_arn, probed.failed, steps) if probed.failed else None
+    said = _AWS_GIVES if probed.arn else _AWS_DOES_NOT_SAY
+    return Checked(
+        provider=provider,
+        source=source,
+        refusal=refusal,
+        message=str(refusal) if refusal else said,
+        steps=steps,
+        account=probed.account,
+        arn=probed.arn,
+        expire_time=probed.expire_time,
+        placement=placement,
+        role_session_name=session_name(username) if options.role_arn else "",
+    )
