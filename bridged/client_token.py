@@ -39,11 +39,14 @@ class _Carriers(dict[str, bool]):
     """Whether a header of this name, as it is written, may carry a token or key; remembered, within bounds."""
 
     _MOST = 4096
+    _LONGEST = 64
 
     def __missing__(self, name: str) -> bool:
-        if len(self) >= self._MOST:
-            self.clear()
-        carries = self[name] = name.lower() in (GOVERNANCE_HEADER, *KEY_HEADERS)
+        carries = name.lower() in (GOVERNANCE_HEADER, *KEY_HEADERS)
+        if len(name) <= self._LONGEST:
+            if len(self) >= self._MOST:
+                self.clear()
+            self[name] = carries
         return carries
 
 

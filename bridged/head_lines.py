@@ -3,7 +3,7 @@
 Nearly every header is judged by itself, and the same few come with every message; so the line that becomes of one is
 remembered, and a head is put together with a look-up for each. What takes more than the header itself to tell goes
 through headers.py each time: names in Connection, and anything that may hold a copy of a token. Headers whose name
-hints at a secret are not remembered.
+hints at a secret, or that hold what looks like one, are not remembered.
 """
 
 from typing import NamedTuple
@@ -20,7 +20,7 @@ from bridged.headers import (
     response_headers,
     without_token,
 )
-from bridged.http1.fields import field_lines, is_secret_name
+from bridged.http1.fields import field_lines, may_hold_secret
 from bridged.model import Headers, Refused, header_values
 from daemonkit.secret import Secret
 
@@ -55,7 +55,7 @@ class _RequestLines(dict[Pair, bytes | None]):
     def __missing__(self, pair: Pair) -> bytes | None:
         name, value = pair
         line = self._judged(pair)
-        if len(name) + len(value) <= _LONGEST and not is_secret_name(name):
+        if len(name) + len(value) <= _LONGEST and not may_hold_secret(name, value):
             if len(self) >= _MOST:
                 self.clear()
             self[pair] = line
@@ -104,7 +104,7 @@ class _ResponseLines(dict[Pair, tuple[bytes, int]]):
     def __missing__(self, pair: Pair) -> tuple[bytes, int]:
         name, value = pair
         judged = self._judged(pair)
-        if len(name) + len(value) <= _LONGEST and not is_secret_name(name):
+        if len(name) + len(value) <= _LONGEST and not may_hold_secret(name, value):
             if len(self) >= _MOST:
                 self.clear()
             self[pair] = judged

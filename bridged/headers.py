@@ -105,10 +105,12 @@ class Fate(Enum):
 class _Fates(dict[str, Fate]):
     """The fate of each name as it is written, remembered: the same few names come with every message.
 
-    Bounded, because a client may make names up. A name that HTTP does not allow is not remembered, it raises KeyError.
+    Bounded, also in length, because a client may make names up. A name that HTTP does not allow is not remembered, it
+    raises KeyError.
     """
 
     _MOST = 4096
+    _LONGEST = 64
 
     def __init__(self, dropped: frozenset[str], prefixes: tuple[str, ...]) -> None:
         super().__init__()
@@ -118,9 +120,11 @@ class _Fates(dict[str, Fate]):
     def __missing__(self, name: str) -> Fate:
         if _TOKEN.fullmatch(name) is None:
             raise KeyError(name)
-        if len(self) >= self._MOST:
-            self.clear()
-        fate = self[name] = self._of(_folded(name))
+        fate = self._of(_folded(name))
+        if len(name) <= self._LONGEST:
+            if len(self) >= self._MOST:
+                self.clear()
+            self[name] = fate
         return fate
 
     def _of(self, folded: str) -> Fate:

@@ -210,7 +210,9 @@ class Interception:
             self._question = None
             if isinstance(answer, Refused):
                 self._bridge.metrics.resolved(answer.reason)
-                raise answer
+                # Not raised: one refusal may be told to many, and would keep the frames of all of them, tokens and all.
+                self.refuse(answer)
+                return
             self._bridge.metrics.resolved("OK")
             self.resolution = answer
             relay = self._relay = AnswerRelay(self, self._bridge, self._exchange)

@@ -110,7 +110,8 @@ class _Replicas:
             self._tasks.add(task)
             task.add_done_callback(self._tasks.discard)
         for target in self._peers.keys() - found:
-            self._peers[target].leave()
+            # Gone from here at once: an address that comes back while its peer still settles gets another one.
+            self._peers.pop(target).leave()
 
     async def _run(self, target: str) -> None:
         options = [("grpc.default_authority", self._name.authority)]
@@ -122,7 +123,10 @@ class _Replicas:
             try:
                 await peer.run()
             finally:
-                del self._peers[target]
+                if self._peers.get(target) is peer:
+                    # Nobody told it to leave: have the next one soon.
+                    del self._peers[target]
+                    self._pool.trouble.set()
 
 
 def _channel(target: str, tls: ClientTls | None, more: Sequence[tuple[str, str]] = ()) -> grpc.aio.Channel:

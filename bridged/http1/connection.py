@@ -66,6 +66,10 @@ class Server(Roster, Protocol):
     def is_over_full(self) -> bool:
         """Whether there are more connections than there may be."""
 
+    @property
+    def is_beyond_telling(self) -> bool:
+        """Whether there are even too many to tell each that there are too many."""
+
 
 class ClientConnection(Line):
     """See the module; `exchange.Connection` is the side that exchanges see."""
@@ -108,6 +112,10 @@ class ClientConnection(Line):
         self.write = self._transport.write
         if self._server.is_over_full:
             # Said while there are descriptors to say it with: without, the loop closes new connections unanswered.
+            if self._server.is_beyond_telling:
+                self._end(_CLOSED)
+                self.abort()
+                return
             self._refuse(Malformed("the bridge has as many clients as it can have: try again", reason="CAPACITY"))
 
     def data_received(self, data: bytes) -> None:

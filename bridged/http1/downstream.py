@@ -65,6 +65,11 @@ class Server:
         """Whether there are more connections than there may be."""
         return len(self._connections) > self.limits.connections
 
+    @property
+    def is_beyond_telling(self) -> bool:
+        """Whether there are even too many to tell each that there are too many."""
+        return len(self._connections) > self.limits.connections + self.limits.told_connections
+
     async def listen(self, address: Address, tls: ssl.SSLContext | None) -> None:
         """Accept connections on an address, too. AddressTaken where it is taken."""
         listener, address = await bind(self._accept, address, setting_name="listen", tls=tls)

@@ -1,8 +1,9 @@
 """Lines of heads, read once. The same few lines come with nearly every message, so what each says is remembered.
 
 Remembered is what a line alone tells: its name, its value, and what the framing of a message makes of it. Rules about
-several lines together are in framing.py and response_framing.py. Not remembered are long lines and those whose name
-hints at a secret; everything is forgotten when there are too many, the usual end of lines that never come back.
+several lines together are in framing.py and response_head.py. Not remembered are long lines, those whose name hints
+at a secret, and those that hold what looks like one, wherever it stands; everything is forgotten when there are too
+many, the usual end of lines that never come back.
 """
 
 import re
@@ -19,6 +20,9 @@ _VALUE = re.compile(TEXT.encode("latin-1") + b"*")
 # All that a line may hold: visible characters, space, tab, and obs-text (RFC 9110, 5.5).
 LINE_BYTES = bytes([0x09, *range(0x20, 0x7F), *range(0x80, 0x100)])
 _NAME_OF_A_SECRET = re.compile(r"auth|cookie|credential|key|passw|secret|signature|token", re.IGNORECASE)
+
+# Tokens of ours, keys as most providers write them, and the schemes that announce either.
+_SECRET = re.compile(rb"db[us]_|\bsk-|\b(?:basic|bearer)\b", re.IGNORECASE)
 
 _LONGEST_BYTES = 256
 _MOST = 4096
@@ -47,12 +51,12 @@ class FieldLines(dict[bytes, tuple[Pair, Verdict | None]], Generic[Verdict]):
 
     def __missing__(self, line: bytes) -> tuple[Pair, Verdict | None]:
         written, colon, raw_value = line.partition(b":")
-        name, judge, is_remembered = self._names.get(written) or self._read_name(written)
         if not colon or _VALUE.fullmatch(raw_value) is None:
             raise NotAField
+        name, judge, is_remembered = self._names.get(written) or self._read_name(written)
         value = raw_value.decode("latin-1")
         read = ((name, value.strip(" \t")), None if judge is None else judge(value))
-        if is_remembered and len(line) <= _LONGEST_BYTES:
+        if is_remembered and len(line) <= _LONGEST_BYTES and _SECRET.search(line) is None:
             if len(self) >= _MOST:
                 self.clear()
             self[line] = read
@@ -63,7 +67,7 @@ class FieldLines(dict[bytes, tuple[Pair, Verdict | None]], Generic[Verdict]):
             raise NotAField
         name = written.decode("latin-1")
         known = (name, self._judges.get(name.lower()), not is_secret_name(name))
-        if len(written) <= _LONGEST_BYTES:
+        if len(written) <= _LONGEST_BYTES and _SECRET.search(written) is None:
             if len(self._names) >= _MOST:
                 self._names.clear()
             self._names[written] = known
@@ -73,6 +77,11 @@ class FieldLines(dict[bytes, tuple[Pair, Verdict | None]], Generic[Verdict]):
 def is_secret_name(name: str) -> bool:
     """Whether a field of this name may hold what nobody should remember."""
     return _NAME_OF_A_SECRET.search(name) is not None
+
+
+def may_hold_secret(name: str, value: str) -> bool:
+    """Whether this field should not be remembered, for its name or for what looks like a secret in it."""
+    return is_secret_name(name) or _SECRET.search(f"{name}:{value}".encode("latin-1", "replace")) is not None
 
 
 def field_lines(headers: Headers) -> bytes:

@@ -51,7 +51,7 @@ class HeadReader:
         return None
 
     def let_go(self) -> None:
-        """No more will be read. llhttp's parser holds what it reports to, so this helps the collector."""
+        """No more will be read: keep nothing of what was."""
         self._second = self._beginning = None
 
     def _is_incomplete(self, beginning: bytearray) -> bool:

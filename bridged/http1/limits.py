@@ -11,6 +11,9 @@ class Limits:
 
     connections: int = 1 << 20
     """How many clients may be connected; more are told 503."""
+    told_connections: int = 32
+    """How many more may be told so at one time. What is beyond is closed without a word: each takes a descriptor for as
+    long as it likes to read, up to `linger_seconds`, and those are needed for who was let in."""
     head: HeadLimits = field(default_factory=HeadLimits)
     head_seconds: float = 30.0
     """From the first byte of a head to its last."""

@@ -42,6 +42,7 @@ class _Server:
     now: float = 0.0
     draining: bool = False
     is_over_full: bool = False
+    is_beyond_telling: bool = False
 
     def opened(self, line: Line) -> None:
         del line

@@ -568,6 +568,32 @@ async def test_addresses_that_leave_the_name_are_left_and_new_ones_are_used() ->
     assert min(sum(stays.batches), sum(new.batches)) > 0
 
 
+async def test_an_address_that_comes_back_while_it_still_settles_is_used_again_at_once() -> None:
+    async with replicas(2) as pair:
+        back, other = pair.fakes
+        pair.named = [back]
+        back.providers["slow"] = back.providers["corp"]
+        back.ask_singly.add("slow")
+        metrics, late = Metrics(), list[Outcome]()
+        async with resolver_of(NAME, lookup=pair.lookup, timeout_seconds=20, metrics=metrics) as resolver:
+            await until_streaming(metrics)
+            back.hang(batches=False)
+            resolver.submit(question("slow"), late.append)
+            await until(lambda: back.batches == [1])
+            pair.named = [other]
+            back.end_streams()
+            await until(lambda: (back.open_streams, other.open_streams) == (0, 1))
+            pair.named = [back]
+            other.end_streams()
+            await until(lambda: (back.open_streams, other.open_streams) == (1, 0))
+            assert said(await ask(resolver, question())) == {"OK": 1}
+            assert not late
+            back.go_on()
+            await until(lambda: said(late) == {"OK": 1})
+            # The first peer has gone now, and took nothing of the second with it.
+            assert said(await ask(resolver, question())) == {"OK": 1}
+
+
 @asynccontextmanager
 async def peer_of(fake: FakeCredentiald, pool: Pool) -> AsyncIterator[tuple[Peer, asyncio.Task[None]]]:
     async with grpc.aio.insecure_channel(fake.target) as channel:

@@ -1,7 +1,7 @@
 """Listeners: bursts of clients while the loop is busy, and more clients than there may be."""
 
 import socket
-from contextlib import ExitStack
+from contextlib import AsyncExitStack, ExitStack, suppress
 from pathlib import Path
 
 from bridged.http1.downstream import Limits, listening
@@ -62,3 +62,21 @@ async def test_a_client_too_many_is_told_503_and_served_when_another_has_left() 
                 assert (await client.read_answer()).body == b"fine"
         await until(lambda: running.server.connection_count < 2)
         assert (await raw_exchange(running.port, request("POST", "/x", body=b"fine"))).body == b"fine"
+
+
+async def test_clients_that_do_not_leave_when_told_503_take_no_more_than_a_few_descriptors() -> None:
+    async with (
+        http1_server(Scripted(), limits=Limits(connections=1, told_connections=2)) as running,
+        raw_client(running.port) as first,
+        AsyncExitStack() as stack,
+    ):
+        await until(lambda: running.server.connection_count == 1)
+        told = [await stack.enter_async_context(raw_client(running.port)) for _ in range(2)]
+        assert [(await client.read_answer()).status for client in told] == [503, 503]
+        for _ in range(3):
+            beyond = await stack.enter_async_context(raw_client(running.port))
+            with suppress(ConnectionError):
+                assert await beyond.reader.read() == b""
+        assert running.server.connection_count == 3
+        await first.send(request("POST", "/x", body=b"fine"))
+        assert (await first.read_answer()).body == b"fine"

@@ -1,0 +1,64 @@
+"""Tables that remember lines and names: within bounds, and nothing that looks like a secret."""
+
+import pytest
+
+from bridged import client_token, head_lines, headers
+from bridged.http1 import framing, response_head
+from bridged.http1.framing import HeadLimits, Malformed
+from bridged.model import Refused
+from daemonkit.secret import Secret
+
+TOKEN = "dbu_" + "A" * 49
+LINES = [
+    f"Authorization: Bearer {TOKEN}",
+    f"Referer: https://h/x?key={TOKEN}",
+    f"X-Own: {TOKEN}",
+    f"{TOKEN}: x",
+    TOKEN,
+    "X-Own: sk-ant-Zq9xVw",
+    "X-Own: basic Zq9xVw",
+    "X-Own: Bearer Zq9xVw",
+]
+
+
+def everything_remembered() -> str:
+    return repr(
+        [
+            dict(framing._fields),
+            framing._fields._names,
+            framing._starts,
+            dict(response_head._fields),
+            response_head._fields._names,
+            response_head._starts,
+            dict(head_lines._INTERCEPTED),
+            dict(head_lines._PASSED),
+            dict(head_lines._RESPONSE),
+        ]
+    ).lower()
+
+
+@pytest.mark.parametrize("line", LINES)
+def test_no_line_that_holds_what_looks_like_a_secret_is_remembered(line: str) -> None:
+    head = f"GET /x HTTP/1.1\r\nHost: remembered.example\r\n{line}\r\n\r\n".encode()
+    try:
+        read = framing.read_head(head, HeadLimits()).headers
+        head_lines.request_lines(read, Secret(TOKEN), intercepted=True)
+        head_lines.request_lines(read, Secret(TOKEN), intercepted=False)
+        answered = response_head.read_head(head.replace(b"GET /x HTTP/1.1", b"HTTP/1.1 200 OK"))[2]
+        head_lines.response_lines(answered, interception_id="i", date=b"Date: x\r\n", keeps_length=True)
+    except (Malformed, Refused):
+        assert line == TOKEN
+    remembered = everything_remembered()
+    assert "remembered.example" in remembered
+    for secret in (TOKEN, "Zq9xVw"):
+        assert secret.lower() not in remembered
+
+
+def test_long_names_are_judged_and_not_remembered() -> None:
+    name = "X-" + "a" * 30_000
+    assert client_token.find_client_token(((name, "v"), ("X-Api-Key", "k")), "").token is not None
+    assert headers.fate_of_request(name) is headers.Fate.PASSES
+    assert headers.fate_of_request("X-Forwarded-" + "a" * 30_000) is headers.Fate.DROPPED
+    for table in (client_token._CARRIERS, headers._REQUEST_FATES):
+        assert len(table) > 0
+        assert max(map(len, table)) < 100
