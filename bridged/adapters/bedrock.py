@@ -111,6 +111,9 @@ def prepare(
     """
     options = resolution.bedrock or BedrockOptions()
     operation = request.match.operation
+    if not request.match.reads_body:
+        # Nothing is sent whose body is not at hand: it could not be signed, and would leave empty.
+        raise _no_such_operation()
     if options.protocol is BedrockProtocol.MANTLE:
         plan = _mantle(resolution, request)
     elif operation.startswith("bedrock."):

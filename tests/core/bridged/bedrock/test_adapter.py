@@ -170,6 +170,8 @@ def test_mantle_gets_what_the_client_sent(path: str, base_url: str, expected: st
         ("/model/a/invoke", MANTLE_OPTIONS),
         ("/inference-profiles", MANTLE_OPTIONS),
         ("/v1/chat/completions", OPTIONS),
+        ("/v1/embeddings", MANTLE_OPTIONS),
+        ("/v1/conversations", MANTLE_OPTIONS),
     ],
 )
 def test_a_protocol_has_its_own_operations(path: str, options: BedrockOptions) -> None:
