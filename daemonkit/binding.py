@@ -14,6 +14,8 @@ from daemonkit.listen import Address
 # How many clients may wait to be accepted: a burst of them while the loop is busy. The kernel takes the smaller of this
 # and its own bound (net.core.somaxconn, 4096).
 BACKLOG = 1024
+# How long a client may take to agree on TLS; asyncio would let a stranger hold a descriptor for a minute.
+HANDSHAKE_SECONDS = 10.0
 
 
 class AddressTaken(Exception):
@@ -34,7 +36,14 @@ async def bind(
             remove_stale_socket(address.path)
             return await loop.create_unix_server(protocol_factory, address.path, backlog=BACKLOG), address
         # Without SO_REUSEPORT, so that a second daemon by accident is an error and not half of the clients.
-        server = await loop.create_server(protocol_factory, address.host, address.port, ssl=tls, backlog=BACKLOG)
+        server = await loop.create_server(
+            protocol_factory,
+            address.host,
+            address.port,
+            ssl=tls,
+            ssl_handshake_timeout=HANDSHAKE_SECONDS if tls else None,
+            backlog=BACKLOG,
+        )
     except OSError as error:
         raise _taken(address, setting_name, error) from error
     return server, address.with_port(server.sockets[0].getsockname()[1])

@@ -18,7 +18,7 @@ from bridged.http1.framing import HeadLimits, Request
 from bridged.http1.limits import Limits
 from bridged.http1.line import Line
 from bridged.http1.peer import ask_when_silent
-from daemonkit.binding import BACKLOG, bind
+from daemonkit.binding import BACKLOG, HANDSHAKE_SECONDS, bind
 from daemonkit.listen import Address
 
 __all__ = [
@@ -78,7 +78,14 @@ class Server:
 
     async def share(self, bound: socket.socket, tls: ssl.SSLContext | None) -> None:
         """Accept connections on a socket that other processes accept on, too."""
-        self._add(await self._loop.create_server(self._accept, sock=bound, ssl=tls, backlog=BACKLOG))
+        listener = await self._loop.create_server(
+            self._accept,
+            sock=bound,
+            ssl=tls,
+            ssl_handshake_timeout=HANDSHAKE_SECONDS if tls else None,
+            backlog=BACKLOG,
+        )
+        self._add(listener)
 
     def stop_accepting(self) -> None:
         """Close the listeners. Each connection closes with its next answer, and what is idle at the end of the block.

@@ -59,6 +59,8 @@ class ResolveStreams:
     def drain(self) -> None:
         """End each stream when it has answered what it has read; those that open from now on end at once.
 
+        A batch that arrives in the very turn of the loop may be left unanswered; its bridge asks it again.
+
         gRPC would wait for streams that are open and idle as long as the grace of the server lasts.
         """
         self._stopping.set()

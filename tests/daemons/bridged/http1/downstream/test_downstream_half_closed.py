@@ -189,6 +189,16 @@ async def test_a_client_that_left_while_its_body_is_not_read_is_found_out(sent: 
         assert running.server.connection_count == 0
 
 
+async def test_a_client_that_never_agrees_on_tls_is_let_go(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("daemonkit.binding.HANDSHAKE_SECONDS", 0.2)
+    server_tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    trustme.CA().issue_cert("localhost").configure_cert(server_tls)
+    async with http1_server(Scripted(hold), limits=PATIENT, tls=server_tls) as running:
+        reader, writer = await asyncio.open_connection("127.0.0.1", running.port)
+        assert await asyncio.wait_for(reader.read(), timeout=5) == b""
+        writer.close()
+
+
 async def test_a_client_that_left_over_tls_while_its_body_is_not_read_is_found_out() -> None:
     authority = trustme.CA()
     server_tls, client_tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER), ssl.create_default_context()
