@@ -2,6 +2,9 @@
 
 import contextlib
 import json
+import subprocess
+import sys
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -10,6 +13,7 @@ from hypothesis import strategies as st
 
 from bridged.json_edit import JsonArray, JsonObject, MalformedJson
 
+ROOT = Path(__file__).parents[3]
 SPACES = st.text(" \t\n\r", max_size=3)
 NUMBERS = st.sampled_from(["0", "-0", "1.0", "1e400", "-1E-5", "1" * 400, "0.10000000000000000000000001"])
 STRINGS = st.one_of(
@@ -182,3 +186,17 @@ def test_depth_costs_no_stack() -> None:
     edited = JsonObject(b'{"model":1,"a":' + deep + b"}")
     edited.remove("model")
     assert edited.encode() == b'{"a":' + deep + b"}"
+
+
+def test_escapes_cost_no_memory() -> None:
+    # Python's tracing of memory does not see what its regular expressions take: a process of its own tells.
+    script = """
+import resource
+from bridged.json_edit import JsonObject
+text = b'{"a":[{"text":"' + b"\\\\n" * 4_000_000 + b'"}],"b":"' + b"\\\\n" * 4_000_000 + b'"}'
+before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+JsonObject(text)
+print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) * 1024 // len(text))
+"""
+    ran = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True, cwd=ROOT)
+    assert int(ran.stdout) < 10

@@ -2,6 +2,7 @@
 
 import base64
 import json
+import tracemalloc
 from typing import Any
 
 import pytest
@@ -317,6 +318,19 @@ def test_cache_control_keeps_what_the_model_takes_wherever_blocks_are(model: str
         }
 
     assert invoke(body(CONTROL), model=model) == body(taken) | {"anthropic_version": "bedrock-2023-05-31"}
+
+
+def test_blocks_deeper_than_the_api_has_them_are_left_alone_and_cost_nothing() -> None:
+    control, text = b'{"cache_control":{"scope":"x"},"text":"' , b"x" * 100_000
+    block = control + text + b'"}'
+    for levels in (4, 5, 300):
+        body = b'{"messages":[' + b'{"content":[' * (levels - 1) + block + b"]}" * (levels - 1) + b"]}"
+        tracemalloc.start()
+        edited = invoke_bytes(body)
+        peak_bytes = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+        assert (b'"scope"' in edited) is (levels > 4)
+        assert peak_bytes < 40 * len(body)
 
 
 # -- which family -----------------------------------------------------------------------------------------------------
