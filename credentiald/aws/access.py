@@ -72,7 +72,8 @@ class AwsAccess:
     def __init__(self, clock: Callable[[], datetime]) -> None:
         self._clock = clock
         self._places: dict[_PlaceKey, Placement] = {}
-        self._missing_places: dict[_PlaceKey, tuple[RegionRequired, datetime]] = {}
+        # The facts of a refusal, not the refusal: one that is raised for many holds on to what each of them asked.
+        self._missing_places: dict[_PlaceKey, tuple[dict[str, str], datetime]] = {}
         self._placing: dict[_PlaceKey, asyncio.Future[None]] = {}
         self._files = Lane("files")
         self._lanes: dict[str, Lane] = {}
@@ -89,7 +90,7 @@ class AwsAccess:
             return known
         refused = self._missing_places.get(key)
         if refused is not None and timedelta() <= self._clock() - refused[1] < _READ_AGAIN:
-            raise refused[0]
+            raise RegionRequired(**refused[0])
         late = RegionRequired(provider=provider.name, settings="the AWS configuration, which cannot be read in time")
         raise NotFetchedYet(self._begin_placing(key, provider), lambda: late)
 
@@ -111,12 +112,9 @@ class AwsAccess:
             if isinstance(outcome, Placement):
                 self._places[key] = outcome
             else:
-                refusal = (
-                    outcome
-                    if isinstance(outcome, RegionRequired)
-                    else RegionRequired(provider=provider.name, settings="the AWS configuration, which cannot be read")
-                )
-                self._missing_places[key] = (refusal, self._clock())
+                unread = {"provider": provider.name, "settings": "the AWS configuration, which cannot be read"}
+                facts = outcome.facts if isinstance(outcome, RegionRequired) else unread
+                self._missing_places[key] = (facts, self._clock())
             ended.set_result(None)
 
         self._files.submit(partial(place, provider, key[3])).add_done_callback(settle)
@@ -233,7 +231,7 @@ class AwsAccess:
         now = self._clock()
         self._forget([
             key for key, (_, supply) in self._supplies.items()
-            if not supply.busy and not timedelta() <= now - supply.used_time < FORGET
+            if not supply.busy and abs(now - supply.used_time) >= FORGET
         ])  # fmt: skip
         self._sweep_later()
 

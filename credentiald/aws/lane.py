@@ -53,7 +53,10 @@ class Lane:
 
         def start() -> None:
             self._running += 1
-            threading.Thread(target=run, name=f"aws-{self._name}", daemon=True).start()
+            try:
+                threading.Thread(target=run, name=f"aws-{self._name}", daemon=True).start()
+            except RuntimeError as error:  # the machine has no thread for us now: a failure like others, which may pass
+                loop.call_soon(ended, error)
 
         if self._running < self._most:
             start()

@@ -49,3 +49,16 @@ def test_a_thread_that_ends_after_its_loop_troubles_nobody():
     for thread in [one for one in threading.enumerate() if one.name == "aws-x"]:
         thread.join(10)
         assert not thread.is_alive()
+
+
+async def test_a_machine_without_threads_is_a_failure_and_not_the_end_of_the_lane():
+    lane = Lane("x", most=1)
+    usual = threading.stack_size(1 << 46)  # more than any machine has
+    try:
+        refused, waited = lane.submit(int), lane.submit(int)
+        assert isinstance(await refused, RuntimeError)
+        assert isinstance(await waited, RuntimeError)
+    finally:
+        threading.stack_size(usual)
+    assert lane.idle
+    assert await lane.submit(lambda: 3) == 3
