@@ -321,7 +321,7 @@ def test_cache_control_keeps_what_the_model_takes_wherever_blocks_are(model: str
 
 
 def test_blocks_deeper_than_the_api_has_them_are_left_alone_and_cost_nothing() -> None:
-    control, text = b'{"cache_control":{"scope":"x"},"text":"' , b"x" * 100_000
+    control, text = b'{"cache_control":{"scope":"x"},"text":"', b"x" * 100_000
     block = control + text + b'"}'
     for levels in (4, 5, 300):
         body = b'{"messages":[' + b'{"content":[' * (levels - 1) + block + b"]}" * (levels - 1) + b"]}"
