@@ -64,8 +64,11 @@ class AnswerTranslator:
             self._relay.response_end()
 
     def response_failed(self, error: UpstreamError) -> None:
-        """There is no answer, or no rest of it."""
-        self._relay.response_failed(error)
+        """There is no answer, or no rest of it; a client that has all of its own does not hear of that."""
+        if self._answer.complete and self._has_begun:
+            self._relay.response_end()
+        else:
+            self._relay.response_failed(error)
 
     def pause_body(self) -> None:
         """The upstream reads slowly."""

@@ -17,11 +17,12 @@ import ipaddress
 import json
 from dataclasses import dataclass, replace
 from datetime import datetime
+from urllib.parse import unquote
 
 from bridged.adapters.auth import AuthShape, credential_headers
 from bridged.adapters.destination import Address, Base, parse_base_url
 from bridged.aws.sigv4 import SigningKeys, UnfitCredential, sign
-from bridged.bedrock.answers import Answer, SignedAnswer
+from bridged.bedrock.answers import Answer, PassingAnswer
 from bridged.bedrock.messages_answer import EVENT_STREAM, CountAnswer, InvokeAnswer
 from bridged.bedrock.messages_request import (
     BETA_HEADER,
@@ -126,8 +127,9 @@ def prepare(
         raise _no_such_operation()
     target = plan.base.path + plan.target
     answer = plan.answer
+    if answer is None and resolution.source not in _USERS_OWN:
+        answer = PassingAnswer()
     if resolution.source != Source.PRESENTED_KEY and isinstance(resolution.credential, AwsKeys):
-        answer = answer or SignedAnswer()
         credential = _signature(request.method, target, plan, resolution.credential, options.region, now, signing_keys)
     else:
         credential = _bearer(plan, resolution, request.presented)
@@ -180,10 +182,11 @@ def _as_sent(resolution: Resolution, request: ClientRequest, options: BedrockOpt
     at_control_plane = match.operation in _LISTS and options.control_base_url
     path = match.path
     if mapped and match.path_facts.model not in ("", mapped):
-        path = model_path(mapped, path.rpartition("/")[2])
+        asked = countable_model(mapped) if match.operation == "bedrock.count_tokens" else mapped
+        path = model_path(asked, path.rpartition("/")[2])
     return _Plan(
         base=parse_base_url(options.control_base_url if at_control_plane else resolution.base_url),
-        target=path + request.query,
+        target=path + _without_signature(request.query),
         body=request.body,
         headers=_content_type(request.headers),
         left_out=_REWRITTEN,
@@ -197,13 +200,14 @@ def _mantle(resolution: Resolution, request: ClientRequest) -> _Plan:
     base = parse_base_url(resolution.base_url)
     # A base URL is the endpoint's, or Anthropic's below it: both are written.
     path = base.path.removesuffix(_MANTLE_ANTHROPIC)
+    prefix = _MANTLE_ANTHROPIC if api == "anthropic" else ""
     body = request.body
     if resolution.upstream_model not in ("", request.model):
         _refuse_compressed(request.headers)
         body = _with_model(body, resolution.upstream_model)
     return _Plan(
         base=replace(base, path=path),
-        target=(_MANTLE_ANTHROPIC if api == "anthropic" else "") + request.match.path + request.query,
+        target=prefix + request.match.path + _without_signature(request.query),
         body=body,
         headers=_content_type(request.headers),
         left_out=_REWRITTEN,
@@ -249,6 +253,14 @@ def _signature(
 def _is_left_out(name: str, left_out: frozenset[str]) -> bool:
     folded = name.lower().replace("_", "-")
     return folded in left_out or folded.startswith(_AWS_PREFIX)
+
+
+def _without_signature(query: str) -> str:
+    """The query without what a presigned one has of a signature: it ends here, like the one in headers."""
+    if not query:
+        return query
+    kept = [part for part in query[1:].split("&") if not unquote(part).lower().startswith(_AWS_PREFIX)]
+    return "?" + "&".join(kept) if kept else ""
 
 
 def _content_type(headers: Headers) -> Headers:

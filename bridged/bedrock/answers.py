@@ -7,6 +7,7 @@ after each of them:
     feed      what goes to the client now, if anything; never before there are headers
     failure   what is to be told the client after the bytes so far
     whole     the whole answer, status and all, where nothing has gone to the client
+    complete  the client has all of it already: nothing that the upstream says or fails to say can change that
 """
 
 from dataclasses import dataclass
@@ -18,6 +19,7 @@ from bridged.model import Headers, Refused, header_values
 # An error or a count is short; more is not read.
 MAX_GATHERED_BYTES = 1024 * 1024
 
+OK = 200
 _FIRST_ERROR = 400
 # About the bytes that were, not those that go to the client.
 _OF_THE_BODY = frozenset({"content-type", "content-length", "content-encoding"})
@@ -29,6 +31,7 @@ class Answer(Protocol):
     headers: Headers | None
     failure: Refused | None
     whole: "Gathered | None"
+    complete: bool
 
     def head(self, status: int, headers: Headers) -> None: ...
 
@@ -85,15 +88,16 @@ class Gathering:
         return refused_credential(self.headers, self.body)
 
 
-class SignedAnswer:
-    """An answer that passes as it comes, but for errors that are about the signature: see refused_credential."""
+class PassingAnswer:
+    """An answer that passes as it comes, but for errors about the provider's credential: see refused_credential."""
 
-    __slots__ = ("_gathering", "failure", "headers", "whole")
+    __slots__ = ("_gathering", "complete", "failure", "headers", "whole")
 
     def __init__(self) -> None:
         self.headers: Headers | None = None
         self.failure: Refused | None = None
         self.whole: Gathered | None = None
+        self.complete = False
         self._gathering: Gathering | None = None
 
     def head(self, status: int, headers: Headers) -> None:
@@ -106,6 +110,9 @@ class SignedAnswer:
         if self._gathering is None:
             return data
         self._gathering.add(data)
+        if self._gathering.too_long:
+            # Its end may never come.
+            self.end()
         return b""
 
     def end(self) -> None:
@@ -115,6 +122,16 @@ class SignedAnswer:
         if self._gathering.too_long:
             self.failure = Refused("UPSTREAM_UNREACHABLE", "the upstream's error is too long to be one of AWS")
         self.whole = self._gathering.unchanged()
+
+
+def refuse_other_success(status: int) -> None:
+    """UPSTREAM_UNREACHABLE for what is neither 200 nor an error: these operations have no such answer."""
+    if OK != status < _FIRST_ERROR:
+        raise Refused(
+            "UPSTREAM_UNREACHABLE",
+            f"the upstream answered with status {status}, which Bedrock does not: "
+            "an administrator may correct the base URL",
+        )
 
 
 def with_request_id(headers: Headers) -> Headers:

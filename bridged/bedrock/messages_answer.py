@@ -11,14 +11,22 @@ import re
 import msgspec
 
 from bridged.aws.event_stream import EventStreamBroken, EventStreamDecoder, Message
-from bridged.bedrock.answers import Gathered, Gathering, is_compressed, is_kind, with_request_id, without_body_headers
+from bridged.bedrock.answers import (
+    OK,
+    Gathered,
+    Gathering,
+    is_compressed,
+    is_kind,
+    refuse_other_success,
+    with_request_id,
+    without_body_headers,
+)
 from bridged.bedrock.errors import exception_body, status_of_exception, stream_exception
 from bridged.json_edit import JsonObject, MalformedJson, decoded
 from bridged.model import Headers, Refused
 
 EVENT_STREAM = "application/vnd.amazon.eventstream"
 
-_OK = 200
 _EVENT_NAME = re.compile(r"[\w.-]+", re.ASCII)
 _LINE_END = re.compile(rb"\r\n|\n|\r")
 
@@ -42,7 +50,7 @@ class InvokeAnswer:
     """
 
     __slots__ = (
-        "_complete", "_credential_is_the_users", "_decoder", "_gathering", "_stream", "failure", "headers", "whole",
+        "_credential_is_the_users", "_decoder", "_gathering", "_stream", "complete", "failure", "headers", "whole",
     )  # fmt: skip
 
     def __init__(self, *, credential_is_the_users: bool) -> None:
@@ -54,11 +62,12 @@ class InvokeAnswer:
         self._decoder: EventStreamDecoder | None = None
         self._stream: Headers = ()
         # The stream said that it is over, well or not: what comes after that goes to nobody.
-        self._complete = False
+        self.complete = False
 
     def head(self, status: int, headers: Headers) -> None:
-        """UPSTREAM_UNREACHABLE for a compressed stream, which was not asked for."""
-        if status != _OK:
+        """UPSTREAM_UNREACHABLE for a compressed stream, which was not asked for, and for other kinds of success."""
+        refuse_other_success(status)
+        if status != OK:
             self._gathering = Gathering(status, headers)
         elif not is_kind(headers, EVENT_STREAM):
             self.headers = with_request_id(headers)
@@ -70,30 +79,34 @@ class InvokeAnswer:
     def feed(self, data: bytes) -> bytes:
         if self._gathering is not None:
             self._gathering.add(data)
+            if self._gathering.too_long:
+                self.end()
             return b""
         if self._decoder is None:
             return data
-        if self._complete or self.failure is not None:
+        if self.complete or self.failure is not None:
             return b""
         try:
             messages = self._decoder.feed(data)
         except EventStreamBroken as broken:
-            messages = broken.messages
-            self.failure = _damaged()
+            events = self._events_of(broken.messages)
+            if not self.complete:
+                self.failure = _damaged()
+            return events
         return self._events_of(messages)
 
     def end(self) -> None:
         if self._gathering is not None:
             self.failure = None if self._credential_is_the_users else self._gathering.refused_credential()
             self.whole = self._gathering.error()
-        elif self._decoder is not None and not self._complete and self.failure is None:
+        elif self._decoder is not None and not self.complete and self.failure is None:
             # Whole messages and no message_stop: the connection ended well, the answer did not.
             self.failure = Refused("UPSTREAM_UNREACHABLE", "the upstream's answer broke off: try again")
 
     def _events_of(self, messages: list[Message]) -> bytes:
         events: list[bytes] = []
         for message in messages:
-            if self._complete:
+            if self.complete:
                 break
             try:
                 events.append(self._event(message))
@@ -111,12 +124,12 @@ class InvokeAnswer:
             return b""
         data = _chunks.decode(message.payload).data
         name = _event_name(data)
-        self._complete = name in ("message_stop", "error")
+        self.complete = name in ("message_stop", "error")
         self._begin()
         return _server_sent(name, data)
 
     def _exception(self, message: Message, kind: str) -> bytes:
-        self._complete = True
+        self.complete = True
         name = str(message.headers.get(":exception-type") or message.headers.get(":error-code") or "")
         payload = message.payload
         if kind == "error":
@@ -136,24 +149,29 @@ class InvokeAnswer:
 class CountAnswer:
     """The answer of CountTokens, as that of Anthropic's count_tokens. A number that is not there is never made up."""
 
-    __slots__ = ("_credential_is_the_users", "_gathering", "failure", "headers", "whole")
+    __slots__ = ("_credential_is_the_users", "_gathering", "complete", "failure", "headers", "whole")
 
     def __init__(self, *, credential_is_the_users: bool) -> None:
         self.headers: Headers | None = None
         self.failure: Refused | None = None
         self.whole: Gathered | None = None
         self._credential_is_the_users = credential_is_the_users
+        self.complete = False
         self._gathering = Gathering(0, ())
 
     def head(self, status: int, headers: Headers) -> None:
+        """UPSTREAM_UNREACHABLE for other kinds of success."""
+        refuse_other_success(status)
         self._gathering = Gathering(status, headers)
 
     def feed(self, data: bytes) -> bytes:
         self._gathering.add(data)
+        if self._gathering.too_long:
+            self.end()
         return b""
 
     def end(self) -> None:
-        if self._gathering.status != _OK:
+        if self._gathering.status != OK:
             self.failure = None if self._credential_is_the_users else self._gathering.refused_credential()
             self.whole = self._gathering.error()
             return
@@ -163,7 +181,7 @@ class CountAnswer:
                 "UPSTREAM_UNREACHABLE", "the upstream counted the tokens, but its answer has no count: try again"
             )
         else:
-            self.whole = self._gathering.answer(_OK, b'{"input_tokens":%d}' % count)
+            self.whole = self._gathering.answer(OK, b'{"input_tokens":%d}' % count)
 
 
 def _count_in(body: bytes) -> int | None:

@@ -166,6 +166,30 @@ async def test_a_stream_that_breaks_ends_with_an_error_event_and_never_looks_who
     assert b"message_stop" not in answer.body
 
 
+@pytest.mark.parametrize("after", [CUT, STALL, DAMAGED, DAMAGED[:20]])
+@pytest.mark.parametrize("separately", [True, False])
+@pytest.mark.parametrize(
+    ("last", "status"),
+    [(chunk(b'{"type":"message_stop"}'), 200), (exception("throttlingException", "slow down"), 429)],
+)
+async def test_what_goes_wrong_after_the_end_is_not_told(
+    last: bytes, status: int, separately: bool, after: Any
+) -> None:
+    async with bedrock_scene(idle_timeout_seconds=0.3) as scene:
+        first = chunk(b'{"type":"message_start"}')
+        joined = not separately and isinstance(after, bytes)
+        scene.bedrock.script(frames(first, *([last + after] if joined else [last, after])))
+        answer = await raw_exchange(scene.bridge.port, asked())
+        assert (answer.status, answer.complete) == (200, True)
+        assert len(answer.body.split(b"\n\n")) == 3
+        # As the whole of an answer.
+        scene.bedrock.script(frames(last + after if joined else last, *([] if joined else [after])))
+        answer = await raw_exchange(scene.bridge.port, asked())
+        assert answer.status == status
+        assert b"broke off" not in answer.body
+        assert b"damaged" not in answer.body
+
+
 @pytest.mark.parametrize(("by", "status"), [(CUT, 502), ([], 502), (DAMAGED, 502), (STALL, 504)])
 async def test_a_stream_that_breaks_before_its_first_event_is_an_error_with_a_status(by: Any, status: int) -> None:
     async with bedrock_scene(idle_timeout_seconds=0.3) as scene:

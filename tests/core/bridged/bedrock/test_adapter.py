@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from bridged.adapters.bedrock import BedrockRequest, ClientRequest, prepare
 from bridged.aws.sigv4 import SigningKeys
-from bridged.bedrock.answers import SignedAnswer
+from bridged.bedrock.answers import PassingAnswer
 from bridged.bedrock.messages_answer import CountAnswer, InvokeAnswer
 from bridged.dialects import request_facts
 from bridged.model import (
@@ -161,7 +161,7 @@ def test_mantle_gets_what_the_client_sent(path: str, base_url: str, expected: st
     sent = prepared(path, resolution(base_url=base_url, options=MANTLE_OPTIONS), query="?beta=true")
     assert (url(sent), sent.body) == (expected, BODY)
     assert ("Anthropic-Beta", "context-1m-2025-08-07") in sent.client_headers
-    assert isinstance(sent.answer, SignedAnswer)
+    assert isinstance(sent.answer, PassingAnswer)
 
 
 @pytest.mark.parametrize(
@@ -187,12 +187,28 @@ def test_a_protocol_has_its_own_operations(path: str, options: BedrockOptions) -
         ("/v1/messages/count_tokens", "/model/eu.mapped%3A1/count-tokens", None),
         ("/model/other/converse", "/model/eu.mapped%3A1/converse", BODY),
         ("/model/eu.mapped:1/converse", "/model/eu.mapped:1/converse", BODY),
+        ("/model/other/count-tokens", "/model/eu.mapped%3A1/count-tokens", BODY),
     ],
 )
 def test_a_model_that_the_provider_maps_is_asked_for_instead(path: str, target: str, body: bytes | None) -> None:
     sent = prepared(path, resolution(upstream_model="eu.mapped:1"))
     assert sent.address.target == target
     assert body in (None, sent.body)
+
+
+def test_tokens_are_counted_with_what_a_mapped_profile_stands_for() -> None:
+    mapped = resolution(upstream_model="us.anthropic.claude-sonnet-4-5-v1:0")
+    for path in ("/model/other/count-tokens", "/v1/messages/count_tokens"):
+        assert prepared(path, mapped).address.target == "/model/anthropic.claude-sonnet-4-5-v1%3A0/count-tokens"
+
+
+@pytest.mark.parametrize(
+    ("path", "options"), [("/model/m/converse", BedrockOptions(region="us-east-1")), ("/v1/messages", MANTLE_OPTIONS)]
+)
+def test_a_presigned_query_ends_here_as_a_signature_in_headers_does(path: str, options: BedrockOptions) -> None:
+    query = "?X-Amz-Security-Token=own&b=%20x&x-amz-date=1&X%2DAmz-Signature=2&a"
+    assert prepared(path, resolution(options=options), query=query).address.target.partition("?")[2] == "b=%20x&a"
+    assert "?" not in prepared(path, resolution(options=options), query="?X-Amz-Date=1").address.target
 
 
 def test_mantle_has_the_model_in_its_body() -> None:
@@ -299,8 +315,11 @@ def test_a_bearer_token_goes_alone(
     assert not [name for name, _ in every if name.lower().replace("_", "-").startswith("x-amz-")]
 
 
-def test_an_answer_to_a_bearer_token_passes_as_it_comes() -> None:
-    assert prepared("/model/m/invoke", resolution(credential=BEARER)).answer is None
+def test_an_answer_to_a_users_own_bearer_token_passes_as_it_comes() -> None:
+    own = resolution(credential=BEARER, source=Source.USER_KEY)
+    assert prepared("/model/m/invoke", own).answer is None
+    # Anybody else's is not for the client to mend.
+    assert isinstance(prepared("/model/m/invoke", resolution(credential=BEARER)).answer, PassingAnswer)
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bridged.bedrock.answers import MAX_GATHERED_BYTES, Answer, Gathered, SignedAnswer
+from bridged.bedrock.answers import MAX_GATHERED_BYTES, Answer, Gathered, PassingAnswer
 from bridged.bedrock.errors import CREDENTIAL_REFUSED, TYPE_BY_EXCEPTION
 from bridged.bedrock.messages_answer import EVENT_STREAM, CountAnswer, InvokeAnswer
 from bridged.model import Headers, Refused
@@ -355,8 +355,14 @@ def test_an_error_that_is_not_of_aws_still_says_its_status(body: bytes) -> None:
 
 
 def test_an_error_that_is_longer_than_any_of_aws_is_not_read() -> None:
-    body = b'{"message":"' + b"x" * MAX_GATHERED_BYTES + b'"}'
-    assert error_of(500, JSON, body)[2] == "Bedrock answered with status 500 and without a message"
+    for answer in (InvokeAnswer(credential_is_the_users=False), CountAnswer(credential_is_the_users=False)):
+        answer.head(500, JSON)
+        answer.feed(b'{"message":"'.ljust(MAX_GATHERED_BYTES, b"x"))
+        assert answer.whole is None
+        answer.feed(b'"')
+        # At once: its end may never come.
+        assert answer.whole is not None
+        assert b"Bedrock answered with status 500 and without a message" in answer.whole.body
 
 
 def test_waits_and_ids_stay_and_what_was_about_the_body_does_not() -> None:
@@ -398,7 +404,7 @@ def test_a_credential_that_aws_refuses_is_the_clients_fault_only_if_it_is_theirs
     for answer in (
         InvokeAnswer(credential_is_the_users=False),
         CountAnswer(credential_is_the_users=False),
-        SignedAnswer(),
+        PassingAnswer(),
     ):
         answer.head(403, headers)
         assert answer.feed(body) == b""
@@ -416,7 +422,7 @@ def test_a_credential_that_aws_refuses_is_the_clients_fault_only_if_it_is_theirs
 @given(st.sampled_from([400, 403, 404, 429, 500, 503]), st.binary(max_size=60))
 def test_any_other_error_on_paths_that_are_not_translated_passes_byte_for_byte(status: int, body: bytes) -> None:
     headers: Headers = (("Content-Length", str(len(body))), ("x-amzn-errortype", "ThrottlingException"))
-    answer = SignedAnswer()
+    answer = PassingAnswer()
     answer.head(status, headers)
     assert answer.feed(body) == b""
     answer.end()
@@ -426,7 +432,7 @@ def test_any_other_error_on_paths_that_are_not_translated_passes_byte_for_byte(s
 
 @given(st.binary(max_size=60))
 def test_answers_that_are_not_translated_pass_as_they_come(body: bytes) -> None:
-    answer = SignedAnswer()
+    answer = PassingAnswer()
     answer.head(200, STREAM)
     assert answer.headers == STREAM
     assert answer.feed(body) == body
@@ -435,11 +441,18 @@ def test_answers_that_are_not_translated_pass_as_they_come(body: bytes) -> None:
 
 
 def test_an_error_that_is_too_long_to_be_held_is_none_of_aws() -> None:
-    answer = SignedAnswer()
+    # Its end may never come.
+    answer = PassingAnswer()
     answer.head(500, JSON)
     answer.feed(b"x" * MAX_GATHERED_BYTES + b"x")
-    answer.end()
     assert answer.failure is not None
+
+
+@pytest.mark.parametrize("status", [202, 204, 206, 301, 304])
+def test_success_that_bedrock_does_not_have_is_no_answer(status: int) -> None:
+    for answer in (InvokeAnswer(credential_is_the_users=False), CountAnswer(credential_is_the_users=False)):
+        with pytest.raises(Refused, match=str(status)):
+            answer.head(status, JSON)
 
 
 def test_another_gateways_error_passes_as_it_is() -> None:
