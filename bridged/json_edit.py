@@ -11,6 +11,9 @@ import json
 import re
 from collections.abc import Iterable, Iterator
 
+# Of members or elements. Each costs a hundred times its own size, and Anthropic's API takes as many messages.
+MOST_PARTS = 100_000
+
 _SPACES = b" \t\n\r"
 _SPACE = re.compile(rb"[ \t\n\r]*")
 # Nothing in a string is ever given back: what could be is remembered, for each escape, and that is many times the body.
@@ -22,6 +25,10 @@ _SCALAR = re.compile(rb'[^ \t\n\r,\]}\[{":]+')
 
 class MalformedJson(ValueError):
     """It is not JSON, or not the object or array that was looked for. The text is not in the message."""
+
+
+class TooManyParts(MalformedJson):
+    """It has more than MOST_PARTS."""
 
 
 class _Member:
@@ -151,6 +158,8 @@ def _taken_apart(text: bytes, opening: bytes, closing: bytes) -> tuple[bytes, li
         while True:
             at = _item_end(text, at, named=opening == b"{")
             pieces.append(text[start:at])
+            if len(pieces) > MOST_PARTS:
+                raise TooManyParts("a JSON value has too many members or elements")
             mark = text[at : at + 1]
             at += 1
             if mark == closing:

@@ -19,7 +19,17 @@ from urllib.parse import quote
 from bridged.bedrock.cache_control import strip_cache_control
 from bridged.bedrock.families import DROPPED_FIELDS, EFFORT, Capabilities, Thinking, capabilities_of
 from bridged.bedrock.thinking import USUAL_EFFORT, convert_thinking, kind_of_thinking
-from bridged.json_edit import JsonArray, JsonObject, MalformedJson, decoded, is_array, is_object, string_list
+from bridged.json_edit import (
+    MOST_PARTS,
+    JsonArray,
+    JsonObject,
+    MalformedJson,
+    TooManyParts,
+    decoded,
+    is_array,
+    is_object,
+    string_list,
+)
 from bridged.model import BedrockOptions, Headers, Refused, header_values
 
 ANTHROPIC_VERSION = "bedrock-2023-05-31"
@@ -49,8 +59,8 @@ def messages_to_invoke(
         edited = JsonObject(body)
         stream = decoded(edited.get("stream") or b"null") is True
         _edit(edited, headers, capabilities)
-    except MalformedJson:
-        raise _malformed() from None
+    except MalformedJson as error:
+        raise _refused(error) from None
     return edited.encode(), stream
 
 
@@ -62,8 +72,8 @@ def messages_to_count(body: bytes, headers: Headers, *, model: str, asked_for: s
         if decoded(edited.get("max_tokens") or b"null") is None:
             edited.put("max_tokens", b"%d" % _max_tokens_for_counting(edited, capabilities))
         _edit(edited, headers, capabilities)
-    except MalformedJson:
-        raise _malformed() from None
+    except MalformedJson as error:
+        raise _refused(error) from None
     return b'{"input":{"invokeModel":{"body":"%b"}}}' % base64.b64encode(edited.encode())
 
 
@@ -175,5 +185,7 @@ def _max_tokens_for_counting(body: JsonObject, capabilities: Capabilities) -> in
     return _COUNTED_MAX_TOKENS
 
 
-def _malformed() -> Refused:
+def _refused(error: MalformedJson) -> Refused:
+    if isinstance(error, TooManyParts):
+        return Refused("INVALID_BODY", f"the body has a list or an object with more than {MOST_PARTS} parts")
     return Refused("INVALID_BODY", "the body is not a well-formed JSON object")

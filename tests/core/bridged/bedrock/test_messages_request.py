@@ -320,6 +320,23 @@ def test_cache_control_keeps_what_the_model_takes_wherever_blocks_are(model: str
     assert invoke(body(CONTROL), model=model) == body(taken) | {"anthropic_version": "bedrock-2023-05-31"}
 
 
+@pytest.mark.parametrize(
+    ("before", "part", "last", "after"),
+    [
+        (b'{"messages":[', b"[]", b'{"cache_control":{"scope":1}}', b"]}"),
+        (b'{"messages":[', b"[]", b'{"role":"system"}', b"]}"),
+        (b"{", b'"a":1', b'"b":1', b"}"),
+    ],
+)
+def test_more_parts_than_the_api_takes_are_refused(before: bytes, part: bytes, last: bytes, after: bytes) -> None:
+    def body(parts: int) -> bytes:
+        return before + b",".join([part] * (parts - 1) + [last]) + after
+
+    assert invoke_bytes(body(100_000)).count(part) == 99_999
+    with pytest.raises(Refused, match="100000 parts"):
+        invoke_bytes(body(100_001))
+
+
 def test_blocks_deeper_than_the_api_has_them_are_left_alone_and_cost_nothing() -> None:
     control, text = b'{"cache_control":{"scope":"x"},"text":"', b"x" * 100_000
     block = control + text + b'"}'
