@@ -8,12 +8,12 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from credentiald.aws.access import ROLE, SOURCE, refusal_of
-from credentiald.aws.probe import Probe
-from credentiald.aws.regions import Identity, Placement
+from credentiald.aws.probe import Probe, Probed
+from credentiald.aws.regions import Identity, Placement, host_parts
 from credentiald.aws.role_request import session_name
-from credentiald.aws.steps import Step, answered_by
+from credentiald.aws.steps import IDENTITY, Step, answered_by
 from credentiald.catalog import wire_of
-from credentiald.errors import CentralKeyMissing, Refusal
+from credentiald.errors import CentralKeyMissing, KeyPoolExhausted, Refusal
 from credentiald.model import AwsKeyPairMaterial, BedrockOptions, Material, Provider, SealedSecret, Source
 from credentiald.plane import Plane
 from credentiald.sealing import central_key_context
@@ -42,7 +42,7 @@ class Checked:
     @property
     def answered_by(self) -> str:
         """The step that gave the credential."""
-        gave = [step for step in self.steps if step.name != "identity"]
+        gave = [step for step in self.steps if step.name != IDENTITY]
         return "" if self.refusal else answered_by(gave)
 
 
@@ -101,14 +101,12 @@ async def _checked_at_aws(plane: Plane, provider: Provider, material: Material |
         return Checked(provider=provider, source=source, message=_KEY_OPENS, placement=placement)
     probe = Probe(provider=provider.name, options=options, region=placement.region.name, username=username, pair=pair)
     probed, steps = await plane.aws.probe(provider, probe, seconds=CHECK_SECONDS - _PLACE_SECONDS)
-    kind = ROLE if probed.failed_at_role else SOURCE
-    refusal = refusal_of(kind, provider.name, options.role_arn, probed.failed, steps) if probed.failed else None
-    said = _AWS_GIVES if probed.arn else _AWS_DOES_NOT_SAY
+    refusal, message = _judged(provider, placement, probed, steps)
     return Checked(
         provider=provider,
         source=source,
         refusal=refusal,
-        message=str(refusal) if refusal else said,
+        message=message,
         steps=steps,
         account=probed.account,
         arn=probed.arn,
@@ -116,3 +114,19 @@ async def _checked_at_aws(plane: Plane, provider: Provider, material: Material |
         placement=placement,
         role_session_name=session_name(username) if options.role_arn else "",
     )
+
+
+def _judged(
+    provider: Provider, placement: Placement, probed: Probed, steps: tuple[Step, ...]
+) -> tuple[Refusal | None, str]:
+    """What a request would meet, and a sentence about it."""
+    if probed.failed:
+        kind = ROLE if probed.failed_at_role else SOURCE
+        role_arn = provider.bedrock.role_arn if provider.bedrock else ""
+        refusal = refusal_of(kind, provider.name, role_arn, probed.failed, steps)
+        return refusal, str(refusal)
+    if not probed.denied:
+        return None, _AWS_GIVES if probed.arn else _AWS_DOES_NOT_SAY
+    if host_parts(placement.base_url) is None:
+        return None, f"there is a credential, but {probed.denied}: right only where the base URL is another gateway's"
+    return KeyPoolExhausted(provider=provider.name, retry_after_seconds="0"), f"no credential of AWS: {probed.denied}"

@@ -18,9 +18,9 @@ from credentiald.aws.probe import Probe, Probed, run
 from credentiald.aws.progress import Failed, Loaded, Progress
 from credentiald.aws.regions import Identity, Placement
 from credentiald.aws.role_request import assume_role_arguments, session_name
-from credentiald.aws.schedule import Verdict
-from credentiald.aws.steps import KEY_PAIR, Outcome, Step, told
-from credentiald.aws.supply import OVERDUE, Grant, NotFetchedYet, Supply, SupplyState, failure_of
+from credentiald.aws.schedule import Span, Verdict
+from credentiald.aws.steps import IDENTITY, KEY_PAIR, Outcome, Step, as_failed, told
+from credentiald.aws.supply import EXPIRED, OVERDUE, Grant, NotFetchedYet, Supply, SupplyState, failure_of
 from credentiald.errors import AmbientCredentialsUnavailable, Refusal, RegionRequired, RoleNotAssumable
 from credentiald.model import AwsKeyPairMaterial, BedrockOptions, Provider
 
@@ -273,7 +273,8 @@ class AwsAccess:
         states = tuple(supply.state(now) for supply in known)
         # The last of them is what requests get; what it is made of matters only where it is not there.
         served = bool(states) and len(states) == len(keys) and states[-1].is_served
-        failing = [supply for supply in reversed(known) if supply.verdict(now) is Verdict.REFUSE]
+        # Also where the next request would try again: what the last one met is what is known.
+        failing = [supply for supply in reversed(known) if supply.is_failing(now)]
         return AwsAccount(
             identity=identity,
             placement=placement,
@@ -302,7 +303,12 @@ class AwsAccess:
         if isinstance(outcome, Exception):
             outcome = failure_of(outcome)
         probed = outcome if isinstance(outcome, Probed) else Probed(failed=outcome)
-        return probed, progress.steps()
+        steps = progress.steps()
+        now = self._clock()
+        if probed.expire_time is not None and not Span(fetch_time=now, expire_time=probed.expire_time).is_served(now):
+            # A request would not get it either; whose it was does not matter any more.
+            return Probed(failed=EXPIRED), as_failed([one for one in steps if one.name != IDENTITY], EXPIRED.cause)
+        return probed, steps
 
     def close(self) -> None:
         """Forget everything; threads that hang are left to themselves."""

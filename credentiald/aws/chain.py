@@ -24,7 +24,7 @@ CONNECT_SECONDS = 2
 READ_SECONDS = 3
 TOTAL_ATTEMPTS = 2
 
-_NO_METADATA = "the metadata service does not answer, or this machine has no role"
+_NO_METADATA = "the metadata service gives nothing: it does not answer, or this machine has no role"
 
 
 def client_settings() -> Any:

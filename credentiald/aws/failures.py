@@ -4,6 +4,7 @@ An error's text is never repeated: it may hold what a credential process printed
 counts is its type, and for an answer of AWS its code, if that is one of those we know.
 """
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -29,7 +30,7 @@ _WORDS = {
     "MfaNeeded": "the profile asks for a one-time code (mfa_serial), which nobody can type in here",
     "HalfAPair": "incomplete: AWS_SECRET_ACCESS_KEY is set and AWS_ACCESS_KEY_ID is not",
     "PartialCredentialsError": "incomplete: one half of the credential, or its source, is missing",
-    "ProfileNotFound": "the profile that AWS_PROFILE names does not exist",
+    "ProfileNotFound": "the profile that AWS_PROFILE names does not exist: correct AWS_PROFILE or the file",
     "ConfigParseError": "AWS's configuration file cannot be read",
     "ConfigNotFound": "AWS's configuration file does not exist",
     "InfiniteLoopConfigError": "the profiles refer to each other in a circle",
@@ -63,10 +64,21 @@ _WORDS = {
     "ValueError": "its address or its answer is not valid",
 }
 _STEP_WORDS = {
-    ("custom-process", "CredentialRetrievalError"): "the process failed, or did not print credentials",
+    ("env", "PartialCredentialsError"): "incomplete: AWS_ACCESS_KEY_ID is set and AWS_SECRET_ACCESS_KEY is not",
+    ("shared-credentials-file", "PartialCredentialsError"): "incomplete: the profile has one half of a pair",
+    ("config-file", "PartialCredentialsError"): "incomplete: the profile has one half of a pair",
+    ("custom-process", "CredentialRetrievalError"): (
+        "the process failed, or did not print credentials: run it by hand, as the user that runs credentiald"
+    ),
+    ("custom-process", "FileNotFoundError"): "the program that credential_process names does not exist",
     ("container-role", "CredentialRetrievalError"): "the container endpoint did not give credentials",
-    ("container-role", "ValueError"): "its address is not one of a container endpoint, or its answer is not valid",
-    ("assume-role-with-web-identity", "FileNotFoundError"): "the token file does not exist",
+    ("container-role", "FileNotFoundError"): "the file of AWS_CONTAINER_AUTHORIZATION_TOKEN_FILE does not exist",
+    ("container-role", "ValueError"): (
+        "not valid: its address (no container endpoint, or not https), its token (no line end) or its answer"
+    ),
+    ("assume-role-with-web-identity", "FileNotFoundError"): (
+        "the token file does not exist: check that the service account's token is mounted"
+    ),
     ("iam-role", "MetadataRetrievalError"): "the metadata service gave no token, and version 1 is off",
 }
 # Codes of AWS STS and SSO ("API Reference", Common Errors and AssumeRole): what we repeat, and what it means.
@@ -109,6 +121,10 @@ _PASSING_CODES = frozenset(
     }
 )
 _FIRST_SERVER_STATUS = 500
+# What says for good that a credential is none, whatever it is used for.
+_NO_CREDENTIAL = frozenset({"ExpiredToken", "InvalidClientTokenId", "SignatureDoesNotMatch"})
+# botocore's error for an answer of a container endpoint; the answer's body follows, and is not ours to repeat.
+_ENDPOINT_STATUS = re.compile(r"Received non 200 response (\d{3}) ")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -140,8 +156,25 @@ def words_of(error: BaseException, step: str = "") -> str:
     for name in _names(error):
         words = _STEP_WORDS.get((step, name)) or _WORDS.get(name)
         if words:
-            return words
+            return f"{words}: {why}" if (why := _why_of_endpoint(error, step)) else words
     return f"it failed ({type(error).__name__})"
+
+
+def _why_of_endpoint(error: BaseException, step: str) -> str:
+    """Why a container endpoint gave nothing; empty where that is not known. botocore wraps the error twice."""
+    inner = error.__context__
+    if step != "container-role" or inner is None or not _is_a(inner, "MetadataRetrievalError"):
+        return ""
+    answered = _ENDPOINT_STATUS.match(str(getattr(inner, "kwargs", {}).get("error_msg", "")))
+    if answered is not None:
+        return f"it answered {answered[1]}"
+    return words_of(inner.__context__) if inner.__context__ is not None else ""
+
+
+def denies_credential(error: BaseException) -> bool:
+    """Whether AWS answered that the credential itself is unknown, wrong or at its end."""
+    denial = denial_of(error)
+    return denial is not None and denial.code in _NO_CREDENTIAL
 
 
 def may_pass(error: BaseException) -> bool:

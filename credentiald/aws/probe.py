@@ -14,10 +14,14 @@ from credentiald.model import AwsKeyPairMaterial, BedrockOptions
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Probed:
-    """What came of it. `failed` is None where there is a credential; account and ARN may be unknown all the same."""
+    """What came of it. `failed` is None where there is a credential; account and ARN may be unknown all the same.
+
+    `denied` is AWS's word that the credential is none of its own, empty where it did not say so.
+    """
 
     failed: Failed | None = None
     failed_at_role: bool = False
+    denied: str = ""
     expire_time: datetime | None = None
     account: str = ""
     arn: str = ""
@@ -55,7 +59,10 @@ def run(probe: Probe, progress: Progress) -> Probed:
             material, expire_time = loaded.material, loaded.expire_time
     except AttemptFailed as error:
         return Probed(failed=error.failed, failed_at_role=at_role)
-    identity = caller_identity(material, region=probe.region, progress=progress)
+    try:
+        identity = caller_identity(material, region=probe.region, progress=progress)
+    except AttemptFailed as error:
+        return Probed(expire_time=expire_time, denied=error.failed.cause)
     if identity is None:
         return Probed(expire_time=expire_time)
     return Probed(expire_time=expire_time, account=identity.account, arn=identity.arn)

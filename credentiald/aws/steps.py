@@ -1,7 +1,7 @@
 """The steps by which a credential is looked for, and how they are told. Decisions only; no secret comes in here."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 
 # What each step is: botocore's names, then ours.
@@ -25,6 +25,8 @@ MEANINGS = {
 }
 PROVIDER_ROLE = "provider-role"
 KEY_PAIR = "key-pair"
+IDENTITY = "identity"
+_GIVE_IT_SOME = "give the machine of credentiald a role or credentials, or store a key"
 
 
 class Outcome(StrEnum):
@@ -55,7 +57,17 @@ def told(steps: Sequence[Step]) -> str:
     ]
     empty = [step.name for step in steps if step.outcome is Outcome.NOTHING and not step.detail]
     parts = [*happened, *([f"nothing from {', '.join(empty)}"] if empty else [])]
+    if steps and all(step.outcome is Outcome.NOTHING for step in steps):
+        parts.append(_GIVE_IT_SOME)
     return "; ".join(parts) or "none"
+
+
+def as_failed(steps: Sequence[Step], detail: str) -> tuple[Step, ...]:
+    """The steps of an attempt whose answer turned out to be no good."""
+    return tuple(
+        replace(step, outcome=Outcome.FAILED, detail=detail) if step.outcome is Outcome.ANSWERED else step
+        for step in steps
+    )
 
 
 def answered_by(steps: Sequence[Step]) -> str:

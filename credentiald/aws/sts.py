@@ -6,10 +6,10 @@ from datetime import UTC
 from typing import Any
 
 from credentiald.aws.chain import client_settings
-from credentiald.aws.failures import may_pass, words_of
+from credentiald.aws.failures import denies_credential, may_pass, words_of
 from credentiald.aws.progress import AttemptFailed, Failed, Loaded, Progress
 from credentiald.aws.quiet import botocore_session_module
-from credentiald.aws.steps import PROVIDER_ROLE
+from credentiald.aws.steps import IDENTITY, PROVIDER_ROLE
 from credentiald.model import AwsKeyPairMaterial
 from daemonkit.secret import Secret
 
@@ -45,15 +45,23 @@ class CallerIdentity:
 
 
 def caller_identity(credential: AwsKeyPairMaterial, *, region: str, progress: Progress) -> CallerIdentity | None:
-    """Who the credential is; None where AWS does not say, which the steps tell. Needs no right of its own."""
+    """Who the credential is; None where AWS does not say, which the steps tell. Needs no right of its own.
+
+    AttemptFailed where AWS says that it is no credential.
+    """
+    denied = None
     try:
-        with progress.step("identity") as report:
+        with progress.step(IDENTITY) as report:
             answer = _client(credential, region).get_caller_identity()
             found = CallerIdentity(account=str(answer["Account"]), arn=str(answer["Arn"]))
             report.answered()
             return found
-    except Exception:
-        return None
+    except Exception as error:
+        if denies_credential(error):
+            denied = Failed(cause=words_of(error, IDENTITY), may_pass=False)
+    if denied is not None:
+        raise AttemptFailed(denied)
+    return None
 
 
 def _client(credential: AwsKeyPairMaterial, region: str) -> Any:

@@ -13,7 +13,7 @@ from datetime import datetime
 from credentiald.aws.lane import Lane
 from credentiald.aws.progress import AttemptFailed, Failed, Loaded, Progress
 from credentiald.aws.schedule import Failures, Span, Verdict, decide, look_again_time
-from credentiald.aws.steps import Outcome, Step, answered_by, told
+from credentiald.aws.steps import Step, answered_by, as_failed, told
 from credentiald.errors import Refusal
 from credentiald.model import AwsKeyPairMaterial
 
@@ -25,7 +25,7 @@ ATTEMPT_SECONDS = 10.0
 Fetch = Callable[[Progress], Loaded]
 MakeRefusal = Callable[[Failed, tuple[Step, ...]], Refusal]
 OVERDUE = Failed(cause="it does not answer", may_pass=True)
-_EXPIRED = Failed(cause="it gave a credential that has expired", may_pass=True)
+EXPIRED = Failed(cause="it gave a credential that has expired", may_pass=True)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -124,6 +124,10 @@ class Supply:
             stuck=attempt is not None and attempt.is_overdue,
         )
 
+    def is_failing(self, now: datetime) -> bool:
+        """Whether nothing can be served and the last attempt failed."""
+        return self._failures.count > 0 and (self._span is None or not self._span.is_served(now))
+
     def use(self, now: datetime) -> Grant:
         """The credential, which a verdict has said is served."""
         assert self._loaded is not None  # noqa: S101 - a verdict of SERVE says so
@@ -211,13 +215,8 @@ class Supply:
     def _take(self, loaded: Loaded, now: datetime) -> None:
         span = Span(fetch_time=now, expire_time=loaded.expire_time)
         if not span.is_served(now):
-            self._steps = tuple(
-                Step(name=one.name, outcome=Outcome.FAILED, detail=_EXPIRED.cause, seconds=one.seconds)
-                if one.outcome is Outcome.ANSWERED
-                else one
-                for one in self._steps
-            )
-            self._fail(_EXPIRED, now)
+            self._steps = as_failed(self._steps, EXPIRED.cause)
+            self._fail(EXPIRED, now)
             return
         first = self._loaded is None
         outage = self._failures

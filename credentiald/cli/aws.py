@@ -34,6 +34,8 @@ def echo_aws(account: dict[str, Any]) -> None:
     """Print how a request to a provider that reaches AWS gets its credential."""
     click.echo("\nAWS")
     lines = [["credential", text_of(account["credential"])], *_role_lines(account), *_place_lines(account["place"])]
+    if not account["states"] and (account["credential"] == "ambient" or account["role_arn"]) and account["place"]:
+        lines.append(["fetched", "not yet; 'credentiald providers check' tries it out"])
     echo_columns(lines, indent="  ")
     for state in account["states"]:
         _echo_state(state)

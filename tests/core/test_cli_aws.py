@@ -143,3 +143,22 @@ def test_explain_tells_the_state_of_the_chain(plane):
     )
     shown = administer(plane, "explain", "aws", "--user", "ada").stdout
     assert EXPLAINED in shown
+
+
+def test_explain_tells_how_to_try_out_what_nobody_has_fetched(plane):
+    plane.explanation.CopyFrom(
+        explain_service_pb2.ExplainProviderResponse(
+            provider=plane.providers["aws"],
+            user=user_pb2.User(username="ada"),
+            source=CREDENTIAL_SOURCE_CENTRAL_KEY,
+            inputs=[explain_service_pb2.ExplanationInput(name="a", value="b", origin="c")],
+            checks=[explain_service_pb2.ExplanationCheck(name="user")],
+            candidates=[explain_service_pb2.ExplanationCandidate(why="x")],
+            aws=aws_pb2.AwsExplanation(credential="ambient", place=PLACE),
+        )
+    )
+    words = "not yet; 'credentiald providers check' tries it out"
+    assert words in administer(plane, "explain", "aws", "--user", "ada").stdout
+    # A stored pair or bearer token is there without being fetched.
+    plane.explanation.aws.credential = "access key pair"
+    assert words not in administer(plane, "explain", "aws", "--user", "ada").stdout

@@ -149,7 +149,9 @@ def test_the_environment_wins_over_a_profile(machine):
 def test_a_profile_that_does_not_exist_is_a_refusal_of_its_own(machine):
     machine.config(f"[default]\n{PAIR}")
     machine.environ = {"AWS_PROFILE": "missing"}
-    assert failed(machine.walk()) == {"profile": "the profile that AWS_PROFILE names does not exist"}
+    assert failed(machine.walk()) == {
+        "profile": "the profile that AWS_PROFILE names does not exist: correct AWS_PROFILE or the file"
+    }
 
 
 @pytest.mark.parametrize(("name", "method"), [("credentials", "shared-credentials-file"), ("config", "config-file")])
@@ -235,7 +237,11 @@ def test_web_identity_wins_over_the_default_profile(machine, aws):
 def test_web_identity_without_its_file(machine, aws):
     web_identity(machine, aws, token="")
     machine.credentials(f"[default]\n{PAIR}")
-    assert failed(machine.walk()) == {"assume-role-with-web-identity": "the token file does not exist"}
+    assert failed(machine.walk()) == {
+        "assume-role-with-web-identity": (
+            "the token file does not exist: check that the service account's token is mounted"
+        )
+    }
 
 
 @pytest.mark.parametrize(
@@ -288,13 +294,16 @@ def test_a_credential_process(machine):
     assert found["expire_time"] == end.timestamp()
 
 
+PROCESS_FAILED = "the process failed, or did not print credentials: run it by hand, as the user that runs credentiald"
+
+
 @pytest.mark.parametrize(
     ("script", "words"),
     [
-        (f"import sys; sys.exit('{CANARY} on stderr')", "the process failed, or did not print credentials"),
+        (f"import sys; sys.exit('{CANARY} on stderr')", PROCESS_FAILED),
         (f"print('{CANARY} no json')", "its answer is not JSON"),
-        (printing(Version=2), "the process failed, or did not print credentials"),
-        (printing(Version=1, AccessKeyId="x"), "the process failed, or did not print credentials"),
+        (printing(Version=2), PROCESS_FAILED),
+        (printing(Version=1, AccessKeyId="x"), PROCESS_FAILED),
     ],
 )
 def test_a_credential_process_that_fails(machine, script, words):
@@ -304,7 +313,7 @@ def test_a_credential_process_that_fails(machine, script, words):
 
 def test_a_credential_process_that_does_not_exist(machine):
     machine.config("[default]\ncredential_process = /nowhere/process\n")
-    assert failed(machine.walk()) == {"custom-process": "a file that it names does not exist"}
+    assert failed(machine.walk()) == {"custom-process": "the program that credential_process names does not exist"}
 
 
 SLEEPER = """
@@ -394,8 +403,17 @@ def test_a_container_endpoint(machine, aws, where):
     assert aws.count("container") == 1
 
 
-@pytest.mark.parametrize("mode", [FAIL, GARBAGE, HANG, "unauthorized", "down"])
-def test_a_container_endpoint_that_fails_ends_the_chain(machine, aws, mode):
+@pytest.mark.parametrize(
+    ("mode", "why"),
+    [
+        (FAIL, "it answered 500"),
+        (GARBAGE, "its answer is not JSON"),
+        (HANG, "no answer in time"),
+        ("unauthorized", "it answered 401"),
+        ("down", "no connection"),
+    ],
+)
+def test_a_container_endpoint_that_fails_ends_the_chain_and_tells_how(machine, aws, mode, why):
     machine.environ = chain_environment(aws, "container", "imds")
     if mode == "unauthorized":
         machine.environ["AWS_CONTAINER_AUTHORIZATION_TOKEN"] = f"{CANARY}-wrong"
@@ -404,9 +422,18 @@ def test_a_container_endpoint_that_fails_ends_the_chain(machine, aws, mode):
     else:
         aws.modes["container"] = mode
     found = machine.walk()
-    assert failed(found) == {"container-role": "the container endpoint did not give credentials"}
+    assert failed(found) == {"container-role": f"the container endpoint did not give credentials: {why}"}
     assert aws.count("imds") == 0
     assert found["seconds"] < 10
+
+
+def test_a_container_endpoint_whose_token_file_is_not_there(machine, aws):
+    machine.environ = chain_environment(aws, "container")
+    del machine.environ["AWS_CONTAINER_AUTHORIZATION_TOKEN"]
+    machine.environ["AWS_CONTAINER_AUTHORIZATION_TOKEN_FILE"] = "/nowhere/token"
+    assert failed(machine.walk()) == {
+        "container-role": "the file of AWS_CONTAINER_AUTHORIZATION_TOKEN_FILE does not exist"
+    }
 
 
 def test_a_container_endpoint_elsewhere_is_not_asked(machine, aws):
@@ -430,7 +457,10 @@ def test_a_metadata_service_that_gives_nothing_is_told_apart_from_one_that_is_of
     aws.modes["imds"] = mode
     found = machine.walk()
     outcome, detail = step(found, "iam-role")
-    assert (outcome, detail) == ("NOTHING", "the metadata service does not answer, or this machine has no role")
+    assert (outcome, detail) == (
+        "NOTHING",
+        "the metadata service gives nothing: it does not answer, or this machine has no role",
+    )
     assert found["seconds"] < 6
 
 

@@ -1,13 +1,14 @@
 """What a bridge gets for a Bedrock provider, in every mode, and that it is never somebody else."""
 
 import asyncio
+from datetime import UTC, datetime, timedelta
 
 import pytest
 from drawbridge.v1 import admin_service_pb2 as admin
 from drawbridge.v1 import provider_pb2, user_key_service_pb2
 from drawbridge.v1.error_reason_pb2 import ErrorReason
 
-from tests.fakes.aws import FAIL, HANG
+from tests.fakes.aws import EXPIRED, FAIL, HANG
 from tests.support.aws import PAIR_ID, REGION, ROLE, Stream, ask, checked, explained, make_bedrock, pb
 from tests.support.credentiald import bearer, running
 
@@ -176,7 +177,7 @@ async def test_an_ambient_chain_with_nothing_is_unavailable_and_tells_the_steps(
         found = await ask(one, token)
         assert found.reason == "AMBIENT_CREDENTIALS_UNAVAILABLE"
         assert "steps tried: nothing from env, assume-role, " in found.message
-        assert "container-role, iam-role" in found.message
+        assert "container-role, iam-role; give the machine of credentiald a role" in found.message
 
 
 async def test_clearing_a_bearer_token_returns_to_ambient(tmp_path, aws, use):
@@ -317,7 +318,7 @@ async def test_a_check_tells_what_is_wrong(tmp_path, aws, use):
         found = await checked(one)
         assert found.reason == pb_reason("AMBIENT_CREDENTIALS_UNAVAILABLE")
         assert [step.detail for step in found.steps if step.detail] == [
-            "the container endpoint did not give credentials"
+            "the container endpoint did not give credentials: it answered 500"
         ]
         assert found.steps[-1].duration_seconds > 2
         aws.modes |= {"container": "ok", "sts": FAIL}
@@ -345,6 +346,51 @@ async def test_a_credential_of_which_aws_does_not_say_whose_it_is_is_still_one(t
         found = await checked(one)
         assert (found.reason, found.account, found.answered_by) == (0, "", "container-role")
         assert "did not say whose it is" in found.message
+
+
+async def test_a_check_refuses_what_has_ended_as_a_request_would_be(tmp_path, aws, use):
+    use("container")
+    aws.modes["container"] = EXPIRED
+    async with running(tmp_path) as one:
+        await make_bedrock(one)
+        found = await checked(one)
+        assert found.reason == pb_reason("AMBIENT_CREDENTIALS_UNAVAILABLE")
+        assert "container-role: it gave a credential that has expired" in found.message
+        assert (found.answered_by, found.account, found.HasField("expire_time")) == ("", "", False)
+        assert (found.steps[-1].name, found.steps[-1].detail) == (
+            "container-role",
+            "it gave a credential that has expired",
+        )
+
+
+@pytest.mark.parametrize("code", ["InvalidClientTokenId", "SignatureDoesNotMatch", "ExpiredToken"])
+async def test_a_check_tells_that_a_credential_is_none_of_aws(tmp_path, aws, use, code):
+    use()
+    async with running(tmp_path) as one:
+        aws.modes["identity"], aws.sts_code = FAIL, code
+        await make_bedrock(one, pair=True)
+        found = await checked(one)
+        assert found.reason == pb_reason("KEY_POOL_EXHAUSTED")
+        assert found.message.startswith("no credential of AWS: ")
+        assert code in found.message
+        assert found.answered_by == ""
+        # A gateway in front of Bedrock may have pairs of its own making.
+        await make_bedrock(one, "proxied", pair=True, base_url="https://proxy.example/bedrock")
+        found = await checked(one, "proxied")
+        assert (found.reason, found.answered_by) == (0, "key-pair")
+        assert "right only where the base URL is another gateway's" in found.message
+
+
+async def test_an_explanation_tells_the_last_failure_also_when_the_next_request_may_try_again(tmp_path, aws, use):
+    use()
+    later = timedelta()
+    async with running(tmp_path, clock=lambda: datetime.now(UTC) + later) as one:
+        _, token = await one.make_user("ada")
+        await make_bedrock(one)
+        await ask(one, token)
+        later = timedelta(minutes=1)
+        account = await explained(one, token)
+        assert account.reason == pb_reason("AMBIENT_CREDENTIALS_UNAVAILABLE")
 
 
 @pytest.mark.parametrize(
