@@ -259,7 +259,7 @@ async def test_age_end_and_outage_are_metrics_and_changes_of_state_are_logged_on
         "AWS credentials are there again",
     ]
     assert said[1].provider == "aws"
-    assert "iam-role: the metadata service does not answer" in said[1].steps
+    assert "iam-role: the metadata service gives nothing" in said[1].steps
     assert not [record for record in caplog.records if record.name.startswith(("botocore", "urllib3"))]
     assert CANARY not in caplog.text
     assert not [record for record in caplog.records if CANARY in str(record.__dict__)]
