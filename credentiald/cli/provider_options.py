@@ -14,7 +14,7 @@ import click
 from drawbridge.v1.provider_pb2 import BedrockModelRule, BedrockOptions, BedrockProtocol, KeyMaterial, Provider
 
 from credentiald import model
-from credentiald.bedrock_rules import PROTOCOLS, parse_model_rules, parse_models
+from credentiald.bedrock_rules import MAX_ROLE_SECONDS, PROTOCOLS, parse_model_rules, parse_models
 from credentiald.cli.material import read_access_key_pair, read_api_key
 from daemonkit.durations import parse_duration
 
@@ -44,9 +44,13 @@ def _entries(parse: Callable[[Iterable[str]], object]) -> Callable[..., object]:
 
 def _seconds(context: click.Context, parameter: click.Parameter, text: str | None) -> int | None:
     try:
-        return None if text is None else math.ceil(parse_duration(text or "0").total_seconds())
+        seconds = None if text is None else math.ceil(parse_duration(text or "0").total_seconds())
     except ValueError as error:
         raise click.BadParameter(str(error), context, parameter) from error
+    if seconds is not None and seconds > MAX_ROLE_SECONDS:
+        # credentiald would say so too, but the message's field does not hold any number.
+        raise click.BadParameter("is longer than 12h", context, parameter)
+    return seconds
 
 
 def _contents(context: click.Context, parameter: click.Parameter, path: str | None) -> str | None:

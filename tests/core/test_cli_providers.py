@@ -111,6 +111,7 @@ def test_a_session_policy_is_read_from_a_file(plane, tmp_path):
         ("--bedrock-model-rule", "contains="),
         ("--bedrock-model-rule", "contains=+beta"),
         ("--bedrock-role-duration", "soon"),
+        ("--bedrock-role-duration", "10000000h"),
         ("--bedrock-session-policy-file", "/nowhere/policy.json"),
         ("--bedrock-protocol", "converse"),
     ],
