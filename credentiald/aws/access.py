@@ -78,6 +78,7 @@ class AwsAccess:
         self._files = Lane("files")
         self._lanes: dict[str, Lane] = {}
         self._supplies: dict[_Key, tuple[str, Supply]] = {}
+        self._probing: set[Progress] = set()
         self._sweeping: asyncio.TimerHandle | None = None
         # Attempts by provider, kind and outcome, for the metrics.
         self.attempts: Counter[tuple[str, str, str]] = Counter()
@@ -297,7 +298,9 @@ class AwsAccess:
     async def probe(self, provider: Provider, probe: Probe, *, seconds: float) -> tuple[Probed, tuple[Step, ...]]:
         """What a probe finds, and its steps, in a thread of the provider's own."""
         progress = Progress()
+        self._probing.add(progress)
         future = self._lane(provider.id, provider.name).submit(partial(run, probe, progress))
+        future.add_done_callback(lambda _: self._probing.discard(progress))
         done, _ = await asyncio.wait([future], timeout=seconds)
         outcome = future.result() if done else OVERDUE
         if isinstance(outcome, Exception):
@@ -311,7 +314,9 @@ class AwsAccess:
         return probed, steps
 
     def close(self) -> None:
-        """Forget everything; threads that hang are left to themselves."""
+        """Forget everything; threads that hang are left to themselves, processes are killed."""
+        for progress in self._probing:
+            progress.stop()
         if self._sweeping is not None:
             self._sweeping.cancel()
         self._forget(list(self._supplies))

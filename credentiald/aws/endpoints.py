@@ -4,7 +4,7 @@ import os
 from typing import Any
 
 from credentiald.aws.failures import words_of
-from credentiald.aws.quiet import botocore_session_module
+from credentiald.aws.quiet import new_session, published_data
 from credentiald.aws.regions import (
     Identity,
     MachineSettings,
@@ -24,8 +24,7 @@ _REGION_VARIABLES = ("AWS_REGION", "AWS_DEFAULT_REGION")
 def place(provider: Provider, identity: Identity) -> Placement:
     """Where a provider's requests go, or RegionRequired. Blocks: it reads AWS's files and loads botocore."""
     options = provider.bedrock or BedrockOptions()
-    session = botocore_session_module().Session()
-    machine = machine_settings(session)
+    machine = machine_settings(new_session())
     region = choose_region(
         provider=provider.name,
         configured=options.region,
@@ -82,10 +81,7 @@ class _Endpoints:
     """botocore's rule sets for one region. AWS_ENDPOINT_URL is not asked: a credential's host is the provider's."""
 
     def __init__(self, machine: MachineSettings, region: Region, provider: str) -> None:
-        from botocore.loaders import create_loader
-
-        # Not the session's, which wants the profile to be right.
-        self._loader = create_loader()
+        self._loader = published_data()
         self._machine = machine
         self._region = region
         self._provider = provider

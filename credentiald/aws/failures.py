@@ -17,7 +17,11 @@ class ProcessOverdue(Exception):
 
 
 class HalfAPair(Exception):
-    """A secret access key without its id, which botocore would pass over."""
+    """A secret access key without its id, which botocore would pass over, or an empty half."""
+
+
+class HalfARole(Exception):
+    """A source without a role, or a role without its token file, which botocore would pass over."""
 
 
 class MfaNeeded(Exception):
@@ -28,7 +32,8 @@ class MfaNeeded(Exception):
 _WORDS = {
     "ProcessOverdue": PROCESS_OVERDUE,
     "MfaNeeded": "the profile asks for a one-time code (mfa_serial), which nobody can type in here",
-    "HalfAPair": "incomplete: AWS_SECRET_ACCESS_KEY is set and AWS_ACCESS_KEY_ID is not",
+    "HalfAPair": "incomplete: one half of the credential is missing or empty",
+    "HalfARole": "incomplete: a role or what belongs to it is missing",
     "PartialCredentialsError": "incomplete: one half of the credential, or its source, is missing",
     "ProfileNotFound": "the profile that AWS_PROFILE names does not exist: correct AWS_PROFILE or the file",
     "ConfigParseError": "AWS's configuration file cannot be read",
@@ -64,6 +69,11 @@ _WORDS = {
     "ValueError": "its address or its answer is not valid",
 }
 _STEP_WORDS = {
+    ("profile", "FileNotFoundError"): "a file that AWS_CONFIG_FILE or AWS_SHARED_CREDENTIALS_FILE names does not exist",
+    ("profile", "PermissionError"): "AWS's configuration or credentials file must not be read",
+    ("assume-role", "HalfARole"): "incomplete: the profile has source_profile or credential_source and no role_arn",
+    ("assume-role-with-web-identity", "HalfARole"): "incomplete: a role is named and no token file",
+    ("env", "HalfAPair"): "incomplete: AWS_ACCESS_KEY_ID or AWS_SECRET_ACCESS_KEY is missing or empty",
     ("env", "PartialCredentialsError"): "incomplete: AWS_ACCESS_KEY_ID is set and AWS_SECRET_ACCESS_KEY is not",
     ("shared-credentials-file", "PartialCredentialsError"): "incomplete: the profile has one half of a pair",
     ("config-file", "PartialCredentialsError"): "incomplete: the profile has one half of a pair",

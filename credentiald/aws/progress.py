@@ -2,7 +2,7 @@
 
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
@@ -25,12 +25,14 @@ class Report:
 
 
 class Progress:
-    """The steps of one attempt. Written by its thread, read by any."""
+    """The steps of one attempt. Written by its thread, read by any, and stopped when nobody wants its answer."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._done: list[Step] = []
         self._running: tuple[str, float] | None = None
+        self._stop: Callable[[], None] | None = None
+        self._stopped = False
 
     @contextmanager
     def step(self, name: str) -> Iterator[Report]:
@@ -49,6 +51,26 @@ class Progress:
             with self._lock:
                 self._running = None
                 self._done.append(Step(name=name, outcome=report.outcome, detail=report.detail, seconds=seconds))
+
+    @contextmanager
+    def stoppable(self, stop: Callable[[], None]) -> Iterator[None]:
+        """A block that `stop`, called from another thread, brings to an end."""
+        with self._lock:
+            self._stop, stopped = stop, self._stopped
+        if stopped:
+            stop()
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._stop = None
+
+    def stop(self) -> None:
+        """Nobody wants the answer any more: what can be ended is ended."""
+        with self._lock:
+            self._stopped = True
+            if self._stop is not None:
+                self._stop()
 
     def add(self, step: Step) -> None:
         """A step that took no time worth telling."""

@@ -8,7 +8,7 @@ from typing import Any
 from credentiald.aws.chain import client_settings
 from credentiald.aws.failures import denies_credential, may_pass, words_of
 from credentiald.aws.progress import AttemptFailed, Failed, Loaded, Progress
-from credentiald.aws.quiet import botocore_session_module
+from credentiald.aws.quiet import new_session
 from credentiald.aws.steps import IDENTITY, PROVIDER_ROLE
 from credentiald.model import AwsKeyPairMaterial
 from daemonkit.secret import Secret
@@ -66,7 +66,7 @@ def caller_identity(credential: AwsKeyPairMaterial, *, region: str, progress: Pr
 
 def _client(credential: AwsKeyPairMaterial, region: str) -> Any:
     """A client of its own for each question: nothing of one provider is there for another."""
-    session = botocore_session_module().Session()
+    session = new_session()
     token = credential.session_token
     return session.create_client(
         "sts",

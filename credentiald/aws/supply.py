@@ -192,6 +192,7 @@ class Supply:
         if self._wake is not None:
             self._wake.cancel()
         if self._attempt is not None:
+            self._attempt.progress.stop()
             if self._attempt.overdue is not None:
                 self._attempt.overdue.cancel()
             _release(self._attempt)

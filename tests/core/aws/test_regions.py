@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from credentiald.aws.endpoints import place
-from credentiald.aws.quiet import botocore_session_module
+from credentiald.aws.quiet import published_data
 from credentiald.aws.regions import (
     DNS_SUFFIXES,
     Identity,
@@ -118,7 +118,7 @@ def test_lists_are_asked_for_at_the_sibling_of_a_public_host_and_nowhere_else(ur
 
 
 def test_the_suffixes_are_those_of_botocores_partitions():
-    data = botocore_session_module().Session().get_component("data_loader").load_data("partitions")
+    data = published_data().load_data("partitions")
     outputs = [each["outputs"] for each in data["partitions"]]
     suffixes = itertools.chain.from_iterable((one["dnsSuffix"], one["dualStackDnsSuffix"]) for one in outputs)
     assert set(suffixes) <= set(DNS_SUFFIXES)

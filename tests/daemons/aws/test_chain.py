@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+import tempfile
 import time
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
@@ -44,6 +45,7 @@ class Situation:
 
     folder: Path
     environ: dict[str, str] = field(default_factory=dict)
+    user: int | None = None
 
     def config(self, text: str) -> None:
         self.folder.joinpath("config").write_text(text)
@@ -59,6 +61,8 @@ class Situation:
 
     def walk(self, region: str = REGION) -> dict[str, Any]:
         """What the chain finds, after looking that no secret was printed anywhere."""
+        for name in ("config", "credentials"):
+            self.folder.joinpath(name).touch()
         environ = {
             "PATH": os.environ["PATH"],
             "PYTHONPATH": f"{ROOT}{os.pathsep}{ROOT / 'protos'}",
@@ -70,7 +74,7 @@ class Situation:
         }
         done = subprocess.run(
             [sys.executable, "-m", "tests.support.chain_child", region],
-            env=environ, cwd=ROOT, capture_output=True, text=True, timeout=60,
+            env=environ, cwd=ROOT, capture_output=True, text=True, timeout=60, user=self.user,
         )  # fmt: skip
         assert done.returncode == 0, done.stderr
         assert CANARY not in done.stdout + done.stderr
@@ -118,7 +122,7 @@ def test_keys_in_the_environment(machine):
     assert machine.walk()["has_token"]
 
 
-@pytest.mark.parametrize("half", ["AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"])
+@pytest.mark.parametrize("half", ["AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN"])
 def test_half_a_pair_in_the_environment_is_refused_and_nothing_else_is_tried(machine, half):
     machine.credentials(f"[default]\n{PAIR}")
     machine.environ = {half: f"{CANARY}-half"}
@@ -164,6 +168,89 @@ def test_files(machine, name, method):
 def test_a_file_with_half_a_pair_is_refused(machine):
     machine.credentials("[default]\naws_access_key_id = AKIAFILE\n")
     assert list(failed(machine.walk())) == ["shared-credentials-file"]
+
+
+@pytest.mark.parametrize("half", ["aws_secret_access_key", "aws_session_token"])
+@pytest.mark.parametrize("name", ["credentials", "config"])
+def test_half_a_pair_without_its_id_is_refused_and_the_machines_own_identity_is_not_used(machine, aws, name, half):
+    machine.environ = chain_environment(aws, "container")
+    (machine.folder / name).write_text(f"[default]\n{half} = {CANARY}\n")
+    assert failed(machine.walk()) == {
+        "shared-credentials-file": "incomplete: one half of the credential is missing or empty"
+    }
+    assert aws.calls == []
+
+
+@pytest.mark.parametrize(
+    "text", [f"aws_access_key_id =\naws_secret_access_key = {CANARY}", "aws_access_key_id = A\naws_secret_access_key ="]
+)
+def test_an_empty_half_is_no_half(machine, text):
+    machine.credentials(f"[default]\n{text}\n")
+    assert list(failed(machine.walk())) == ["shared-credentials-file"]
+
+
+@pytest.mark.parametrize("variable", ["AWS_CONFIG_FILE", "AWS_SHARED_CREDENTIALS_FILE"])
+def test_a_file_that_is_named_and_not_there_is_refused_unless_the_environment_has_a_pair(machine, aws, variable):
+    machine.environ = chain_environment(aws, "container") | {variable: str(machine.folder / "missing")}
+    assert failed(machine.walk()) == {
+        "profile": "a file that AWS_CONFIG_FILE or AWS_SHARED_CREDENTIALS_FILE names does not exist"
+    }
+    assert aws.calls == []
+    machine.environ |= {"AWS_ACCESS_KEY_ID": "AKIAENV", "AWS_SECRET_ACCESS_KEY": f"{CANARY}-env"}
+    assert machine.walk()["key_id"] == "AKIAENV"
+
+
+@pytest.mark.parametrize("name", ["credentials", "config"])
+def test_a_file_that_must_not_be_read_is_refused(aws, name):
+    # Whoever runs the tests may read everything, so another user walks, where that is possible.
+    with tempfile.TemporaryDirectory() as folder:
+        machine = Situation(folder=Path(folder), user=65534 if os.getuid() == 0 else None)
+        machine.folder.chmod(0o755)
+        machine.environ = chain_environment(aws, "container")
+        path = machine.folder / name
+        path.write_text(f"[default]\n{PAIR}")
+        path.chmod(0o000)
+        assert failed(machine.walk()) == {"profile": "AWS's configuration or credentials file must not be read"}
+        assert aws.calls == []
+
+
+@pytest.mark.parametrize(
+    ("environ", "config", "step", "words"),
+    [
+        ({"AWS_ROLE_ARN": ROLE}, "", "assume-role-with-web-identity", "incomplete: a role is named and no token file"),
+        (
+            {"AWS_WEB_IDENTITY_TOKEN_FILE": ""},
+            f"role_arn = {ROLE}\nweb_identity_token_file = /nowhere",
+            "assume-role-with-web-identity",
+            "incomplete: a role is named and no token file",
+        ),
+        (
+            {},
+            "source_profile = base",
+            "assume-role",
+            "incomplete: the profile has source_profile or credential_source and no role_arn",
+        ),
+        (
+            {},
+            "credential_source = Environment",
+            "assume-role",
+            "incomplete: the profile has source_profile or credential_source and no role_arn",
+        ),
+    ],
+)
+def test_half_a_role_is_refused_and_the_machines_own_identity_is_not_used(machine, aws, environ, config, step, words):
+    machine.environ = chain_environment(aws, "container") | environ
+    machine.config(f"[default]\n{config}\n")
+    assert failed(machine.walk()) == {step: words}
+    assert aws.calls == []
+
+
+def test_a_file_of_the_old_tools_with_half_a_pair_is_refused(machine, aws):
+    path = machine.folder / "old"
+    path.write_text(f"AWSSecretKey={CANARY}\n")
+    machine.environ = chain_environment(aws, "container") | {"AWS_CREDENTIAL_FILE": str(path)}
+    assert list(failed(machine.walk())) == ["ec2-credentials-file"]
+    assert aws.calls == []
 
 
 def test_a_file_that_cannot_be_read_as_one_is_refused(machine):

@@ -8,6 +8,8 @@ from drawbridge.v1 import admin_service_pb2 as admin
 from drawbridge.v1 import provider_pb2, user_key_service_pb2
 from drawbridge.v1.error_reason_pb2 import ErrorReason
 
+from credentiald.aws.regions import Identity
+from credentiald.errors import RegionRequired
 from tests.fakes.aws import EXPIRED, FAIL, HANG
 from tests.support.aws import PAIR_ID, REGION, ROLE, Stream, ask, checked, explained, make_bedrock, pb
 from tests.support.credentiald import bearer, running
@@ -104,6 +106,24 @@ async def test_ambient_without_a_region_says_what_to_set(tmp_path, aws, use):
         assert account.reason == pb_reason("REGION_REQUIRED")
         await make_bedrock(one, "by-host", base_url="https://bedrock-runtime.eu-west-3.amazonaws.com")
         assert (await ask(one, token, "by-host")).answer.provider.bedrock.region == "eu-west-3"
+
+
+async def test_a_missing_region_that_many_ask_for_holds_on_to_none_of_them(tmp_path, aws, use):
+    use("container", region="")
+    async with running(tmp_path) as one:
+        await make_bedrock(one)
+        provider = await one.plane.db.read(one.plane.find_provider, "aws")
+        with pytest.raises(RegionRequired):
+            await one.plane.aws.placed(provider, Identity.AMBIENT, seconds=5)
+
+        def refusal():
+            with pytest.raises(RegionRequired) as caught:
+                one.plane.aws.placement(provider, Identity.AMBIENT)
+            return caught.value
+
+        first, second = refusal(), refusal()
+        assert first is not second
+        assert first.facts == second.facts
 
 
 @pytest.mark.parametrize("pair", [True, False])

@@ -282,3 +282,25 @@ async def test_what_nobody_uses_is_forgotten_with_its_outage(tmp_path, aws, use,
             return not list(one.plane.aws.states())
 
         await until(forgotten)
+
+
+async def test_a_clock_that_is_set_back_a_little_takes_no_credential_from_those_who_use_it(
+    tmp_path, aws, use, monkeypatch
+):
+    use("imds")
+    monkeypatch.setattr(access, "SWEEP_SECONDS", 0.01)
+    moment = [datetime.now(UTC)]
+    async with running(tmp_path, clock=lambda: moment[0]) as one:
+        _, token = await one.make_user("ada")
+        await make_bedrock(one)
+        first = await ask(one, token)
+        aws.modes["imds"] = "missing"
+        moment[0] -= timedelta(seconds=2)
+        swept = asyncio.get_running_loop().time() + 0.1
+
+        async def over():
+            await asyncio.sleep(0)
+            return asyncio.get_running_loop().time() > swept
+
+        await until(over)
+        assert (await ask(one, token)).key_id == first.key_id

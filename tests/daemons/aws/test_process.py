@@ -1,12 +1,17 @@
 """A credentiald as operators run it, with all that may be logged logged: what it says, and what it never says."""
 
 import json
+import os
 import subprocess
 import sys
+import threading
+import time
 import urllib.request
+from pathlib import Path
 
 import pytest
 
+from credentiald.aws.quiet import new_session
 from tests.fakes.aws import CANARY, FAIL, OK, chain_environment
 from tests.support.processes import clean_environment, command, commanded, credentiald
 
@@ -67,6 +72,54 @@ def test_a_check_is_json_for_programs(tmp_path, aws):
         done = command(tmp_path, running, "providers", "check", "bedrock", "--json")
         assert (done.returncode, json.loads(done.stdout)["reason"]) == (1, "AMBIENT_CREDENTIALS_UNAVAILABLE")
         aws.modes["imds"] = OK
+
+
+SLEEPER = """
+import os, pathlib, sys, time
+here = pathlib.Path(sys.argv[1])
+here.with_suffix(".new").write_text(str(os.getpid()))
+here.with_suffix(".new").rename(here)
+time.sleep(120)
+"""
+
+
+def is_alive(pid):
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except FileNotFoundError:
+        return False
+
+
+def test_a_credential_process_that_hangs_does_not_outlive_credentiald(tmp_path):
+    script, mark, config = tmp_path / "process.py", tmp_path / "pid", tmp_path / "config"
+    script.write_text(SLEEPER)
+    config.write_text(f"[default]\ncredential_process = {sys.executable} {script} {mark}\n")
+    environ = {
+        "AWS_CONFIG_FILE": str(config),
+        "AWS_EC2_METADATA_DISABLED": "true",
+        "AWS_REGION": "us-west-2",
+        "CODER_AIBRIDGE_PROVIDER_0_TYPE": "bedrock",
+    }
+    with credentiald(tmp_path, environ) as running:
+        checking = threading.Thread(target=command, args=(tmp_path, running, "providers", "check", "bedrock"))
+        checking.start()
+        deadline = time.monotonic() + 10
+        while not mark.exists():
+            assert time.monotonic() < deadline
+            os.sched_yield()
+        assert is_alive(mark.read_text())
+        assert running.stop() == 0
+        checking.join(10)
+        deadline = time.monotonic() + 1
+        while is_alive(mark.read_text()) and time.monotonic() < deadline:
+            os.sched_yield()
+        assert not is_alive(mark.read_text())
+
+
+def test_sessions_share_the_data_of_botocore_which_are_slow_to_read_and_nothing_else():
+    one, other = new_session(), new_session()
+    assert one.get_component("data_loader") is other.get_component("data_loader")
+    assert one.get_component("credential_provider") is not other.get_component("credential_provider")
 
 
 def test_who_has_no_bedrock_provider_never_loads_botocore():
