@@ -14,6 +14,9 @@ from typing import Any
 
 import pytest
 
+from credentiald.aws.failures import words_of
+from credentiald.aws.overlooked import refuse_unreadable_files
+from credentiald.aws.quiet import new_session
 from tests.fakes.aws import (
     CANARY,
     CONTAINER_TOKEN,
@@ -45,7 +48,6 @@ class Situation:
 
     folder: Path
     environ: dict[str, str] = field(default_factory=dict)
-    user: int | None = None
 
     def config(self, text: str) -> None:
         self.folder.joinpath("config").write_text(text)
@@ -74,7 +76,7 @@ class Situation:
         }
         done = subprocess.run(
             [sys.executable, "-m", "tests.support.chain_child", region],
-            env=environ, cwd=ROOT, capture_output=True, text=True, timeout=60, user=self.user,
+            env=environ, cwd=ROOT, capture_output=True, text=True, timeout=60,
         )  # fmt: skip
         assert done.returncode == 0, done.stderr
         assert CANARY not in done.stdout + done.stderr
@@ -200,18 +202,41 @@ def test_a_file_that_is_named_and_not_there_is_refused_unless_the_environment_ha
     assert machine.walk()["key_id"] == "AKIAENV"
 
 
-@pytest.mark.parametrize("name", ["credentials", "config"])
-def test_a_file_that_must_not_be_read_is_refused(aws, name):
-    # Whoever runs the tests may read everything, so another user walks, where that is possible.
+@pytest.mark.parametrize(
+    ("name", "variable"), [("credentials", "AWS_SHARED_CREDENTIALS_FILE"), ("config", "AWS_CONFIG_FILE")]
+)
+def test_a_file_that_must_not_be_read_is_refused(monkeypatch, name, variable):
     with tempfile.TemporaryDirectory() as folder:
-        machine = Situation(folder=Path(folder), user=65534 if os.getuid() == 0 else None)
-        machine.folder.chmod(0o755)
-        machine.environ = chain_environment(aws, "container")
-        path = machine.folder / name
+        Path(folder).chmod(0o755)
+        path = Path(folder) / name
         path.write_text(f"[default]\n{PAIR}")
         path.chmod(0o000)
-        assert failed(machine.walk()) == {"profile": "AWS's configuration or credentials file must not be read"}
-        assert aws.calls == []
+        monkeypatch.setenv("AWS_CONFIG_FILE", "/dev/null")
+        monkeypatch.setenv(variable, str(path))
+        assert as_nobody(refuse_unreadable_files, new_session()) == "PermissionError"
+    words = "AWS's configuration or credentials file must not be read"
+    assert words_of(PermissionError(), step="profile") == words
+
+
+def as_nobody(look, session):
+    """What a look at files raises, in a process that may not read everything, as who runs tests may."""
+    read_end, write_end = os.pipe()
+    child = os.fork()
+    if child == 0:
+        raised = ""
+        try:
+            if os.getuid() == 0:
+                os.seteuid(65534)
+            look(session)
+        except BaseException as error:
+            raised = type(error).__name__
+        os.write(write_end, raised.encode())
+        os._exit(0)
+    os.close(write_end)
+    with os.fdopen(read_end) as told:
+        raised = told.read()
+    os.waitpid(child, 0)
+    return raised
 
 
 @pytest.mark.parametrize(
