@@ -1,0 +1,105 @@
+"""What the bridge knows of a turn of a conversation: the values that become records.
+
+Nobody here knows the time, a user or an id of a record: whoever sends them adds those. Fields have the names of the
+structured log. `partial` on any of them says that there was more: the answer was cut, or a bound was reached.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+
+class Trouble(StrEnum):
+    """Why a tap may have seen less than there was. For counting and for the log."""
+
+    GARBAGE = "garbage"  # what should have been JSON or a message of an event stream was not
+    OVERLONG = "overlong"  # an event or a body was over the bound for one
+    TEXT_BOUND = "text_bound"  # tool inputs and thoughts were over the bound for all of an answer
+    CODING = "coding"  # a content coding that is not known, was corrupt or expanded beyond its bound
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TokenUsage:
+    """What one call to an upstream used. No token is in two of the four counts.
+
+    `input_tokens` are those that were neither read from a cache nor written to one. `metadata` has further kinds: they
+    are parts of the four counts, or count other things (searches).
+    """
+
+    msg_id: str
+    input_tokens: int
+    output_tokens: int
+    cache_read_input_tokens: int = 0
+    cache_write_input_tokens: int = 0
+    metadata: Mapping[str, int] = field(default_factory=dict)
+    partial: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PromptUsage:
+    """What the user asked, as it was sent."""
+
+    msg_id: str
+    prompt: str
+    partial: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ToolUsage:
+    """A call of a client's tool that the model asked for.
+
+    `input` is JSON as the model wrote it, or free text for custom tools. `item_id` is of Responses. Server URL,
+    injection and its error of the structured log are not here: the bridge injects no tools.
+    """
+
+    msg_id: str
+    tool: str
+    input: str
+    tool_call_id: str = ""
+    item_id: str = ""
+    partial: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ModelThought:
+    """Something that the model thought. `source` is the API's word for where it stood: `thinking`, `commentary` …"""
+
+    content: str
+    source: str
+    partial: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AnswerRecords:
+    """All that a tap saw of one answer.
+
+    `usage` is None where the upstream reported none. `model` is as the upstream named it. `error_type` and
+    `error_message` are of an error that the upstream told within a good answer, in its own words.
+    """
+
+    msg_id: str = ""
+    model: str = ""
+    usage: TokenUsage | None = None
+    tools: tuple[ToolUsage, ...] = ()
+    thoughts: tuple[ModelThought, ...] = ()
+    partial: bool = False
+    error_type: str = ""
+    error_message: str = ""
+    troubles: frozenset[Trouble] = frozenset()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Turn:
+    """What a request says of the conversation that it is part of.
+
+    `prompt` is None where the turn has none of a user. `correlating_tool_call_id` is of the call whose result the
+    request brings. `session_id` is one that the body names; headers come first (clients.py).
+    """
+
+    prompt: str | None = None
+    prompt_is_partial: bool = False
+    correlating_tool_call_id: str = ""
+    session_id: str = ""
+
+
+NO_TURN = Turn()

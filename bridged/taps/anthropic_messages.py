@@ -1,0 +1,225 @@
+"""Reads answers of Anthropic Messages.
+
+`message_start` has the answer's id and the first counts. `message_delta` has counts that are cumulative, corrected ones
+among them: the last value of each wins. Input tokens leave out cached ones already.
+
+Format: platform.claude.com, "Messages" and "Streaming messages".
+"""
+
+import msgspec
+
+from bridged.records import AnswerRecords, Trouble
+from bridged.taps.seen import Seen
+from bridged.taps.typed_json import Count, decoded, last_object
+
+# In a block of text nothing matters but what ends it and what counts. What follows in blocks of other kinds does.
+_IN_TEXT = (b'_tokens"', b"block_start")
+_IN_OTHERS = (*_IN_TEXT, b"json_delta", b"thinking_delta", b"block_stop")
+
+_THINKING = "thinking"
+_TOOL = "tool_use"
+
+
+class _CacheCreation(msgspec.Struct, gc=False):
+    ephemeral_1h_input_tokens: Count | None = None
+    ephemeral_5m_input_tokens: Count | None = None
+
+
+class _ServerTools(msgspec.Struct, gc=False):
+    web_search_requests: Count | None = None
+    web_fetch_requests: Count | None = None
+
+
+class _OutputDetails(msgspec.Struct, gc=False):
+    thinking_tokens: Count | None = None
+
+
+class _Usage(msgspec.Struct, gc=False):
+    input_tokens: Count | None = None
+    output_tokens: Count | None = None
+    cache_read_input_tokens: Count | None = None
+    cache_creation_input_tokens: Count | None = None
+    cache_creation: _CacheCreation | None = None
+    server_tool_use: _ServerTools | None = None
+    output_tokens_details: _OutputDetails | None = None
+
+
+class _Metrics(msgspec.Struct, gc=False, rename="camel"):
+    """Bedrock's own count, in its last event; all that there is for models of other vendors."""
+
+    input_token_count: Count | None = None
+    output_token_count: Count | None = None
+    cache_read_input_token_count: Count | None = None
+    cache_write_input_token_count: Count | None = None
+
+
+class _Block(msgspec.Struct, gc=False):
+    type: str = ""
+    id: str | None = None
+    name: str | None = None
+    thinking: str | None = None
+    input: msgspec.Raw | None = None
+
+
+class _Error(msgspec.Struct, gc=False):
+    type: str | None = None
+    message: str | None = None
+
+
+class _Message(msgspec.Struct, gc=False):
+    id: str | None = None
+    model: str | None = None
+    usage: _Usage | None = None
+    content: list[_Block] | None = None
+
+
+class _Delta(msgspec.Struct, gc=False):
+    partial_json: str | None = None
+    thinking: str | None = None
+
+
+class _Event(msgspec.Struct, gc=False):
+    type: str = ""
+    index: int = 0
+    message: _Message | None = None
+    content_block: _Block | None = None
+    delta: _Delta | None = None
+    usage: _Usage | None = None
+    error: _Error | None = None
+    metrics: _Metrics | None = msgspec.field(default=None, name="amazon-bedrock-invocationMetrics")
+
+
+class _Document(_Message, gc=False):
+    type: str = ""
+    error: _Error | None = None
+    metrics: _Metrics | None = msgspec.field(default=None, name="amazon-bedrock-invocationMetrics")
+
+
+_events = msgspec.json.Decoder(_Event)
+_documents = msgspec.json.Decoder(_Document)
+_usages = msgspec.json.Decoder(_Usage)
+
+
+class MessagesReader:
+    """One answer."""
+
+    usage_key = b"usage"
+
+    __slots__ = ("marks", "seen")
+
+    def __init__(self) -> None:
+        self.marks: tuple[bytes, ...] = _IN_TEXT
+        self.seen = Seen()
+
+    def event(self, data: bytes) -> None:
+        """One event of a stream."""
+        event = decoded(_events, data)
+        if event is None:
+            self._salvage(data)
+            return
+        if event.content_block is not None:
+            self._begin_block(event.index, event.content_block)
+        elif event.delta is not None:
+            self._extend_block(event.index, event.delta)
+        elif event.message is not None:
+            self.seen.identify(event.message.id, event.message.model)
+            self._count(event.message.usage)
+        elif event.type == "content_block_stop":
+            self._end_block(event.index)
+        if event.usage is not None:
+            self._count(event.usage)
+        self._fall_back_to(event.metrics)
+
+    def last_event(self, data: bytes) -> None:
+        """One of the events that a stream ended with."""
+        if b"message_stop" in data or b'"error"' in data:
+            event = decoded(_events, data)
+            if event is None:
+                return
+            if event.type == "message_stop":
+                self.seen.finished = True
+            elif event.type == "error":
+                self._fail(event.error)
+
+    def document(self, data: bytes) -> None:
+        """A whole answer."""
+        document = decoded(_documents, data)
+        if document is None:
+            self._salvage(data)
+            return
+        seen = self.seen
+        seen.finished = True
+        seen.identify(document.id, document.model)
+        self._count(document.usage)
+        self._fall_back_to(document.metrics)
+        if document.type == "error":
+            self._fail(document.error)
+        for index, block in enumerate(document.content or ()):
+            self._begin_block(index, block)
+            self._end_block(index)
+
+    def records(self, *, partial: bool) -> AnswerRecords:
+        """What was seen; `partial` if the answer was cut."""
+        return self.seen.records(self.seen.counts, partial=partial)
+
+    def _begin_block(self, index: int, block: _Block) -> None:
+        self.marks = _IN_TEXT if block.type == "text" else _IN_OTHERS
+        if block.type == _TOOL:
+            key = (index, 0)
+            self.seen.tool(key, name=block.name, call_id=block.id)
+            raw = b"" if block.input is None else bytes(block.input)
+            # In a stream it is an empty object, and the input follows in fragments.
+            if raw.strip() not in (b"", b"{}", b"null"):
+                self.seen.tool_input(key, raw.decode("utf-8", "replace"))
+        elif block.type == _THINKING:
+            self.seen.thought((index, 0), block.thinking, source=_THINKING)
+
+    def _extend_block(self, index: int, delta: _Delta) -> None:
+        if delta.partial_json is not None:
+            # Server tools have inputs too.
+            if self.seen.call_id_at((index, 0)) is not None:
+                self.seen.tool_input((index, 0), delta.partial_json)
+        elif delta.thinking is not None:
+            self.seen.thought((index, 0), delta.thinking, source=_THINKING)
+
+    def _end_block(self, index: int) -> None:
+        key = (index, 0)
+        self.seen.default_tool_input(key, "{}")
+        self.seen.tool_is_whole(key)
+        self.seen.thought_is_whole(key)
+
+    def _salvage(self, data: bytes) -> None:
+        self.seen.troubles.add(Trouble.GARBAGE)
+        found = last_object(data, self.usage_key)
+        if found is not None:
+            self._count(decoded(_usages, found))
+
+    def _fail(self, error: _Error | None) -> None:
+        self.seen.fail(*((error.type, error.message) if error else (None, None)))
+
+    def _count(self, usage: _Usage | None) -> None:
+        if usage is None:
+            return
+        cached = usage.cache_creation
+        tools = usage.server_tool_use
+        details = usage.output_tokens_details
+        self.seen.count(
+            input=usage.input_tokens,
+            output=usage.output_tokens,
+            cache_read=usage.cache_read_input_tokens,
+            cache_write=usage.cache_creation_input_tokens,
+            cache_ephemeral_1h_input=cached.ephemeral_1h_input_tokens if cached else None,
+            cache_ephemeral_5m_input=cached.ephemeral_5m_input_tokens if cached else None,
+            web_search_requests=tools.web_search_requests if tools else None,
+            web_fetch_requests=tools.web_fetch_requests if tools else None,
+            output_reasoning=details.thinking_tokens if details else None,
+        )
+
+    def _fall_back_to(self, metrics: _Metrics | None) -> None:
+        if metrics is not None and "output" not in self.seen.counts:
+            self.seen.count(
+                input=metrics.input_token_count,
+                output=metrics.output_token_count,
+                cache_read=metrics.cache_read_input_token_count,
+                cache_write=metrics.cache_write_input_token_count,
+            )

@@ -1,0 +1,204 @@
+"""Reads answers of OpenAI Chat Completions, and of the many upstreams that answer likewise.
+
+Usage stands in a chunk of its own near the end, or, cumulative, in many: the last value of each field wins. A tool call
+comes in fragments, and several calls side by side; upstreams that leave out or repeat the index are told by the id.
+Prompt tokens count cached ones too, which are taken out.
+
+Format: platform.openai.com, "Chat Completions"; `cache_write_tokens` as OpenAI's SDK has it.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import msgspec
+
+from bridged.records import AnswerRecords, Trouble
+from bridged.taps.seen import Key, Seen
+from bridged.taps.typed_json import Count, decoded, last_object
+
+_DONE = b"[DONE]"
+
+
+class _PromptDetails(msgspec.Struct, gc=False):
+    cached_tokens: Count | None = None
+    cache_write_tokens: Count | None = None
+    audio_tokens: Count | None = None
+
+
+class _CompletionDetails(msgspec.Struct, gc=False):
+    reasoning_tokens: Count | None = None
+    audio_tokens: Count | None = None
+    accepted_prediction_tokens: Count | None = None
+    rejected_prediction_tokens: Count | None = None
+
+
+class _Usage(msgspec.Struct, gc=False):
+    prompt_tokens: Count | None = None
+    completion_tokens: Count | None = None
+    prompt_tokens_details: _PromptDetails | None = None
+    completion_tokens_details: _CompletionDetails | None = None
+
+
+class _Function(msgspec.Struct, gc=False):
+    name: str | None = None
+    # Text with JSON in it; some upstreams send the JSON itself.
+    arguments: Any = None
+    # Of custom tools.
+    input: str | None = None
+
+
+class _ToolCall(msgspec.Struct, gc=False):
+    index: int | None = None
+    id: str | None = None
+    function: _Function | None = None
+    custom: _Function | None = None
+
+
+class _Message(msgspec.Struct, gc=False):
+    tool_calls: list[_ToolCall] | None = None
+    function_call: _Function | None = None
+
+
+class _Choice(msgspec.Struct, gc=False):
+    index: int | None = None
+    delta: _Message | None = None
+    message: _Message | None = None
+    finish_reason: str | None = None
+
+
+class _Error(msgspec.Struct, gc=False):
+    type: str | None = None
+    message: str | None = None
+
+
+class _Chunk(msgspec.Struct, gc=False):
+    id: str | None = None
+    model: str | None = None
+    choices: list[_Choice] | None = None
+    usage: _Usage | None = None
+    error: _Error | None = None
+
+
+_chunks = msgspec.json.Decoder(_Chunk)
+_usages = msgspec.json.Decoder(_Usage)
+
+
+class ChatReader:
+    """One answer."""
+
+    marks: tuple[bytes, ...] = (b'_tokens"', b"_call")
+    usage_key = b"usage"
+
+    __slots__ = ("_calls", "_last_place", "seen")
+
+    def __init__(self) -> None:
+        self.seen = Seen()
+        # Where the call at an index of a choice is gathered: not at that index, where an upstream repeats it.
+        self._calls: dict[Key, int] = {}
+        self._last_place = -1
+
+    def event(self, data: bytes) -> None:
+        """One event of a stream."""
+        if data == _DONE:
+            return
+        chunk = decoded(_chunks, data)
+        if chunk is None:
+            self._salvage(data)
+        else:
+            self._read(chunk)
+
+    def last_event(self, data: bytes) -> None:
+        """One of the events that a stream ended with. Its end is `[DONE]`, or a reason to finish without it."""
+        if data.strip() == _DONE:
+            self.seen.finished = True
+        elif b'"error"' in data or b'"finish_reason"' in data:
+            chunk = decoded(_chunks, data)
+            if chunk is None:
+                return
+            if chunk.error is not None:
+                self.seen.fail(chunk.error.type, chunk.error.message)
+            elif any(choice.finish_reason for choice in chunk.choices or ()):
+                self.seen.finished = True
+
+    def document(self, data: bytes) -> None:
+        """A whole answer."""
+        chunk = decoded(_chunks, data)
+        if chunk is None:
+            self._salvage(data)
+            return
+        self.seen.finished = True
+        self._read(chunk)
+        if chunk.error is not None:
+            self.seen.fail(chunk.error.type, chunk.error.message)
+
+    def records(self, *, partial: bool) -> AnswerRecords:
+        """What was seen; `partial` if the answer was cut."""
+        return self.seen.records(_without_cached(self.seen.counts), partial=partial)
+
+    def _read(self, chunk: _Chunk) -> None:
+        self.seen.identify(chunk.id, chunk.model)
+        if chunk.usage is not None:
+            self._count(chunk.usage)
+        for choice in chunk.choices or ():
+            message = choice.delta or choice.message
+            if message is None:
+                continue
+            self._gather(choice.index or 0, message.tool_calls or ())
+            if message.function_call is not None:
+                # What tool calls were before there could be several.
+                self._extend((choice.index or 0, -1), message.function_call, call_id=None)
+
+    def _gather(self, choice: int, calls: Sequence[_ToolCall]) -> None:
+        for call in calls:
+            function = call.function or call.custom
+            # Without an index a call goes on where the last one did.
+            index = -2 if call.index is None else call.index
+            self._extend((choice, index), function, call_id=call.id)
+
+    def _extend(self, key: Key, function: _Function | None, *, call_id: str | None) -> None:
+        seen = self.seen
+        place = self._calls.get(key)
+        known = None if place is None else seen.call_id_at((key[0], place))
+        if place is None or (call_id and known and call_id != known):
+            # Each call has its id in its first fragment, at least.
+            self._last_place += 1
+            place = self._calls[key] = self._last_place
+        where = (key[0], place)
+        seen.tool(where, name=function.name if function else None, call_id=call_id)
+        if function is not None:
+            seen.tool_input(where, _text(function.input if function.arguments is None else function.arguments))
+
+    def _salvage(self, data: bytes) -> None:
+        self.seen.troubles.add(Trouble.GARBAGE)
+        found = last_object(data, self.usage_key)
+        usage = None if found is None else decoded(_usages, found)
+        if usage is not None:
+            self._count(usage)
+
+    def _count(self, usage: _Usage) -> None:
+        of_prompt = usage.prompt_tokens_details or _PromptDetails()
+        of_completion = usage.completion_tokens_details or _CompletionDetails()
+        self.seen.count(
+            input=usage.prompt_tokens,
+            output=usage.completion_tokens,
+            cache_read=of_prompt.cached_tokens,
+            cache_write=of_prompt.cache_write_tokens,
+            prompt_audio=of_prompt.audio_tokens,
+            completion_reasoning=of_completion.reasoning_tokens,
+            completion_audio=of_completion.audio_tokens,
+            completion_accepted_prediction=of_completion.accepted_prediction_tokens,
+            completion_rejected_prediction=of_completion.rejected_prediction_tokens,
+        )
+
+
+def _without_cached(counts: dict[str, int]) -> dict[str, int]:
+    if "input" not in counts:
+        return counts
+    cached = counts.get("cache_read", 0) + counts.get("cache_write", 0)
+    return counts | {"input": max(counts["input"] - cached, 0)}
+
+
+def _text(arguments: object) -> str:
+    if arguments is None:
+        return ""
+    return arguments if isinstance(arguments, str) else msgspec.json.encode(arguments).decode()

@@ -1,0 +1,185 @@
+"""Reads answers of OpenAI Responses.
+
+Every item of the output is told as a whole when it is done, and again within the response at the end; upstreams that
+keep nothing leave it out there. Usage is in the response at the end, however that came: completed, incomplete, failed.
+Input tokens count cached ones too, which are taken out.
+
+Format: platform.openai.com, "Responses" and its "Streaming events".
+"""
+
+import msgspec
+
+from bridged.records import AnswerRecords, Trouble
+from bridged.taps.seen import Seen
+from bridged.taps.typed_json import Count, decoded, last_object
+
+_OVER = frozenset({"response.completed", "response.incomplete", "response.failed"})
+_CALLS = frozenset({"function_call", "custom_tool_call"})
+
+
+class _InputDetails(msgspec.Struct, gc=False):
+    cached_tokens: Count | None = None
+    cache_write_tokens: Count | None = None
+
+
+class _OutputDetails(msgspec.Struct, gc=False):
+    reasoning_tokens: Count | None = None
+
+
+class _Usage(msgspec.Struct, gc=False):
+    input_tokens: Count | None = None
+    output_tokens: Count | None = None
+    input_tokens_details: _InputDetails | None = None
+    output_tokens_details: _OutputDetails | None = None
+
+
+class _Part(msgspec.Struct, gc=False):
+    type: str = ""
+    text: str | None = None
+
+
+class _Item(msgspec.Struct, gc=False):
+    type: str = ""
+    id: str | None = None
+    call_id: str | None = None
+    name: str | None = None
+    arguments: str | None = None
+    input: str | None = None
+    phase: str | None = None
+    status: str | None = None
+    summary: list[_Part] | None = None
+    content: list[_Part] | None = None
+
+
+class _Error(msgspec.Struct, gc=False):
+    type: str | None = None
+    code: str | None = None
+    message: str | None = None
+
+
+class _Response(msgspec.Struct, gc=False):
+    id: str | None = None
+    model: str | None = None
+    usage: _Usage | None = None
+    output: list[_Item] | None = None
+    error: _Error | None = None
+
+
+class _Event(msgspec.Struct, gc=False):
+    type: str = ""
+    output_index: int = 0
+    item: _Item | None = None
+    response: _Response | None = None
+    # An error event has its fields at the top, or in an object.
+    error: _Error | None = None
+    code: str | None = None
+    message: str | None = None
+
+
+_events = msgspec.json.Decoder(_Event)
+_documents = msgspec.json.Decoder(_Response)
+_usages = msgspec.json.Decoder(_Usage)
+
+
+class ResponsesReader:
+    """One answer."""
+
+    marks: tuple[bytes, ...] = (b"_item.done", b'"response"')
+    usage_key = b"usage"
+
+    __slots__ = ("_items", "seen")
+
+    def __init__(self) -> None:
+        self.seen = Seen()
+        self._items: set[int] = set()
+
+    def event(self, data: bytes) -> None:
+        """One event of a stream."""
+        event = decoded(_events, data)
+        if event is None:
+            self._salvage(data)
+            return
+        response = event.response
+        if response is not None:
+            self.seen.identify(response.id, response.model)
+            if event.type in _OVER:
+                self._end(response)
+        elif event.item is not None and event.type == "response.output_item.done":
+            self._gather(event.output_index, event.item)
+
+    def last_event(self, data: bytes) -> None:
+        """One of the events that a stream ended with."""
+        if b'"error"' in data:
+            event = decoded(_events, data)
+            if event is not None and event.type == "error":
+                self._fail(event.error or _Error(code=event.code, message=event.message))
+
+    def document(self, data: bytes) -> None:
+        """A whole answer."""
+        response = decoded(_documents, data)
+        if response is None:
+            self._salvage(data)
+            return
+        self.seen.identify(response.id, response.model)
+        self._end(response)
+
+    def records(self, *, partial: bool) -> AnswerRecords:
+        """What was seen; `partial` if the answer was cut."""
+        counts = self.seen.counts
+        if "input" in counts:
+            cached = counts.get("cache_read", 0) + counts.get("cache_write", 0)
+            counts = counts | {"input": max(counts["input"] - cached, 0)}
+        return self.seen.records(counts, partial=partial)
+
+    def _end(self, response: _Response) -> None:
+        self.seen.finished = True
+        if response.usage is not None:
+            self._count(response.usage)
+        if response.error is not None:
+            self._fail(response.error)
+        for index, item in enumerate(response.output or ()):
+            self._gather(index, item)
+
+    def _gather(self, index: int, item: _Item) -> None:
+        if index in self._items or len(self._items) > _MAX_OUTPUT_ITEMS:
+            return
+        self._items.add(index)
+        seen, key = self.seen, (index, 0)
+        if item.type in _CALLS:
+            seen.tool(key, name=item.name, call_id=item.call_id, item_id=item.id)
+            seen.tool_input(key, item.arguments or item.input or "")
+            # An incomplete response has items that are not complete.
+            if item.status != "incomplete":
+                seen.tool_is_whole(key)
+        elif item.type == "reasoning":
+            self._think(index, item.summary, "reasoning_summary")
+        elif item.type == "message" and item.phase == "commentary":
+            self._think(index, item.content, "commentary")
+
+    def _think(self, index: int, parts: list[_Part] | None, source: str) -> None:
+        for place, part in enumerate(parts or ()):
+            self.seen.thought((index, place), part.text, source=source)
+            self.seen.thought_is_whole((index, place))
+
+    def _fail(self, error: _Error) -> None:
+        self.seen.fail(error.code or error.type, error.message)
+
+    def _salvage(self, data: bytes) -> None:
+        self.seen.troubles.add(Trouble.GARBAGE)
+        found = last_object(data, self.usage_key)
+        usage = None if found is None else decoded(_usages, found)
+        if usage is not None:
+            self._count(usage)
+
+    def _count(self, usage: _Usage) -> None:
+        of_input, of_output = usage.input_tokens_details, usage.output_tokens_details
+        self.seen.count(
+            input=usage.input_tokens,
+            output=usage.output_tokens,
+            cache_read=of_input.cached_tokens if of_input else None,
+            cache_write=of_input.cache_write_tokens if of_input else None,
+            output_reasoning=of_output.reasoning_tokens if of_output else None,
+        )
+
+
+_MAX_OUTPUT_ITEMS = 4096

@@ -1,0 +1,181 @@
+"""Finds the few events of an event stream that matter, in chunks that may be cut anywhere, even inside a CR LF.
+
+Most of a stream is text that no tap wants. So nothing is taken apart that does not hold one of the marks that a reader
+asks for: each is a part of one JSON token, so that white space and line ends between tokens do not matter. A mark in
+a text costs a look at its event and nothing else.
+
+Format: WHATWG HTML, "9.2.6 Interpreting an event stream". The end of a stream ends its last event too, which browsers
+discard: upstreams forget the blank line after `[DONE]`.
+"""
+
+from collections.abc import Iterator
+from typing import Protocol
+
+from bridged.taps.typed_json import last_object
+
+MAX_EVENT_BYTES = 1024 * 1024
+# Of what is over that bound, enough to find usage in, which stands near the end.
+KEPT_OF_OVERLONG_BYTES = 64 * 1024
+# The last events say how a stream ended.
+_TAIL_BYTES = 1024
+
+_BOM = b"\xef\xbb\xbf"
+_BLANK = b"\n\n"
+
+
+class Reader(Protocol):
+    """Who is told. Empty `marks` stand for "all events"; they may change with each event. `usage_key` is the member
+    that is looked for in events that are too long."""
+
+    marks: tuple[bytes, ...]
+    usage_key: bytes
+
+    def event(self, data: bytes) -> None: ...
+
+    def last_event(self, data: bytes) -> None: ...
+
+
+class EventScanner:
+    """Follows one stream. Holds at most one event that is not whole yet, and a kilobyte."""
+
+    __slots__ = ("_after_cr", "_at_start", "_open", "_overlong", "_reader", "_tail", "found_overlong")
+
+    def __init__(self, reader: Reader) -> None:
+        self._reader = reader
+        self._open = bytearray()  # of the event that is not whole yet; of an overlong one only its end
+        self._overlong = False
+        self._after_cr = False  # the last byte was a CR: an LF that follows belongs to it
+        self._at_start = True
+        self._tail = b""
+        self.found_overlong = False
+
+    def feed(self, chunk: bytes) -> None:
+        """Tell the reader of the events that became whole and matter, in order."""
+        if self._after_cr or b"\r" in chunk:
+            chunk = self._with_line_feeds(chunk)
+        if self._open:
+            chunk = self._closed(chunk)
+        elif not chunk.endswith(_BLANK):
+            # Nearly every chunk ends with an event.
+            end = chunk.rfind(_BLANK) + 2
+            if end == 1:
+                end = 0
+            self._open += chunk[end:]
+            self._bound()
+            chunk = chunk[:end]
+        if chunk:
+            self._tail = chunk[-_TAIL_BYTES:] if len(chunk) >= _TAIL_BYTES else (self._tail + chunk)[-_TAIL_BYTES:]
+            start = self._first(chunk) if self._at_start else 0
+            self._scan(chunk, start)
+
+    def end(self) -> None:
+        """The stream is over: what is open is taken for an event, and the last events are shown as such."""
+        if self._open and not self._overlong:
+            self.feed(_BLANK)
+        for event in self._tail.split(_BLANK):
+            data = _data_of(event)
+            if data:
+                self._reader.last_event(data)
+
+    def _with_line_feeds(self, chunk: bytes) -> bytes:
+        if self._after_cr and chunk.startswith(b"\n"):
+            chunk = chunk[1:]
+            self._after_cr = False
+            if not chunk:
+                return chunk
+        self._after_cr = chunk.endswith(b"\r")
+        return chunk.replace(b"\r\n", b"\n").replace(b"\r", b"\n")
+
+    def _closed(self, chunk: bytes) -> bytes:
+        """The events that are whole now, the open one first. What is left stays open."""
+        held = self._open
+        # The blank line may have been cut.
+        start = len(held) - 1
+        held += chunk
+        end = held.rfind(_BLANK, start)
+        if end < 0:
+            self._bound()
+            return b""
+        if self._overlong:
+            first = held.find(_BLANK, start)
+            self._salvage(bytes(held[:first]))
+            whole = bytes(held[first + 2 : end + 2])
+        else:
+            whole = bytes(held[: end + 2])
+        del held[: end + 2]
+        self._bound()
+        return whole
+
+    def _bound(self) -> None:
+        if len(self._open) > MAX_EVENT_BYTES or (self._overlong and len(self._open) > 2 * KEPT_OF_OVERLONG_BYTES):
+            del self._open[:-KEPT_OF_OVERLONG_BYTES]
+            self._overlong = self.found_overlong = True
+
+    def _salvage(self, event: bytes) -> None:
+        self._overlong = False
+        found = last_object(event, self._reader.usage_key)
+        if found is not None:
+            self._reader.event(b'{"' + self._reader.usage_key + b'":' + found + b"}")
+
+    def _first(self, chunk: bytes) -> int:
+        """Show the first event, which has the answer's id, whatever is in it; where the rest begins."""
+        start = 0
+        while start < len(chunk):
+            end = chunk.find(_BLANK, start)
+            if end < 0:
+                return len(chunk)
+            data = _data_of(chunk[start:end].removeprefix(_BOM))
+            start = end + 2
+            if data:
+                self._at_start = False
+                self._reader.event(data)
+                break
+        return start
+
+    def _scan(self, chunk: bytes, start: int) -> None:
+        """Show every event that has a mark. The chunk is searched once for each mark."""
+        reader = self._reader
+        marks = reader.marks
+        if not marks:
+            for event in chunk[start:].split(_BLANK):
+                if data := _data_of(event):
+                    reader.event(data)
+            return
+        for mark in marks:
+            if chunk.find(mark, start) >= 0:
+                break
+        else:
+            return
+        for event in self._marked(chunk, start):
+            if data := _data_of(event):
+                reader.event(data)
+
+    def _marked(self, chunk: bytes, start: int) -> Iterator[bytes]:
+        """The events with a mark. The marks are asked for again after each of them."""
+        reader = self._reader
+        marks: tuple[bytes, ...] = ()
+        places: list[int] = []
+        length = len(chunk)
+        while True:
+            if marks is not reader.marks:
+                marks = reader.marks
+                places = [start - 1] * len(marks)
+            for number, place in enumerate(places):
+                if place < start:
+                    found = chunk.find(marks[number], start)
+                    places[number] = length if found < 0 else found
+            place = min(places)
+            if place >= length:
+                return
+            begin = chunk.rfind(_BLANK, start, place)
+            begin = start if begin < 0 else begin + 2
+            end = chunk.find(_BLANK, place)
+            end = length if end < 0 else end
+            yield chunk[begin:end]
+            start = end
+
+
+def _data_of(event: bytes) -> bytes:
+    """The data of an event, empty if it has none. Comments, names and other fields are passed over."""
+    lines = [line[5:].removeprefix(b" ") for line in event.split(b"\n") if line.startswith(b"data:")]
+    return lines[0] if len(lines) == 1 else b"\n".join(lines)
