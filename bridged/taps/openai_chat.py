@@ -13,7 +13,7 @@ from typing import Any
 import msgspec
 
 from bridged.records import AnswerRecords, Trouble
-from bridged.taps.seen import Key, Seen
+from bridged.taps.seen import MAX_ITEMS, Key, Seen
 from bridged.taps.typed_json import Count, decoded, last_object
 
 _DONE = b"[DONE]"
@@ -158,6 +158,9 @@ class ChatReader:
     def _extend(self, key: Key, function: _Function | None, *, call_id: str | None) -> None:
         seen = self.seen
         place = self._calls.get(key)
+        if place is None and len(self._calls) >= MAX_ITEMS:
+            seen.troubles.add(Trouble.TEXT_BOUND)
+            return
         known = None if place is None else seen.call_id_at((key[0], place))
         if place is None or (call_id and known and call_id != known):
             # Each call has its id in its first fragment, at least.

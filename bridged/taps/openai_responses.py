@@ -7,6 +7,8 @@ Input tokens count cached ones too, which are taken out.
 Format: platform.openai.com, "Responses" and its "Streaming events".
 """
 
+from typing import Any
+
 import msgspec
 
 from bridged.records import AnswerRecords, Trouble
@@ -15,6 +17,7 @@ from bridged.taps.typed_json import Count, decoded, last_object
 
 _OVER = frozenset({"response.completed", "response.incomplete", "response.failed"})
 _CALLS = frozenset({"function_call", "custom_tool_call"})
+_MAX_OUTPUT_ITEMS = 4096
 
 
 class _InputDetails(msgspec.Struct, gc=False):
@@ -53,7 +56,8 @@ class _Item(msgspec.Struct, gc=False):
 
 class _Error(msgspec.Struct, gc=False):
     type: str | None = None
-    code: str | None = None
+    # A number, from some upstreams.
+    code: Any = None
     message: str | None = None
 
 
@@ -72,8 +76,10 @@ class _Event(msgspec.Struct, gc=False):
     response: _Response | None = None
     # An error event has its fields at the top, or in an object.
     error: _Error | None = None
-    code: str | None = None
+    code: Any = None
     message: str | None = None
+    # Of an event that was too long: nothing else of it is left.
+    usage: _Usage | None = None
 
 
 _events = msgspec.json.Decoder(_Event)
@@ -104,6 +110,8 @@ class ResponsesReader:
             self.seen.identify(response.id, response.model)
             if event.type in _OVER:
                 self._end(response)
+        elif event.usage is not None:
+            self._count(event.usage)
         elif event.item is not None and event.type == "response.output_item.done":
             self._gather(event.output_index, event.item)
 
@@ -141,7 +149,7 @@ class ResponsesReader:
             self._gather(index, item)
 
     def _gather(self, index: int, item: _Item) -> None:
-        if index in self._items or len(self._items) > _MAX_OUTPUT_ITEMS:
+        if index in self._items or len(self._items) >= _MAX_OUTPUT_ITEMS:
             return
         self._items.add(index)
         seen, key = self.seen, (index, 0)
@@ -162,7 +170,7 @@ class ResponsesReader:
             self.seen.thought_is_whole((index, place))
 
     def _fail(self, error: _Error) -> None:
-        self.seen.fail(error.code or error.type, error.message)
+        self.seen.fail(str(error.code or error.type or ""), error.message)
 
     def _salvage(self, data: bytes) -> None:
         self.seen.troubles.add(Trouble.GARBAGE)
@@ -180,6 +188,3 @@ class ResponsesReader:
             cache_write=of_input.cache_write_tokens if of_input else None,
             output_reasoning=of_output.reasoning_tokens if of_output else None,
         )
-
-
-_MAX_OUTPUT_ITEMS = 4096

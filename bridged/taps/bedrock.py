@@ -1,0 +1,258 @@
+"""Reads answers of Bedrock: Converse in its own words, InvokeModel in those of the model's vendor.
+
+Converse: `metadata` at the end has the usage; input tokens leave out cached ones already. InvokeModel: each `chunk` has
+an event of the vendor in it. Of vendors other than Anthropic there is Bedrock's own count, in the last event of a stream
+or in the headers of a whole answer, and nothing else.
+
+Format: AWS, "Converse", "ConverseStream", "InvokeModel", "InvokeModelWithResponseStream" (Bedrock API Reference).
+"""
+
+import msgspec
+
+from bridged.aws.event_stream import Message
+from bridged.model import Headers, header_values
+from bridged.records import AnswerRecords, Trouble
+from bridged.taps.anthropic_messages import MessagesReader
+from bridged.taps.seen import Seen
+from bridged.taps.typed_json import Count, decoded, last_object
+
+_REASONING = "reasoning_content"
+_METADATA, _STOP, _START, _DELTA = "metadata", "messageStop", "contentBlockStart", "contentBlockDelta"
+_COUNT_HEADERS = {
+    "input": "x-amzn-bedrock-input-token-count",
+    "output": "x-amzn-bedrock-output-token-count",
+    "cache_read": "x-amzn-bedrock-cache-read-input-token-count",
+    "cache_write": "x-amzn-bedrock-cache-write-input-token-count",
+}
+_MAX_COUNT_DIGITS = 15
+
+
+class _CacheDetail(msgspec.Struct, gc=False, rename="camel"):
+    ttl: str | None = None
+    input_tokens: Count | None = None
+
+
+class _Usage(msgspec.Struct, gc=False, rename="camel"):
+    input_tokens: Count | None = None
+    output_tokens: Count | None = None
+    cache_read_input_tokens: Count | None = None
+    cache_write_input_tokens: Count | None = None
+    cache_details: list[_CacheDetail] | None = None
+
+
+class _ToolUse(msgspec.Struct, gc=False, rename="camel"):
+    tool_use_id: str | None = None
+    name: str | None = None
+    # Text in fragments of a stream, JSON in a whole answer.
+    input: msgspec.Raw | None = None
+
+
+class _ReasoningText(msgspec.Struct, gc=False):
+    text: str | None = None
+
+
+class _Reasoning(msgspec.Struct, gc=False, rename="camel"):
+    text: str | None = None
+    reasoning_text: _ReasoningText | None = None
+
+
+class _Block(msgspec.Struct, gc=False, rename="camel"):
+    tool_use: _ToolUse | None = None
+    reasoning_content: _Reasoning | None = None
+
+
+class _Event(msgspec.Struct, gc=False, rename="camel"):
+    content_block_index: int = 0
+    start: _Block | None = None
+    delta: _Block | None = None
+    usage: _Usage | None = None
+
+
+class _MessageContent(msgspec.Struct, gc=False):
+    content: list[_Block] | None = None
+
+
+class _Output(msgspec.Struct, gc=False):
+    message: _MessageContent | None = None
+
+
+class _Document(msgspec.Struct, gc=False):
+    output: _Output | None = None
+    usage: _Usage | None = None
+
+
+class _Chunk(msgspec.Struct, gc=False):
+    data: bytes = msgspec.field(name="bytes", default=b"")
+
+
+class _Exception(msgspec.Struct, gc=False):
+    message: str | None = None
+
+
+_events = msgspec.json.Decoder(_Event)
+_documents = msgspec.json.Decoder(_Document)
+_usages = msgspec.json.Decoder(_Usage)
+_texts = msgspec.json.Decoder(str)
+_chunks = msgspec.json.Decoder(_Chunk)
+_exceptions = msgspec.json.Decoder(_Exception)
+
+
+class ConverseReader:
+    """One answer of Converse or ConverseStream. Neither has an id of its own: `request_id` is AWS's."""
+
+    usage_key = b"usage"
+    marks: tuple[bytes, ...] = ()
+
+    __slots__ = ("_has_stopped", "seen")
+
+    def __init__(self, *, request_id: str) -> None:
+        self.seen = Seen()
+        self.seen.identify(request_id, None)
+        self._has_stopped = False
+
+    def message(self, message: Message) -> None:
+        """One message of a stream."""
+        kind = message.headers.get(":event-type")
+        payload = message.payload
+        if kind is None:
+            _fail(self.seen, message)
+        elif kind == _DELTA:
+            if b'"toolUse"' in payload or b'"reasoningContent"' in payload:
+                self.event(payload)
+        elif kind in (_START, _METADATA):
+            self.event(payload)
+            self.seen.finished = self.seen.finished or kind == _METADATA
+        elif kind == "contentBlockStop":
+            self._end_block(payload)
+
+    def event(self, data: bytes) -> None:
+        """The payload of a message."""
+        event = decoded(_events, data)
+        if event is None:
+            self._salvage(data)
+            return
+        self._count(event.usage)
+        index = event.content_block_index
+        if event.start is not None and event.start.tool_use is not None:
+            self.seen.tool((index, 0), name=event.start.tool_use.name, call_id=event.start.tool_use.tool_use_id)
+        if event.delta is not None:
+            self._extend(index, event.delta)
+
+    def last_event(self, data: bytes) -> None:
+        """Converse sends no event stream of this kind."""
+
+    def document(self, data: bytes) -> None:
+        """A whole answer."""
+        document = decoded(_documents, data)
+        if document is None:
+            self._salvage(data)
+            return
+        self.seen.finished = True
+        self._count(document.usage)
+        message = document.output.message if document.output else None
+        for index, block in enumerate((message.content if message else None) or ()):
+            self._take(index, block)
+
+    def records(self, *, partial: bool) -> AnswerRecords:
+        """What was seen; `partial` if the answer was cut."""
+        return self.seen.records(self.seen.counts, partial=partial)
+
+    def _extend(self, index: int, delta: _Block) -> None:
+        if delta.tool_use is not None and delta.tool_use.input is not None:
+            fragment = decoded(_texts, bytes(delta.tool_use.input))
+            if fragment is None:
+                self.seen.troubles.add(Trouble.GARBAGE)
+            elif self.seen.call_id_at((index, 0)) is not None:
+                self.seen.tool_input((index, 0), fragment)
+        if delta.reasoning_content is not None:
+            self.seen.thought((index, 0), delta.reasoning_content.text, source=_REASONING)
+
+    def _end_block(self, payload: bytes) -> None:
+        event = decoded(_events, payload)
+        if event is not None:
+            key = (event.content_block_index, 0)
+            self.seen.default_tool_input(key, "{}")
+            self.seen.tool_is_whole(key)
+            self.seen.thought_is_whole(key)
+
+    def _take(self, index: int, block: _Block) -> None:
+        key = (index, 0)
+        tool, reasoning = block.tool_use, block.reasoning_content
+        if tool is not None:
+            self.seen.tool(key, name=tool.name, call_id=tool.tool_use_id)
+            self.seen.tool_input(key, "{}" if tool.input is None else bytes(tool.input).decode("utf-8", "replace"))
+            self.seen.tool_is_whole(key)
+        if reasoning is not None and reasoning.reasoning_text is not None:
+            self.seen.thought(key, reasoning.reasoning_text.text, source=_REASONING)
+            self.seen.thought_is_whole(key)
+
+    def _salvage(self, data: bytes) -> None:
+        self.seen.troubles.add(Trouble.GARBAGE)
+        found = last_object(data, self.usage_key)
+        self._count(None if found is None else decoded(_usages, found))
+
+    def _count(self, usage: _Usage | None) -> None:
+        if usage is None:
+            return
+        lifetimes = {detail.ttl: detail.input_tokens for detail in usage.cache_details or ()}
+        self.seen.count(
+            input=usage.input_tokens,
+            output=usage.output_tokens,
+            cache_read=usage.cache_read_input_tokens,
+            cache_write=usage.cache_write_input_tokens,
+            cache_ephemeral_1h_input=lifetimes.get("1h"),
+            cache_ephemeral_5m_input=lifetimes.get("5m"),
+        )
+
+
+class InvokeReader(MessagesReader):
+    """One answer of InvokeModel or InvokeModelWithResponseStream, read as one of Anthropic Messages."""
+
+    __slots__ = ("_headers", "_request_id")
+
+    def __init__(self, *, request_id: str, headers: Headers) -> None:
+        super().__init__()
+        self._request_id = request_id
+        self._headers = headers
+
+    def message(self, message: Message) -> None:
+        """One message of a stream."""
+        kind = message.headers.get(":event-type")
+        if kind is None:
+            _fail(self.seen, message)
+        elif kind == "chunk":
+            chunk = decoded(_chunks, message.payload)
+            if chunk is None:
+                self.seen.troubles.add(Trouble.GARBAGE)
+            else:
+                self.event(chunk.data)
+                self.last_event(chunk.data)
+
+    def event(self, data: bytes) -> None:
+        """An event of the vendor. With Bedrock's own count it is the last one, whosever it is."""
+        super().event(data)
+        if b'"amazon-bedrock-invocationMetrics"' in data:
+            self.seen.finished = True
+
+    def records(self, *, partial: bool) -> AnswerRecords:
+        """What was seen; `partial` if the answer was cut."""
+        seen = self.seen
+        seen.identify(self._request_id, None)
+        if "output" not in seen.counts:
+            seen.count(**{name: _header_count(self._headers, header) for name, header in _COUNT_HEADERS.items()})
+        return super().records(partial=partial)
+
+
+def _fail(seen: Seen, message: Message) -> None:
+    """An exception, or an error that has its words in headers."""
+    name = message.headers.get(":exception-type") or message.headers.get(":error-code")
+    said = message.headers.get(":error-message")
+    if said is None:
+        exception = decoded(_exceptions, message.payload)
+        said = exception.message if exception else ""
+    seen.fail(str(name or ""), str(said or ""))
+
+
+def _header_count(headers: Headers, name: str) -> int | None:
+    text = next(iter(header_values(headers, name)), "")
+    return int(text) if text.isascii() and text.isdecimal() and len(text) <= _MAX_COUNT_DIGITS else None

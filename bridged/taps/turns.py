@@ -1,0 +1,184 @@
+"""What a request says of the conversation: the prompt, and the tool call whose result it brings.
+
+    Messages, Converse, Gemini   the last message is the user's: its text, or the last text among its parts
+    Chat                         likewise; a last message `tool` has the id of its call
+    Responses                    `input` is a text, or its last item is the user's: its text, or all texts in lines
+
+What a client puts behind the user's message with the role `system` (Claude Code and aider do) is passed over. Texts are
+not trimmed. One of a wrong type is no prompt: the upstream judges the request.
+"""
+
+import re
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
+
+import msgspec
+
+from bridged.model import DialectName
+from bridged.records import NO_TURN, Turn
+from bridged.taps.typed_json import decoded
+
+MAX_PROMPT_CHARACTERS = 1024 * 1024
+MAX_ID_CHARACTERS = 512
+_BEHIND = frozenset({"system", "developer"})
+# Older Claude Code: user_…_account_…_session_….
+_SESSION = re.compile(r"_session_(.+)$")
+
+
+class _Metadata(msgspec.Struct, gc=False):
+    user_id: Any = None
+
+
+class _Conversation(msgspec.Struct, gc=False):
+    """Messages are taken apart from the end, and most are not looked at."""
+
+    messages: list[msgspec.Raw] | None = None
+    metadata: msgspec.Raw | None = None
+
+
+class _Contents(msgspec.Struct, gc=False):
+    contents: list[msgspec.Raw] | None = None
+
+
+class _Input(msgspec.Struct, gc=False):
+    input: msgspec.Raw | None = None
+
+
+class _Result(msgspec.Struct, gc=False, rename="camel"):
+    tool_use_id: str | None = None
+    id: str | None = None
+
+
+class _Part(msgspec.Struct, gc=False):
+    """A part of any of the APIs; the fields of one are missing in the others."""
+
+    type: str = ""
+    text: str | None = None
+    tool_use_id: str | None = None
+    converse_result: _Result | None = msgspec.field(default=None, name="toolResult")
+    function_response: _Result | None = msgspec.field(default=None, name="functionResponse")
+
+
+class _Message(msgspec.Struct, gc=False):
+    role: str = ""
+    type: str = ""
+    tool_call_id: str | None = None
+    call_id: str | None = None
+    content: msgspec.Raw | None = None
+    parts: list[_Part] | None = None
+
+
+class _Session(msgspec.Struct, gc=False):
+    session_id: str | None = None
+
+
+_conversations = msgspec.json.Decoder(_Conversation)
+_contents = msgspec.json.Decoder(_Contents)
+_inputs = msgspec.json.Decoder(_Input)
+_raws = msgspec.json.Decoder(list[msgspec.Raw])
+_messages = msgspec.json.Decoder(_Message)
+_texts = msgspec.json.Decoder(str)
+_parts = msgspec.json.Decoder(list[_Part])
+_metadata = msgspec.json.Decoder(_Metadata)
+_sessions = msgspec.json.Decoder(_Session)
+
+
+def _messages_turn(body: bytes) -> Turn:
+    """Anthropic Messages, and InvokeModel and Converse, whose messages are built alike."""
+    conversation = decoded(_conversations, body)
+    if conversation is None:
+        return NO_TURN
+    message = _last(conversation.messages)
+    parts = _parts_of(message) if message and message.role == "user" else ()
+    results = (part.converse_result.tool_use_id if part.converse_result else part.tool_use_id for part in parts)
+    return _turn(_last_text(parts), results, session_id=_session_of(conversation.metadata))
+
+
+def _chat_turn(body: bytes) -> Turn:
+    conversation = decoded(_conversations, body)
+    message = _last(conversation.messages) if conversation else None
+    if message is None:
+        return NO_TURN
+    if message.role == "tool":
+        return _turn(None, [message.tool_call_id])
+    return _turn(_last_text(_parts_of(message)) if message.role == "user" else None, ())
+
+
+def _responses_turn(body: bytes) -> Turn:
+    request = decoded(_inputs, body)
+    if request is None or request.input is None:
+        return NO_TURN
+    raw = bytes(request.input)
+    if raw.lstrip().startswith(b'"'):
+        return _turn(decoded(_texts, raw), ())
+    item = _last(decoded(_raws, raw))
+    if item is None:
+        return NO_TURN
+    if item.type.endswith("_call_output"):
+        return _turn(None, [item.call_id])
+    if item.role != "user":
+        return NO_TURN
+    texts = [part.text or "" for part in _parts_of(item) if part.type in ("input_text", "")]
+    return _turn("\n".join(texts) if texts else None, ())
+
+
+def _generate_turn(body: bytes) -> Turn:
+    request = decoded(_contents, body)
+    message = _last(request.contents) if request else None
+    if message is None or message.role not in ("user", "function", ""):
+        return NO_TURN
+    parts = message.parts or ()
+    results = (part.function_response.id for part in parts if part.function_response)
+    return _turn(_last_text(parts), results)
+
+
+TURNS: dict[DialectName, Callable[[bytes], Turn]] = {
+    DialectName.ANTHROPIC_MESSAGES: _messages_turn,
+    DialectName.BEDROCK: _messages_turn,
+    DialectName.OPENAI_CHAT: _chat_turn,
+    DialectName.OPENAI_RESPONSES: _responses_turn,
+    DialectName.GOOGLE_GENERATE: _generate_turn,
+}
+
+
+def _last(raws: Sequence[msgspec.Raw] | None) -> _Message | None:
+    """The last message that is of the conversation; None if there is none or it cannot be read."""
+    for raw in reversed(raws or ()):
+        message = decoded(_messages, bytes(raw))
+        if message is None or message.role not in _BEHIND:
+            return message
+    return None
+
+
+def _parts_of(message: _Message) -> Sequence[_Part]:
+    """The content as parts; a text is the only part of its own."""
+    raw = b"" if message.content is None else bytes(message.content)
+    if raw.lstrip().startswith(b'"'):
+        return [_Part(text=decoded(_texts, raw))]
+    return decoded(_parts, raw) or ()
+
+
+def _last_text(parts: Sequence[_Part]) -> str | None:
+    return next((part.text for part in reversed(parts) if part.text is not None), None)
+
+
+def _turn(prompt: str | None, results: Iterable[str | None], *, session_id: str = "") -> Turn:
+    ids = [result for result in results if result]
+    return Turn(
+        prompt=None if prompt is None else prompt[:MAX_PROMPT_CHARACTERS],
+        prompt_is_partial=prompt is not None and len(prompt) > MAX_PROMPT_CHARACTERS,
+        correlating_tool_call_id=ids[-1][:MAX_ID_CHARACTERS] if ids else "",
+        session_id=session_id,
+    )
+
+
+def _session_of(raw: msgspec.Raw | None) -> str:
+    """Claude Code's, in `metadata.user_id`: a JSON text with `session_id`, or an older form of one word."""
+    metadata = None if raw is None else decoded(_metadata, bytes(raw))
+    if metadata is None or not isinstance(metadata.user_id, str):
+        return ""
+    session = decoded(_sessions, metadata.user_id.encode("utf-8", "replace"))
+    if session is not None:
+        return (session.session_id or "").strip()
+    found = _SESSION.search(metadata.user_id)
+    return found[1].strip() if found else ""
