@@ -4,8 +4,8 @@ from collections.abc import Callable
 
 from bridged.model import DialectName, Headers, header_values
 from bridged.records import NO_TURN, Turn
-from bridged.taps.anthropic_messages import MessagesReader
 from bridged.taps.answer_tap import AnswerReader, AnswerTap, DecodingTap, DocumentTap, EventsTap, MessagesTap
+from bridged.taps.anthropic_messages import MessagesReader
 from bridged.taps.bedrock import ConverseReader, InvokeReader
 from bridged.taps.content_coding import codings_of, decoded_body, decoding_of
 from bridged.taps.google_generate import GenerateReader

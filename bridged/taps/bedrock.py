@@ -1,8 +1,8 @@
 """Reads answers of Bedrock: Converse in its own words, InvokeModel in those of the model's vendor.
 
 Converse: `metadata` at the end has the usage; input tokens leave out cached ones already. InvokeModel: each `chunk` has
-an event of the vendor in it. Of vendors other than Anthropic there is Bedrock's own count, in the last event of a stream
-or in the headers of a whole answer, and nothing else.
+an event of the vendor in it. Of vendors other than Anthropic there is Bedrock's own count, in the last event of a
+stream or in the headers of a whole answer, and nothing else.
 
 Format: AWS, "Converse", "ConverseStream", "InvokeModel", "InvokeModelWithResponseStream" (Bedrock API Reference).
 """
@@ -17,7 +17,7 @@ from bridged.taps.seen import Seen
 from bridged.taps.typed_json import Count, decoded, last_object
 
 _REASONING = "reasoning_content"
-_METADATA, _STOP, _START, _DELTA = "metadata", "messageStop", "contentBlockStart", "contentBlockDelta"
+_METADATA, _START, _DELTA = "metadata", "contentBlockStart", "contentBlockDelta"
 _COUNT_HEADERS = {
     "input": "x-amzn-bedrock-input-token-count",
     "output": "x-amzn-bedrock-output-token-count",
@@ -25,6 +25,7 @@ _COUNT_HEADERS = {
     "cache_write": "x-amzn-bedrock-cache-write-input-token-count",
 }
 _MAX_COUNT_DIGITS = 15
+_METRICS = b'"amazon-bedrock-invocationMetrics"'
 
 
 class _CacheDetail(msgspec.Struct, gc=False, rename="camel"):
@@ -100,15 +101,14 @@ _exceptions = msgspec.json.Decoder(_Exception)
 class ConverseReader:
     """One answer of Converse or ConverseStream. Neither has an id of its own: `request_id` is AWS's."""
 
-    usage_key = b"usage"
     marks: tuple[bytes, ...] = ()
+    usage_key = b"usage"
 
-    __slots__ = ("_has_stopped", "seen")
+    __slots__ = ("seen",)
 
     def __init__(self, *, request_id: str) -> None:
         self.seen = Seen()
         self.seen.identify(request_id, None)
-        self._has_stopped = False
 
     def message(self, message: Message) -> None:
         """One message of a stream."""
@@ -208,12 +208,13 @@ class ConverseReader:
 class InvokeReader(MessagesReader):
     """One answer of InvokeModel or InvokeModelWithResponseStream, read as one of Anthropic Messages."""
 
-    __slots__ = ("_headers", "_request_id")
+    __slots__ = ("_has_begun", "_headers", "_request_id")
 
     def __init__(self, *, request_id: str, headers: Headers) -> None:
         super().__init__()
         self._request_id = request_id
         self._headers = headers
+        self._has_begun = False
 
     def message(self, message: Message) -> None:
         """One message of a stream."""
@@ -224,14 +225,18 @@ class InvokeReader(MessagesReader):
             chunk = decoded(_chunks, message.payload)
             if chunk is None:
                 self.seen.troubles.add(Trouble.GARBAGE)
-            else:
+            elif not self._has_begun or self._matters(chunk.data):
+                self._has_begun = True
                 self.event(chunk.data)
                 self.last_event(chunk.data)
+
+    def _matters(self, data: bytes) -> bool:
+        return b"message_stop" in data or _METRICS in data or any(mark in data for mark in self.marks)
 
     def event(self, data: bytes) -> None:
         """An event of the vendor. With Bedrock's own count it is the last one, whosever it is."""
         super().event(data)
-        if b'"amazon-bedrock-invocationMetrics"' in data:
+        if _METRICS in data:
             self.seen.finished = True
 
     def records(self, *, partial: bool) -> AnswerRecords:

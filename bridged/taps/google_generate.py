@@ -12,10 +12,10 @@ import re
 import msgspec
 
 from bridged.records import AnswerRecords, Trouble
-from bridged.taps.seen import MAX_ITEMS, Seen
+from bridged.taps.seen import Seen
 from bridged.taps.typed_json import Count, decoded, last_object
 
-# The first piece of a stream's array that may have been cut: objects begin at the start of a line or after a comma.
+_MAX_TRIES = 64
 _ARRAY = re.compile(rb"[ \t\r\n]*\[")
 
 
@@ -182,15 +182,13 @@ def _columns(counts: dict[str, int]) -> dict[str, int]:
 
 def _whole_pieces(data: bytes) -> list[msgspec.Raw]:
     """The elements of an array that was cut, as far as they are whole."""
-    found: list[msgspec.Raw] = []
-    array = data.rstrip()
-    # Where an element ended, the rest is one more try: those that were cut are few, and only the last one is.
-    end = len(array)
-    for _ in range(MAX_ITEMS):
-        end = array.rfind(b"}", 0, end)
+    # The last brace that closes an element is one of the last few: only one element was cut.
+    end = len(data)
+    for _ in range(_MAX_TRIES):
+        end = data.rfind(b"}", 0, end)
         if end < 0:
             break
-        pieces = decoded(_pieces, array[: end + 1] + b"]")
+        pieces = decoded(_pieces, data[: end + 1] + b"]")
         if pieces is not None:
             return pieces
-    return found
+    return []

@@ -1,4 +1,4 @@
-"""What a tap has seen so far, within bounds: the tool calls and thoughts of an answer grow here, fragment by fragment."""
+"""What a tap has seen so far, within bounds: tool calls and thoughts grow here, fragment by fragment."""
 
 from collections.abc import Mapping
 

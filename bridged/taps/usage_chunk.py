@@ -1,0 +1,139 @@
+"""Usage of a streamed Chat request that did not ask for it: the bridge asks, and takes the extra chunk out again.
+
+Two edits of bytes, and the only ones that taps make. A request gets `stream_options.include_usage`; all else in it
+stays. Of the answer one event is left out: the one with usage and no choices. `"usage":null`, which the other chunks
+then have, stays: it says the same as nothing.
+
+Format: platform.openai.com, "Chat Completions", `stream_options`; WHATWG HTML, "9.2 Server-sent events".
+"""
+
+import re
+
+import msgspec
+
+from bridged.json_edit import JsonObject, MalformedJson, is_object
+from bridged.taps.typed_json import decoded
+
+# The extra chunk is short. An open event that is longer is none, and is not held back.
+MAX_HELD_BYTES = 16 * 1024
+
+_OPTIONS = b'"stream_options":{"include_usage":true}'
+# Two line ends in a row; atomic, so that a CR LF is never taken for two of them.
+_EVENT_END = re.compile(rb"(?>\r\n|\n|\r)(?>\r\n|\n|\r)")
+_LINE_END = re.compile(rb"\r\n|\n|\r")
+_USAGE = b'_tokens"'
+_OPENING = re.compile(rb"[ \t\r\n]*\{")
+# A blank line is of four bytes at most: this is what there may be of one that is cut.
+_LONG_END_BYTES = 3
+_BOM = b"\xef\xbb\xbf"
+
+
+class _StreamOptions(msgspec.Struct, gc=False):
+    include_usage: bool | None = None
+
+
+class _Asked(msgspec.Struct, gc=False):
+    stream_options: _StreamOptions | None = None
+
+
+class _Chunk(msgspec.Struct, gc=False):
+    choices: list[msgspec.Raw] | None = None
+    usage: dict[str, msgspec.Raw] | None = None
+    error: msgspec.Raw | None = None
+
+
+_asked = msgspec.json.Decoder(_Asked)
+_chunks = msgspec.json.Decoder(_Chunk)
+
+
+def asking_for_usage(body: bytes) -> bytes | None:
+    """The body of a streaming Chat request, asking for usage; None where it does already, or cannot be edited.
+
+    The body is a JSON object that has been read before: it has `stream`, so it is not empty.
+    """
+    if b"stream_options" not in body:
+        opening = _OPENING.match(body)
+        return None if opening is None else opening[0] + _OPTIONS + b"," + body[opening.end() :]
+    asked = decoded(_asked, body)
+    if asked is None or (asked.stream_options is not None and asked.stream_options.include_usage):
+        return None
+    try:
+        request = JsonObject(body)
+        options = request.get("stream_options")
+        if options is None or not is_object(options):
+            options = b"{}"
+        edited = JsonObject(options)
+        edited.put("include_usage", b"true")
+        request.put("stream_options", edited.encode())
+        return request.encode()
+    except MalformedJson:
+        return None
+
+
+class UsageChunkFilter:
+    """Takes the extra chunk out of one stream, which may be cut anywhere.
+
+    What is not whole yet is held back, as far as it may be the extra chunk; no client can read it before it is whole.
+    """
+
+    __slots__ = ("_after_cr", "_held", "_in_long", "_long_end")
+
+    def __init__(self) -> None:
+        self._held = b""
+        self._in_long = False  # inside an event that is too long to be it
+        self._long_end = b""  # its last bytes: the blank line that ends it may be cut
+        self._after_cr = False  # an event was taken out up to its CR: an LF that follows was a part of it
+
+    def feed(self, data: bytes) -> bytes:
+        """What goes to the client now."""
+        if not data:
+            return data
+        if self._after_cr:
+            self._after_cr = False
+            data = data.removeprefix(b"\n")
+        if self._in_long:
+            return self._after_long(data)
+        if not self._held and data.endswith(b"\n\n") and _USAGE not in data:
+            # Nearly every piece ends with an event.
+            return data
+        return self._filtered(data)
+
+    def end(self) -> bytes:
+        """What was held back of an event that was cut."""
+        held, self._held = self._held, b""
+        return held
+
+    def _after_long(self, data: bytes) -> bytes:
+        text = self._long_end + data
+        found = _EVENT_END.search(text)
+        if found is None:
+            self._long_end = text[-_LONG_END_BYTES:]
+            return data
+        self._in_long = False
+        end = max(found.end() - len(self._long_end), 0)
+        return data[:end] + self._filtered(data[end:])
+
+    def _filtered(self, data: bytes) -> bytes:
+        text = self._held + data
+        passed: list[bytes] = []
+        start = 0
+        for found in _EVENT_END.finditer(text, max(len(self._held) - _LONG_END_BYTES, 0)):
+            if not self._is_extra(text[start : found.start()]):
+                passed.append(text[start : found.end()])
+            elif found.end() == len(text) and text.endswith(b"\r"):
+                self._after_cr = True
+            start = found.end()
+        self._held = text[start:]
+        if len(self._held) > MAX_HELD_BYTES:
+            passed.append(self._held)
+            self._long_end = self._held[-_LONG_END_BYTES:]
+            self._held = b""
+            self._in_long = True
+        return b"".join(passed)
+
+    def _is_extra(self, event: bytes) -> bool:
+        if _USAGE not in event:
+            return False
+        lines = [line[5:] for line in _LINE_END.split(event.removeprefix(_BOM)) if line.startswith(b"data:")]
+        chunk = decoded(_chunks, b"\n".join(lines))
+        return chunk is not None and chunk.choices == [] and bool(chunk.usage) and chunk.error is None
