@@ -68,12 +68,11 @@ class EventsTap:
 
     def end(self, *, whole: bool) -> AnswerRecords:
         """As AnswerTap says. A stream that said that it is over is whole, however its connection ended."""
-        del whole
         self._scanner.end()
         seen = self._reader.seen
         if self._scanner.found_overlong:
             seen.troubles.add(Trouble.OVERLONG)
-        return self._reader.records(partial=not seen.finished)
+        return self._reader.records(partial=not (seen.finished or (whole and seen.has_reason_to_finish)))
 
 
 class DocumentTap:

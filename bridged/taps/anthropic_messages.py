@@ -18,6 +18,8 @@ _IN_OTHERS = (*_IN_TEXT, b"json_delta", b"thinking_delta", b"block_stop")
 
 _THINKING = "thinking"
 _TOOL = "tool_use"
+# A union with None would take nothing but null.
+_NOTHING = msgspec.Raw()
 
 
 class _CacheCreation(msgspec.Struct, gc=False):
@@ -58,7 +60,7 @@ class _Block(msgspec.Struct, gc=False):
     id: str | None = None
     name: str | None = None
     thinking: str | None = None
-    input: msgspec.Raw | None = None
+    input: msgspec.Raw = _NOTHING
 
 
 class _Error(msgspec.Struct, gc=False):
@@ -167,7 +169,7 @@ class MessagesReader:
         if block.type == _TOOL:
             key = (index, 0)
             self.seen.tool(key, name=block.name, call_id=block.id)
-            raw = b"" if block.input is None else bytes(block.input)
+            raw = bytes(block.input)
             # In a stream it is an empty object, and the input follows in fragments.
             if raw.strip() not in (b"", b"{}", b"null"):
                 self.seen.tool_input(key, raw.decode("utf-8", "replace"))

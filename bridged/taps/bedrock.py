@@ -26,6 +26,8 @@ _COUNT_HEADERS = {
 }
 _MAX_COUNT_DIGITS = 15
 _METRICS = b'"amazon-bedrock-invocationMetrics"'
+# A union with None would take nothing but null.
+_NOTHING = msgspec.Raw()
 
 
 class _CacheDetail(msgspec.Struct, gc=False, rename="camel"):
@@ -45,7 +47,7 @@ class _ToolUse(msgspec.Struct, gc=False, rename="camel"):
     tool_use_id: str | None = None
     name: str | None = None
     # Text in fragments of a stream, JSON in a whole answer.
-    input: msgspec.Raw | None = None
+    input: msgspec.Raw = _NOTHING
 
 
 class _ReasoningText(msgspec.Struct, gc=False):
@@ -158,8 +160,8 @@ class ConverseReader:
         return self.seen.records(self.seen.counts, partial=partial)
 
     def _extend(self, index: int, delta: _Block) -> None:
-        if delta.tool_use is not None and delta.tool_use.input is not None:
-            fragment = decoded(_texts, bytes(delta.tool_use.input))
+        if delta.tool_use is not None and (raw := bytes(delta.tool_use.input)):
+            fragment = decoded(_texts, raw)
             if fragment is None:
                 self.seen.troubles.add(Trouble.GARBAGE)
             elif self.seen.call_id_at((index, 0)) is not None:
@@ -180,7 +182,7 @@ class ConverseReader:
         tool, reasoning = block.tool_use, block.reasoning_content
         if tool is not None:
             self.seen.tool(key, name=tool.name, call_id=tool.tool_use_id)
-            self.seen.tool_input(key, "{}" if tool.input is None else bytes(tool.input).decode("utf-8", "replace"))
+            self.seen.tool_input(key, bytes(tool.input).decode("utf-8", "replace") or "{}")
             self.seen.tool_is_whole(key)
         if reasoning is not None and reasoning.reasoning_text is not None:
             self.seen.thought(key, reasoning.reasoning_text.text, source=_REASONING)

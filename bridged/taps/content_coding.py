@@ -8,7 +8,7 @@ Sources: RFC 9110, 8.4.1; RFC 1950 to 1952; RFC 7932; RFC 8878 and RFC 9659 (a w
 
 import sys
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Protocol
 
 import brotli
@@ -26,6 +26,8 @@ _PIECE_BYTES = 256 * 1024
 _ZSTD_WINDOW_LOG = 23
 
 _GZIP, _ZLIB, _RAW_DEFLATE = 31, 15, -15
+_GZIP_MAGIC = b"\x1f"
+_ZLIB_HEAD_BYTES = 2
 
 
 class CodingBroken(Exception):
@@ -103,35 +105,41 @@ def decoded_body(body: bytes, codings: Sequence[str], *, max_bytes: int) -> byte
 
 
 class _Zlib:
-    """gzip, with as many members as there are, or deflate, in zlib's wrapping as the RFC has it or bare."""
+    """gzip, with as many members as there are."""
 
-    def __init__(self, *, window_bits: int) -> None:
+    def __init__(self, *, window_bits: int = _GZIP) -> None:
         self._window_bits = window_bits
         self._inflating = zlib.decompressobj(window_bits)
-        self._at_start = True
 
     def pieces(self, data: bytes) -> Iterator[bytes]:
         while data:
             if self._inflating.eof:
-                if self._window_bits != _GZIP or not data.startswith(b"\x1f"):
+                if self._window_bits != _GZIP or not data.startswith(_GZIP_MAGIC):
                     # What pads the end of a body is not a part of it.
                     return
                 self._inflating = zlib.decompressobj(_GZIP)
-            piece = self._decompress(data)
+            piece = self._inflating.decompress(data, _PIECE_BYTES)
             if piece:
                 yield piece
             data = self._inflating.unused_data if self._inflating.eof else self._inflating.unconsumed_tail
 
-    def _decompress(self, data: bytes) -> bytes:
-        try:
-            return self._inflating.decompress(data, _PIECE_BYTES)
-        except zlib.error:
-            if not self._at_start or self._window_bits != _ZLIB:
-                raise
-            self._inflating = zlib.decompressobj(_RAW_DEFLATE)
-            return self._inflating.decompress(data, _PIECE_BYTES)
-        finally:
-            self._at_start = False
+
+class _Deflate:
+    """deflate, in zlib's wrapping as the RFC has it, or bare as some servers do. The first two bytes tell."""
+
+    def __init__(self) -> None:
+        self._head = b""
+        self._zlib: _Zlib | None = None
+
+    def pieces(self, data: bytes) -> Iterator[bytes]:
+        if self._zlib is None:
+            self._head = data = self._head + data
+            if len(data) < _ZLIB_HEAD_BYTES:
+                return
+            # RFC 1950, 2.2: the method is 8, and the two bytes are a multiple of 31.
+            is_wrapped = data[0] & 0x0F == 8 and int.from_bytes(data[:_ZLIB_HEAD_BYTES]) % 31 == 0
+            self._zlib = _Zlib(window_bits=_ZLIB if is_wrapped else _RAW_DEFLATE)
+        yield from self._zlib.pieces(data)
 
 
 class _Brotli:
@@ -139,14 +147,14 @@ class _Brotli:
         self._decompressor = brotli.Decompressor()
 
     def pieces(self, data: bytes) -> Iterator[bytes]:
+        # Whether it takes more data does not say whether it has given all: it is asked until nothing comes.
         decompressor = self._decompressor
         while not decompressor.is_finished():
             piece = decompressor.process(data, output_buffer_limit=_PIECE_BYTES)
-            data = b""
-            if piece:
-                yield piece
-            if decompressor.can_accept_more_data():
+            if not piece:
                 return
+            yield piece
+            data = b""
 
 
 class _Zstandard:
@@ -174,12 +182,10 @@ def _zstd_decompressor() -> zstd.ZstdDecompressor:
     return zstd.ZstdDecompressor(options={zstd.DecompressionParameter.window_log_max: _ZSTD_WINDOW_LOG})
 
 
-def _gzip() -> _Decoder:
-    return _Zlib(window_bits=_GZIP)
-
-
-def _deflate() -> _Decoder:
-    return _Zlib(window_bits=_ZLIB)
-
-
-_DECODERS = {"gzip": _gzip, "x-gzip": _gzip, "deflate": _deflate, "br": _Brotli, "zstd": _Zstandard}
+_DECODERS: dict[str, Callable[[], _Decoder]] = {
+    "gzip": _Zlib,
+    "x-gzip": _Zlib,
+    "deflate": _Deflate,
+    "br": _Brotli,
+    "zstd": _Zstandard,
+}

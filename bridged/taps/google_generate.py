@@ -17,6 +17,8 @@ from bridged.taps.typed_json import Count, decoded, last_object
 
 _MAX_TRIES = 64
 _ARRAY = re.compile(rb"[ \t\r\n]*\[")
+# A union with None would take nothing but null.
+_NOTHING = msgspec.Raw()
 
 
 class _Usage(msgspec.Struct, gc=False, rename="camel"):
@@ -30,7 +32,7 @@ class _Usage(msgspec.Struct, gc=False, rename="camel"):
 class _FunctionCall(msgspec.Struct, gc=False):
     id: str | None = None
     name: str | None = None
-    args: msgspec.Raw | None = None
+    args: msgspec.Raw = _NOTHING
 
 
 class _Part(msgspec.Struct, gc=False, rename="camel"):
@@ -103,11 +105,12 @@ class GenerateReader:
             self.event(data)
             return
         pieces = decoded(_pieces, data)
-        if pieces is None:
-            self.seen.troubles.add(Trouble.GARBAGE)
-            pieces = _whole_pieces(data)
-        for piece in pieces:
+        for piece in _whole_pieces(data) if pieces is None else pieces:
             self.event(bytes(piece))
+        if pieces is None:
+            # The one that was cut may have its usage still.
+            self._salvage(data)
+            self.seen.finished = False
 
     def records(self, *, partial: bool) -> AnswerRecords:
         """What was seen; `partial` if the answer was cut."""
@@ -141,7 +144,7 @@ class GenerateReader:
             self.seen.thought(key, part.text, source="thought")
         call = part.function_call
         if call is not None:
-            args = b"{}" if call.args is None else bytes(call.args)
+            args = bytes(call.args) or b"{}"
             self.seen.tool(key, name=call.name, call_id=call.id)
             self.seen.tool_input(key, args.decode("utf-8", "replace"))
             self.seen.tool_is_whole(key)

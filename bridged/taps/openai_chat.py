@@ -108,7 +108,7 @@ class ChatReader:
             self._read(chunk)
 
     def last_event(self, data: bytes) -> None:
-        """One of the events that a stream ended with. Its end is `[DONE]`, or a reason to finish without it."""
+        """One of the events that a stream ended with. Its end is `[DONE]`; some have a reason to finish only."""
         if data.strip() == _DONE:
             self.seen.finished = True
         elif b'"error"' in data or b'"finish_reason"' in data:
@@ -118,7 +118,7 @@ class ChatReader:
             if chunk.error is not None:
                 self.seen.fail(chunk.error.type, chunk.error.message)
             elif any(choice.finish_reason for choice in chunk.choices or ()):
-                self.seen.finished = True
+                self.seen.has_reason_to_finish = True
 
     def document(self, data: bytes) -> None:
         """A whole answer."""

@@ -36,15 +36,18 @@ class Seen:
     """The state of one tap. `counts` are the upstream's own, the last value of each; empty where it reported none."""
 
     __slots__ = (
-        "_room_bytes", "_thoughts", "_tools", "counts", "error_message", "error_type", "finished", "model", "msg_id",
-        "troubles",
+        "_room_bytes", "_thoughts", "_tools", "counts", "error_message", "error_type", "finished",
+        "has_reason_to_finish", "model", "msg_id", "troubles",
     )  # fmt: skip
 
     def __init__(self) -> None:
         self.msg_id = ""
         self.model = ""
         self.counts: dict[str, int] = {}
+        # The answer said that it is over.
         self.finished = False
+        # The model did; something may follow, but need not.
+        self.has_reason_to_finish = False
         self.error_type = ""
         self.error_message = ""
         self.troubles: set[Trouble] = set()

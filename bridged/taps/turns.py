@@ -23,6 +23,8 @@ MAX_ID_CHARACTERS = 512
 _BEHIND = frozenset({"system", "developer"})
 # Older Claude Code: user_…_account_…_session_….
 _SESSION = re.compile(r"_session_(.+)$")
+# A union with None would take nothing but null.
+_NOTHING = msgspec.Raw()
 
 
 class _Metadata(msgspec.Struct, gc=False):
@@ -33,7 +35,7 @@ class _Conversation(msgspec.Struct, gc=False):
     """Messages are taken apart from the end, and most are not looked at."""
 
     messages: list[msgspec.Raw] | None = None
-    metadata: msgspec.Raw | None = None
+    metadata: msgspec.Raw = _NOTHING
 
 
 class _Contents(msgspec.Struct, gc=False):
@@ -41,7 +43,7 @@ class _Contents(msgspec.Struct, gc=False):
 
 
 class _Input(msgspec.Struct, gc=False):
-    input: msgspec.Raw | None = None
+    input: msgspec.Raw = _NOTHING
 
 
 class _Result(msgspec.Struct, gc=False, rename="camel"):
@@ -64,7 +66,7 @@ class _Message(msgspec.Struct, gc=False):
     type: str = ""
     tool_call_id: str | None = None
     call_id: str | None = None
-    content: msgspec.Raw | None = None
+    content: msgspec.Raw = _NOTHING
     parts: list[_Part] | None = None
 
 
@@ -106,7 +108,7 @@ def _chat_turn(body: bytes) -> Turn:
 
 def _responses_turn(body: bytes) -> Turn:
     request = decoded(_inputs, body)
-    if request is None or request.input is None:
+    if request is None:
         return NO_TURN
     raw = bytes(request.input)
     if raw.lstrip().startswith(b'"'):
@@ -152,7 +154,7 @@ def _last(raws: Sequence[msgspec.Raw] | None) -> _Message | None:
 
 def _parts_of(message: _Message) -> Sequence[_Part]:
     """The content as parts; a text is the only part of its own."""
-    raw = b"" if message.content is None else bytes(message.content)
+    raw = bytes(message.content)
     if raw.lstrip().startswith(b'"'):
         return [_Part(text=decoded(_texts, raw))]
     return decoded(_parts, raw) or ()
@@ -172,9 +174,9 @@ def _turn(prompt: str | None, results: Iterable[str | None], *, session_id: str 
     )
 
 
-def _session_of(raw: msgspec.Raw | None) -> str:
+def _session_of(raw: msgspec.Raw) -> str:
     """Claude Code's, in `metadata.user_id`: a JSON text with `session_id`, or an older form of one word."""
-    metadata = None if raw is None else decoded(_metadata, bytes(raw))
+    metadata = decoded(_metadata, bytes(raw)) if bytes(raw) else None
     if metadata is None or not isinstance(metadata.user_id, str):
         return ""
     session = decoded(_sessions, metadata.user_id.encode("utf-8", "replace"))

@@ -15,7 +15,10 @@ _ESCAPE = re.compile(
     rb"\\[^u]|\\u[dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2}|\\u[dD][89a-fA-F][0-9a-fA-F]{2}"
 )
 _LONE_BYTES = 6
-_SPACES = b" \t\n\r"
+_OPENING = re.compile(rb"[ \t\n\r]*:[ \t\n\r]*\{")
+# Usage is small, and only the last one may be cut.
+_MAX_OBJECT_BYTES = 16 * 1024
+_MAX_TRIES = 8
 
 
 def decoded(decoder: msgspec.json.Decoder[T], data: bytes) -> T | None:
@@ -41,22 +44,22 @@ def last_object(data: bytes, key: bytes) -> bytes | None:
     In a string the quotes around the key would be escaped, so what is found is a member.
     """
     name = b'"' + key + b'"'
-    at = data.rfind(name)
-    while at >= 0:
-        rest = data[at + len(name) :].lstrip(_SPACES)
-        if rest[:1] == b":" and (value := rest[1:].lstrip(_SPACES))[:1] == b"{":
-            found = _object_at_start(value)
+    end = len(data)
+    for _ in range(_MAX_TRIES):
+        end = data.rfind(name, 0, end)
+        if end < 0:
+            break
+        opening = _OPENING.match(data, end + len(name))
+        if opening is not None:
+            found = _object_at_start(data[opening.end() - 1 : opening.end() + _MAX_OBJECT_BYTES])
             if found is not None:
                 return found
-        at = data.rfind(name, 0, at)
     return None
 
 
 def _object_at_start(data: bytes) -> bytes | None:
-    # Usage is small; the rest need not become text.
-    text = data[:_MAX_OBJECT_BYTES].decode("utf-8", "replace")
     try:
-        value, _ = _scanner.raw_decode(text)
+        value, _ = _scanner.raw_decode(data.decode("utf-8", "replace"))
     except (ValueError, RecursionError):
         return None
     return json.dumps(value).encode()
@@ -68,4 +71,3 @@ def _mended(escape: re.Match[bytes]) -> bytes:
 
 
 _scanner = json.JSONDecoder()
-_MAX_OBJECT_BYTES = 64 * 1024

@@ -26,6 +26,8 @@ _OPENING = re.compile(rb"[ \t\r\n]*\{")
 # A blank line is of four bytes at most: this is what there may be of one that is cut.
 _LONG_END_BYTES = 3
 _BOM = b"\xef\xbb\xbf"
+# A union with None would take nothing but null.
+_NOTHING = msgspec.Raw()
 
 
 class _StreamOptions(msgspec.Struct, gc=False):
@@ -39,7 +41,7 @@ class _Asked(msgspec.Struct, gc=False):
 class _Chunk(msgspec.Struct, gc=False):
     choices: list[msgspec.Raw] | None = None
     usage: dict[str, msgspec.Raw] | None = None
-    error: msgspec.Raw | None = None
+    error: msgspec.Raw = _NOTHING
 
 
 _asked = msgspec.json.Decoder(_Asked)
@@ -136,4 +138,4 @@ class UsageChunkFilter:
             return False
         lines = [line[5:] for line in _LINE_END.split(event.removeprefix(_BOM)) if line.startswith(b"data:")]
         chunk = decoded(_chunks, b"\n".join(lines))
-        return chunk is not None and chunk.choices == [] and bool(chunk.usage) and chunk.error is None
+        return chunk is not None and chunk.choices == [] and bool(chunk.usage) and bytes(chunk.error) in (b"", b"null")

@@ -1,0 +1,418 @@
+"""What taps see of answers of every dialect, wherever the network cuts them."""
+
+import json
+import re
+from dataclasses import replace
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from bridged.model import DialectName
+from bridged.records import AnswerRecords, Trouble
+from bridged.taps import answer_tap
+from tests.support.taps import ALL, BINARY_STREAMS, DOCUMENTS, EVENTS, JSON, STREAMS, Recorded, seen, tapped
+
+every = pytest.mark.parametrize("recorded", ALL, ids=str)
+every_stream = pytest.mark.parametrize("recorded", [*STREAMS, *BINARY_STREAMS], ids=str)
+every_events = pytest.mark.parametrize("recorded", STREAMS, ids=str)
+every_document = pytest.mark.parametrize("recorded", DOCUMENTS, ids=str)
+
+CHAT, MESSAGES = DialectName.OPENAI_CHAT, DialectName.ANTHROPIC_MESSAGES
+RESPONSES, GENERATE = DialectName.OPENAI_RESPONSES, DialectName.GOOGLE_GENERATE
+
+
+@every
+def test_all_of_an_answer_is_seen(recorded: Recorded) -> None:
+    assert seen(recorded, [recorded.body]) == recorded.expected
+
+
+@every
+def test_where_the_network_cuts_an_answer_does_not_matter(recorded: Recorded) -> None:
+    for cut in range(len(recorded.body) + 1):
+        assert seen(recorded, [recorded.body[:cut], recorded.body[cut:]]) == recorded.expected, cut
+
+
+@every
+def test_an_answer_may_come_byte_by_byte(recorded: Recorded) -> None:
+    pieces = [recorded.body[at : at + 1] for at in range(len(recorded.body))]
+    assert seen(recorded, pieces) == recorded.expected
+
+
+@every_stream
+def test_a_cut_stream_leaves_what_was_seen_and_is_marked(recorded: Recorded) -> None:
+    output_tokens = 0
+    for cut in range(len(recorded.body)):
+        found = seen(recorded, [recorded.body[:cut]], whole=False)
+        if not found.partial:
+            # All that was cut is the blank line behind the last event, or what follows the one that says it is over.
+            assert replace(found, troubles=frozenset()) == recorded.expected
+            continue
+        assert found.usage is None or found.usage.partial
+        if found.usage is not None:
+            assert found.usage.output_tokens >= output_tokens
+            output_tokens = found.usage.output_tokens
+        whole_tools = [tool for tool in found.tools if not tool.partial]
+        assert whole_tools == list(recorded.expected.tools[: len(whole_tools)])
+        for thought, expected in zip(found.thoughts, recorded.expected.thoughts, strict=False):
+            assert expected.content.startswith(thought.content)
+            assert thought.partial or thought == expected
+
+
+@every_stream
+def test_the_end_of_a_connection_alone_does_not_make_a_stream_whole(recorded: Recorded) -> None:
+    found = seen(recorded, [recorded.body[: len(recorded.body) // 2]], whole=True)
+    assert found.partial
+
+
+@every_document
+def test_a_cut_document_is_partial(recorded: Recorded) -> None:
+    for cut in range(len(recorded.body.rstrip())):
+        found = seen(recorded, [recorded.body[:cut]], whole=False)
+        assert found.partial, cut
+        assert found.usage is None or found.usage.partial
+
+
+@every_document
+def test_usage_is_read_from_a_document_that_was_cut_after_it(recorded: Recorded) -> None:
+    body = recorded.body.rstrip()
+    cut = body.rstrip(b"]}\n").rfind(b'"') if recorded.dialect is GENERATE else len(body) - 1
+    found = seen(recorded, [body[:cut]], whole=False)
+    assert found.usage is not None
+    assert recorded.expected.usage is not None
+    assert found.usage.output_tokens == recorded.expected.usage.output_tokens
+
+
+LINE_ENDS = [b"\n", b"\r\n", b"\r"]
+
+
+@every_events
+@pytest.mark.parametrize("line_end", LINE_ENDS)
+def test_lines_may_end_in_any_way_and_be_cut_there(recorded: Recorded, line_end: bytes) -> None:
+    body = recorded.body.replace(b"\n", line_end)
+    assert seen(recorded, [body]) == recorded.expected
+    for cut in [found.start() + 1 for found in re.finditer(rb"[\r\n]", body)]:
+        assert seen(recorded, [body[:cut], body[cut:]]) == recorded.expected
+
+
+def _without_spaces(body: bytes) -> bytes:
+    return body.replace(b"data: ", b"data:").replace(b"event: ", b"event:")
+
+
+def _with_comments(body: bytes) -> bytes:
+    return b": hello\n\n" + body.replace(b"data: ", b": keepalive\ndata: ").replace(b"\n\n", b"\n\n:\n\n")
+
+
+def _with_other_fields(body: bytes) -> bytes:
+    return body.replace(b"data: ", b"id: 7\nretry: 10\nnonsense\ndata: ")
+
+
+def _with_unknown_events(body: bytes) -> bytes:
+    unknown = b'event: news\ndata: {"type":"news","about":["x"]}\n\n'
+    first, rest = body.split(b"\n\n", 1)
+    return first + b"\n\n" + unknown + rest.replace(b"\n\n", b"\n\n" + unknown, 3)
+
+
+def _with_byte_order_mark(body: bytes) -> bytes:
+    return b"\xef\xbb\xbf" + body
+
+
+def _on_many_lines(body: bytes) -> bytes:
+    def split(line: bytes) -> bytes:
+        if not line.startswith(b"data: {"):
+            return line
+        return b"\n".join(b"data: " + part.encode() for part in json.dumps(json.loads(line[6:]), indent=1).split("\n"))
+
+    return b"\n".join(split(line) for line in body.split(b"\n"))
+
+
+def _with_blank_lines(body: bytes) -> bytes:
+    return b"\n\n\n" + body.replace(b"\n\n", b"\n\n\n\n\n")
+
+
+@every_events
+@pytest.mark.parametrize(
+    "spelt",
+    [
+        _without_spaces,
+        _with_comments,
+        _with_other_fields,
+        _with_unknown_events,
+        _with_byte_order_mark,
+        _on_many_lines,
+        _with_blank_lines,
+    ],
+)
+def test_how_an_upstream_spells_its_events_does_not_matter(recorded: Recorded, spelt: object) -> None:
+    assert callable(spelt)
+    body = spelt(recorded.body)
+    assert replace_input(seen(recorded, [body])) == replace_input(recorded.expected)
+    for cut in range(0, len(body), 7):
+        assert replace_input(seen(recorded, [body[:cut], body[cut:]])) == replace_input(recorded.expected)
+
+
+def replace_input(records: AnswerRecords) -> AnswerRecords:
+    """Gemini's arguments are kept as they were sent, white space and all."""
+    return replace(records, tools=tuple(replace(tool, input="".join(tool.input.split())) for tool in records.tools))
+
+
+@every_events
+@pytest.mark.parametrize(
+    "garbage", [b'data: {"usage": nonsense}\n\n', b"data: [DONE\n\n", b"\xff\xfe\n\n", b"data: {\n\n"]
+)
+def test_garbage_between_events_does_not_stop_a_tap(recorded: Recorded, garbage: bytes) -> None:
+    first, rest = recorded.body.split(b"\n\n", 1)
+    found = seen(recorded, [first + b"\n\n" + garbage + rest])
+    assert replace(found, troubles=frozenset()) == recorded.expected
+
+
+@every_events
+def test_the_last_blank_line_may_be_missing(recorded: Recorded) -> None:
+    assert seen(recorded, [recorded.body.rstrip(b"\n")]) == recorded.expected
+
+
+@every
+@given(data=st.data())
+@settings(max_examples=150, deadline=None)
+def test_no_bytes_make_a_tap_fail(recorded: Recorded, data: st.DataObject) -> None:
+    body = bytearray(recorded.body)
+    for _ in range(data.draw(st.integers(0, 4))):
+        at = data.draw(st.integers(0, len(body)))
+        match data.draw(st.sampled_from(["change", "insert", "delete"])):
+            case "change":
+                body[at : at + 1] = data.draw(st.binary(min_size=1, max_size=1))
+            case "insert":
+                body[at:at] = data.draw(
+                    st.sampled_from([b"\r", b"\n\n", b'"', b"{", b"\\ud83d", b"data:", b"\x00\xff"])
+                )
+            case _:
+                del body[at : at + data.draw(st.integers(1, 300))]
+    cut = data.draw(st.integers(0, len(body)))
+    found = seen(recorded, [bytes(body[:cut]), bytes(body[cut:])], whole=data.draw(st.booleans()))
+    assert found == seen(recorded, [bytes(body[:cut]), bytes(body[cut:])], whole=True) or found.partial
+
+
+@given(pieces=st.lists(st.binary(max_size=60), max_size=12), recorded=st.sampled_from(ALL))
+@settings(max_examples=300, deadline=None)
+def test_random_bytes_are_seen_as_nothing(pieces: list[bytes], recorded: Recorded) -> None:
+    found = seen(recorded, pieces, whole=False)
+    assert found.usage is None
+    assert found.partial
+
+
+def test_errors_have_no_tap() -> None:
+    assert answer_tap(CHAT, "openai.chat_completions", status=429, headers=JSON) is None
+
+
+# -- Anthropic Messages ---------------------------------------------------------------------------------------------
+
+
+def _messages(*events: dict[str, object]) -> bytes:
+    return b"".join(
+        b"event: " + str(event["type"]).encode() + b"\ndata: " + json.dumps(event).encode() + b"\n\n"
+        for event in events
+    )
+
+
+START = {"type": "message_start", "message": {"id": "m", "usage": {"input_tokens": 9, "output_tokens": 5}}}
+STOP = {"type": "message_stop"}
+
+
+def test_output_tokens_that_are_cumulative_are_not_summed() -> None:
+    delta = {"type": "message_delta", "delta": {}, "usage": {"output_tokens": 61}}
+    found = tapped([_messages(START, delta, delta, STOP)], dialect=MESSAGES)
+    assert found.usage is not None
+    assert (found.usage.input_tokens, found.usage.output_tokens) == (9, 61)
+
+
+def test_zero_counts_are_kept_and_null_is_no_count() -> None:
+    start = {"type": "message_start", "message": {"usage": {"input_tokens": 0, "output_tokens": 0}}}
+    delta = {"type": "message_delta", "usage": {"input_tokens": None, "output_tokens": 0}}
+    found = tapped([_messages(start, delta, STOP)], dialect=MESSAGES)
+    assert found.usage is not None
+    assert (found.usage.input_tokens, found.usage.output_tokens) == (0, 0)
+
+
+def test_an_upstream_that_reports_nothing_leaves_no_usage() -> None:
+    assert tapped([_messages({"type": "message_start", "message": {"id": "m"}}, STOP)], dialect=MESSAGES).usage is None
+    assert tapped([b'data: {"id":"c","choices":[],"usage":{}}\n\ndata: [DONE]\n\n'], dialect=CHAT).usage is None
+
+
+def test_an_error_in_the_stream_is_told_with_what_was_seen() -> None:
+    error = {"type": "error", "error": {"type": "overloaded_error", "message": "Overloaded"}}
+    found = tapped([_messages(START, error)], dialect=MESSAGES)
+    assert (found.error_type, found.error_message) == ("overloaded_error", "Overloaded")
+    assert found.partial
+    assert found.usage is not None
+
+
+def test_a_refusal_is_an_answer_like_any_other() -> None:
+    delta = {"type": "message_delta", "delta": {"stop_reason": "refusal"}, "usage": {"output_tokens": 2}}
+    found = tapped([_messages(START, delta, STOP)], dialect=MESSAGES)
+    assert not found.partial
+    assert not found.error_type
+
+
+def test_half_an_emoji_does_not_hide_what_stands_beside_it() -> None:
+    block = {"type": "content_block_start", "index": 0, "content_block": {"type": "thinking", "thinking": ""}}
+    text = b'data: {"type":"content_block_delta","index":0,"delta":{"thinking":"a\\ud83d","type":"thinking_delta"}}\n\n'
+    found = tapped([_messages(START, block) + text + _messages(STOP)], dialect=MESSAGES)
+    assert found.thoughts[0].content == "a\ufffd"
+
+
+# -- OpenAI Chat ----------------------------------------------------------------------------------------------------
+
+
+def _chat(*chunks: object, done: bool = True) -> bytes:
+    body = b"".join(b"data: " + json.dumps(chunk).encode() + b"\n\n" for chunk in chunks)
+    return body + (b"data: [DONE]\n\n" if done else b"")
+
+
+def _calls(*calls: dict[str, object]) -> dict[str, object]:
+    return {"id": "c", "choices": [{"index": 0, "delta": {"tool_calls": list(calls)}}]}
+
+
+def test_usage_that_every_chunk_repeats_counts_once() -> None:
+    chunks = [
+        {"id": "c", "choices": [{"index": 0, "delta": {"content": "x"}}], "usage": usage}
+        for usage in [{"prompt_tokens": 10, "completion_tokens": count} for count in (1, 2, 3)]
+    ]
+    found = tapped([_chat(*chunks)], dialect=CHAT)
+    assert found.usage is not None
+    assert (found.usage.input_tokens, found.usage.output_tokens) == (10, 3)
+
+
+def test_usage_that_another_chunk_follows_is_kept() -> None:
+    usage = {"id": "c", "choices": [], "usage": {"prompt_tokens": 10, "completion_tokens": 0}}
+    after = {"id": "c", "choices": [], "usage": None}
+    found = tapped([_chat(usage, *[after] * 50)], dialect=CHAT)
+    assert found.usage is not None
+    assert (found.usage.input_tokens, found.usage.output_tokens) == (10, 0)
+
+
+@pytest.mark.parametrize("index", [{}, {"index": 0}])
+def test_parallel_calls_are_told_apart_by_their_ids_where_the_index_does_not(index: dict[str, object]) -> None:
+    found = tapped(
+        [
+            _chat(
+                _calls({**index, "id": "a", "function": {"name": "f", "arguments": '{"x"'}}),
+                _calls({**index, "function": {"arguments": ":1}"}}),
+                _calls(
+                    {**index, "id": "b", "function": {"name": "g", "arguments": "{}"}},
+                    {**index, "id": "c", "function": {"name": "g", "arguments": "{}"}},
+                ),
+            )
+        ],
+        dialect=CHAT,
+    )
+    calls = [(call.tool_call_id, call.tool, call.input) for call in found.tools]
+    assert calls == [("a", "f", '{"x":1}'), ("b", "g", "{}"), ("c", "g", "{}")]
+
+
+def test_an_id_that_is_repeated_with_every_fragment_is_one_call() -> None:
+    fragment = {"index": 0, "id": "a", "function": {"name": "f", "arguments": "1"}}
+    found = tapped([_chat(_calls(fragment), _calls(fragment))], dialect=CHAT)
+    assert [call.input for call in found.tools] == ["11"]
+
+
+def test_calls_of_several_choices_and_of_custom_tools_are_seen() -> None:
+    custom = {"index": 0, "id": "k", "type": "custom", "custom": {"name": "patch", "input": "*** Begin"}}
+    other = {"id": "c", "choices": [{"index": 1, "delta": {"tool_calls": [custom]}}]}
+    found = tapped(
+        [_chat(_calls({"index": 0, "id": "a", "function": {"name": "f", "arguments": "{}"}}), other)], dialect=CHAT
+    )
+    assert [(call.tool, call.input) for call in found.tools] == [("f", "{}"), ("patch", "*** Begin")]
+
+
+def test_a_chat_stream_without_done_is_whole_if_it_has_a_reason_to_finish() -> None:
+    finish = {"id": "c", "choices": [{"index": 0, "delta": {}, "finish_reason": "stop"}]}
+    assert not tapped([_chat(finish, done=False)], dialect=CHAT).partial
+    assert tapped([_chat({"id": "c", "choices": []}, done=False)], dialect=CHAT).partial
+
+
+def test_an_error_chunk_is_told() -> None:
+    error = {"error": {"message": "slow down", "type": "rate_limit_error", "code": 429}}
+    found = tapped([_chat({"id": "c", "choices": []}, error)], dialect=CHAT)
+    assert (found.error_type, found.error_message) == ("rate_limit_error", "slow down")
+
+
+def test_more_cached_tokens_than_tokens_are_no_negative_count() -> None:
+    usage = {"prompt_tokens": 5, "completion_tokens": 1, "prompt_tokens_details": {"cached_tokens": 9}}
+    found = tapped([json.dumps({"usage": usage}).encode()], dialect=CHAT, headers=JSON)
+    assert found.usage is not None
+    assert (found.usage.input_tokens, found.usage.cache_read_input_tokens) == (0, 9)
+
+
+def test_fields_of_wrong_types_do_not_hide_usage() -> None:
+    chunk = {"id": 7, "choices": "none", "usage": {"prompt_tokens": 5, "completion_tokens": 1}}
+    found = tapped([_chat(chunk)], dialect=CHAT)
+    assert found.usage is not None
+    assert found.usage.output_tokens == 1
+    assert found.troubles == {Trouble.GARBAGE}
+
+
+@pytest.mark.parametrize("count", [-1, 2**70, "many", 1.5])
+def test_a_count_that_cannot_be_one_is_not_counted(count: object) -> None:
+    chunk = {"id": "c", "choices": [], "usage": {"prompt_tokens": count, "completion_tokens": count}}
+    assert tapped([_chat(chunk)], dialect=CHAT).usage is None
+
+
+# -- OpenAI Responses -----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", ["completed", "incomplete", "failed"])
+def test_usage_counts_however_a_response_ended(kind: str) -> None:
+    event = {
+        "type": f"response.{kind}",
+        "response": {
+            "id": "r",
+            "usage": {"input_tokens": 4, "output_tokens": 2},
+            "error": {"code": "server_error", "message": "m"} if kind == "failed" else None,
+        },
+    }
+    found = tapped([_messages(event)], dialect=RESPONSES)
+    assert found.usage is not None
+    assert (found.usage.input_tokens, found.usage.output_tokens) == (4, 2)
+    assert not found.partial
+    assert found.error_type == ("server_error" if kind == "failed" else "")
+
+
+@pytest.mark.parametrize(
+    "event",
+    [
+        {"type": "error", "code": "rate_limit", "message": "m", "param": None},
+        {"type": "error", "error": {"code": "rate_limit", "message": "m"}},
+        {"type": "error", "error": {"type": "rate_limit", "message": "m"}},
+    ],
+)
+def test_an_error_event_is_told(event: dict[str, object]) -> None:
+    found = tapped([_messages({"type": "response.created", "response": {"id": "r"}}, event)], dialect=RESPONSES)
+    assert (found.msg_id, found.error_type, found.error_message) == ("r", "rate_limit", "m")
+    assert found.partial
+
+
+def test_items_that_only_the_end_tells_are_seen() -> None:
+    item = {"type": "function_call", "id": "i", "call_id": "k", "name": "f", "arguments": "not json"}
+    event = {"type": "response.completed", "response": {"id": "r", "output": [item]}}
+    found = tapped([_messages(event)], dialect=RESPONSES)
+    assert [(tool.tool, tool.input) for tool in found.tools] == [("f", "not json")]
+
+
+# -- Gemini ---------------------------------------------------------------------------------------------------------
+
+
+def test_a_blocked_prompt_is_a_whole_answer() -> None:
+    body = json.dumps({"promptFeedback": {"blockReason": "SAFETY"}, "usageMetadata": {"promptTokenCount": 3}}).encode()
+    found = tapped([body], dialect=GENERATE, headers=JSON)
+    assert found.usage is not None
+    assert (found.usage.input_tokens, found.usage.output_tokens) == (3, 0)
+    assert not found.partial
+
+
+def test_tokens_of_tool_use_are_input() -> None:
+    usage = {"promptTokenCount": 10, "toolUsePromptTokenCount": 7, "candidatesTokenCount": 1}
+    chunk = {"candidates": [{"finishReason": "STOP"}], "usageMetadata": usage}
+    found = tapped([b"data: " + json.dumps(chunk).encode() + b"\n\n"], dialect=GENERATE, headers=EVENTS)
+    assert found.usage is not None
+    assert found.usage.input_tokens == 17
+    assert found.usage.metadata == {"input_tool_use": 7}

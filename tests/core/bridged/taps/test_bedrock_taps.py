@@ -1,0 +1,56 @@
+"""What only Bedrock's answers have."""
+
+import json
+
+from bridged.model import DialectName, Headers
+from bridged.records import AnswerRecords
+from tests.support.event_stream import event, exception, message
+from tests.support.taps import MESSAGES, invoke_chunk, tapped
+
+
+def bedrock(operation: str, body: bytes, headers: Headers = MESSAGES) -> AnswerRecords:
+    return tapped([body], dialect=DialectName.BEDROCK, operation=f"bedrock.{operation}", headers=headers)
+
+
+def test_models_of_other_vendors_are_counted_by_bedrock() -> None:
+    metrics = {"inputTokenCount": 7, "outputTokenCount": 3, "cacheReadInputTokenCount": 2}
+    last = {"generation": "", "stop_reason": "stop", "amazon-bedrock-invocationMetrics": metrics}
+    found = bedrock(
+        "invoke_model_stream", invoke_chunk(b'{"generation":"Hi"}') + invoke_chunk(json.dumps(last).encode())
+    )
+    assert found.usage is not None
+    assert (found.usage.input_tokens, found.usage.output_tokens, found.usage.cache_read_input_tokens) == (7, 3, 2)
+    assert found.msg_id == "req-1"
+    assert not found.partial
+
+
+def test_a_whole_answer_of_other_vendors_is_counted_by_its_headers() -> None:
+    headers = (
+        ("Content-Type", "application/json"),
+        ("X-Amzn-Bedrock-Input-Token-Count", "7"),
+        ("X-Amzn-Bedrock-Output-Token-Count", "3"),
+    )
+    found = bedrock("invoke_model", b'{"generation":"Hi"}', headers)
+    assert found.usage is not None
+    assert (found.usage.input_tokens, found.usage.output_tokens) == (7, 3)
+
+
+def test_the_vendors_own_count_comes_first() -> None:
+    headers = (("Content-Type", "application/json"), ("x-amzn-bedrock-output-token-count", "99"))
+    found = bedrock("invoke_model", b'{"usage":{"input_tokens":1,"output_tokens":2}}', headers)
+    assert found.usage is not None
+    assert found.usage.output_tokens == 2
+
+
+def test_no_count_at_all_is_no_usage() -> None:
+    headers = (("Content-Type", "application/json"), ("x-amzn-bedrock-output-token-count", "many"))
+    assert bedrock("invoke_model", b'{"generation":"Hi"}', headers).usage is None
+
+
+def test_exceptions_and_errors_of_a_stream_are_told() -> None:
+    body = event("messageStart", b'{"role":"assistant"}') + exception("throttlingException", b'{"message":"slow"}')
+    found = bedrock("converse_stream", body)
+    assert (found.error_type, found.error_message, found.partial) == ("throttlingException", "slow", True)
+    headers = {":message-type": "error", ":error-code": "InternalError", ":error-message": "oops"}
+    found = bedrock("invoke_model_stream", message(headers))
+    assert (found.error_type, found.error_message, found.partial) == ("InternalError", "oops", True)

@@ -1,0 +1,149 @@
+"""What taps hold is bounded, whatever the stream; usage is found all the same."""
+
+import json
+import tracemalloc
+from collections.abc import Iterator
+
+import pytest
+
+from bridged.model import DialectName
+from bridged.records import AnswerRecords, Trouble
+from bridged.taps import answer_tap
+from bridged.taps.answer_tap import MAX_DOCUMENT_BYTES
+from bridged.taps.scanner import MAX_EVENT_BYTES
+from bridged.taps.seen import MAX_ITEMS, MAX_TEXT_BYTES
+from tests.support.taps import EVENTS, JSON, MESSAGES, STREAMS, invoke_chunk, tapped
+
+CHAT, ANTHROPIC, RESPONSES = DialectName.OPENAI_CHAT, DialectName.ANTHROPIC_MESSAGES, DialectName.OPENAI_RESPONSES
+PIECE = 64 * 1024
+ENOUGH_BYTES = 12 * 1024 * 1024
+
+
+def data(value: object) -> bytes:
+    return b"data: " + json.dumps(value).encode() + b"\n\n"
+
+
+def in_pieces(body: bytes) -> Iterator[bytes]:
+    for at in range(0, len(body), PIECE):
+        yield body[at : at + PIECE]
+
+
+def test_a_final_event_that_is_too_long_still_gives_its_usage() -> None:
+    response = {"id": "r", "output": [{"type": "x", "blob": "A" * (2 * MAX_EVENT_BYTES)}]}
+    response["usage"] = {"input_tokens": 4, "output_tokens": 2}  # type: ignore[assignment]
+    created = data({"type": "response.created", "response": {"id": "r"}})
+    body = created + data({"type": "response.completed", "response": response})
+    found = tapped(in_pieces(body), dialect=RESPONSES)
+    assert found.usage is not None
+    assert (found.msg_id, found.usage.input_tokens, found.usage.output_tokens) == ("r", 4, 2)
+    assert found.troubles == {Trouble.OVERLONG}
+
+
+@pytest.mark.parametrize("recorded", STREAMS, ids=str)
+def test_what_follows_an_event_that_is_too_long_is_seen(recorded: object) -> None:
+    assert recorded in STREAMS
+    stream = next(stream for stream in STREAMS if stream is recorded)
+    first, rest = stream.body.split(b"\n\n", 1)
+    body = first + b"\n\n" + b"data: " + b"x" * (3 * MAX_EVENT_BYTES) + b"\n\n" + rest
+    found = tapped(in_pieces(body), dialect=stream.dialect)
+    assert (found.usage, found.tools) == (stream.expected.usage, stream.expected.tools)
+    assert Trouble.OVERLONG in found.troubles
+
+
+def test_a_document_that_is_too_long_still_gives_its_usage() -> None:
+    body = json.dumps(
+        {"choices": [{"message": {"content": "A" * (2 * MAX_DOCUMENT_BYTES)}}], "usage": {"completion_tokens": 3}}
+    ).encode()
+    found = tapped(in_pieces(body), dialect=CHAT, headers=JSON)
+    assert found.usage is not None
+    assert found.usage.output_tokens == 3
+    assert found.partial
+    assert found.troubles == {Trouble.OVERLONG}
+
+
+def test_tool_inputs_and_thoughts_are_capped_together_and_said_to_be() -> None:
+    def block(index: int) -> dict[str, object]:
+        tool = {"type": "tool_use", "id": f"t{index}", "name": "f"}
+        return {"type": "content_block_start", "index": index, "content_block": tool}
+
+    fragment = {
+        "type": "content_block_delta",
+        "index": 0,
+        "delta": {"type": "input_json_delta", "partial_json": "ü" * 999},
+    }
+    body = data(block(0)) + data(fragment) * 700 + data(block(1)) + data({**fragment, "index": 1})
+    found = tapped([body, data({"type": "message_stop"})], dialect=ANTHROPIC)
+    assert MAX_TEXT_BYTES - 2 <= sum(len(tool.input.encode()) for tool in found.tools) <= MAX_TEXT_BYTES
+    assert [tool.partial for tool in found.tools] == [True, True]
+    assert found.troubles == {Trouble.TEXT_BOUND}
+
+
+def _calls() -> Iterator[bytes]:
+    for index in range(3 * MAX_ITEMS):
+        call = {"index": index, "id": f"c{index}", "function": {"name": "f" * 2000, "arguments": "{}"}}
+        yield data({"id": "c", "choices": [{"delta": {"tool_calls": [call]}}]})
+
+
+def test_there_is_a_bound_for_calls() -> None:
+    assert len(tapped(_calls(), dialect=CHAT).tools) == MAX_ITEMS
+
+
+def _letters() -> Iterator[bytes]:
+    start = {"type": "content_block_start", "index": 0, "content_block": {"type": "thinking"}}
+    yield data(start)
+    delta = {"type": "content_block_delta", "index": 0, "delta": {"type": "thinking_delta", "thinking": "a"}}
+    for _ in range(3000):
+        yield data(delta) * 10
+
+
+def _one_line() -> Iterator[bytes]:
+    yield b"data: "
+    for _ in range(400):
+        yield b'"usage":{' * 5000
+
+
+def _many_names() -> Iterator[bytes]:
+    for at in range(3000):
+        yield b"event: content_block_start\n" * 100 + b"data: %d\n" % at
+
+
+def _brackets() -> Iterator[bytes]:
+    yield b"data: {" + b"[" * 900_000 + b"\n\n"
+
+
+def _items() -> Iterator[bytes]:
+    for index in range(20_000):
+        item = {"type": "reasoning", "summary": [{"text": "x" * 100}]}
+        yield data({"type": "response.output_item.done", "output_index": index, "item": item})
+
+
+@pytest.mark.parametrize("stream", [_calls, _letters, _one_line, _many_names, _brackets, _items])
+@pytest.mark.parametrize("dialect", [CHAT, ANTHROPIC, RESPONSES])
+@pytest.mark.parametrize("headers", [EVENTS, JSON])
+def test_memory_is_bounded(stream: object, dialect: DialectName, headers: object) -> None:
+    assert callable(stream)
+    tap = answer_tap(dialect, "", status=200, headers=EVENTS if headers is EVENTS else JSON)
+    assert tap is not None
+    tracemalloc.start()
+    try:
+        for piece in stream():
+            tap.feed(piece)
+        held_bytes, _ = tracemalloc.get_traced_memory()
+        records = tap.end(whole=True)
+    finally:
+        tracemalloc.stop()
+    assert isinstance(records, AnswerRecords)
+    assert held_bytes < ENOUGH_BYTES
+
+
+def test_a_binary_stream_that_is_corrupt_is_not_read_on() -> None:
+    good = invoke_chunk(b'{"type":"message_start","message":{"id":"m","usage":{"input_tokens":1,"output_tokens":1}}}')
+    found = tapped(
+        [good + b"\x00" * 20, good],
+        dialect=DialectName.BEDROCK,
+        operation="bedrock.invoke_model_stream",
+        headers=MESSAGES,
+    )
+    assert found.usage is not None
+    assert found.partial
+    assert found.troubles == {Trouble.GARBAGE}
