@@ -78,21 +78,21 @@ class UsageChunkFilter:
     What is not whole yet is held back, as far as it may be the extra chunk; no client can read it before it is whole.
     """
 
-    __slots__ = ("_after_cr", "_held", "_in_long", "_long_end")
+    __slots__ = ("_after_cr", "_held", "_in_long", "_long_end", "_took_out")
 
     def __init__(self) -> None:
         self._held = b""
         self._in_long = False  # inside an event that is too long to be it
         self._long_end = b""  # its last bytes: the blank line that ends it may be cut
-        self._after_cr = False  # an event was taken out up to its CR: an LF that follows was a part of it
+        self._after_cr = False  # the last event ended with a CR: an LF that follows is a part of it
+        self._took_out = False  # the last event was the extra chunk
 
     def feed(self, data: bytes) -> bytes:
         """What goes to the client now."""
         if not data:
             return data
         if self._after_cr:
-            self._after_cr = False
-            data = data.removeprefix(b"\n")
+            return self._after_line_end(data)
         if self._in_long:
             return self._after_long(data)
         if not self._held and data.endswith(b"\n\n") and _USAGE not in data:
@@ -105,6 +105,13 @@ class UsageChunkFilter:
         held, self._held = self._held, b""
         return held
 
+    def _after_line_end(self, data: bytes) -> bytes:
+        """An LF behind the CR that an event ended with goes where the event went."""
+        self._after_cr = False
+        if not data.startswith(b"\n"):
+            return self.feed(data)
+        return (b"" if self._took_out else b"\n") + self.feed(data[1:])
+
     def _after_long(self, data: bytes) -> bytes:
         text = self._long_end + data
         found = _EVENT_END.search(text)
@@ -113,6 +120,7 @@ class UsageChunkFilter:
             return data
         self._in_long = False
         end = max(found.end() - len(self._long_end), 0)
+        self._after_cr, self._took_out = data[end - 1 :] == b"\r", False
         return data[:end] + self._filtered(data[end:])
 
     def _filtered(self, data: bytes) -> bytes:
@@ -120,11 +128,11 @@ class UsageChunkFilter:
         passed: list[bytes] = []
         start = 0
         for found in _EVENT_END.finditer(text, max(len(self._held) - _LONG_END_BYTES, 0)):
-            if not self._is_extra(text[start : found.start()]):
+            self._took_out = self._is_extra(text[start : found.start()])
+            if not self._took_out:
                 passed.append(text[start : found.end()])
-            elif found.end() == len(text) and text.endswith(b"\r"):
-                self._after_cr = True
             start = found.end()
+            self._after_cr = start == len(text) and text.endswith(b"\r")
         self._held = text[start:]
         if len(self._held) > MAX_HELD_BYTES:
             passed.append(self._held)
