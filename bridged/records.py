@@ -2,6 +2,8 @@
 
 Nobody here knows the time, a user or an id of a record: whoever sends them adds those. Fields have the names of the
 structured log. `partial` on any of them says that there was more: the answer was cut, or a bound was reached.
+
+They are made for every request and not frozen, which would triple what that costs. Nobody changes them.
 """
 
 from collections.abc import Mapping
@@ -18,7 +20,7 @@ class Trouble(StrEnum):
     CODING = "coding"  # a content coding that is not known, was corrupt or expanded beyond its bound
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(slots=True, kw_only=True)
 class TokenUsage:
     """What one call to an upstream used. No token is in two of the four counts.
 
@@ -35,7 +37,7 @@ class TokenUsage:
     partial: bool = False
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(slots=True, kw_only=True)
 class PromptUsage:
     """What the user asked, as it was sent."""
 
@@ -44,7 +46,7 @@ class PromptUsage:
     partial: bool = False
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(slots=True, kw_only=True)
 class ToolUsage:
     """A call of a client's tool that the model asked for.
 
@@ -60,7 +62,7 @@ class ToolUsage:
     partial: bool = False
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(slots=True, kw_only=True)
 class ModelThought:
     """Something that the model thought. `source` is the API's word for where it stood: `thinking`, `commentary` …"""
 
@@ -69,7 +71,7 @@ class ModelThought:
     partial: bool = False
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(slots=True, kw_only=True)
 class AnswerRecords:
     """All that a tap saw of one answer.
 
@@ -88,7 +90,7 @@ class AnswerRecords:
     troubles: frozenset[Trouble] = frozenset()
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(slots=True, kw_only=True)
 class Turn:
     """What a request says of the conversation that it is part of.
 

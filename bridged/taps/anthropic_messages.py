@@ -13,8 +13,8 @@ from bridged.taps.seen import Seen
 from bridged.taps.typed_json import Count, decoded, last_object
 
 # In a block of text nothing matters but what ends it and what counts. What follows in blocks of other kinds does.
-_IN_TEXT = (b'_tokens"', b"block_start")
-_IN_OTHERS = (*_IN_TEXT, b"json_delta", b"thinking_delta", b"block_stop")
+_IN_TEXT = (b'output_tokens"', b'content_block_start"')
+_IN_OTHERS = (*_IN_TEXT, b'input_json_delta"', b'thinking_delta"', b'content_block_stop"')
 
 _THINKING = "thinking"
 _TOOL = "tool_use"

@@ -56,7 +56,6 @@ class _ToolCall(msgspec.Struct, gc=False):
 
 class _Message(msgspec.Struct, gc=False):
     tool_calls: list[_ToolCall] | None = None
-    function_call: _Function | None = None
 
 
 class _Choice(msgspec.Struct, gc=False):
@@ -86,7 +85,7 @@ _usages = msgspec.json.Decoder(_Usage)
 class ChatReader:
     """One answer."""
 
-    marks: tuple[bytes, ...] = (b'_tokens"', b"_call")
+    marks: tuple[bytes, ...] = (b'completion_tokens"', b'"tool_calls"')
     usage_key = b"usage"
 
     __slots__ = ("_calls", "_last_place", "seen")
@@ -141,12 +140,8 @@ class ChatReader:
             self._count(chunk.usage)
         for choice in chunk.choices or ():
             message = choice.delta or choice.message
-            if message is None:
-                continue
-            self._gather(choice.index or 0, message.tool_calls or ())
-            if message.function_call is not None:
-                # What tool calls were before there could be several.
-                self._extend((choice.index or 0, -1), message.function_call, call_id=None)
+            if message is not None and message.tool_calls:
+                self._gather(choice.index or 0, message.tool_calls)
 
     def _gather(self, choice: int, calls: Sequence[_ToolCall]) -> None:
         for call in calls:

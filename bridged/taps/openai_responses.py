@@ -90,7 +90,7 @@ _usages = msgspec.json.Decoder(_Usage)
 class ResponsesReader:
     """One answer."""
 
-    marks: tuple[bytes, ...] = (b"_item.done", b'"response"')
+    marks: tuple[bytes, ...] = (b'"response.output_item.done"', b'"response"')
     usage_key = b"usage"
 
     __slots__ = ("_items", "seen")

@@ -18,13 +18,17 @@ MAX_EVENT_BYTES = 1024 * 1024
 KEPT_OF_OVERLONG_BYTES = 64 * 1024
 # The last events say how a stream ended.
 _TAIL_BYTES = 1024
+# What is open is put before the next piece, as long as it is so short that copying it costs nothing.
+_SHORT_BYTES = 4096
 
 _BOM = b"\xef\xbb\xbf"
 _BLANK = b"\n\n"
+_LINE_FEED = 0x0A
 
 
 class Reader(Protocol):
-    """Who is told. Empty `marks` stand for "all events"; they may change with each event. `usage_key` is the member
+    """Who is told. Empty `marks` stand for "all events"; they may change with each event. The
+    longer, the faster they are found. `usage_key` is the member
     that is looked for in events that are too long."""
 
     marks: tuple[bytes, ...]
@@ -38,7 +42,7 @@ class Reader(Protocol):
 class EventScanner:
     """Follows one stream. Holds at most one event that is not whole yet, and a kilobyte."""
 
-    __slots__ = ("_after_cr", "_at_start", "_open", "_overlong", "_reader", "_tail", "found_overlong")
+    __slots__ = ("_after_cr", "_at_start", "_before_tail", "_open", "_overlong", "_reader", "_tail", "found_overlong")
 
     def __init__(self, reader: Reader) -> None:
         self._reader = reader
@@ -46,13 +50,16 @@ class EventScanner:
         self._overlong = False
         self._after_cr = False  # the last byte was a CR: an LF that follows belongs to it
         self._at_start = True
-        self._tail = b""
+        self._tail = self._before_tail = b""
         self.found_overlong = False
 
     def feed(self, chunk: bytes) -> None:
         """Tell the reader of the events that became whole and matter, in order."""
         if self._after_cr or b"\r" in chunk:
             chunk = self._with_line_feeds(chunk)
+        if self._open and len(self._open) <= _SHORT_BYTES and not self._overlong:
+            chunk = bytes(self._open) + chunk
+            self._open.clear()
         if self._open:
             chunk = self._closed(chunk)
         elif not chunk.endswith(_BLANK):
@@ -63,16 +70,25 @@ class EventScanner:
             self._open += chunk[end:]
             self._bound()
             chunk = chunk[:end]
-        if chunk:
-            self._tail = chunk[-_TAIL_BYTES:] if len(chunk) >= _TAIL_BYTES else (self._tail + chunk)[-_TAIL_BYTES:]
-            start = self._first(chunk) if self._at_start else 0
-            self._scan(chunk, start)
+        if not chunk:
+            return
+        # References to pieces cost nothing, where adding them up would.
+        self._before_tail, self._tail = self._tail, chunk if len(chunk) <= _TAIL_BYTES else chunk[-_TAIL_BYTES:]
+        if self._at_start:
+            chunk = chunk[self._first(chunk) :]
+        marks = self._reader.marks
+        for mark in marks:
+            if mark in chunk:
+                self._tell_marked(chunk)
+                return
+        if not marks:
+            self._tell_all(chunk)
 
     def end(self) -> None:
         """The stream is over: what is open is taken for an event, and the last events are shown as such."""
         if self._open and not self._overlong:
             self.feed(_BLANK)
-        for event in self._tail.split(_BLANK):
+        for event in (self._before_tail + self._tail).split(_BLANK):
             data = _data_of(event)
             if data:
                 self._reader.last_event(data)
@@ -132,27 +148,25 @@ class EventScanner:
                 break
         return start
 
-    def _scan(self, chunk: bytes, start: int) -> None:
-        """Show every event that has a mark. The chunk is searched once for each mark."""
-        reader = self._reader
-        marks = reader.marks
-        if not marks:
-            for event in chunk[start:].split(_BLANK):
-                if data := _data_of(event):
-                    reader.event(data)
-            return
-        for mark in marks:
-            if chunk.find(mark, start) >= 0:
-                break
-        else:
-            return
-        for event in self._marked(chunk, start):
+    def _tell_all(self, chunk: bytes) -> None:
+        for event in chunk.split(_BLANK):
             if data := _data_of(event):
-                reader.event(data)
+                self._reader.event(data)
 
-    def _marked(self, chunk: bytes, start: int) -> Iterator[bytes]:
-        """The events with a mark. The marks are asked for again after each of them."""
+    def _tell_marked(self, chunk: bytes) -> None:
+        if chunk.find(_BLANK) == len(chunk) - len(_BLANK):
+            # A piece that is one event, as they come from a model that takes its time.
+            if data := _data_of(chunk[: -len(_BLANK)]):
+                self._reader.event(data)
+            return
+        for event in self._marked(chunk):
+            if data := _data_of(event):
+                self._reader.event(data)
+
+    def _marked(self, chunk: bytes) -> Iterator[bytes]:
+        """The events with a mark. The chunk is searched once for each; they are asked for again after each event."""
         reader = self._reader
+        start = 0
         marks: tuple[bytes, ...] = ()
         places: list[int] = []
         length = len(chunk)
@@ -177,5 +191,9 @@ class EventScanner:
 
 def _data_of(event: bytes) -> bytes:
     """The data of an event, empty if it has none. Comments, names and other fields are passed over."""
+    at = event.find(b"data:")
+    if at >= 0 and (at == 0 or event[at - 1] == _LINE_FEED) and event.find(b"\n", at) < 0:
+        # Nearly always it is on one line, the last.
+        return event[at + 5 :].removeprefix(b" ")
     lines = [line[5:].removeprefix(b" ") for line in event.split(b"\n") if line.startswith(b"data:")]
     return lines[0] if len(lines) == 1 else b"\n".join(lines)

@@ -125,6 +125,8 @@ class UsageChunkFilter:
 
     def _filtered(self, data: bytes) -> bytes:
         text = self._held + data
+        if b"\r" not in text:
+            return self._filtered_lines(text)
         passed: list[bytes] = []
         start = 0
         for found in _EVENT_END.finditer(text, max(len(self._held) - _LONG_END_BYTES, 0)):
@@ -133,13 +135,37 @@ class UsageChunkFilter:
                 passed.append(text[start : found.end()])
             start = found.end()
             self._after_cr = start == len(text) and text.endswith(b"\r")
-        self._held = text[start:]
-        if len(self._held) > MAX_HELD_BYTES:
-            passed.append(self._held)
-            self._long_end = self._held[-_LONG_END_BYTES:]
-            self._held = b""
-            self._in_long = True
+        passed.append(self._released(text[start:]))
         return b"".join(passed)
+
+    def _filtered_lines(self, text: bytes) -> bytes:
+        """Likewise where lines end in LF only, as nearly all do: nothing is taken apart that has no usage."""
+        whole_end = text.rfind(b"\n\n") + 2
+        if whole_end < 2:
+            return self._released(text)
+        passed: list[bytes] = []
+        kept = start = 0
+        while (place := text.find(_USAGE, start, whole_end)) >= 0:
+            begin = text.rfind(b"\n\n", start, place)
+            begin = start if begin < 0 else begin + 2
+            end = text.find(b"\n\n", place) + 2
+            if self._is_extra(text[begin : end - 2]):
+                passed.append(text[kept:begin])
+                kept = end
+            start = end
+        passed.append(text[kept:whole_end])
+        passed.append(self._released(text[whole_end:]))
+        return b"".join(passed)
+
+    def _released(self, text: bytes) -> bytes:
+        """What goes out at once of an event that is not whole: nothing, or all where it is too long to be the chunk."""
+        if len(text) <= MAX_HELD_BYTES:
+            self._held = text
+            return b""
+        self._held = b""
+        self._long_end = text[-_LONG_END_BYTES:]
+        self._in_long = True
+        return text
 
     def _is_extra(self, event: bytes) -> bool:
         if _USAGE not in event:
