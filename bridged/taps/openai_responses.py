@@ -156,8 +156,9 @@ class ResponsesReader:
         if item.type in _CALLS:
             seen.tool(key, name=item.name, call_id=item.call_id, item_id=item.id)
             seen.tool_input(key, item.arguments or item.input or "")
-            # An incomplete response has items that are not complete.
-            if item.status != "incomplete":
+            if item.status == "incomplete":
+                seen.tool_is_cut(key)
+            else:
                 seen.tool_is_whole(key)
         elif item.type == "reasoning":
             self._think(index, item.summary, "reasoning_summary")

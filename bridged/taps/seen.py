@@ -100,6 +100,11 @@ class Seen:
         if key in self._tools:
             self._tools[key].is_whole = True
 
+    def tool_is_cut(self, key: Key) -> None:
+        """There is more of a tool call that will not come, in an answer that is whole otherwise."""
+        if key in self._tools:
+            self._tools[key].capped = True
+
     def thought(self, key: Key, fragment: str | None, *, source: str) -> None:
         """A thought begins or goes on."""
         if fragment:

@@ -126,6 +126,24 @@ def _on_many_lines(body: bytes) -> bytes:
     return b"\n".join(split(line) for line in body.split(b"\n"))
 
 
+@every_events
+def test_data_on_many_lines_may_be_cut_inside_a_cr_lf(recorded: Recorded) -> None:
+    body = _on_many_lines(recorded.body).replace(b"\n", b"\r\n")
+    for cut in [found.start() + 1 for found in re.finditer(rb"\r", body)]:
+        assert replace_input(seen(recorded, [body[:cut], body[cut:]])) == replace_input(recorded.expected)
+
+
+@every_events
+def test_a_long_event_may_be_cut_inside_the_blank_line_behind_it(recorded: Recorded) -> None:
+    first, rest = recorded.body.split(b"\n\n", 1)
+    long = b'data: {"long":"' + b"x" * 10_000 + b'"}\n\n'
+    for cut in range(len(long) - 4, len(long) + 1):
+        assert seen(recorded, [first + b"\n\n", long[:cut], long[cut:], rest]) == recorded.expected
+        assert seen(recorded, [first + b"\n\n" + long[:cut], long[cut:] + rest]) == recorded.expected
+        cut_twice = [first + b"\n\n", long[:5000], long[5000:cut], long[cut:], rest]
+        assert seen(recorded, cut_twice) == recorded.expected
+
+
 def _with_blank_lines(body: bytes) -> bytes:
     return b"\n\n\n" + body.replace(b"\n\n", b"\n\n\n\n\n")
 
@@ -396,6 +414,14 @@ def test_items_that_only_the_end_tells_are_seen() -> None:
     event = {"type": "response.completed", "response": {"id": "r", "output": [item]}}
     found = tapped([_messages(event)], dialect=RESPONSES)
     assert [(tool.tool, tool.input) for tool in found.tools] == [("f", "not json")]
+
+
+def test_a_call_that_an_incomplete_response_cut_is_marked() -> None:
+    item = {"type": "function_call", "call_id": "k", "name": "f", "arguments": '{"x', "status": "incomplete"}
+    event = {"type": "response.incomplete", "response": {"id": "r", "output": [item]}}
+    found = tapped([_messages(event)], dialect=RESPONSES)
+    assert [tool.partial for tool in found.tools] == [True]
+    assert not found.partial
 
 
 # -- Gemini ---------------------------------------------------------------------------------------------------------

@@ -42,6 +42,11 @@ def test_the_vendors_own_count_comes_first() -> None:
     assert found.usage.output_tokens == 2
 
 
+def test_the_first_chunk_gives_the_id_also_without_a_count() -> None:
+    start = b'{"type":"message_start","message":{"id":"m","model":"x"}}'
+    assert bedrock("invoke_model_stream", invoke_chunk(start)).msg_id == "m"
+
+
 def test_no_count_at_all_is_no_usage() -> None:
     headers = (("Content-Type", "application/json"), ("x-amzn-bedrock-output-token-count", "many"))
     assert bedrock("invoke_model", b'{"generation":"Hi"}', headers).usage is None

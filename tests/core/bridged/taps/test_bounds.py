@@ -50,6 +50,17 @@ def test_what_follows_an_event_that_is_too_long_is_seen(recorded: object) -> Non
     assert Trouble.OVERLONG in found.troubles
 
 
+def test_an_event_that_is_too_long_may_be_cut_inside_the_blank_line_behind_it() -> None:
+    for cut in (1, 2):
+        created = data({"type": "response.created", "response": {"id": "r"}})
+        long = b"data: " + b"x" * (3 * MAX_EVENT_BYTES)
+        usage = {"input_tokens": 4, "output_tokens": 2}
+        last = b"\n\n" + data({"type": "response.completed", "response": {"id": "r", "usage": usage}})
+        found = tapped([created, *in_pieces(long), last[:cut], last[cut:]], dialect=RESPONSES)
+        assert found.usage is not None
+        assert not found.partial
+
+
 def test_a_document_that_is_too_long_still_gives_its_usage() -> None:
     body = json.dumps(
         {"choices": [{"message": {"content": "A" * (2 * MAX_DOCUMENT_BYTES)}}], "usage": {"completion_tokens": 3}}
