@@ -31,7 +31,7 @@ def reported(draft: InterceptionDraft | None, report: Report) -> InterceptionDra
         draft = _new(report.interception_id, report.resolution_id, origin, report.start_micros)
     elif not _is_same(draft, origin):
         return None
-    elif draft.resolution_id != report.resolution_id:
+    else:
         _resolved(draft, report.resolution_id, origin, report.start_micros)
     if not draft.bridge_instance_id:
         draft.bridge_instance_id = report.bridge_instance_id

@@ -5,6 +5,7 @@ from typing import Any
 from drawbridge.v1 import credential_service_pb2 as pb
 from drawbridge.v1.credential_service_pb2_grpc import CredentialServiceServicer
 
+from credentiald import receipts
 from credentiald.metrics import Metrics
 from credentiald.model import Role
 from credentiald.plane import Plane
@@ -32,7 +33,8 @@ class Credentials(CredentialServiceServicer):
         caller = current_caller()
         answer = await resolve(self._plane, caller, question, wait_seconds=seconds_to_wait())
         self._metrics.resolved(answer.source.value)
-        if caller.role is Role.BRIDGE and question.interception_id:
+        receipt = receipts.read(self._plane.receipt_key, answer.receipt)
+        if caller.role is Role.BRIDGE and question.interception_id and receipt is not None:
             self._book.note(
                 [
                     (
@@ -42,7 +44,7 @@ class Credentials(CredentialServiceServicer):
                         question.model,
                         request.client,
                         request.bridge_instance_id,
-                        to_micros(self._plane.clock()),
+                        receipt.resolve_time_micros,
                     )
                 ]
             )

@@ -94,10 +94,12 @@ class ResolveStreams:
                 state = self._state()
             now = self._plane.clock()
             answered: list[_OneAnswered] = []
-            await context.write(b"".join(await self._results(request.items, caller, state, now, answered)))
-            # The answers are out.
-            if answered and caller.role is Role.BRIDGE:
-                self._book.note(_noted(answered, _micros(now)))
+            try:
+                await context.write(b"".join(await self._results(request.items, caller, state, now, answered)))
+            finally:
+                # Only now that the answers are out; also where the caller is lost that may just have got them.
+                if answered and caller.role is Role.BRIDGE:
+                    self._book.note(_noted(answered, _micros(now)))
 
     async def _next(self, context: Any) -> pb.ResolveProviderStreamRequest | None:
         """The next batch; None when the caller has no more, or this server is stopping."""
