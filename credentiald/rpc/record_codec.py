@@ -55,40 +55,40 @@ def report_of(
 ) -> Report:
     """What the bridge says of one interception, with what the receipt says of it. RecordInvalid."""
     origin = Origin(
-        service_id=receipt.service_id,
-        user_id=receipt.user_id,
-        provider_id=receipt.provider_id,
-        provider_name=provider_name,
-        provider_type=provider_type,
-        source=receipt.source,
-        credential_id=receipt.credential_id,
+        receipt.service_id,
+        receipt.user_id,
+        receipt.provider_id,
+        provider_name,
+        provider_type,
+        receipt.source,
+        receipt.credential_id,
     )
     start = receipt.resolve_time_micros
     return Report(
-        interception_id=receipt.interception_id,
-        resolution_id=receipt.resolution_id,
-        origin=origin,
-        start_micros=start,
-        bridge_instance_id=bridge_instance_id[:_NAME_CHARACTERS],
-        facts=_facts(message.facts) if message.HasField("facts") else None,
-        token_usages=tuple([_token_usage(one, start) for one in message.token_usages]),
-        prompts=tuple([_prompt(one, start, rules, provider_name) for one in message.prompts]),
-        tool_calls=tuple([_tool_call(one, start, rules, provider_name) for one in message.tool_calls]),
-        model_thoughts=tuple([_thought(one, start, rules, provider_name) for one in message.model_thoughts]),
-        end=_end(message.end, start) if message.HasField("end") else None,
+        receipt.interception_id,
+        receipt.resolution_id,
+        origin,
+        start,
+        bridge_instance_id[:_NAME_CHARACTERS],
+        _facts(message.facts) if message.HasField("facts") else None,
+        tuple([_token_usage(one, start) for one in message.token_usages]),
+        tuple([_prompt(one, start, rules, provider_name) for one in message.prompts]),
+        tuple([_tool_call(one, start, rules, provider_name) for one in message.tool_calls]),
+        tuple([_thought(one, start, rules, provider_name) for one in message.model_thoughts]),
+        _end(message.end, start) if message.HasField("end") else None,
     )
 
 
 def _facts(message: pb.InterceptionFacts) -> Facts:
     return Facts(
-        client=message.client[:_NAME_CHARACTERS],
-        user_agent=message.user_agent[:_AGENT_CHARACTERS],
-        client_session_id=message.client_session_id[:_NAME_CHARACTERS],
-        correlating_tool_call_id=message.correlating_tool_call_id[:_NAME_CHARACTERS],
-        operation=message.operation[:_NAME_CHARACTERS],
-        model=message.model[:_NAME_CHARACTERS],
-        upstream_model=message.upstream_model[:_NAME_CHARACTERS],
-        streaming=message.streaming,
+        message.client[:_NAME_CHARACTERS],
+        message.user_agent[:_AGENT_CHARACTERS],
+        message.client_session_id[:_NAME_CHARACTERS],
+        message.correlating_tool_call_id[:_NAME_CHARACTERS],
+        message.operation[:_NAME_CHARACTERS],
+        message.model[:_NAME_CHARACTERS],
+        message.upstream_model[:_NAME_CHARACTERS],
+        message.streaming,
     )
 
 
@@ -97,67 +97,67 @@ def _end(message: pb.InterceptionEnd, start_micros: int) -> End:
     if outcome is None:
         raise RecordInvalid("outcome")
     return End(
-        end_micros=max(_micros(message.end_time, start_micros), start_micros),
-        outcome=outcome,
+        max(_micros(message.end_time, start_micros), start_micros),
+        outcome,
         # A newer bridge may know more of them.
-        error_category=_CATEGORIES.get(message.error_category, "UNKNOWN"),
-        error_reason=message.error_reason[:_NAME_CHARACTERS],
-        error_message=message.error_message[:_MESSAGE_CHARACTERS],
-        http_status=message.http_status,
-        upstream_request_id=message.upstream_request_id[:_NAME_CHARACTERS],
-        duration_micros=_count(message.duration_micros),
-        first_byte_micros=_count(message.first_byte_micros) if message.HasField("first_byte_micros") else None,
+        _CATEGORIES.get(message.error_category, "UNKNOWN"),
+        message.error_reason[:_NAME_CHARACTERS],
+        message.error_message[:_MESSAGE_CHARACTERS],
+        message.http_status,
+        message.upstream_request_id[:_NAME_CHARACTERS],
+        _count(message.duration_micros),
+        _count(message.first_byte_micros) if message.HasField("first_byte_micros") else None,
     )
 
 
 def _token_usage(message: record_pb2.TokenUsage, start_micros: int) -> TokenUsage:
     return TokenUsage(
-        id=_id(message.id),
-        create_micros=_micros(message.create_time, start_micros),
-        response_id=message.response_id[:_NAME_CHARACTERS],
-        input_tokens=_count(message.input_tokens),
-        output_tokens=_count(message.output_tokens),
-        cache_read_input_tokens=_count(message.cache_read_input_tokens),
-        cache_write_input_tokens=_count(message.cache_write_input_tokens),
-        metadata=_metadata(message.metadata.items()),
-        partial=message.partial,
+        _id(message.id),
+        _micros(message.create_time, start_micros),
+        message.response_id[:_NAME_CHARACTERS],
+        _count(message.input_tokens),
+        _count(message.output_tokens),
+        _count(message.cache_read_input_tokens),
+        _count(message.cache_write_input_tokens),
+        _metadata(message.metadata.items()),
+        message.partial,
     )
 
 
 def _prompt(message: record_pb2.Prompt, start_micros: int, rules: KeepRules, provider: str) -> Prompt:
     return Prompt(
-        id=_id(message.id),
-        create_micros=_micros(message.create_time, start_micros),
-        response_id=message.response_id[:_NAME_CHARACTERS],
-        text=rules.prompts.kept(message.text, provider),
-        text_bytes=_count(message.text_bytes) or _size(message.text),
+        _id(message.id),
+        _micros(message.create_time, start_micros),
+        message.response_id[:_NAME_CHARACTERS],
+        rules.prompts.kept(message.text, provider),
+        _count(message.text_bytes) or _size(message.text),
     )
 
 
 def _tool_call(message: record_pb2.ToolCall, start_micros: int, rules: KeepRules, provider: str) -> ToolCall:
     return ToolCall(
-        id=_id(message.id),
-        create_micros=_micros(message.create_time, start_micros),
-        response_id=message.response_id[:_NAME_CHARACTERS],
-        tool_call_id=message.tool_call_id[:_NAME_CHARACTERS],
-        item_id=message.item_id[:_NAME_CHARACTERS],
-        tool=message.tool[:_NAME_CHARACTERS],
-        input=rules.tool_inputs.kept(message.input, provider),
-        input_bytes=_count(message.input_bytes) or _size(message.input),
-        server_url=message.server_url[:_AGENT_CHARACTERS],
-        injected=message.injected,
-        invocation_error=message.invocation_error[:_MESSAGE_CHARACTERS],
+        _id(message.id),
+        _micros(message.create_time, start_micros),
+        message.response_id[:_NAME_CHARACTERS],
+        message.tool_call_id[:_NAME_CHARACTERS],
+        message.item_id[:_NAME_CHARACTERS],
+        message.tool[:_NAME_CHARACTERS],
+        rules.tool_inputs.kept(message.input, provider),
+        _count(message.input_bytes) or _size(message.input),
+        message.server_url[:_AGENT_CHARACTERS],
+        message.injected,
+        message.invocation_error[:_MESSAGE_CHARACTERS],
     )
 
 
 def _thought(message: record_pb2.ModelThought, start_micros: int, rules: KeepRules, provider: str) -> ModelThought:
     return ModelThought(
-        id=_id(message.id),
-        create_micros=_micros(message.create_time, start_micros),
-        response_id=message.response_id[:_NAME_CHARACTERS],
-        content=rules.thoughts.kept(message.content, provider),
-        content_bytes=_count(message.content_bytes) or _size(message.content),
-        source=message.source[:_NAME_CHARACTERS],
+        _id(message.id),
+        _micros(message.create_time, start_micros),
+        message.response_id[:_NAME_CHARACTERS],
+        rules.thoughts.kept(message.content, provider),
+        _count(message.content_bytes) or _size(message.content),
+        message.source[:_NAME_CHARACTERS],
     )
 
 

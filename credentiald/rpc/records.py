@@ -54,8 +54,8 @@ class Records(RecordServiceServicer):
         )
 
     async def _judged(self, request: pb.AppendRecordsRequest) -> list[Report | Rejection]:
-        key = self._plane.receipt_key
-        read = [receipts.read(key, one.receipt) for one in request.interceptions]
+        read_receipt = receipts.reader(self._plane.receipt_key)
+        read = [read_receipt(one.receipt) for one in request.interceptions]
         await self._learn_providers([one.provider_id for one in read if one is not None])
         return [
             self._report(message, receipt, request.bridge_instance_id)

@@ -11,6 +11,8 @@ from credentiald.store import migrations, sqlite
 from credentiald.store.connections import Connections, trouble_is_refused
 
 _READERS = 2
+# The same pages are written by one batch after the other: the fewer checkpoints, the fewer times into the file.
+_CHECKPOINT_PAGES = 4000
 
 
 @final
@@ -52,6 +54,7 @@ def _open(path: Path) -> Records:
     with trouble_is_refused(), ExitStack() as opened:
         writer = sqlite.connect(path)
         opened.callback(writer.close)
+        sqlite.checkpoint_every(writer, _CHECKPOINT_PAGES)
         readers = []
         for _ in range(_READERS):
             readers.append(sqlite.connect(path, query_only=True))
