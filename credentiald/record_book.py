@@ -118,21 +118,37 @@ class RecordBook:
             openings = [_opening(one) for one in noted]
             try:
                 stored = await self._store(Batch(openings=openings, reports=reports, seen=seen))
-            except Exception as error:
+            except Refusal as refusal:
                 # What was noted is tried again; reports are with their bridges.
                 for one in noted:
                     self._openings.setdefault(one[0], one)
-                for each in waiting:
-                    if not each.done.done():
-                        each.done.set_exception(error if isinstance(error, Refusal) else StoreUnavailable())
-                if not isinstance(error, Refusal):
-                    log.exception("records could not be stored")
+                _refuse(waiting, refusal)
                 self._later(_RETRY_SECONDS)
+                return
+            except Exception:
+                log.exception("records could not be stored together")
+                await self._store_apart(openings, waiting)
                 return
             self._seen_stored.update(seen)
             _acknowledge(waiting, stored.taken)
         if self._openings:
             self._later(OPENING_SECONDS)
+
+    async def _store_apart(self, openings: Sequence[Opening], waiting: Sequence[_Waiting]) -> None:
+        """A bug that one report brings out must not be its neighbours' trouble."""
+        try:
+            await self._store(Batch(openings=openings))
+        except Exception:
+            log.exception("openings could not be stored")
+            self._metrics.openings_dropped(len(openings))
+        for one in waiting:
+            try:
+                stored = await self._store(Batch(reports=one.reports))
+            except Exception:
+                log.exception("reports could not be stored")
+                _refuse([one], StoreUnavailable())
+            else:
+                _acknowledge([one], stored.taken)
 
     async def _store(self, batch: Batch) -> Stored:
         loop = asyncio.get_running_loop()
@@ -218,6 +234,12 @@ def _opening(noted: Noted) -> Opening:
         client=client,
         start_micros=micros,
     )
+
+
+def _refuse(waiting: Sequence[_Waiting], refusal: Refusal) -> None:
+    for one in waiting:
+        if not one.done.done():
+            one.done.set_exception(refusal)
 
 
 def _acknowledge(waiting: Sequence[_Waiting], taken: Sequence[int]) -> None:

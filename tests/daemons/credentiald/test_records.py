@@ -346,6 +346,29 @@ async def test_while_the_records_cannot_be_written_questions_are_answered_and_re
         assert {row.id for row in await interceptions(one)} == {interception_id, second}
 
 
+async def test_a_report_that_cannot_be_stored_is_not_acknowledged_and_no_trouble_of_its_neighbours(tmp_path, caplog):
+    async with running(tmp_path) as one:
+        _, token = await one.make_user("ann")
+        await with_provider(one)
+        bridges = [Bridge(one), Bridge(one)]
+        ids = [await bridge.resolve(token) for bridge in bridges]
+        with closing(sqlite3.connect(tmp_path / "credentiald.records.db")) as other:
+            other.execute(
+                "CREATE TRIGGER no BEFORE INSERT ON prompts WHEN NEW.text = 'poison'"
+                " BEGIN SELECT RAISE(ABORT, 'no'); END"
+            )
+        poison = whole(ids[0][1], prompts=[record_pb2.Prompt(id=str(uuid4()), text="poison")])
+        bad, good = await asyncio.gather(
+            bridges[0].report(poison), bridges[1].report(whole(ids[1][1])), return_exceptions=True
+        )
+        assert isinstance(bad, grpc.aio.AioRpcError)
+        assert reason_of(bad) == "STORE_UNAVAILABLE"
+        assert good == {}
+        rows = {row.id: row.HasField("end_time") for row in await interceptions(one)}
+        assert rows == {ids[0][0]: False, ids[1][0]: True}
+    assert "reports could not be stored" in caplog.text
+
+
 class Clock:
     def __init__(self) -> None:
         self.now = datetime.now(UTC)
