@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
 from credentiald.model import BedrockOptions
+from credentiald.record_model import Decided
 
 MAX_AGE = timedelta(seconds=60)
 CAPACITY = 4096
@@ -27,8 +28,8 @@ class Kept:
 
     `before` and `between` stand around the resolution id in a reply to a request in the usual form
     (reply_bytes.usual). `receipt_part` is that of receipts.unchanged_part, `source` the name of the credential's
-    source, `bedrock` what maps models, `revision` of the state that decided. It counts from `decide_time` until
-    `expire_time`.
+    source, `decided` what openings say, `bedrock` what maps models, `revision` of the state that decided. It counts
+    from `decide_time` until `expire_time`.
     """
 
     message: bytes = field(repr=False)
@@ -36,6 +37,7 @@ class Kept:
     between: bytes = field(repr=False)
     receipt_part: bytes
     source: str
+    decided: Decided
     bedrock: BedrockOptions | None
     revision: int
     decide_time: datetime

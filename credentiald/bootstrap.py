@@ -20,7 +20,7 @@ from credentiald import ids, private_files, tokens
 from credentiald.errors import AlreadyExists, Sealed
 from credentiald.model import Role, SealedSecret, Service
 from credentiald.sealing import DeploymentSecret, Keyring, SealContext, Sealer
-from credentiald.store import inspection, meta, migrations, services, sqlite
+from credentiald.store import inspection, meta, migrations, records, services, sqlite
 from credentiald.store.connection import Connection
 from credentiald.store.meta import Meta
 from daemonkit.secret import Secret
@@ -136,6 +136,7 @@ def _prepare(path: Path, sealing_keys: Secret | None, now: datetime) -> Prepared
     if found.migrations_pending:
         with closing(_connect_waiting(path)) as conn, sqlite.transaction(conn, write=True):
             migrations.apply_pending(conn)
+    _prepare_records(records.records_path(path), found.meta.database_id)
     return Prepared(
         sealer=sealer,
         created=created,
@@ -144,6 +145,14 @@ def _prepare(path: Path, sealing_keys: Secret | None, now: datetime) -> Prepared
         admin_token_path=path.with_name(ADMIN_TOKEN_FILE),
         bridge_token_path=path.with_name(BRIDGE_TOKEN_FILE),
     )
+
+
+def _prepare_records(path: Path, database_id: str) -> None:
+    """Make the file of records where it is missing, as after a restore of the database alone."""
+    with _refusing(path):
+        private_files.touch(path)
+        with closing(_connect_waiting(path)) as conn, sqlite.transaction(conn, write=True):
+            records.prepare(conn, database_id)
 
 
 def _inspect(path: Path) -> _Found | None:

@@ -234,6 +234,11 @@ class ModelNotFound(Refusal):
     message = "there is no model named '{model}'"
 
 
+class InterceptionNotFound(Refusal):
+    code = Code.NOT_FOUND
+    message = "there is no interception '{interception}', or its records are not kept any more"
+
+
 class InvalidArgument(Refusal):
     code = Code.INVALID_ARGUMENT
     message = "{field}: {problem}"

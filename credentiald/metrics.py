@@ -3,7 +3,7 @@
 One registry a process, handed around; nothing is registered globally.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Metric
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
@@ -60,6 +60,38 @@ class Metrics:
             registry=self.registry,
         )
         self._hits, self._misses = answers.labels("hit"), answers.labels("miss")
+        self._records = Counter(
+            "credentiald_records_stored_total", "Records that were stored, by kind.", ["kind"], registry=self.registry
+        )
+        self._rejected = Counter(
+            "credentiald_records_rejected_total",
+            "Reports of interceptions that can never be stored, by reason.",
+            ["reason"],
+            registry=self.registry,
+        )
+        self._ends = Counter(
+            "credentiald_interceptions_ended_total",
+            "Ends of interceptions by outcome; a real end after one that was presumed counts again.",
+            ["outcome"],
+            registry=self.registry,
+        )
+        self._dropped = Counter(
+            "credentiald_openings_dropped_total",
+            "Openings that were not stored; a bridge's records make them good unless the bridge is lost, too.",
+            registry=self.registry,
+        )
+        self._purged = Counter(
+            "credentiald_interceptions_purged_total", "Interceptions that retention removed.", registry=self.registry
+        )
+        self._commit_seconds = Histogram(
+            "credentiald_records_commit_duration_seconds",
+            "Time from handing a batch of records to the store until it is on the disk.",
+            buckets=_RPC_BUCKETS,
+            registry=self.registry,
+        )
+        self._waiting = Gauge(
+            "credentiald_records_waiting", "Openings and reports that wait to be stored.", registry=self.registry
+        )
         build = Gauge("credentiald_build_info", "Always 1; the label says which.", ["version"], registry=self.registry)
         build.labels(version).set(1)
 
@@ -86,6 +118,30 @@ class Metrics:
         self._batch_items.observe(items)
         self._hits.inc(items - misses)
         self._misses.inc(misses)
+
+    def watch_waiting_records(self, count: Callable[[], int]) -> None:
+        """Show how many records wait when the metrics are read."""
+        self._waiting.set_function(count)
+
+    def records_stored(self, kinds: Mapping[str, int], outcomes: Iterable[str], seconds: float) -> None:
+        """Count one batch: new records by kind, and how interceptions ended."""
+        for kind, count in kinds.items():
+            self._records.labels(kind).inc(count)
+        for outcome in outcomes:
+            self._ends.labels(outcome).inc()
+        self._commit_seconds.observe(seconds)
+
+    def records_rejected(self, reason: str) -> None:
+        """Count what a bridge has reported of one interception in vain."""
+        self._rejected.labels(reason).inc()
+
+    def openings_dropped(self, count: int) -> None:
+        """Count openings that are lost."""
+        self._dropped.inc(count)
+
+    def interceptions_purged(self, count: int) -> None:
+        """Count what retention removed."""
+        self._purged.inc(count)
 
 
 class _AwsCredentials(Collector):

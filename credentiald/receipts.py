@@ -8,9 +8,9 @@ complete. Format: one JSON array of the fields below in their order, then 32 byt
 import hmac
 import json
 from collections.abc import Callable
-from dataclasses import dataclass
 from hashlib import blake2b
 from json.encoder import encode_basestring_ascii as _quoted
+from typing import NamedTuple
 
 _MAC_BYTES = 32
 _VERSION = 1
@@ -21,8 +21,7 @@ _BETWEEN = b'","'
 WriteOne = Callable[[bytes, bytes, bytes], bytes]
 
 
-@dataclass(frozen=True, slots=True)
-class Receipt:
+class Receipt(NamedTuple):
     """What was decided for one interception; nothing of it is secret."""
 
     interception_id: str
@@ -69,11 +68,25 @@ def writer(key: bytes, resolve_time_micros: int) -> WriteOne:
 
 def read(key: bytes, raw: bytes) -> Receipt | None:
     """The receipt, or None for bytes that this deployment has not written."""
-    body, mac = raw[:-_MAC_BYTES], raw[-_MAC_BYTES:]
-    if not hmac.compare_digest(blake2b(body, key=key, digest_size=_MAC_BYTES).digest(), mac):
-        return None
-    version, *fields = json.loads(body)
-    return Receipt(*fields) if version == _VERSION else None
+    return reader(key)(raw)
+
+
+def reader(key: bytes) -> Callable[[bytes], Receipt | None]:
+    """What reads many receipts."""
+    keyed = blake2b(key=key, digest_size=_MAC_BYTES)
+    decode = json.JSONDecoder().raw_decode
+
+    def read_one(raw: bytes) -> Receipt | None:
+        body, mac = raw[:-_MAC_BYTES], raw[-_MAC_BYTES:]
+        own = keyed.copy()
+        own.update(body)
+        if not hmac.compare_digest(own.digest(), mac):
+            return None
+        # Ours, so it is ASCII and JSON.
+        (version, *fields), _ = decode(body.decode("ascii"))
+        return Receipt(*fields) if version == _VERSION else None
+
+    return read_one
 
 
 def _escaped(text: str) -> bytes:

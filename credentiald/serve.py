@@ -5,23 +5,27 @@ import gc
 import logging
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
-from contextlib import ExitStack, asynccontextmanager
+from contextlib import AbstractAsyncContextManager, ExitStack, asynccontextmanager
 from dataclasses import replace
 from datetime import UTC, datetime
 
 import uvloop
 
+from credentiald import record_log
 from credentiald.bootstrap import StartRefused, fitting_sealer, prepare
 from credentiald.errors import Refusal
 from credentiald.metrics import Metrics
 from credentiald.model import Gateway, Provider
 from credentiald.plane import make_plane
-from credentiald.rpc.server import ADMIN_SERVICES, MAIN_SERVICES, Health, RpcListener, listening
+from credentiald.record_book import RecordBook
+from credentiald.record_rounds import running_book
+from credentiald.rpc.server import ADMIN_SERVICES, MAIN_SERVICES, Health, Recording, RpcListener, listening
 from credentiald.sealing import Sealer
 from credentiald.settings import Loaded, Settings
 from credentiald.store import providers
 from credentiald.store.connection import Connection
 from credentiald.store.database import Database, open_database
+from credentiald.store.records import Records, open_records
 from daemonkit.binding import AddressTaken, bound_sockets
 from daemonkit.health import health_listener
 from daemonkit.logs import running_logs
@@ -45,7 +49,7 @@ def run(loaded: Loaded) -> int:
     settings = loaded.settings
 
     def serving() -> None:
-        uvloop.run(_serve(settings, loaded.gateway, _prepared_sealer(settings)))
+        uvloop.run(_serve(loaded, settings, _prepared_sealer(settings)))
 
     return _logging(settings, serving, warnings=loaded.warnings)
 
@@ -61,7 +65,7 @@ def run_worker(loaded: Loaded, worker: Worker) -> int:
 
     def serving() -> None:
         sealer = fitting_sealer(settings.database, settings.sealing_keys)
-        uvloop.run(_serve(settings, loaded.gateway, sealer, worker))
+        uvloop.run(_serve(loaded, settings, sealer, worker))
 
     return _logging(settings, serving)
 
@@ -121,12 +125,16 @@ def _logging(settings: Settings, serving: Callable[[], None], *, warnings: Seque
     return 0
 
 
-async def _serve(settings: Settings, gateway: Gateway, sealer: Sealer, worker: Worker | None = None) -> None:
+async def _serve(loaded: Loaded, settings: Settings, sealer: Sealer, worker: Worker | None = None) -> None:
     stop: Awaitable[object] = stop_requested() if worker is None else worker.stop_requested()
-    async with open_database(settings.database, sealer) as db:
+    gateway, metrics = loaded.gateway, Metrics(version())
+    async with (
+        open_database(settings.database, sealer) as db,
+        open_records(settings.database) as records,
+        _running_book(loaded, records, metrics) as book,
+    ):
         await _refuse_shared_names(db, gateway)
         plane = make_plane(db, sealer, gateway)
-        metrics = Metrics(version())
         metrics.watch_aws(plane.aws)
         states = Health()
         readiness = Readiness(db)
@@ -142,6 +150,7 @@ async def _serve(settings: Settings, gateway: Gateway, sealer: Sealer, worker: W
                 metrics,
                 _listeners(settings),
                 states,
+                Recording(book=book, stored=records, rules=settings.keep_rules()),
                 grace_seconds=settings.grace.total_seconds(),
                 is_worker=worker is not None,
             ),
@@ -158,6 +167,20 @@ async def _serve(settings: Settings, gateway: Gateway, sealer: Sealer, worker: W
             log.info("draining")
         plane.aws.close()
     log.info("stopped")
+
+
+def _running_book(loaded: Loaded, records: Records, metrics: Metrics) -> AbstractAsyncContextManager[RecordBook]:
+    writes_log = loaded.gateway_settings.structured_logging
+    if writes_log:
+        # Asked for by a setting of its own, so --log-level does not take it back.
+        record_log.log.setLevel(logging.INFO)
+    return running_book(
+        records,
+        metrics,
+        lambda: datetime.now(UTC),
+        retention=loaded.gateway_settings.retention,
+        writes_log=writes_log,
+    )
 
 
 async def _refuse_shared_names(db: Database, gateway: Gateway) -> None:

@@ -5,6 +5,7 @@
 from dataclasses import dataclass
 from datetime import timedelta
 
+from credentiald.record_rules import KeepRule, KeepRules, parse_keep_rule
 from credentiald.store.sqlite import database_path
 from daemonkit.durations import parse_duration
 from daemonkit.listen import Address, parse_addresses
@@ -14,6 +15,9 @@ from daemonkit.secret import Secret
 from daemonkit.settings import Section, setting
 from daemonkit.tls import Listener, listener_of
 
+_KEEP_HELP = (
+    "on, off, or a size to cut at; for single providers add ,PROVIDER= and one of these, such as on,lab=off,corp=4KiB."
+)
 _LISTEN_HELP = "HOST:PORT or unix:PATH, several with commas."
 _TLS_HELP = "; default: the main listener's; none: no TLS here."
 _CLIENT_CA_HELP = "; default: the main listener's; none: anyone may connect."
@@ -108,6 +112,15 @@ class Settings:
     grace: timedelta = setting(
         "5s", "How long running calls may go on after the signal to stop.", parse_duration, metavar="DURATION"
     )
+    record_prompts: KeepRule = setting(
+        "on", f"What records keep of prompts: {_KEEP_HELP}", parse_keep_rule, metavar="RULE"
+    )
+    record_tool_inputs: KeepRule = setting(
+        "on", f"What records keep of the inputs of tools: {_KEEP_HELP}", parse_keep_rule, metavar="RULE"
+    )
+    record_thoughts: KeepRule = setting(
+        "on", f"What records keep of models' thoughts: {_KEEP_HELP}", parse_keep_rule, metavar="RULE"
+    )
     log_human: str = setting(
         "stderr",
         "Log for people: stderr, - for stdout, a file, or none.",
@@ -126,6 +139,12 @@ class Settings:
     def listener(self, name: str) -> Listener:
         """The listener of a setting, `listen` or `admin_listen` for example, with the TLS that applies to it."""
         return listener_of(self, name)
+
+    def keep_rules(self) -> KeepRules:
+        """What of the content of records is kept."""
+        return KeepRules(
+            prompts=self.record_prompts, tool_inputs=self.record_tool_inputs, thoughts=self.record_thoughts
+        )
 
     def reflection_on(self, addresses: tuple[Address, ...]) -> bool:
         """Whether a gRPC listener at these addresses offers reflection."""

@@ -10,6 +10,7 @@ from typing import Protocol, TypeVar, cast
 import grpc
 from drawbridge.v1.admin_service_pb2_grpc import AdminServiceStub
 from drawbridge.v1.explain_service_pb2_grpc import ExplainServiceStub
+from drawbridge.v1.usage_service_pb2_grpc import UsageServiceStub
 from drawbridge.v1.user_key_service_pb2_grpc import UserKeyServiceStub
 from google.protobuf.message import DecodeError
 from google.rpc import error_details_pb2
@@ -52,6 +53,7 @@ class Connection:
         self.admin = AdminServiceStub(channel)
         self.user_keys = UserKeyServiceStub(channel)
         self.explain = ExplainServiceStub(channel)
+        self.usage = UsageServiceStub(channel)
         self._target = target
         self._deadline_seconds = deadline_seconds
 

@@ -17,6 +17,7 @@ COMMANDS = {
     "providers": "credentiald.cli.providers:providers",
     "keys": "credentiald.cli.keys:keys",
     "explain": "credentiald.cli.explain:explain",
+    "records": "credentiald.cli.records:records",
 }
 _RUN_HERE = ("init", "serve", "config")
 

@@ -25,6 +25,8 @@ def _rules(service: str, methods: str, roles: frozenset[Role], *, wants_service:
 
 ACCESS: dict[str, Rule] = {
     **_rules("CredentialService", "ResolveProvider ResolveProviderStream Ping", _BRIDGES, wants_service=True),
+    **_rules("RecordService", "AppendRecords", frozenset({Role.BRIDGE}), wants_service=True),
+    **_rules("UsageService", "ListSessions ListInterceptions GetInterception QueryUsage", _USERS, wants_service=False),
     **_rules("UserKeyService", "ListUserKeys SetUserKey DeleteUserKey", _USERS, wants_service=False),
     **_rules("ExplainService", "ExplainProvider", _USERS, wants_service=False),
     **_rules(

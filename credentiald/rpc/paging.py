@@ -49,9 +49,13 @@ class Pages:
         if len(found) <= size:
             return found, ""
         page = found[:size]
+        return page, self.token(sort_key(page[-1]), list_filter)
+
+    def token(self, after: str, list_filter: str) -> str:
+        """The token of the page that begins behind the sort key `after`."""
         nonce = os.urandom(_NONCE_BYTES)
-        body = json.dumps([sort_key(page[-1]), list_filter]).encode()
-        return page, urlsafe_b64encode(nonce + self._aead.encrypt(nonce, body, None)).decode("ascii")
+        body = json.dumps([after, list_filter]).encode()
+        return urlsafe_b64encode(nonce + self._aead.encrypt(nonce, body, None)).decode("ascii")
 
 
 def size_of(requested: int) -> int:

@@ -22,8 +22,10 @@ from credentiald.answers import Answers, Kept, Key, counts_until
 from credentiald.errors import InvalidArgument, Refusal, StoreUnavailable
 from credentiald.ids import uuid7_many, uuid_bytes
 from credentiald.metrics import Metrics
-from credentiald.model import BedrockOptions, Caller
+from credentiald.model import BedrockOptions, Caller, Role
 from credentiald.plane import Plane
+from credentiald.record_book import RecordBook
+from credentiald.record_model import Decided, Noted, Origin
 from credentiald.resolve import Answer, Question, resolve_many, upstream_model
 from credentiald.rpc import codec, reply_bytes, status
 from credentiald.rpc.guard import admit_again
@@ -38,12 +40,19 @@ _STORE_SECONDS = 1.0
 SWEEP_SECONDS = 15.0
 
 
+# The question, the ids of interception and resolution, and the decision.
+_OneAnswered = tuple[pb.ResolveProviderRequest, bytes, bytes, Decided]
+
+
 class ResolveStreams:
     """All running streams, and the answers that they share."""
 
-    def __init__(self, plane: Plane, metrics: Metrics, *, sweep_seconds: float = SWEEP_SECONDS) -> None:
+    def __init__(
+        self, plane: Plane, metrics: Metrics, book: RecordBook, *, sweep_seconds: float = SWEEP_SECONDS
+    ) -> None:
         self._plane = plane
         self._metrics = metrics
+        self._book = book
         self._sweep_seconds = sweep_seconds
         self._answers = Answers()
         self._sweep: asyncio.TimerHandle | None = None
@@ -83,7 +92,14 @@ class ResolveStreams:
                 caller, seen = await admit_again(), state
                 # While the caller was looked up, another change may have come: answers are those of now.
                 state = self._state()
-            await context.write(b"".join(await self._results(request.items, caller, state)))
+            now = self._plane.clock()
+            answered: list[_OneAnswered] = []
+            try:
+                await context.write(b"".join(await self._results(request.items, caller, state, now, answered)))
+            finally:
+                # Only now that the answers are out; also where the caller is lost that may just have got them.
+                if answered and caller.role is Role.BRIDGE:
+                    self._book.note(_noted(answered, _micros(now)))
 
     async def _next(self, context: Any) -> pb.ResolveProviderStreamRequest | None:
         """The next batch; None when the caller has no more, or this server is stopping."""
@@ -109,22 +125,31 @@ class ResolveStreams:
             return None
 
     async def _results(
-        self, items: Sequence[pb.ResolveProviderRequest], caller: Caller, state: State | None
+        self,
+        items: Sequence[pb.ResolveProviderRequest],
+        caller: Caller,
+        state: State | None,
+        now: datetime,
+        answered: list[_OneAnswered],
     ) -> list[bytes]:
-        """The results in the order of the questions, each as bytes of a ResolveProviderStreamResponse."""
-        now = self._plane.clock()
+        """The results in the order of the questions, each as bytes of a ResolveProviderStreamResponse.
+
+        What was answered goes to `answered`.
+        """
         self._answers.renew(state)
-        results = self._kept_results(items, caller, now)
+        results = self._kept_results(items, caller, now, answered)
         missed = [place for place, result in enumerate(results) if not result]
         if missed:
-            decided = await self._decide([items[place] for place in missed], caller, state, now)
+            decided = await self._decide([items[place] for place in missed], caller, state, now, answered)
             for place, result in zip(missed, decided, strict=True):
                 results[place] = result
         self._metrics.batch_answered(items=len(items), misses=len(missed))
         return results
 
-    def _kept_results(self, items: Sequence[pb.ResolveProviderRequest], caller: Caller, now: datetime) -> list[bytes]:
-        """The results that are known already, empty where they are not.
+    def _kept_results(
+        self, items: Sequence[pb.ResolveProviderRequest], caller: Caller, now: datetime, answered: list[_OneAnswered]
+    ) -> list[bytes]:
+        """The results that are known already, empty where they are not; what was answered goes to `answered`.
 
         This runs for every request of every client: what is the same for many is looked for once.
         """
@@ -156,14 +181,20 @@ class ResolveStreams:
                 else _with_model(kept.message, kept.bedrock, item.model, resolution_id, receipt)
             )
             sources.append(kept.source)
+            answered.append((item, interception_id, resolution_id, kept.decided))
         for source in set(sources):
             self._metrics.resolved(source, sources.count(source))
         return results
 
     async def _decide(
-        self, items: Sequence[pb.ResolveProviderRequest], caller: Caller, state: State | None, now: datetime
+        self,
+        items: Sequence[pb.ResolveProviderRequest],
+        caller: Caller,
+        state: State | None,
+        now: datetime,
+        answered: list[_OneAnswered],
     ) -> list[bytes]:
-        """The results of questions that need the store, in one read of it; what was answered is kept."""
+        """The results of questions that need the store, in one read of it; what was answered is kept, and told of."""
         questions = [_question(item) for item in items]
         sound = [one for one in questions if isinstance(one, Question)]
         decided: Iterator[Answer | Exception]
@@ -173,12 +204,16 @@ class ResolveStreams:
         except (Refusal, TimeoutError) as trouble:
             decided = repeat(trouble if isinstance(trouble, Refusal) else StoreUnavailable())
         outcomes = [next(decided) if isinstance(one, Question) else one for one in questions]
-        return [
-            self._refused(outcome)
-            if isinstance(outcome, Exception)
-            else self._answered(outcome, item, caller, state, now)
-            for item, outcome in zip(items, outcomes, strict=True)
-        ]
+        results = []
+        for item, outcome in zip(items, outcomes, strict=True):
+            if isinstance(outcome, Exception):
+                results.append(self._refused(outcome))
+                continue
+            results.append(self._answered(outcome, item, caller, state, now))
+            if item.interception_id:
+                ids = (item.interception_id.encode(), outcome.resolution_id.encode())
+                answered.append((item, *ids, decided_of(outcome, item.operation, caller)))
+        return results
 
     def _answered(
         self,
@@ -204,6 +239,7 @@ class ResolveStreams:
                     credential_id=answer.credential_id,
                 ),
                 source=answer.source.value,
+                decided=decided_of(answer, item.operation, caller),
                 bedrock=answer.provider.bedrock,
                 revision=answer.revision,
                 decide_time=now,
@@ -237,6 +273,28 @@ class ResolveStreams:
         self._answers.forget_old(self._plane.clock())
         if len(self._answers):
             self._sweep_later()
+
+
+def _noted(answered: Sequence[_OneAnswered], micros: int) -> list[Noted]:
+    """The openings of the interceptions that were answered; nothing of the questions stays but these texts."""
+    return [
+        (interception_id, resolution_id, decided, item.model, item.client, item.bridge_instance_id, micros)
+        for item, interception_id, resolution_id, decided in answered
+    ]
+
+
+def decided_of(answer: Answer, operation: str, caller: Caller) -> Decided:
+    """What a decision says of the interceptions that it answers."""
+    origin = Origin(
+        service_id=_service_id(caller),
+        user_id=answer.user.id,
+        provider_id=answer.provider.id,
+        provider_name=answer.provider.name,
+        provider_type=answer.provider.type,
+        source=answer.source.value,
+        credential_id=answer.credential_id,
+    )
+    return Decided(origin, operation, answer.provider.bedrock)
 
 
 def _key(service_id: str, item: pb.ResolveProviderRequest) -> Key:

@@ -18,6 +18,10 @@ from drawbridge.v1 import (
     credential_service_pb2_grpc,
     explain_service_pb2,
     explain_service_pb2_grpc,
+    record_service_pb2,
+    record_service_pb2_grpc,
+    usage_service_pb2,
+    usage_service_pb2_grpc,
     user_key_service_pb2,
     user_key_service_pb2_grpc,
 )
@@ -26,12 +30,17 @@ from grpc_reflection.v1alpha import reflection
 
 from credentiald.metrics import Metrics
 from credentiald.plane import Plane
+from credentiald.record_book import RecordBook
+from credentiald.record_rules import KeepRules
 from credentiald.rpc import paging
 from credentiald.rpc.admin import Admin
 from credentiald.rpc.credentials import Credentials
 from credentiald.rpc.guard import Guard
+from credentiald.rpc.records import Records
 from credentiald.rpc.resolve_stream import ResolveStreams
+from credentiald.rpc.usage import Usage
 from credentiald.rpc.users import Explain, UserKeys
+from credentiald.store.records import Records as StoredRecords
 from daemonkit.binding import AddressTaken, remove_stale_socket
 from daemonkit.listen import Address
 from daemonkit.logs import announce
@@ -44,8 +53,11 @@ USER_KEYS = user_key_service_pb2.DESCRIPTOR.services_by_name["UserKeyService"].f
 EXPLAIN = explain_service_pb2.DESCRIPTOR.services_by_name["ExplainService"].full_name
 ADMIN = admin_service_pb2.DESCRIPTOR.services_by_name["AdminService"].full_name
 
-MAIN_SERVICES = (CREDENTIALS, USER_KEYS, EXPLAIN)
-ADMIN_SERVICES = (ADMIN, USER_KEYS, EXPLAIN)
+RECORDS = record_service_pb2.DESCRIPTOR.services_by_name["RecordService"].full_name
+USAGE = usage_service_pb2.DESCRIPTOR.services_by_name["UsageService"].full_name
+
+MAIN_SERVICES = (CREDENTIALS, RECORDS, USER_KEYS, EXPLAIN, USAGE)
+ADMIN_SERVICES = (ADMIN, USER_KEYS, EXPLAIN, USAGE)
 
 _OPTIONS = (
     ("grpc.max_receive_message_length", 4 * 1024 * 1024),
@@ -66,6 +78,15 @@ class RpcListener:
     services: tuple[str, ...]
     tls: TlsBytes | None
     reflection: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Recording:
+    """Where records go, what of their content is kept, and where questions about them are answered from."""
+
+    book: RecordBook
+    stored: StoredRecords
+    rules: KeepRules
 
 
 class Health:
@@ -92,6 +113,7 @@ async def listening(
     metrics: Metrics,
     listeners: Sequence[RpcListener],
     states: Health,
+    recording: Recording,
     *,
     grace_seconds: float,
     is_worker: bool = False,
@@ -103,14 +125,22 @@ async def listening(
     # Two daemons that are started by accident must not share a port in silence.
     options = (("grpc.so_reuseport", int(is_worker)), *_OPTIONS)
     guard = Guard(plane, metrics)
-    streams = ResolveStreams(plane, metrics)
+    streams = ResolveStreams(plane, metrics, recording.book)
     pages = paging.Pages(plane.db.deployment_key("page-token"))
     servers: list[grpc.aio.Server] = []
     try:
         for listener in listeners:
             server = grpc.aio.server(interceptors=[guard], options=options)
             servers.append(server)
-            _add_services(server, listener, Credentials(plane, metrics, streams), plane, pages)
+            _add_services(
+                server,
+                listener,
+                Credentials(plane, metrics, streams, recording.book),
+                Records(plane, metrics, recording.book, recording.rules),
+                plane,
+                pages,
+            )
+            usage_service_pb2_grpc.add_UsageServiceServicer_to_server(Usage(plane, recording.stored, pages), server)
             servicer = health.aio.HealthServicer()
             health_pb2_grpc.add_HealthServicer_to_server(servicer, server)
             bound = [_bind(server, listener, address) for address in listener.addresses]
@@ -126,10 +156,17 @@ async def listening(
 
 
 def _add_services(
-    server: grpc.aio.Server, listener: RpcListener, credentials: Credentials, plane: Plane, pages: paging.Pages
+    server: grpc.aio.Server,
+    listener: RpcListener,
+    credentials: Credentials,
+    records: Records,
+    plane: Plane,
+    pages: paging.Pages,
 ) -> None:
     if CREDENTIALS in listener.services:
         credential_service_pb2_grpc.add_CredentialServiceServicer_to_server(credentials, server)
+    if RECORDS in listener.services:
+        record_service_pb2_grpc.add_RecordServiceServicer_to_server(records, server)
     if ADMIN in listener.services:
         admin_service_pb2_grpc.add_AdminServiceServicer_to_server(Admin(plane, pages), server)
     user_key_service_pb2_grpc.add_UserKeyServiceServicer_to_server(UserKeys(plane, pages), server)

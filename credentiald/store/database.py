@@ -9,37 +9,25 @@ Invariants:
 """
 
 import asyncio
-import logging
 import sqlite3
-import threading
-from collections import deque
-from collections.abc import AsyncIterator, Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack, asynccontextmanager, contextmanager
+from collections.abc import AsyncIterator
+from contextlib import ExitStack, asynccontextmanager
 from pathlib import Path
-from typing import Concatenate, ParamSpec, TypeVar, final
+from typing import final
 
 from credentiald.errors import StoreUnavailable
 from credentiald.sealing import DeploymentSecret, Sealer
 from credentiald.store import meta, migrations, sqlite
-from credentiald.store.connection import Connection
-
-P = ParamSpec("P")
-T = TypeVar("T")
+from credentiald.store.connections import Connections, trouble_is_refused
 
 _READERS = 4
 
 # Two equal ones mean that nothing was committed between them, by this process or another.
 State = tuple[int, int]
 
-# These say that a statement of ours is wrong: bugs, not trouble with the database.
-_OUR_FAULT = (sqlite3.ProgrammingError, sqlite3.IntegrityError, sqlite3.DataError, sqlite3.NotSupportedError)
-
-log = logging.getLogger(__name__)
-
 
 @final
-class Database:
+class Database(Connections):
     """An open database. Made by `open_database`, closed at the end of its block."""
 
     def __init__(
@@ -51,17 +39,11 @@ class Database:
         database_id: str,
         deployment_secret: DeploymentSecret,
     ) -> None:
-        self._writer = writer
-        # As many threads as connections, so a thread always finds an idle one.
-        self._idle_readers = deque(readers)
+        super().__init__(writer, readers, name="store")
         # Reads nothing but the version of the file, on the loop.
         self._watcher = watcher
-        self._generation = 0
-        self._read_threads = ThreadPoolExecutor(len(readers), thread_name_prefix="store-read")
-        self._write_thread = ThreadPoolExecutor(1, thread_name_prefix="store-write")
         self._database_id = database_id
         self._deployment_secret = deployment_secret
-        self._closed = False
 
     @property
     def database_id(self) -> str:
@@ -72,45 +54,6 @@ class Database:
         """The 32-byte key for one use, derived from the secret of this database; the same after every restart."""
         return self._deployment_secret.derive(label)
 
-    async def read(self, query: Callable[Concatenate[Connection, P], T], *args: P.args, **kwargs: P.kwargs) -> T:
-        """What `query(connection, …)` returns from one snapshot. StoreUnavailable, and what the query raises."""
-
-        def in_transaction() -> T:
-            conn = self._idle_readers.pop()
-            try:
-                with _trouble_is_refused(), sqlite.transaction(conn, write=False):
-                    return query(conn, *args, **kwargs)
-            finally:
-                self._idle_readers.append(conn)
-
-        return await self._run(self._read_threads, in_transaction)
-
-    async def write(self, query: Callable[Concatenate[Connection, P], T], *args: P.args, **kwargs: P.kwargs) -> T:
-        """What `query(connection, …)` returns, once its changes are committed.
-
-        All of it or nothing: any exception rolls back, and so does a caller that has gone before the commit, as one
-        whose deadline has passed. StoreUnavailable, and what the query raises.
-        """
-        abandoned = threading.Event()
-
-        def in_transaction() -> T:
-            try:
-                with _trouble_is_refused(), sqlite.transaction(self._writer, write=True):
-                    result = query(self._writer, *args, **kwargs)
-                    if abandoned.is_set():
-                        # Nobody would learn the result: a token that was made would be known to no one.
-                        raise StoreUnavailable
-                    return result
-            finally:
-                # Also where a commit failed: whether it reached the disk is not known then.
-                self._generation += 1
-
-        try:
-            return await self._run(self._write_thread, in_transaction)
-        except asyncio.CancelledError:
-            abandoned.set()
-            raise
-
     def state(self) -> State:
         """Which state the store is in: another value once anything was committed. StoreUnavailable.
 
@@ -118,29 +61,17 @@ class Database:
         """
         if self._closed:
             raise StoreUnavailable
-        with _trouble_is_refused():
+        with trouble_is_refused():
             return self._generation, sqlite.data_version(self._watcher)
 
     async def ping(self) -> None:
         """Return if the store answers, else StoreUnavailable."""
         await self.read(meta.find)
 
-    async def _run(self, threads: ThreadPoolExecutor, work: Callable[[], T]) -> T:
-        if self._closed:
-            raise StoreUnavailable
-        return await asyncio.get_running_loop().run_in_executor(threads, work)
-
-    async def close(self) -> None:
-        """Finish what was asked for and close the connections. Only `open_database` calls this."""
-        self._closed = True
-        await asyncio.to_thread(self._close)
-
     def _close(self) -> None:
-        self._read_threads.shutdown()
-        self._write_thread.shutdown()
-        # The writer last: the last connection moves the write-ahead log into the database file.
-        for conn in (*self._idle_readers, self._watcher, self._writer):
-            conn.close()
+        # The last connection moves the write-ahead log into the database file: that must be the writer.
+        self._watcher.close()
+        super()._close()
 
 
 @asynccontextmanager
@@ -157,7 +88,7 @@ async def open_database(url: str, sealer: Sealer) -> AsyncIterator[Database]:
 
 
 def _open(path: Path, sealer: Sealer) -> Database:
-    with _trouble_is_refused(), ExitStack() as opened:
+    with trouble_is_refused(), ExitStack() as opened:
         writer = sqlite.connect(path)
         opened.callback(writer.close)
         if migrations.pending_after(migrations.applied(writer)):
@@ -176,18 +107,3 @@ def _open(path: Path, sealer: Sealer) -> Database:
         database = Database(writer, readers, watcher, database_id=found.database_id, deployment_secret=secret)
         opened.pop_all()
         return database
-
-
-@contextmanager
-def _trouble_is_refused() -> Iterator[None]:
-    """Turn what SQLite says about files, locks and disks into StoreUnavailable, once into the log."""
-    try:
-        yield
-    except sqlite3.DatabaseError as error:
-        if isinstance(error, _OUR_FAULT):
-            raise
-        log.error(  # noqa: TRY400 - the cause is a fact about the disk; our stack says nothing about it
-            "the store does not answer",
-            extra={"cause": str(error), "sqlite_error": getattr(error, "sqlite_errorname", "")},
-        )
-        raise StoreUnavailable from error

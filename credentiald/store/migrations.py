@@ -8,13 +8,15 @@ import sqlite3
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from credentiald.store import schema
+from credentiald.store import records_schema, schema
 from credentiald.store.connection import Connection
 
 if TYPE_CHECKING:
     from sqlite_utils import Database
 
 _SET = "credentiald"
+# The file of records has a history of its own (records_schema.py).
+RECORDS = "credentiald.records"
 
 
 class SchemaMismatch(Exception):
@@ -31,32 +33,46 @@ def _bedrock_options(conn: Connection) -> None:
         conn.execute(statement)
 
 
-STEPS: tuple[tuple[str, Callable[[Connection], None]], ...] = (
+def _records(conn: Connection) -> None:
+    for statement in records_schema.RECORDS:
+        conn.execute(statement)
+
+
+Steps = tuple[tuple[str, Callable[[Connection], None]], ...]
+
+STEPS: Steps = (
     ("0001_initial", _initial),
     ("0002_bedrock_options", _bedrock_options),
 )
+RECORD_STEPS: Steps = (("0001_records", _records),)
 
 
-def applied(conn: Connection) -> list[str]:
+def _steps(history: str) -> Steps:
+    return RECORD_STEPS if history == RECORDS else STEPS
+
+
+def applied(conn: Connection, history: str = _SET) -> list[str]:
     """The names of the migrations that ran, in order; none for an empty database. Reads only."""
     recorded = conn.execute(
         "SELECT 1 FROM sqlite_master WHERE type = 'table' AND name = '_sqlite_migrations'"
     ).fetchone()
     if recorded is None:
         return []
-    rows = conn.execute("SELECT name FROM _sqlite_migrations WHERE migration_set = ? ORDER BY id", (_SET,)).fetchall()
+    rows = conn.execute(
+        "SELECT name FROM _sqlite_migrations WHERE migration_set = ? ORDER BY id", (history,)
+    ).fetchall()
     return [row["name"] for row in rows]
 
 
-def are_known(applied_names: list[str]) -> bool:
+def are_known(applied_names: list[str], history: str = _SET) -> bool:
     """Whether these, in this order, are migrations of ours; false for the schema of a newer release."""
-    return applied_names == [name for name, _ in STEPS[: len(applied_names)]]
+    return applied_names == [name for name, _ in _steps(history)[: len(applied_names)]]
 
 
-def pending_after(applied_names: list[str]) -> list[str]:
+def pending_after(applied_names: list[str], history: str = _SET) -> list[str]:
     """The names of the migrations that have still to run. SchemaMismatch for a schema that is newer than we are."""
-    known = [name for name, _ in STEPS]
-    if not are_known(applied_names):
+    known = [name for name, _ in _steps(history)]
+    if not are_known(applied_names, history):
         unknown = ", ".join(name for name in applied_names if name not in known) or "another order of migrations"
         raise SchemaMismatch(f"its schema is newer (it has {unknown})")
     return known[len(applied_names) :]
@@ -71,15 +87,15 @@ def _on_connection(step: Callable[[Connection], None]) -> Callable[["Database"],
     return migration
 
 
-def apply_pending(conn: sqlite3.Connection) -> None:
+def apply_pending(conn: sqlite3.Connection, history: str = _SET) -> None:
     """Run what is pending, inside the caller's write transaction: an exception later undoes the migrations as well."""
-    if not pending_after(applied(conn)):
+    if not pending_after(applied(conn, history), history):
         return
     from sqlite_utils import Database, Migrations
 
     if not conn.in_transaction:
         raise sqlite3.ProgrammingError("migrations run inside a transaction")
-    migrations = Migrations(_SET)
-    for name, step in STEPS:
+    migrations = Migrations(history)
+    for name, step in _steps(history):
         migrations(name=name)(_on_connection(step))
     migrations.apply(Database(conn, execute_plugins=False))

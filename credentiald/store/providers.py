@@ -66,6 +66,12 @@ def list_page(conn: Connection, *, after: str | None, limit: int) -> list[Provid
     return [_provider(list(group)) for _, group in itertools.groupby(rows, key=lambda row: row["name"])]
 
 
+def names(conn: Connection) -> dict[str, tuple[str, str]]:
+    """Name and type of every provider, by id."""
+    rows = conn.execute("SELECT id, name, type FROM providers").fetchall()
+    return {row["id"]: (row["name"], row["type"]) for row in rows}
+
+
 def ids(conn: Connection) -> set[str]:
     """The ids of all providers."""
     return {str(row["id"]) for row in conn.execute("SELECT id FROM providers").fetchall()}

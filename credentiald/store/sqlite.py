@@ -64,6 +64,11 @@ def never_wait(conn: sqlite3.Connection) -> None:
     conn.execute("PRAGMA busy_timeout = 0").fetchall()
 
 
+def checkpoint_every(conn: sqlite3.Connection, pages: int) -> None:
+    """How long the write-ahead log grows before it goes into the file (sqlite.org/wal.html, "Checkpointing")."""
+    conn.execute(f"PRAGMA wal_autocheckpoint = {pages}").fetchall()
+
+
 def data_version(conn: sqlite3.Connection) -> int:
     """A number that changes with every commit of another connection (sqlite.org/pragma.html#pragma_data_version)."""
     # All rows: a statement that is not finished would keep its snapshot, and with it the write-ahead log, for ever.

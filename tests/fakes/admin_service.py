@@ -17,6 +17,8 @@ from drawbridge.v1 import (
     explain_service_pb2,
     explain_service_pb2_grpc,
     provider_pb2,
+    usage_service_pb2,
+    usage_service_pb2_grpc,
     user_key_pb2,
     user_key_service_pb2,
     user_key_service_pb2_grpc,
@@ -50,6 +52,10 @@ class FakePlane:
         default_factory=explain_service_pb2.ExplainProviderResponse
     )
     checked: admin_service_pb2.CheckProviderResponse = field(default_factory=admin_service_pb2.CheckProviderResponse)
+    sessions: list[usage_service_pb2.Session] = field(default_factory=list)
+    interceptions: list[usage_service_pb2.Interception] = field(default_factory=list)
+    thread: usage_service_pb2.GetInterceptionResponse = field(default_factory=usage_service_pb2.GetInterceptionResponse)
+    usage: list[usage_service_pb2.UsageRow] = field(default_factory=list)
     calls: list[tuple[str, Message, str]] = field(default_factory=list)
     refusal: Refusal | None = None
     status: tuple[grpc.StatusCode, str] | None = None
@@ -259,6 +265,30 @@ class _Explain(explain_service_pb2_grpc.ExplainServiceServicer):
         return self._plane.explanation
 
 
+class _Usage(usage_service_pb2_grpc.UsageServiceServicer):
+    def __init__(self, plane: FakePlane) -> None:
+        self._plane = plane
+
+    def ListSessions(self, request, context):
+        self._plane.note("ListSessions", request, context)
+        sessions, token = page_of(self._plane.sessions, request.page_token)
+        return usage_service_pb2.ListSessionsResponse(sessions=sessions, next_page_token=token)
+
+    def ListInterceptions(self, request, context):
+        self._plane.note("ListInterceptions", request, context)
+        interceptions, token = page_of(self._plane.interceptions, request.page_token)
+        return usage_service_pb2.ListInterceptionsResponse(interceptions=interceptions, next_page_token=token)
+
+    def GetInterception(self, request, context):
+        self._plane.note("GetInterception", request, context)
+        return self._plane.thread
+
+    def QueryUsage(self, request, context):
+        self._plane.note("QueryUsage", request, context)
+        rows, token = page_of(self._plane.usage, request.page_token)
+        return usage_service_pb2.QueryUsageResponse(rows=rows, next_page_token=token)
+
+
 @contextmanager
 def serving(folder: Path, credentials: grpc.ServerCredentials | None = None) -> Iterator[FakePlane]:
     """The fake on a unix socket in `folder`, or with `credentials` on a port of localhost, while the block lasts."""
@@ -267,6 +297,7 @@ def serving(folder: Path, credentials: grpc.ServerCredentials | None = None) -> 
     admin_service_pb2_grpc.add_AdminServiceServicer_to_server(_Admin(plane), server)
     user_key_service_pb2_grpc.add_UserKeyServiceServicer_to_server(_UserKeys(plane), server)
     explain_service_pb2_grpc.add_ExplainServiceServicer_to_server(_Explain(plane), server)
+    usage_service_pb2_grpc.add_UsageServiceServicer_to_server(_Usage(plane), server)
     if credentials is None:
         server.add_insecure_port(plane.address)
     else:

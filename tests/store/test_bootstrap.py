@@ -50,7 +50,13 @@ def test_a_first_start_makes_everything_and_only_for_the_owner(tmp_path):
     finally:
         os.umask(mask)
     assert prepared.created
-    files = {"store.db", "credentiald.sealing", "credentiald.admin-token", "credentiald.bridge-token"}
+    files = {
+        "store.db",
+        "store.records.db",
+        "credentiald.sealing",
+        "credentiald.admin-token",
+        "credentiald.bridge-token",
+    }
     assert {file.name for file in tmp_path.iterdir()} == files
     assert {stat.S_IMODE(file.stat().st_mode) for file in tmp_path.iterdir()} == {0o600}
     assert prepared.sealing_path is not None

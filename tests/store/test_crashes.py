@@ -13,7 +13,7 @@ from tests.support import store_child
 from tests.support.store import NOW, changes_of
 
 CRASHES = 48
-LINES_BETWEEN_CRASHES = 18
+LINES_BETWEEN_CRASHES = 26
 ROUNDS = 15
 
 
@@ -31,6 +31,10 @@ def assert_complete(folder: Path) -> None:
             service = services.by_hash(conn, tokens.hash_of(token))
             assert service is not None
             assert (service.name, service.role) == (name, role)
+        records = sqlite.connect(folder / "store.records.db", query_only=True)
+        [(of,)] = records.execute("SELECT database_id FROM records_of").fetchall()
+        records.close()
+        assert of == meta.find(conn).database_id
         assert [change[1:2] + change[3:] for change in changes_of(conn)] == [
             ("service.created", "admin"),
             ("service.created", "bridge"),

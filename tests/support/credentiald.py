@@ -12,6 +12,8 @@ from drawbridge.v1 import provider_pb2, user_pb2
 from drawbridge.v1.admin_service_pb2_grpc import AdminServiceStub
 from drawbridge.v1.credential_service_pb2_grpc import CredentialServiceStub
 from drawbridge.v1.explain_service_pb2_grpc import ExplainServiceStub
+from drawbridge.v1.record_service_pb2_grpc import RecordServiceStub
+from drawbridge.v1.usage_service_pb2_grpc import UsageServiceStub
 from drawbridge.v1.user_key_service_pb2_grpc import UserKeyServiceStub
 from google.rpc import error_details_pb2
 from grpc_status import rpc_status
@@ -20,8 +22,12 @@ from credentiald import bootstrap
 from credentiald.metrics import Metrics
 from credentiald.model import Gateway
 from credentiald.plane import Plane, make_plane
-from credentiald.rpc.server import ADMIN_SERVICES, MAIN_SERVICES, Health, RpcListener, listening
+from credentiald.record_book import RecordBook
+from credentiald.record_rounds import running_book
+from credentiald.record_rules import KeepRules
+from credentiald.rpc.server import ADMIN_SERVICES, MAIN_SERVICES, Health, Recording, RpcListener, listening
 from credentiald.store.database import open_database
+from credentiald.store.records import Records, open_records
 from daemonkit.listen import Address
 
 
@@ -38,6 +44,8 @@ class Running:
     folder: Path
     main: grpc.aio.Channel
     administration: grpc.aio.Channel
+    book: RecordBook
+    stored: Records
     admin_token: str = field(repr=False)
     bridge_token: str = field(repr=False)
 
@@ -52,6 +60,19 @@ class Running:
     @property
     def explain(self) -> ExplainServiceStub:
         return ExplainServiceStub(self.main)
+
+    @property
+    def records(self) -> RecordServiceStub:
+        return RecordServiceStub(self.main)
+
+    @property
+    def usage(self) -> UsageServiceStub:
+        return UsageServiceStub(self.main)
+
+    @property
+    def recording(self) -> Recording:
+        """What another server on the same files gets."""
+        return Recording(book=self.book, stored=self.stored, rules=KeepRules())
 
     @property
     def admin(self) -> AdminServiceStub:
@@ -100,6 +121,8 @@ async def running(
     gateway: Gateway | None = None,
     clock: Callable[[], datetime] = lambda: datetime.now(UTC),
     metrics: Metrics | None = None,
+    rules: KeepRules | None = None,
+    writes_log: bool = False,
 ) -> AsyncIterator[Running]:
     """A plane on a database in `folder`, served until the end of the block."""
     url = f"sqlite:///{folder / 'credentiald.db'}"
@@ -127,7 +150,10 @@ async def running(
             ),
         ]
         counting = metrics or Metrics("test")
-        await stack.enter_async_context(listening(plane, counting, listeners, Health(), grace_seconds=0))
+        stored = await stack.enter_async_context(open_records(url))
+        book = await stack.enter_async_context(running_book(stored, counting, clock, writes_log=writes_log))
+        recording = Recording(book=book, stored=stored, rules=rules or KeepRules())
+        await stack.enter_async_context(listening(plane, counting, listeners, Health(), recording, grace_seconds=0))
         channels = {
             name: await stack.enter_async_context(grpc.aio.insecure_channel(str(address)))
             for name, address in addresses.items()
@@ -137,6 +163,8 @@ async def running(
             folder=folder,
             main=channels["main"],
             administration=channels["admin"],
+            book=book,
+            stored=stored,
             admin_token=prepared.admin_token_path.read_text().strip(),
             bridge_token=prepared.bridge_token_path.read_text().strip(),
         )

@@ -36,6 +36,7 @@ class ResolveProviderRequest(_message.Message):
     INTERCEPTION_ID_FIELD_NUMBER: _builtins.int
     BRIDGE_INSTANCE_ID_FIELD_NUMBER: _builtins.int
     MIN_REVISION_FIELD_NUMBER: _builtins.int
+    CLIENT_FIELD_NUMBER: _builtins.int
     provider: _builtins.str
     """Instance name, e.g. "anthropic-corp"."""
     access_token: _builtins.str
@@ -60,6 +61,10 @@ class ResolveProviderRequest(_message.Message):
     """Random for each start of a bridge process."""
     min_revision: _builtins.int
     """The highest revision this caller has seen: an older view must not answer."""
+    client: _builtins.str
+    """Optional: the client's name, such as "Claude Code", for the opening of the
+    interception.
+    """
     @_builtins.property
     def failed_credential_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Failover: these were refused for this interception."""
@@ -77,10 +82,11 @@ class ResolveProviderRequest(_message.Message):
         interception_id: _builtins.str = ...,
         bridge_instance_id: _builtins.str = ...,
         min_revision: _builtins.int = ...,
+        client: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["access_token", b"access_token", "principal", b"principal", "user", b"user"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["access_token", b"access_token", "bridge_instance_id", b"bridge_instance_id", "failed_credential_ids", b"failed_credential_ids", "interception_id", b"interception_id", "min_revision", b"min_revision", "model", b"model", "operation", b"operation", "presented_key", b"presented_key", "principal", b"principal", "provider", b"provider", "user", b"user"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["access_token", b"access_token", "bridge_instance_id", b"bridge_instance_id", "client", b"client", "failed_credential_ids", b"failed_credential_ids", "interception_id", b"interception_id", "min_revision", b"min_revision", "model", b"model", "operation", b"operation", "presented_key", b"presented_key", "principal", b"principal", "provider", b"provider", "user", b"user"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType_principal: _TypeAlias = _typing.Literal["access_token", "user"]  # noqa: Y015
     _WhichOneofArgType_principal: _TypeAlias = _typing.Literal["principal", b"principal"]  # noqa: Y015
@@ -385,12 +391,17 @@ Global___AwsCredentials: _TypeAlias = AwsCredentials  # noqa: Y015
 class PingRequest(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
+    BRIDGE_INSTANCE_ID_FIELD_NUMBER: _builtins.int
+    bridge_instance_id: _builtins.str
+    """As in ResolveProviderRequest."""
     def __init__(
         self,
+        *,
+        bridge_instance_id: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["bridge_instance_id", b"bridge_instance_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

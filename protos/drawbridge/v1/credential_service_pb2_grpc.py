@@ -84,7 +84,9 @@ class CredentialServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def Ping(self, request, context):
-        """Whether credentiald would answer this caller. No side effect.
+        """Whether credentiald would answer this caller. Changes nothing, but that a
+        bridge that names itself is known to be alive: the interceptions of one that
+        is not heard of any more are closed.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -53,7 +53,10 @@ class CredentialServiceStub:
     with the status OK when it stops: what has no answer then, ask elsewhere.
     """
     Ping: _grpc.UnaryUnaryMultiCallable[_credential_service_pb2.PingRequest, _credential_service_pb2.PingResponse]
-    """Whether credentiald would answer this caller. No side effect."""
+    """Whether credentiald would answer this caller. Changes nothing, but that a
+    bridge that names itself is known to be alive: the interceptions of one that
+    is not heard of any more are closed.
+    """
 
 @_typing.type_check_only
 class CredentialServiceAsyncStub(CredentialServiceStub):
@@ -80,7 +83,10 @@ class CredentialServiceAsyncStub(CredentialServiceStub):
     with the status OK when it stops: what has no answer then, ask elsewhere.
     """
     Ping: _aio.UnaryUnaryMultiCallable[_credential_service_pb2.PingRequest, _credential_service_pb2.PingResponse]  # type: ignore[assignment]
-    """Whether credentiald would answer this caller. No side effect."""
+    """Whether credentiald would answer this caller. Changes nothing, but that a
+    bridge that names itself is known to be alive: the interceptions of one that
+    is not heard of any more are closed.
+    """
 
 class CredentialServiceServicer(metaclass=_abc_1.ABCMeta):
     """Asked for every request that a bridge or an internal service makes in a
@@ -122,6 +128,9 @@ class CredentialServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _credential_service_pb2.PingRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_credential_service_pb2.PingResponse, _abc.Awaitable[_credential_service_pb2.PingResponse]]:
-        """Whether credentiald would answer this caller. No side effect."""
+        """Whether credentiald would answer this caller. Changes nothing, but that a
+        bridge that names itself is known to be alive: the interceptions of one that
+        is not heard of any more are closed.
+        """
 
 def add_CredentialServiceServicer_to_server(servicer: CredentialServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

@@ -209,6 +209,12 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     Ask with ResolveProvider at once: this is only ever an item of an answer of
     ResolveProviderStream. The bridge does so, and no client sees it.
     """
+    ERROR_REASON_INTERCEPTION_NOT_FOUND: _ErrorReason.ValueType  # 38
+    """No interception has this id, or retention has removed it, or it is another
+    user's.
+    Metadata: interception.
+    Check the id; `credentiald records interceptions`.
+    """
     ERROR_REASON_RATE_LIMITED: _ErrorReason.ValueType  # 101
     """The rest are the bridge's own: they never travel over gRPC, only in its HTTP
     answers (X-Drawbridge-Error), and stand here so that there is one list.
@@ -469,6 +475,12 @@ ERROR_REASON_ASK_SINGLY: ErrorReason.ValueType  # 37
 Metadata: none.
 Ask with ResolveProvider at once: this is only ever an item of an answer of
 ResolveProviderStream. The bridge does so, and no client sees it.
+"""
+ERROR_REASON_INTERCEPTION_NOT_FOUND: ErrorReason.ValueType  # 38
+"""No interception has this id, or retention has removed it, or it is another
+user's.
+Metadata: interception.
+Check the id; `credentiald records interceptions`.
 """
 ERROR_REASON_RATE_LIMITED: ErrorReason.ValueType  # 101
 """The rest are the bridge's own: they never travel over gRPC, only in its HTTP

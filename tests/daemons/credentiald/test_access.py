@@ -8,6 +8,8 @@ from drawbridge.v1 import (
     admin_service_pb2,
     credential_service_pb2,
     explain_service_pb2,
+    record_service_pb2,
+    usage_service_pb2,
     user_key_service_pb2,
 )
 from drawbridge.v1 import admin_service_pb2 as pb
@@ -17,7 +19,14 @@ from credentiald import tokens
 from credentiald.rpc.access import ACCESS
 from tests.support.credentiald import bearer, info_of, running
 
-FILES = (credential_service_pb2, user_key_service_pb2, explain_service_pb2, admin_service_pb2)
+FILES = (
+    credential_service_pb2,
+    record_service_pb2,
+    user_key_service_pb2,
+    explain_service_pb2,
+    usage_service_pb2,
+    admin_service_pb2,
+)
 METHODS = {
     f"/{service.full_name}/{method.name}": method
     for file in FILES
@@ -28,7 +37,14 @@ BRIDGES = {"bridge", "internal"}
 USERS = {"user", "admin_user", "admin"}
 ADMINS = {"admin_user", "admin"}
 # The table as contract.md states it, by service.
-MAY_CALL = {"CredentialService": BRIDGES, "UserKeyService": USERS, "ExplainService": USERS, "AdminService": ADMINS}
+MAY_CALL = {
+    "CredentialService": BRIDGES,
+    "RecordService": {"bridge"},
+    "UserKeyService": USERS,
+    "ExplainService": USERS,
+    "UsageService": USERS,
+    "AdminService": ADMINS,
+}
 CALLERS = ("none", "garbage", "unknown_user", "user", "admin_user", "bridge", "internal", "admin")
 
 
@@ -71,7 +87,7 @@ async def test_each_role_may_call_what_the_contract_says_and_nothing_else(tmp_pa
             for caller, token in token_of.items():
                 code, reason = await refusal_of(one, method, token)
                 where = f"{caller} -> {method}: {code} {reason}"
-                family = "SERVICE_TOKEN" if service == "CredentialService" else "ACCESS_TOKEN"
+                family = "SERVICE_TOKEN" if service in ("CredentialService", "RecordService") else "ACCESS_TOKEN"
                 if caller == "none":
                     assert (code, reason) == (grpc.StatusCode.UNAUTHENTICATED, f"{family}_MISSING"), where
                 elif caller in ("garbage", "unknown_user"):
@@ -117,10 +133,12 @@ async def test_administration_is_not_on_the_main_listener_and_credentials_not_on
 def test_servicers_answer_every_rpc_themselves():
     from credentiald.rpc.admin import Admin
     from credentiald.rpc.credentials import Credentials
+    from credentiald.rpc.records import Records
+    from credentiald.rpc.usage import Usage
     from credentiald.rpc.users import Explain, UserKeys
 
     classes = {"AdminService": Admin, "CredentialService": Credentials, "UserKeyService": UserKeys,
-               "ExplainService": Explain}  # fmt: skip
+               "ExplainService": Explain, "RecordService": Records, "UsageService": Usage}  # fmt: skip
     for method in METHODS:
         service, name = method.split("/")[1].rpartition(".")[2], method.split("/")[2]
         assert inspect.iscoroutinefunction(getattr(classes[service], name)), method

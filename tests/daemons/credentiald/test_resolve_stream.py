@@ -423,9 +423,9 @@ async def test_an_opened_key_does_not_stay_when_nobody_asks_any_more(tmp_path):
     async with running(tmp_path, clock=lambda: times[0]) as one:
         _, token = await one.make_user("ann")
         await one.make_provider("prov", key=CENTRAL)
-        streams = ResolveStreams(one.plane, Metrics("test"), sweep_seconds=0.01)
+        streams = ResolveStreams(one.plane, Metrics("test"), one.book, sweep_seconds=0.01)
         server = grpc.aio.server(interceptors=[Guard(one.plane, Metrics("test"))])
-        add_CredentialServiceServicer_to_server(Credentials(one.plane, Metrics("test"), streams), server)
+        add_CredentialServiceServicer_to_server(Credentials(one.plane, Metrics("test"), streams, one.book), server)
         server.add_insecure_port(f"unix:{tmp_path}/second.sock")
         await server.start()
         async with grpc.aio.insecure_channel(f"unix:{tmp_path}/second.sock") as channel:
@@ -534,7 +534,7 @@ async def test_a_server_that_stops_ends_idle_streams_at_once_and_answers_what_it
         )
         async with grpc.aio.insecure_channel(str(address)) as channel:
             second = Running(**{**vars(one), "main": channel})
-            async with listening(one.plane, Metrics("test"), [listener], Health(), grace_seconds=30):
+            async with listening(one.plane, Metrics("test"), [listener], Health(), one.recording, grace_seconds=30):
                 streams = [Stream(second) for _ in range(200)]
                 for stream in streams:
                     assert await stream.batch() == []

@@ -1,0 +1,281 @@
+"""`credentiald records`: what was asked of upstreams, by whom, and what it took."""
+
+import csv
+import functools
+import sys
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from datetime import UTC, datetime
+from itertools import islice
+from typing import Any
+
+import click
+from drawbridge.v1 import usage_service_pb2 as pb
+from google.protobuf.timestamp_pb2 import Timestamp
+
+from credentiald.cli.options import Destination, administers, check_one_user, names_user
+from credentiald.cli.output import Output, echo_columns, echo_json, printable, text_of, to_dict
+from daemonkit.durations import parse_duration
+
+Command = Callable[..., None]
+
+DIMENSIONS = {
+    "day": pb.USAGE_DIMENSION_DAY,
+    "user": pb.USAGE_DIMENSION_USER,
+    "provider": pb.USAGE_DIMENSION_PROVIDER,
+    "model": pb.USAGE_DIMENSION_MODEL,
+    "client": pb.USAGE_DIMENSION_CLIENT,
+}
+SESSION_COLUMNS = {
+    "SESSION": "session_id",
+    "USER": "username",
+    "CLIENT": "client",
+    "PROVIDERS": "providers",
+    "MODELS": "models",
+    "LAST ACTIVE": "last_active_time",
+    "REQUESTS": "interceptions",
+    "THREADS": "threads",
+    "INPUT": "tokens.input_tokens",
+    "OUTPUT": "tokens.output_tokens",
+    "LAST PROMPT": "last_prompt",
+}
+INTERCEPTION_COLUMNS = {
+    "ID": "id",
+    "STARTED": "start_time",
+    "USER": "username",
+    "PROVIDER": "provider",
+    "MODEL": "model",
+    "CLIENT": "client",
+    "OUTCOME": "outcome",
+    "STATUS": "http_status",
+    "INPUT": "tokens.input_tokens",
+    "OUTPUT": "tokens.output_tokens",
+}
+_PROMPT_CHARACTERS = 60
+
+
+def _moment(ctx: click.Context, param: click.Parameter, text: str | None) -> Timestamp | None:
+    """A time in UTC, or how long ago: `2026-11-22`, `2026-11-22T09:30Z`, `7d`."""
+    del ctx, param
+    if text is None:
+        return None
+    message = Timestamp()
+    try:
+        message.FromDatetime(_written(text))
+    except (ValueError, OverflowError):
+        raise click.BadParameter(
+            f"{text!r} is no time: write 2026-11-22, 2026-11-22T09:30Z, or 7d for seven days ago"
+        ) from None
+    return message
+
+
+def _written(text: str) -> datetime:
+    try:
+        return datetime.now(UTC) - parse_duration(text)
+    except ValueError:
+        moment = datetime.fromisoformat(text)
+    return moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)
+
+
+_FILTERS = (
+    click.option("--provider", default="", metavar="NAME", help="Of this provider."),
+    click.option("--model", default="", metavar="MODEL", help="For this model, as the client named it."),
+    click.option("--client", default="", metavar="NAME", help="From this client, such as 'Claude Code'."),
+    click.option(
+        "--since", callback=_moment, metavar="TIME", help="From then on: a time in UTC, or 7d for a week ago."
+    ),
+    click.option("--until", callback=_moment, metavar="TIME", help="Before then."),
+)
+_SESSION_FILTERS = (
+    click.option("--type", "provider_type", default="", metavar="TYPE", help="Of providers of this type."),
+    click.option("--session", "session_id", default="", metavar="ID", help="Of this session."),
+)
+_limit = click.option(
+    "--limit", default=100, show_default=True, type=click.IntRange(min=1), metavar="N", help="At most this many."
+)
+
+
+def _filters(*more: Callable[[Command], Command]) -> Callable[[Command], Command]:
+    """Gives a command `wanted`, a filter, and `mine` in place of these options."""
+
+    def decorate(command: Command) -> Command:
+        @functools.wraps(command)
+        def run(
+            *,
+            user: str,
+            mine: bool,
+            since: Timestamp | None,
+            until: Timestamp | None,
+            provider: str,
+            model: str,
+            client: str,
+            provider_type: str = "",
+            session_id: str = "",
+            **arguments: Any,
+        ) -> None:
+            check_one_user(user, mine=mine)
+            wanted = pb.UsageFilter(
+                user=user,
+                provider=provider,
+                provider_type=provider_type,
+                model=model,
+                client=client,
+                session_id=session_id,
+                start_after=since,
+                start_before=until,
+            )
+            command(wanted=wanted, mine=mine, **arguments)
+
+        options: Sequence[Callable[[Command], Command]] = (*_FILTERS, *more, names_user)
+        decorated: Command = run
+        for option in reversed(options):
+            decorated = option(decorated)
+        return decorated
+
+    return decorate
+
+
+@click.group()
+def records() -> None:
+    """What was asked of upstreams, and what it took.
+
+    An administrator sees everybody's; with --mine a user sees its own.
+    """
+
+
+@records.command()
+@_filters(*_SESSION_FILTERS)
+@_limit
+@administers()
+def sessions(destination: Destination, output: Output, wanted: pb.UsageFilter, mine: bool, limit: int) -> None:
+    """Conversations, the latest first."""
+    request = pb.ListSessionsRequest(filter=wanted, page_size=min(limit, 1000))
+    with destination.connect(mine=mine) as connection:
+        found = connection.pages(connection.usage.ListSessions, request, lambda page: page.sessions)
+        rows = map(to_dict, islice(found, limit))
+        output.listing(rows if output.as_json else map(_shortened, rows), SESSION_COLUMNS)
+
+
+@records.command()
+@_filters(*_SESSION_FILTERS)
+@_limit
+@administers()
+def interceptions(destination: Destination, output: Output, wanted: pb.UsageFilter, mine: bool, limit: int) -> None:
+    """Single requests, the latest first."""
+    request = pb.ListInterceptionsRequest(filter=wanted, page_size=min(limit, 1000))
+    with destination.connect(mine=mine) as connection:
+        found = connection.pages(connection.usage.ListInterceptions, request, lambda page: page.interceptions)
+        output.listing(map(to_dict, islice(found, limit)), INTERCEPTION_COLUMNS)
+
+
+@records.command()
+@click.argument("interception")
+@click.option("--mine", is_flag=True, help="With the token of CREDENTIALD_TOKEN.")
+@administers()
+def show(destination: Destination, output: Output, interception: str, mine: bool) -> None:
+    """One request with its thread: prompts, thoughts, calls of tools, tokens.
+
+    INTERCEPTION is the id that every answer of the bridge has in X-Interception-Id.
+    """
+    with destination.connect(mine=mine) as connection:
+        found = connection.call(connection.usage.GetInterception, pb.GetInterceptionRequest(id=interception))
+    output.account(found, _echo_thread)
+
+
+@records.command()
+@click.option(
+    "--by",
+    "group_by",
+    default="day",
+    show_default=True,
+    metavar="LIST",
+    help="Any of day, user, provider, model, client, with commas.",
+)
+@click.option("--csv", "as_csv", is_flag=True, help="Print CSV.")
+@_filters()
+@administers()
+def usage(
+    destination: Destination, output: Output, wanted: pb.UsageFilter, mine: bool, group_by: str, as_csv: bool
+) -> None:
+    """Sums of requests and tokens. Days are whole days in UTC."""
+    if as_csv and output.as_json:
+        raise click.UsageError("--csv and --json exclude each other")
+    names = [name.strip() for name in group_by.split(",") if name.strip()]
+    unknown = [name for name in names if name not in DIMENSIONS or names.count(name) > 1]
+    if unknown:
+        raise click.UsageError(f"--by takes each of {', '.join(DIMENSIONS)} once, not {unknown[0]!r}")
+    request = pb.QueryUsageRequest(filter=wanted, group_by=[DIMENSIONS[name] for name in names], page_size=1000)
+    with destination.connect(mine=mine) as connection:
+        rows = [to_dict(row) for row in connection.pages(connection.usage.QueryUsage, request, lambda page: page.rows)]
+    if output.as_json:
+        echo_json(rows)
+        return
+    lines = [_usage_line(names, row) for row in rows]
+    if as_csv:
+        _write_csv(lines, names)
+    else:
+        echo_columns([[name.upper().replace("_", " ") for name in _usage_heads(names)], *lines])
+
+
+def _usage_heads(names: Sequence[str]) -> list[str]:
+    counts = ["input", "output", "cache_read", "cache_write"]
+    return [*names, "requests", "upstream_calls", *counts]
+
+
+def _usage_line(names: Sequence[str], row: Mapping[str, Any]) -> list[str]:
+    shown = {**row, "user": row["username"] or row["user_id"]}
+    tokens = row["tokens"] or {}
+    counts = ("input_tokens", "output_tokens", "cache_read_input_tokens", "cache_write_input_tokens")
+    return [
+        *(text_of(shown[name]) for name in names),
+        text_of(row["interceptions"]),
+        text_of(row["token_usages"]),
+        *(text_of(tokens.get(one, 0)) for one in counts),
+    ]
+
+
+def _write_csv(lines: Iterable[Sequence[str]], names: Sequence[str]) -> None:
+    writer = csv.writer(sys.stdout, lineterminator="\n")
+    writer.writerow(_usage_heads(names))
+    writer.writerows([_harmless(cell) for cell in line] for line in lines)
+
+
+def _harmless(cell: str) -> str:
+    """A cell that no spreadsheet takes for a formula: names of models and clients come from clients."""
+    return f"'{cell}" if cell[:1] in ("=", "+", "@", "\t") or (cell[:1] == "-" and len(cell) > 1) else cell
+
+
+def _shortened(row: dict[str, Any]) -> dict[str, Any]:
+    prompt = " ".join(row["last_prompt"].split())
+    long = len(prompt) > _PROMPT_CHARACTERS
+    return row | {"last_prompt": f"{prompt[:_PROMPT_CHARACTERS]}…" if long else prompt}
+
+
+def _echo_thread(found: Mapping[str, Any]) -> None:
+    asked = found["interception"] or {}
+    for detail in found["thread"]:
+        one = detail["interception"]
+        mark = ">" if one["id"] == asked.get("id") else " "
+        heads = (one["start_time"], one["id"], one["provider"], one["model"], one["outcome"] or "open")
+        click.echo(f"{mark} {'  '.join(map(text_of, heads))}")
+        if one["error_category"] or one["error_reason"]:
+            trouble = (one["error_category"], one["error_reason"], one["error_message"])
+            click.echo(f"    error: {'  '.join(map(text_of, trouble))}")
+        for prompt in detail["prompts"]:
+            _echo_text("prompt", prompt["text"], prompt["text_bytes"])
+        for thought in detail["model_thoughts"]:
+            _echo_text(thought["source"] or "thought", thought["content"], thought["content_bytes"])
+        for call in detail["tool_calls"]:
+            _echo_text(f"tool {printable(call['tool'])}", call["input"], call["input_bytes"])
+        for tokens in detail["token_usages"]:
+            kinds = ("input_tokens", "output_tokens", "cache_read_input_tokens", "cache_write_input_tokens")
+            counts = ", ".join(f"{tokens[kind]} {kind.removesuffix('_tokens')}" for kind in kinds)
+            click.echo(f"    tokens: {counts}{' (partial)' if tokens['partial'] else ''}")
+
+
+def _echo_text(kind: str, text: str, whole_bytes: int) -> None:
+    kept = len(text.encode())
+    cut = "" if kept == whole_bytes else f" [{kept} of {whole_bytes} bytes kept]"
+    lines = text.splitlines() or [""]
+    click.echo(f"    {kind}: {printable(lines[0])}{cut if len(lines) == 1 else ''}")
+    for place, line in enumerate(lines[1:], 2):
+        click.echo(f"      {printable(line)}{cut if place == len(lines) else ''}")

@@ -1,0 +1,123 @@
+"""What happens to records by itself: bridges that have vanished are noticed, and what is too old goes."""
+
+import asyncio
+import contextlib
+import logging
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from datetime import datetime, timedelta
+
+from credentiald.errors import StoreUnavailable
+from credentiald.metrics import Metrics
+from credentiald.record_book import RecordBook
+from credentiald.store import record_retention
+from credentiald.store.records import Records
+from credentiald.store.times import to_micros
+
+log = logging.getLogger(__name__)
+
+# A bridge asks every second or so whether credentiald is there.
+VANISHED_AFTER = timedelta(seconds=60)
+_VANISHED_ROUND_SECONDS = 15.0
+_PURGE_ROUND_SECONDS = 600.0
+_FORGOTTEN_AFTER = timedelta(days=1)
+# Small enough that nobody waits long for a purge's transaction.
+_PURGED_AT_ONCE = 100
+_ENDED_AT_ONCE = 500
+
+
+class Rounds:
+    """The rounds of one process. Workers make the same rounds on one file, which does no harm."""
+
+    def __init__(
+        self,
+        records: Records,
+        book: RecordBook,
+        metrics: Metrics,
+        clock: Callable[[], datetime],
+        *,
+        retention: timedelta,
+        vanished_after: timedelta = VANISHED_AFTER,
+    ) -> None:
+        self._records = records
+        self._book = book
+        self._metrics = metrics
+        self._clock = clock
+        self._retention = retention
+        self._vanished_after = vanished_after
+        # Bridges could not be heard while nobody listened, so silence counts from here.
+        self._start_time = clock()
+
+    async def end_vanished(self) -> int:
+        """End what vanished bridges have left open; how many. StoreUnavailable."""
+        now, ended = self._clock(), 0
+        if now - self._start_time < self._vanished_after:
+            return 0
+        before_micros = to_micros(now - self._vanished_after)
+        while found := await self._records.read(
+            record_retention.left_open, before_micros=before_micros, limit=_ENDED_AT_ONCE
+        ):
+            await self._book.end_vanished(found)
+            ended += len(found)
+        if ended:
+            log.warning("ended what bridges that are gone had left open", extra={"interceptions": ended})
+        return ended
+
+    async def purge(self) -> int:
+        """Remove what is older than the retention, in small steps; how many interceptions. StoreUnavailable."""
+        now = self._clock()
+        forgotten_micros = to_micros(now - _FORGOTTEN_AFTER)
+        self._book.forget_instances(before_micros=forgotten_micros)
+        await self._records.write(record_retention.forget_instances, before_micros=forgotten_micros)
+        if not self._retention:
+            return 0
+        before_micros, purged = to_micros(now - self._retention), 0
+        for step in (record_retention.purge, record_retention.purge_sums):
+            while count := await self._step(step, before_micros):
+                if step is record_retention.purge:
+                    purged += count
+                    self._metrics.interceptions_purged(count)
+        if purged:
+            log.info("removed old records", extra={"interceptions": purged, "retention": str(self._retention)})
+        return purged
+
+    async def _step(self, step: Callable[..., int], before_micros: int) -> int:
+        loop = asyncio.get_running_loop()
+        started_seconds = loop.time()
+        count = await self._records.write(step, before_micros=before_micros, limit=_PURGED_AT_ONCE)
+        # As much time for the others as this took.
+        await asyncio.sleep(loop.time() - started_seconds)
+        return count
+
+
+@asynccontextmanager
+async def running_book(
+    records: Records,
+    metrics: Metrics,
+    clock: Callable[[], datetime],
+    *,
+    retention: timedelta = timedelta(),
+    writes_log: bool = False,
+) -> AsyncIterator[RecordBook]:
+    """A book with its rounds, for the length of the block; what waits at its end is stored."""
+    book = RecordBook(records, metrics, clock, writes_log=writes_log)
+    rounds = Rounds(records, book, metrics, clock, retention=retention)
+    tasks = [
+        asyncio.create_task(_for_ever(rounds.end_vanished, _VANISHED_ROUND_SECONDS)),
+        asyncio.create_task(_for_ever(rounds.purge, _PURGE_ROUND_SECONDS)),
+    ]
+    try:
+        yield book
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        await book.close()
+
+
+async def _for_ever(work: Callable[[], Awaitable[int]], seconds: float) -> None:
+    while True:
+        await asyncio.sleep(seconds)
+        # The store has said so in the log; the next round tries again.
+        with contextlib.suppress(StoreUnavailable):
+            await work()

@@ -1,0 +1,65 @@
+"""What of a record's content is kept: all, nothing, or so many bytes; for the deployment, and for single providers."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from daemonkit.parsers import parse_size_bytes
+
+# No limit: the content is kept whole.
+WHOLE = -1
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class KeepRule:
+    """How many bytes of one kind of content are kept, WHOLE, or 0 for none."""
+
+    most_bytes: int = WHOLE
+    by_provider: Mapping[str, int] = field(default_factory=dict)
+
+    def kept(self, text: str, provider: str) -> str:
+        """The beginning of the text that is kept, cut between two characters."""
+        most_bytes = self.by_provider.get(provider, self.most_bytes)
+        if most_bytes == WHOLE:
+            return text
+        # A character has at most four bytes, so most texts are known to fit.
+        if len(text) * 4 <= most_bytes:
+            return text
+        return text.encode()[:most_bytes].decode(errors="ignore")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class KeepRules:
+    """The three kinds of content that deployments differ about."""
+
+    prompts: KeepRule = KeepRule()
+    tool_inputs: KeepRule = KeepRule()
+    thoughts: KeepRule = KeepRule()
+
+
+def parse_keep_rule(text: str) -> KeepRule:
+    """`on`, `off` or a size, and with commas `PROVIDER=` and one of these; ValueError says what is wrong."""
+    most_bytes = WHOLE
+    by_provider: dict[str, int] = {}
+    for place, part in enumerate(text.split(",")):
+        name, separator, word = part.rpartition("=")
+        if not separator:
+            if place:
+                raise ValueError(f"{part.strip()!r} comes after the first: write PROVIDER={part.strip()}")
+            most_bytes = _most_bytes(word)
+        elif not name.strip() or name.strip() in by_provider:
+            raise ValueError(f"{part.strip()!r}: name each provider once")
+        else:
+            by_provider[name.strip()] = _most_bytes(word)
+    return KeepRule(most_bytes=most_bytes, by_provider=by_provider)
+
+
+def _most_bytes(word: str) -> int:
+    match word.strip().lower():
+        case "on":
+            return WHOLE
+        case "off":
+            return 0
+    try:
+        return parse_size_bytes(word)
+    except ValueError:
+        raise ValueError(f"{word.strip()!r} is not possible: write on, off, or a size such as 4KiB") from None

@@ -1,0 +1,99 @@
+"""UsageService: what a user asks about its own traffic, and an administrator about everybody's."""
+
+from typing import Any
+
+from drawbridge.v1 import usage_service_pb2 as pb
+from drawbridge.v1.usage_service_pb2_grpc import UsageServiceServicer
+
+from credentiald.errors import InterceptionNotFound, InvalidArgument
+from credentiald.ids import canonical_uuid
+from credentiald.plane import Plane
+from credentiald.rpc import paging, usage_codec
+from credentiald.rpc.guard import current_caller
+from credentiald.store import record_queries
+from credentiald.store.record_queries import Filter, Place
+from credentiald.store.records import Records
+from credentiald.usage import user_id_of, usernames
+
+
+class Usage(UsageServiceServicer):
+    """Answers from the file of records; names of users come from the database."""
+
+    def __init__(self, plane: Plane, records: Records, pages: paging.Pages) -> None:
+        self._plane = plane
+        self._records = records
+        self._pages = pages
+
+    async def ListSessions(self, request: pb.ListSessionsRequest, context: Any) -> pb.ListSessionsResponse:
+        wanted = await self._wanted(request.filter, "ListSessions")
+        made_for = f"sessions/{wanted}"
+        page = await self._records.read(
+            record_queries.list_sessions,
+            wanted,
+            after=self._place(request.page_token, made_for),
+            limit=paging.size_of(request.page_size),
+        )
+        names = await usernames(self._plane, (one.user_id for one in page.items))
+        return pb.ListSessionsResponse(
+            sessions=[usage_codec.session(one, names) for one in page.items],
+            next_page_token=self._token(page.next_place, made_for),
+        )
+
+    async def ListInterceptions(
+        self, request: pb.ListInterceptionsRequest, context: Any
+    ) -> pb.ListInterceptionsResponse:
+        wanted = await self._wanted(request.filter, "ListInterceptions")
+        made_for = f"interceptions/{wanted}"
+        page = await self._records.read(
+            record_queries.list_interceptions,
+            wanted,
+            after=self._place(request.page_token, made_for),
+            limit=paging.size_of(request.page_size),
+        )
+        names = await usernames(self._plane, (one.row.user_id for one in page.items))
+        return pb.ListInterceptionsResponse(
+            interceptions=[usage_codec.interception(one, names) for one in page.items],
+            next_page_token=self._token(page.next_place, made_for),
+        )
+
+    async def GetInterception(self, request: pb.GetInterceptionRequest, context: Any) -> pb.GetInterceptionResponse:
+        user_id = await user_id_of(self._plane, current_caller(), "", "GetInterception")
+        interception_id = canonical_uuid(request.id)
+        if interception_id is None:
+            raise InterceptionNotFound(interception=request.id)
+        found, thread = await self._records.read(record_queries.get_interception, interception_id, user_id=user_id)
+        names = await usernames(self._plane, [found.row.user_id])
+        return pb.GetInterceptionResponse(
+            interception=usage_codec.interception(found, names),
+            thread=[usage_codec.detail(one, names) for one in thread],
+        )
+
+    async def QueryUsage(self, request: pb.QueryUsageRequest, context: Any) -> pb.QueryUsageResponse:
+        wanted = await self._wanted(request.filter, "QueryUsage")
+        dimensions = [pb.UsageDimension.Name(one).removeprefix("USAGE_DIMENSION_") for one in request.group_by]
+        if len(set(dimensions)) < len(dimensions) or not set(dimensions) <= set(record_queries.DIMENSIONS):
+            raise InvalidArgument(field="group_by", problem="takes each dimension once")
+        made_for = f"usage/{dimensions}/{wanted}"
+        size = paging.size_of(request.page_size)
+        offset = int(self._pages.after(request.page_token, made_for) or 0)
+        rows = await self._records.read(
+            record_queries.query_usage, wanted, group_by=dimensions, offset=offset, limit=size + 1
+        )
+        page, next_token = self._pages.cut(rows, size, made_for, lambda _: str(offset + size))
+        names = await usernames(self._plane, (one.user_id for one in page))
+        return pb.QueryUsageResponse(
+            rows=[usage_codec.usage_row(one, names) for one in page], next_page_token=next_token
+        )
+
+    async def _wanted(self, message: pb.UsageFilter, rpc: str) -> Filter:
+        return usage_codec.wanted(message, await user_id_of(self._plane, current_caller(), message.user, rpc))
+
+    def _place(self, token: str, made_for: str) -> Place | None:
+        after = self._pages.after(token, made_for)
+        if not after:
+            return None
+        micros, number = after.split()
+        return Place(int(micros), int(number))
+
+    def _token(self, place: Place | None, made_for: str) -> str:
+        return "" if place is None else self._pages.token(f"{place.micros} {place.number}", made_for)

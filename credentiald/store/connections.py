@@ -1,0 +1,111 @@
+"""Connections to one file, behind the seam to the event loop.
+
+Reads run on a few threads with a connection each, writes on one thread. Database (database.py) and Records
+(records.py) are two such files.
+"""
+
+import asyncio
+import logging
+import sqlite3
+import threading
+from collections import deque
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from typing import Concatenate, ParamSpec, TypeVar
+
+from credentiald.errors import StoreUnavailable
+from credentiald.store import sqlite
+from credentiald.store.connection import Connection
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+# These say that a statement of ours is wrong: bugs, not trouble with the database.
+_OUR_FAULT = (sqlite3.ProgrammingError, sqlite3.IntegrityError, sqlite3.DataError, sqlite3.NotSupportedError)
+
+log = logging.getLogger("credentiald.store.database")
+
+
+class Connections:
+    """A writer and some readers of one file, each used by one thread at a time."""
+
+    def __init__(self, writer: sqlite3.Connection, readers: list[sqlite3.Connection], *, name: str) -> None:
+        self._writer = writer
+        # As many threads as connections, so a thread always finds an idle one.
+        self._idle_readers = deque(readers)
+        self._generation = 0
+        self._read_threads = ThreadPoolExecutor(len(readers), thread_name_prefix=f"{name}-read")
+        self._write_thread = ThreadPoolExecutor(1, thread_name_prefix=f"{name}-write")
+        self._closed = False
+
+    async def read(self, query: Callable[Concatenate[Connection, P], T], *args: P.args, **kwargs: P.kwargs) -> T:
+        """What `query(connection, …)` returns from one snapshot. StoreUnavailable, and what the query raises."""
+
+        def in_transaction() -> T:
+            conn = self._idle_readers.pop()
+            try:
+                with trouble_is_refused(), sqlite.transaction(conn, write=False):
+                    return query(conn, *args, **kwargs)
+            finally:
+                self._idle_readers.append(conn)
+
+        return await self._run(self._read_threads, in_transaction)
+
+    async def write(self, query: Callable[Concatenate[Connection, P], T], *args: P.args, **kwargs: P.kwargs) -> T:
+        """What `query(connection, …)` returns, once its changes are committed.
+
+        All of it or nothing: any exception rolls back, and so does a caller that has gone before the commit, as one
+        whose deadline has passed. StoreUnavailable, and what the query raises.
+        """
+        abandoned = threading.Event()
+
+        def in_transaction() -> T:
+            try:
+                with trouble_is_refused(), sqlite.transaction(self._writer, write=True):
+                    result = query(self._writer, *args, **kwargs)
+                    if abandoned.is_set():
+                        # Nobody would learn the result: a token that was made would be known to no one.
+                        raise StoreUnavailable
+                    return result
+            finally:
+                # Also where a commit failed: whether it reached the disk is not known then.
+                self._generation += 1
+
+        try:
+            return await self._run(self._write_thread, in_transaction)
+        except asyncio.CancelledError:
+            abandoned.set()
+            raise
+
+    async def _run(self, threads: ThreadPoolExecutor, work: Callable[[], T]) -> T:
+        if self._closed:
+            raise StoreUnavailable
+        return await asyncio.get_running_loop().run_in_executor(threads, work)
+
+    async def close(self) -> None:
+        """Finish what was asked for and close the connections. Only who opened them calls this."""
+        self._closed = True
+        await asyncio.to_thread(self._close)
+
+    def _close(self) -> None:
+        self._read_threads.shutdown()
+        self._write_thread.shutdown()
+        # The writer last: the last connection moves the write-ahead log into the database file.
+        for conn in (*self._idle_readers, self._writer):
+            conn.close()
+
+
+@contextmanager
+def trouble_is_refused() -> Iterator[None]:
+    """Turn what SQLite says about files, locks and disks into StoreUnavailable, once into the log."""
+    try:
+        yield
+    except sqlite3.DatabaseError as error:
+        if isinstance(error, _OUR_FAULT):
+            raise
+        log.error(  # noqa: TRY400 - the cause is a fact about the disk; our stack says nothing about it
+            "the store does not answer",
+            extra={"cause": str(error), "sqlite_error": getattr(error, "sqlite_errorname", "")},
+        )
+        raise StoreUnavailable from error

@@ -1,0 +1,53 @@
+"""What ends: interceptions whose bridge has vanished, and records that are too old."""
+
+from credentiald.record_model import DAY_MICROS
+from credentiald.store import bulk
+from credentiald.store.connection import Connection
+from credentiald.store.record_writing import TABLES
+
+
+def left_open(conn: Connection, *, before_micros: int, limit: int) -> list[tuple[str, int]]:
+    """At most `limit` interceptions without an end whose bridge was last heard of before that time, with that time."""
+    rows = conn.execute(
+        "SELECT i.id, COALESCE(b.seen_time, i.start_time) AS heard_time FROM interceptions AS i"
+        " LEFT JOIN bridge_instances AS b ON b.id = i.bridge_instance_id"
+        " WHERE i.end_time IS NULL AND COALESCE(b.seen_time, i.start_time) < ? LIMIT ?",
+        (before_micros, limit),
+    ).fetchall()
+    return [(row["id"], row["heard_time"]) for row in rows]
+
+
+def purge(conn: Connection, *, before_micros: int, limit: int) -> int:
+    """Remove at most `limit` interceptions that began before that time, with all their records; how many."""
+    rows = conn.execute(
+        "SELECT id FROM interceptions WHERE start_time < ? ORDER BY start_time LIMIT ?", (before_micros, limit)
+    ).fetchall()
+    ids = [row["id"] for row in rows]
+    for table in TABLES.values():
+        bulk.delete(conn, f"DELETE FROM {table} WHERE interception_id IN", ids)  # noqa: S608 - a name of ours
+    bulk.delete(conn, "DELETE FROM interceptions WHERE id IN", ids)
+    return len(ids)
+
+
+def purge_sums(conn: Connection, *, before_micros: int, limit: int) -> int:
+    """Remove at most `limit` sessions and days that ended before that time; how many rows."""
+    sessions = conn.execute(
+        "DELETE FROM sessions WHERE number IN"
+        " (SELECT number FROM sessions WHERE last_active_time < ? ORDER BY last_active_time LIMIT ?)",
+        (before_micros, limit),
+    )
+    days = conn.execute(
+        "DELETE FROM usage_days WHERE (start_day, user_id, provider_name, model, client) IN"
+        " (SELECT start_day, user_id, provider_name, model, client FROM usage_days WHERE start_day < ? LIMIT ?)",
+        (before_micros // DAY_MICROS, limit),
+    )
+    return sessions.rowcount + days.rowcount
+
+
+def forget_instances(conn: Connection, *, before_micros: int) -> None:
+    """Forget bridges that were last heard of before that time and have nothing open."""
+    conn.execute(
+        "DELETE FROM bridge_instances WHERE seen_time < ? AND NOT EXISTS"
+        " (SELECT 1 FROM interceptions AS i WHERE i.bridge_instance_id = bridge_instances.id AND i.end_time IS NULL)",
+        (before_micros,),
+    )

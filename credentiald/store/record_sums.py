@@ -1,0 +1,161 @@
+"""The sums that are kept beside the records: one row for each session, one for each day of each kind of use.
+
+They are brought up to date in the transaction that stores what they count, so questions never add millions of rows up.
+"""
+
+import json
+from dataclasses import dataclass
+from functools import lru_cache
+
+from credentiald.record_model import DAY_MICROS, Fact, InterceptionDraft, Prompt, TokenUsage
+from credentiald.store import bulk
+from credentiald.store.connection import Connection, Row, Value
+
+# What a session says of its providers and models is for people: a client that invents names must not swell it.
+_MOST_NAMES = 32
+_PROMPT_CHARACTERS = 500
+
+_SESSION_COLUMNS = (
+    "user_id", "session_id", "providers", "provider_types", "models", "client", "start_time", "last_active_time",
+    "interceptions", "threads", "input_tokens", "output_tokens", "cache_read_input_tokens", "cache_write_input_tokens",
+    "last_prompt",
+)  # fmt: skip
+_SESSION_INSERTION = f"INSERT INTO sessions ({', '.join(_SESSION_COLUMNS)})"
+_SESSION_UPDATE = "ON CONFLICT (session_id, user_id) DO UPDATE SET " + ", ".join(
+    f"{one} = excluded.{one}" for one in _SESSION_COLUMNS[2:]
+)
+_DAY_KEY = ("start_day", "user_id", "provider_name", "model", "client")
+_DAY_COUNTS = (
+    "interceptions", "token_usages", "input_tokens", "output_tokens", "cache_read_input_tokens",
+    "cache_write_input_tokens",
+)  # fmt: skip
+_DAY_INSERTION = f"INSERT INTO usage_days ({', '.join((*_DAY_KEY, *_DAY_COUNTS))})"
+_DAY_UPDATE = f"ON CONFLICT ({', '.join(_DAY_KEY)}) DO UPDATE SET " + ", ".join(
+    f"{one} = usage_days.{one} + excluded.{one}" for one in _DAY_COUNTS
+)
+
+
+@dataclass(slots=True)
+class _Session:
+    """What a batch adds to one session."""
+
+    providers: dict[str, None]
+    provider_types: dict[str, None]
+    models: dict[str, None]
+    client: str
+    start_time: int
+    last_active_time: int
+    interceptions: int
+    threads: int
+    tokens: list[int]
+    last_prompt: str
+
+
+class Sums:
+    """What one batch adds up to."""
+
+    def __init__(self) -> None:
+        self._sessions: dict[tuple[str, str], _Session] = {}
+        self._days: dict[tuple[int, str, str, str, str], list[int]] = {}
+
+    def interception(self, draft: InterceptionDraft) -> None:
+        """Count one interception whose session is known now."""
+        session = self._session(draft)
+        session.providers[draft.provider_name] = None
+        session.provider_types[draft.provider_type] = None
+        if draft.model:
+            session.models[draft.model] = None
+        session.client = draft.client or session.client
+        session.start_time = min(session.start_time, draft.start_time)
+        session.last_active_time = max(session.last_active_time, draft.start_time)
+        session.interceptions += 1
+        session.threads += draft.thread_root_id == draft.id
+        self._day(draft)[0] += 1
+
+    def fact(self, draft: InterceptionDraft, fact: Fact) -> None:
+        """Count one new record."""
+        if isinstance(fact, TokenUsage):
+            counts = fact[3:7]
+            session = self._session(draft)
+            session.tokens = [old + new for old, new in zip(session.tokens, counts, strict=True)]
+            day = self._day(draft)
+            day[1] += 1
+            for place, count in enumerate(counts, 2):
+                day[place] += count
+        elif isinstance(fact, Prompt) and fact.text:
+            session = self._session(draft)
+            if draft.start_time >= session.last_active_time:
+                session.last_prompt = fact.text[:_PROMPT_CHARACTERS]
+
+    def store(self, conn: Connection, *, new_sessions: frozenset[str]) -> None:
+        """Add it to what is stored. Sessions of these ids cannot be there yet."""
+        keys = [key for key in self._sessions if key[1] not in new_sessions]
+        head = f"SELECT {', '.join(_SESSION_COLUMNS)} FROM sessions WHERE (user_id, session_id) IN"  # noqa: S608
+        for row in bulk.select_pairs(conn, head, keys):
+            _add_stored(self._sessions[row["user_id"], row["session_id"]], row)
+        rows: list[tuple[Value, ...]] = [
+            (
+                *key,
+                _listed(one.providers),
+                _listed(one.provider_types),
+                _listed(one.models),
+                one.client,
+                one.start_time,
+                one.last_active_time,
+                one.interceptions,
+                one.threads,
+                *one.tokens,
+                one.last_prompt,
+            )
+            for key, one in self._sessions.items()
+        ]
+        bulk.insert(conn, _SESSION_INSERTION, rows, _SESSION_UPDATE)
+        bulk.insert(conn, _DAY_INSERTION, [(*key, *counts) for key, counts in self._days.items()], _DAY_UPDATE)
+
+    def _session(self, draft: InterceptionDraft) -> _Session:
+        key = (draft.user_id, draft.session_id)
+        session = self._sessions.get(key)
+        if session is None:
+            session = self._sessions[key] = _Session(
+                {}, {}, {}, "", draft.start_time, draft.start_time, 0, 0, [0, 0, 0, 0], ""
+            )
+        return session
+
+    def _day(self, draft: InterceptionDraft) -> list[int]:
+        key = (draft.start_time // DAY_MICROS, draft.user_id, draft.provider_name, draft.model, draft.client)
+        day = self._days.get(key)
+        if day is None:
+            day = self._days[key] = [0] * len(_DAY_COUNTS)
+        return day
+
+
+def _add_stored(session: _Session, row: Row) -> None:
+    if row["last_active_time"] > session.last_active_time or not session.last_prompt:
+        session.last_prompt = row["last_prompt"]
+    session.client = session.client or row["client"]
+    session.start_time = min(session.start_time, row["start_time"])
+    session.last_active_time = max(session.last_active_time, row["last_active_time"])
+    session.interceptions += row["interceptions"]
+    session.threads += row["threads"]
+    session.tokens = [
+        session.tokens[0] + row["input_tokens"],
+        session.tokens[1] + row["output_tokens"],
+        session.tokens[2] + row["cache_read_input_tokens"],
+        session.tokens[3] + row["cache_write_input_tokens"],
+    ]
+    session.providers = _joined(row["providers"], session.providers)
+    session.provider_types = _joined(row["provider_types"], session.provider_types)
+    session.models = _joined(row["models"], session.models)
+
+
+def _joined(stored: str, new: dict[str, None]) -> dict[str, None]:
+    return dict.fromkeys([*json.loads(stored), *new][:_MOST_NAMES])
+
+
+def _listed(names: dict[str, None]) -> str:
+    return _written(tuple(names))
+
+
+@lru_cache(maxsize=1024)
+def _written(names: tuple[str, ...]) -> str:
+    return json.dumps(names)

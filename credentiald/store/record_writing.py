@@ -1,0 +1,198 @@
+"""A batch of openings and reports into the file of records, each record once, in one transaction.
+
+What is there already is read first, decided on in Python (record_merge.py), and written back in few statements.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from operator import attrgetter
+
+from credentiald import record_merge
+from credentiald.record_model import (
+    PRESUMED,
+    Fact,
+    InterceptionDraft,
+    ModelThought,
+    Opening,
+    Prompt,
+    Report,
+    ThreadPlace,
+    TokenUsage,
+    ToolCall,
+)
+from credentiald.store import bulk, record_sums
+from credentiald.store.connection import Connection, Row, Value
+
+COLUMNS = tuple(InterceptionDraft.__dataclass_fields__)
+_values = attrgetter(*COLUMNS)
+_INSERTION = f"INSERT INTO interceptions ({', '.join(COLUMNS)})"
+_UPDATE = "ON CONFLICT (id) DO UPDATE SET " + ", ".join(f"{one} = excluded.{one}" for one in COLUMNS if one != "id")
+
+# Table by kind of fact, with its columns: those of the value, `…_micros` being a time.
+TABLES: dict[type[Fact], str] = {
+    TokenUsage: "token_usages",
+    Prompt: "prompts",
+    ToolCall: "tool_calls",
+    ModelThought: "model_thoughts",
+}
+
+
+def columns_of(kind: type[Fact]) -> tuple[str, ...]:
+    """The columns of the table in the order of the value's fields."""
+    return tuple("create_time" if name == "create_micros" else name for name in kind._fields)
+
+
+_FACT_INSERTIONS = {
+    kind: f"INSERT INTO {table} (interception_id, {', '.join(columns_of(kind))})" for kind, table in TABLES.items()
+}
+
+
+@dataclass(slots=True, kw_only=True)
+class Batch:
+    """What waits to be stored. `seen` is when each bridge instance was last heard of."""
+
+    openings: Sequence[Opening] = ()
+    reports: Sequence[Report] = ()
+    vanished: Sequence[tuple[str, int]] = ()
+    seen: dict[str, int] = field(default_factory=dict)
+
+
+@dataclass(slots=True, kw_only=True)
+class Stored:
+    """What was new. `taken` are places in `Batch.reports` of those whose interception is somebody else's."""
+
+    started: list[InterceptionDraft] = field(default_factory=list)
+    ended: list[InterceptionDraft] = field(default_factory=list)
+    facts: list[tuple[InterceptionDraft, Fact]] = field(default_factory=list)
+    taken: list[int] = field(default_factory=list)
+
+
+def store(conn: Connection, batch: Batch) -> Stored:
+    """Store what is new of a batch; what was."""
+    work = _Work(conn, batch)
+    stored = Stored()
+    for opening in batch.openings:
+        work.fold(opening.interception_id, record_merge.opened(work.drafts.get(opening.interception_id), opening))
+    told = []
+    for place, report in enumerate(batch.reports):
+        draft = record_merge.reported(work.drafts.get(report.interception_id), report)
+        if draft is None:
+            stored.taken.append(place)
+            continue
+        work.fold(report.interception_id, draft)
+        told.append((draft, report))
+    stored.facts = list(work.new_facts(told))
+    for interception_id, end_micros in batch.vanished:
+        if (found := work.drafts.get(interception_id)) is not None:
+            record_merge.presumed_ended(found, end_micros)
+            work.fold(interception_id, found)
+    sums = record_sums.Sums()
+    work.join_threads(told, stored.facts, sums)
+    for draft, fact in stored.facts:
+        sums.fact(draft, fact)
+    stored.started = [draft for draft in work.changed.values() if draft.id not in work.ends]
+    stored.ended = [draft for draft in work.changed.values() if work.ends_now(draft)]
+    bulk.insert(conn, _INSERTION, [_values(draft) for draft in work.changed.values()], _UPDATE)
+    for kind, insertion in _FACT_INSERTIONS.items():
+        rows = [(draft.id, *fact) for draft, fact in stored.facts if type(fact) is kind]
+        bulk.insert(conn, insertion, rows)
+    sums.store(conn, new_sessions=frozenset(one.id for one in stored.started))
+    _note_seen(conn, batch.seen)
+    return stored
+
+
+class _Work:
+    """The rows of one batch."""
+
+    def __init__(self, conn: Connection, batch: Batch) -> None:
+        self._conn = conn
+        ids = {one.interception_id for one in batch.openings}
+        ids.update(one.interception_id for one in batch.reports)
+        ids.update(interception_id for interception_id, _ in batch.vanished)
+        found = bulk.select(conn, f"SELECT {', '.join(COLUMNS)} FROM interceptions WHERE id IN", list(ids))  # noqa: S608
+        self.drafts: dict[str, InterceptionDraft] = {row["id"]: draft_of(row) for row in found}
+        # How those ended that were there, for who has ended now; and which of them had been told of.
+        self.ends = {one.id: one.outcome for one in self.drafts.values()}
+        self._told_before = {one.id for one in self.drafts.values() if one.session_id}
+        self.changed: dict[str, InterceptionDraft] = {}
+
+    def fold(self, interception_id: str, draft: InterceptionDraft | None) -> None:
+        """Keep a row that has something new; None for an opening of an id that is somebody else's."""
+        if draft is not None:
+            self.drafts[interception_id] = self.changed[interception_id] = draft
+
+    def ends_now(self, draft: InterceptionDraft) -> bool:
+        """Whether the row has got its end, or its real one in place of one that was presumed."""
+        before = self.ends.get(draft.id, "")
+        return bool(draft.outcome) and before != draft.outcome and before in ("", PRESUMED)
+
+    def new_facts(self, told: Sequence[tuple[InterceptionDraft, Report]]) -> Iterator[tuple[InterceptionDraft, Fact]]:
+        """The facts that are not stored yet, each once."""
+        known = self._stored_facts(told)
+        for draft, report in told:
+            facts: list[Fact] = [*report.token_usages, *report.prompts, *report.tool_calls, *report.model_thoughts]
+            for fact in facts:
+                key = (draft.id, type(fact), fact.id)
+                if key not in known:
+                    known.add(key)
+                    yield draft, fact
+
+    def _stored_facts(self, told: Sequence[tuple[InterceptionDraft, Report]]) -> set[tuple[str, type[Fact], str]]:
+        known: set[tuple[str, type[Fact], str]] = set()
+        before = list({draft.id for draft, _ in told} & self._told_before)
+        for kind, table in TABLES.items() if before else ():
+            head = f"SELECT interception_id, id FROM {table} WHERE interception_id IN"  # noqa: S608 - a name of ours
+            known.update((row["interception_id"], kind, row["id"]) for row in bulk.select(self._conn, head, before))
+        return known
+
+    def join_threads(
+        self,
+        told: Sequence[tuple[InterceptionDraft, Report]],
+        facts: Sequence[tuple[InterceptionDraft, Fact]],
+        sums: record_sums.Sums,
+    ) -> None:
+        """Give those rows thread and session that have none and that something is known of now; count them."""
+        client_sessions = {
+            report.interception_id: report.facts.client_session_id for _, report in told if report.facts is not None
+        }
+        told_of = {report.interception_id for _, report in told}
+        fresh = [one for one in self.changed.values() if not one.session_id and (one.id in told_of or one.outcome)]
+        parents = self._parents(fresh)
+        called = {(draft.user_id, fact.tool_call_id): draft for draft, fact in facts if isinstance(fact, ToolCall)}
+        for draft in fresh:
+            answered = (draft.user_id, draft.correlating_tool_call_id)
+            parent = parents.get(answered)
+            if (caller := called.get(answered)) is not None and caller is not draft:
+                parent = ThreadPlace(caller.id, caller.thread_root_id, caller.session_id)
+            record_merge.join_thread(draft, client_sessions.get(draft.id, ""), parent)
+            sums.interception(draft)
+
+    def _parents(self, fresh: Sequence[InterceptionDraft]) -> dict[tuple[str, str], ThreadPlace]:
+        """By user and tool call, the latest interception in which the model called it."""
+        calls = list({one.correlating_tool_call_id for one in fresh if one.correlating_tool_call_id})
+        rows = bulk.select(
+            self._conn,
+            "SELECT t.tool_call_id, i.user_id, i.id, i.thread_root_id, i.session_id, i.start_time"
+            " FROM tool_calls AS t JOIN interceptions AS i ON i.id = t.interception_id WHERE t.tool_call_id IN",
+            calls,
+            "ORDER BY i.start_time",
+        )
+        return {
+            (row["user_id"], row["tool_call_id"]): ThreadPlace(row["id"], row["thread_root_id"], row["session_id"])
+            for row in rows
+        }
+
+
+def draft_of(row: Row) -> InterceptionDraft:
+    """The stored row, to be changed or shown."""
+    return InterceptionDraft(**{name: row[name] for name in COLUMNS})
+
+
+def _note_seen(conn: Connection, seen: dict[str, int]) -> None:
+    rows: list[tuple[Value, ...]] = list(seen.items())
+    # Workers report of the same bridges: the latest word counts.
+    tail = (
+        "ON CONFLICT (id) DO UPDATE SET seen_time = excluded.seen_time"
+        " WHERE excluded.seen_time > bridge_instances.seen_time"
+    )
+    bulk.insert(conn, "INSERT INTO bridge_instances (id, seen_time)", rows, tail)

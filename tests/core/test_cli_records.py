@@ -1,0 +1,140 @@
+"""`credentiald records`: filters on their way to the service, and what is printed."""
+
+import csv
+import io
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+from drawbridge.v1 import record_pb2
+from drawbridge.v1 import usage_service_pb2 as pb
+from google.protobuf.timestamp_pb2 import Timestamp
+
+from tests.fakes.admin_service import FakePlane, serving
+from tests.support.credentiald_cli import ADMIN_TOKEN, OWN_TOKEN, administer, administer_json
+
+WHEN = Timestamp(seconds=1_795_000_000)
+
+
+@pytest.fixture
+def plane(tmp_path: Path) -> Iterator[FakePlane]:
+    with serving(tmp_path) as one:
+        yield one
+
+
+def an_interception(number: int, **changes) -> pb.Interception:
+    values = {"id": f"id-{number}", "username": "ann", "provider": "corp", "model": "gpt-5", "start_time": WHEN}
+    return pb.Interception(**values | changes)
+
+
+def test_filters_go_to_the_service_and_all_pages_come_up_to_the_limit(plane):
+    plane.interceptions = [an_interception(number) for number in range(7)]
+    rows = administer_json(
+        plane, "records", "interceptions", "--user", "ann", "--provider", "corp", "--type", "openai",
+        "--model", "gpt-5", "--client", "Codex", "--session", "s-1",
+        "--since", "2026-11-22", "--until", "2026-11-22T09:30+01:00", "--limit", "5",
+    )  # fmt: skip
+    assert [row["id"] for row in rows] == [f"id-{number}" for number in range(5)]
+    since, until = datetime(2026, 11, 22, tzinfo=UTC), datetime(2026, 11, 22, 8, 30, tzinfo=UTC)
+    assert plane.last.filter == pb.UsageFilter(
+        user="ann", provider="corp", provider_type="openai", model="gpt-5", client="Codex", session_id="s-1",
+        start_after=since, start_before=until,
+    )  # fmt: skip
+    assert (plane.last.page_size, plane.last_authorization) == (5, f"Bearer {ADMIN_TOKEN}")
+
+
+def test_a_duration_is_that_long_ago_and_a_user_asks_with_its_own_token(plane):
+    before = datetime.now(UTC)
+    administer(plane, "records", "sessions", "--mine", "--since", "7d")
+    since = plane.last.filter.start_after.ToDatetime(tzinfo=UTC)
+    assert before - timedelta(days=7) <= since <= datetime.now(UTC) - timedelta(days=7)
+    assert (plane.last.filter.user, plane.last_authorization) == ("", f"Bearer {OWN_TOKEN}")
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("sessions", "--since", "yesterday"),
+        ("sessions", "--user", "ann", "--mine"),
+        ("interceptions", "--limit", "0"),
+        ("usage", "--by", "day,weather"),
+        ("usage", "--by", "day,day"),
+        ("usage", "--csv", "--json"),
+    ],
+)
+def test_what_cannot_be_meant_is_wrong_usage_and_asks_nobody(plane, arguments):
+    administer(plane, "records", *arguments, code=2)
+    assert plane.calls == []
+
+
+def test_a_session_is_one_line_whatever_its_prompt(plane):
+    prompt = "fix\nthe \x1b[31mbug " + "x" * 100
+    tokens = pb.TokenTotals(input_tokens=5, output_tokens=6)
+    plane.sessions = [pb.Session(session_id="s-1", username="ann", last_prompt=prompt, tokens=tokens, interceptions=3)]
+    head, line = administer(plane, "records", "sessions").stdout.splitlines()
+    assert head.split()[:2] == ["SESSION", "USER"]
+    assert "fix the \\x1b[31mbug xxx" in line
+    assert line.endswith("…")
+    assert administer_json(plane, "records", "sessions")[0]["last_prompt"] == prompt
+
+
+def test_a_request_is_shown_with_its_thread_and_what_is_not_kept_is_said(plane):
+    first, second = (
+        an_interception(1),
+        an_interception(
+            2,
+            outcome=record_pb2.INTERCEPTION_OUTCOME_UPSTREAM_ERROR,
+            error_category=record_pb2.UPSTREAM_ERROR_CATEGORY_OVERLOADED,
+            error_message="try \x07 later",
+        ),
+    )
+    plane.thread = pb.GetInterceptionResponse(
+        interception=second,
+        thread=[
+            pb.InterceptionDetail(
+                interception=first,
+                prompts=[record_pb2.Prompt(text="one\ntwo", text_bytes=7)],
+                model_thoughts=[record_pb2.ModelThought(content="", content_bytes=12, source="thinking")],
+                tool_calls=[record_pb2.ToolCall(tool="Bash", input='{"a', input_bytes=30)],
+                token_usages=[record_pb2.TokenUsage(input_tokens=1, output_tokens=2, partial=True)],
+            ),
+            pb.InterceptionDetail(interception=second),
+        ],
+    )
+    lines = administer(plane, "records", "show", "id-2").stdout.splitlines()
+    assert lines[0].startswith("  2026-")
+    assert lines[0].endswith("id-1  corp  gpt-5  open")
+    assert lines[1:] == [
+        "    prompt: one",
+        "      two",
+        "    thinking:  [0 of 12 bytes kept]",
+        '    tool Bash: {"a [3 of 30 bytes kept]',
+        "    tokens: 1 input, 2 output, 0 cache_read_input, 0 cache_write_input (partial)",
+        f"> {lines[6][2:]}",
+        "    error: OVERLOADED  -  try \\x07 later",
+    ]
+    assert plane.last == pb.GetInterceptionRequest(id="id-2")
+
+
+def test_usage_is_a_table_or_csv_that_no_spreadsheet_computes(plane):
+    tokens = pb.TokenTotals(input_tokens=1, output_tokens=2, cache_read_input_tokens=3, cache_write_input_tokens=4)
+    plane.usage = [
+        pb.UsageRow(user_id="id-1", username="ann", model="=cmd()", interceptions=9, token_usages=8, tokens=tokens),
+        pb.UsageRow(user_id="id-2", model="-x,y", interceptions=1),
+        pb.UsageRow(user_id="id-3", username="cy", model="", interceptions=1, tokens=tokens),
+    ]
+    table = administer(plane, "records", "usage", "--by", "user, model").stdout.splitlines()
+    assert table[0].split() == ["USER", "MODEL", "REQUESTS", "UPSTREAM", "CALLS", "INPUT", "OUTPUT", "CACHE", "READ",
+                                "CACHE", "WRITE"]  # fmt: skip
+    assert table[1].split() == ["ann", "=cmd()", "9", "8", "1", "2", "3", "4"]
+    printed = administer(plane, "records", "usage", "--by", "user,model", "--csv").stdout
+    rows = list(csv.reader(io.StringIO(printed)))
+    assert rows == [
+        ["user", "model", "requests", "upstream_calls", "input", "output", "cache_read", "cache_write"],
+        ["ann", "'=cmd()", "9", "8", "1", "2", "3", "4"],
+        ["id-2", "'-x,y", "1", "0", "0", "0", "0", "0"],
+        ["cy", "-", "1", "0", "1", "2", "3", "4"],
+    ]
+    assert list(plane.last.group_by) == [pb.USAGE_DIMENSION_USER, pb.USAGE_DIMENSION_MODEL]
+    assert [row["model"] for row in administer_json(plane, "records", "usage")] == ["=cmd()", "-x,y", ""]

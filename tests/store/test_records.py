@@ -1,0 +1,205 @@
+"""Records in their file: each once, sums that add up, and what ends."""
+
+import sqlite3
+from collections import Counter
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from credentiald.record_model import DAY_MICROS
+from credentiald.store import migrations, record_retention, records, sqlite
+from tests.support.records import (
+    ALICE,
+    BOB,
+    SECOND,
+    START,
+    a_prompt,
+    a_report,
+    a_thought,
+    a_tool_call,
+    a_usage,
+    an_end,
+    an_id,
+    an_opening,
+    an_origin,
+    empty_records,
+    everything,
+    put,
+    rows_of,
+    some_facts,
+)
+
+
+@pytest.fixture
+def conn(tmp_path):
+    with empty_records(tmp_path / "records.db") as one:
+        yield one
+
+
+def a_whole(number, **changes):
+    values = {
+        "facts": some_facts(),
+        "token_usages": (a_usage(),),
+        "prompts": (a_prompt(),),
+        "tool_calls": (a_tool_call(f"toolu_{number}"),),
+        "model_thoughts": (a_thought(),),
+        "end": an_end(number),
+    }
+    return a_report(number, **values | changes)
+
+
+def test_a_report_that_is_repeated_stores_nothing_more(conn):
+    report = a_whole(1)
+    first = put(conn, an_opening(1), report)
+    before = everything(conn)
+    again = put(conn, an_opening(1), report, report)
+    assert everything(conn) == before
+    assert (len(first.started), len(first.ended), len(first.facts)) == (1, 1, 4)
+    assert (again.started, again.ended, again.facts, again.taken) == ([], [], [], [])
+    assert {table: len(rows) for table, rows in before.items()} == dict.fromkeys(before, 1)
+
+
+@given(st.data())
+@settings(max_examples=30, deadline=None)
+def test_however_reports_are_cut_into_batches_and_repeated_the_file_is_the_same(data):
+    usages = [a_usage(id=an_id(50 + place), input_tokens=place) for place in range(4)]
+    pieces = [an_opening(1), a_report(1, facts=some_facts(client_session_id="s-1"))]
+    pieces += [a_report(1, facts=some_facts(client_session_id="s-1"), token_usages=(one,)) for one in usages]
+    ending = a_report(1, facts=some_facts(client_session_id="s-1"), prompts=(a_prompt(id=an_id(70)),), end=an_end(1))
+    sent = data.draw(st.lists(st.sampled_from(pieces), max_size=12)) + data.draw(st.permutations([*pieces, ending]))
+    cuts = sorted(data.draw(st.lists(st.integers(0, len(sent)), max_size=5)))
+    with TemporaryDirectory() as folder:
+        with empty_records(Path(folder) / "one.db") as one:
+            put(one, *pieces, ending)
+            expected = everything(one)
+        with empty_records(Path(folder) / "two.db") as two:
+            for start, end in zip([0, *cuts], [*cuts, len(sent)], strict=True):
+                put(two, *sent[start:end])
+            assert everything(two) == expected
+    assert expected["usage_days"][0]["input_tokens"] == sum(range(4))
+
+
+def test_what_a_bridge_says_of_an_interception_of_another_service_or_user_is_not_stored(conn):
+    put(conn, an_opening(1), a_whole(1))
+    before = everything(conn)
+    forged = [a_whole(1, origin=an_origin(BOB)), a_whole(1, origin=an_origin(service_id="service-2"))]
+    stored = put(conn, *forged, an_opening(1, origin=an_origin(BOB)))
+    assert stored.taken == [0, 1]
+    assert everything(conn) == before
+
+
+@pytest.mark.parametrize("in_one_batch", [True, False])
+def test_interceptions_that_answer_tool_calls_are_one_thread_and_one_session(conn, in_one_batch):
+    reports = [a_whole(1)]
+    for number in (2, 3):
+        answered = some_facts(correlating_tool_call_id=f"toolu_{number - 1}")
+        reports.append(a_whole(number, facts=answered))
+    for batch in [reports] if in_one_batch else [[one] for one in reports]:
+        put(conn, *batch)
+    rows = {row["id"]: row for row in rows_of(conn, "interceptions")}
+    assert [rows[an_id(one)]["thread_parent_id"] for one in (1, 2, 3)] == ["", an_id(1), an_id(2)]
+    assert {row["thread_root_id"] for row in rows.values()} == {an_id(1)}
+    [session] = rows_of(conn, "sessions")
+    assert (session["session_id"], session["interceptions"], session["threads"]) == (an_id(1), 3, 1)
+    assert session["input_tokens"] == 30
+
+
+def test_a_tool_call_of_another_user_makes_no_thread(conn):
+    put(conn, a_whole(1, origin=an_origin(BOB)))
+    put(conn, a_whole(2, facts=some_facts(correlating_tool_call_id="toolu_1")))
+    [mine] = [row for row in rows_of(conn, "interceptions") if row["user_id"] == ALICE]
+    assert (mine["thread_parent_id"], mine["session_id"]) == ("", an_id(2))
+
+
+def test_two_users_who_name_the_same_session_have_one_each(conn):
+    facts = some_facts(client_session_id="s-1")
+    put(conn, a_whole(1, facts=facts), a_whole(2, facts=facts, origin=an_origin(BOB)))
+    assert [row["user_id"] for row in rows_of(conn, "sessions")] == [ALICE, BOB]
+
+
+def test_sums_by_session_and_day_are_those_of_the_records(conn):
+    reports = []
+    for number in range(40):
+        facts = some_facts(client_session_id=f"s-{number % 3}", model=f"m-{number % 2}")
+        usages = tuple(a_usage(input_tokens=number, output_tokens=place) for place in range(number % 4))
+        start = START + number * DAY_MICROS // 10
+        reports.append(a_report(number, facts=facts, token_usages=usages, end=an_end(number), start_micros=start))
+    for start in range(0, 40, 7):
+        put(conn, *reports[start : start + 7])
+    records_of, sums = rows_of(conn, "token_usages"), Counter()
+    for table in ("sessions", "usage_days"):
+        for column in ("input_tokens", "output_tokens", "cache_read_input_tokens", "cache_write_input_tokens"):
+            assert sum(row[column] for row in rows_of(conn, table)) == sum(row[column] for row in records_of)
+        sums[table] = sum(row["interceptions"] for row in rows_of(conn, table))
+    assert sums == {"sessions": 40, "usage_days": 40}
+    assert sum(row["token_usages"] for row in rows_of(conn, "usage_days")) == len(records_of)
+    assert {row["models"] for row in rows_of(conn, "sessions")} == {'["m-0", "m-1"]', '["m-1", "m-0"]'}
+
+
+def test_a_session_says_the_prompt_of_its_latest_interception(conn):
+    facts = some_facts(client_session_id="s-1")
+    put(conn, a_whole(5, facts=facts, prompts=(a_prompt("the last"),)))
+    put(conn, a_whole(2, facts=facts, prompts=(a_prompt("an earlier one"),)))
+    [session] = rows_of(conn, "sessions")
+    assert (session["last_prompt"], session["last_active_time"]) == ("the last", START + 5 * SECOND)
+
+
+def test_what_a_silent_bridge_left_open_is_found_and_ended_once(conn):
+    with sqlite.transaction(conn, write=True):
+        conn.execute(
+            "INSERT INTO bridge_instances VALUES ('bridge-1', ?), ('bridge-2', ?)", (START, START + 90 * SECOND)
+        )
+    put(conn, an_opening(1), an_opening(2, bridge_instance_id="bridge-2"), an_opening(3), a_whole(3))
+    put(conn, an_opening(4, bridge_instance_id="never heard of", start_micros=START))
+    found = record_retention.left_open(conn, before_micros=START + 60 * SECOND, limit=10)
+    assert sorted(found) == [(an_id(1), START), (an_id(4), START)]
+    ended = put(conn, vanished=tuple(found)).ended
+    assert {one.outcome for one in ended} == {"BRIDGE_VANISHED"}
+    assert record_retention.left_open(conn, before_micros=START + 60 * SECOND, limit=10) == []
+    late = put(conn, a_whole(1))
+    assert [one.outcome for one in late.ended] == ["COMPLETED"]
+    assert sum(row["interceptions"] for row in rows_of(conn, "usage_days")) == 3
+
+
+def test_retention_removes_interceptions_with_all_their_records_and_nothing_younger(conn):
+    put(conn, *(a_whole(number) for number in range(10)))
+    steps = []
+    while count := record_retention.purge(conn, before_micros=START + 7 * SECOND, limit=3):
+        steps.append(count)
+    assert steps == [3, 3, 1]
+    kept = {an_id(one) for one in (7, 8, 9)}
+    for table in ("token_usages", "prompts", "tool_calls", "model_thoughts"):
+        assert {row["interception_id"] for row in rows_of(conn, table)} == kept, table
+    assert {row["id"] for row in rows_of(conn, "interceptions")} == kept
+
+
+def test_sums_go_when_all_that_they_count_has_gone(conn):
+    put(conn, a_whole(1), a_whole(2, start_micros=START + 2 * DAY_MICROS))
+    assert record_retention.purge_sums(conn, before_micros=START + DAY_MICROS, limit=10) == 2
+    assert record_retention.purge_sums(conn, before_micros=START + DAY_MICROS, limit=10) == 0
+    assert [row["session_id"] for row in rows_of(conn, "sessions")] == [an_id(2)]
+    assert [row["interceptions"] for row in rows_of(conn, "usage_days")] == [1]
+
+
+def test_bridges_are_forgotten_when_nothing_of_theirs_is_open(conn):
+    with sqlite.transaction(conn, write=True):
+        conn.execute("INSERT INTO bridge_instances VALUES ('bridge-1', 1), ('bridge-2', 1), ('bridge-3', 9)")
+    put(conn, an_opening(1))
+    record_retention.forget_instances(conn, before_micros=5)
+    assert {row["id"] for row in rows_of(conn, "bridge_instances")} == {"bridge-1", "bridge-3"}
+
+
+def test_records_of_another_database_are_refused(conn):
+    with pytest.raises(migrations.SchemaMismatch, match="another database"), sqlite.transaction(conn, write=True):
+        records.prepare(conn, "another")
+
+
+def test_a_batch_that_fails_in_its_middle_leaves_nothing(conn):
+    before = everything(conn)
+    conn.execute("CREATE TRIGGER no BEFORE INSERT ON usage_days BEGIN SELECT RAISE(ABORT, 'no'); END")
+    with pytest.raises(sqlite3.IntegrityError):
+        put(conn, a_whole(1))
+    assert everything(conn) == before

@@ -1,0 +1,175 @@
+"""Openings and reports to put into a file of records, and ways to look into one."""
+
+import sqlite3
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+from credentiald.record_model import (
+    End,
+    Facts,
+    ModelThought,
+    Opening,
+    Origin,
+    Prompt,
+    Report,
+    TokenUsage,
+    ToolCall,
+)
+from credentiald.store import record_writing, records, sqlite
+from credentiald.store.record_writing import Batch, Stored
+
+START = 1_795_000_000_000_000
+SECOND = 1_000_000
+ALICE = "00000000-0000-7000-8000-00000000000a"
+BOB = "00000000-0000-7000-8000-00000000000b"
+TABLES = (
+    "interceptions",
+    "token_usages",
+    "prompts",
+    "tool_calls",
+    "model_thoughts",
+    "sessions",
+    "usage_days",
+)
+
+
+@contextmanager
+def empty_records(path: Path) -> Iterator[sqlite3.Connection]:
+    """A connection to a new file of records."""
+    path.touch(mode=0o600)
+    conn = sqlite.connect(path)
+    try:
+        with sqlite.transaction(conn, write=True):
+            records.prepare(conn, "a-database")
+        yield conn
+    finally:
+        conn.close()
+
+
+def put(conn: sqlite3.Connection, *things: Opening | Report, vanished: tuple[tuple[str, int], ...] = ()) -> Stored:
+    """Store these in one batch."""
+    batch = Batch(
+        openings=[one for one in things if isinstance(one, Opening)],
+        reports=[one for one in things if isinstance(one, Report)],
+        vanished=vanished,
+    )
+    with sqlite.transaction(conn, write=True):
+        return record_writing.store(conn, batch)
+
+
+def an_id(number: int) -> str:
+    """The same id for the same number, rising with it."""
+    return f"0190e2f4-0000-7000-8000-{number:012x}"
+
+
+def an_origin(user_id: str = ALICE, **changes: Any) -> Origin:
+    values: dict[str, Any] = {
+        "service_id": "service-1",
+        "user_id": user_id,
+        "provider_id": "provider-1",
+        "provider_name": "anthropic-corp",
+        "provider_type": "anthropic",
+        "source": "CENTRAL_KEY",
+        "credential_id": "credential-1",
+    }
+    return Origin(**values | changes)
+
+
+def an_opening(number: int, **changes: Any) -> Opening:
+    values: dict[str, Any] = {
+        "interception_id": an_id(number),
+        "resolution_id": an_id(1_000_000 + number),
+        "origin": an_origin(),
+        "bridge_instance_id": "bridge-1",
+        "operation": "anthropic.messages",
+        "model": "claude-sonnet-4-5",
+        "upstream_model": "",
+        "client": "Claude Code",
+        "start_micros": START + number * SECOND,
+    }
+    return Opening(**values | changes)
+
+
+def a_report(number: int, **changes: Any) -> Report:
+    values: dict[str, Any] = {
+        "interception_id": an_id(number),
+        "resolution_id": an_id(1_000_000 + number),
+        "origin": an_origin(),
+        "start_micros": START + number * SECOND,
+        "bridge_instance_id": "bridge-1",
+    }
+    return Report(**values | changes)
+
+
+def some_facts(**changes: Any) -> Facts:
+    values: dict[str, Any] = {
+        "client": "Claude Code",
+        "user_agent": "claude-cli/2.0",
+        "operation": "anthropic.messages",
+        "model": "claude-sonnet-4-5",
+    }
+    return Facts(**values | changes)
+
+
+def an_end(number: int, **changes: Any) -> End:
+    values: dict[str, Any] = {
+        "end_micros": START + number * SECOND + SECOND,
+        "outcome": "COMPLETED",
+        "http_status": 200,
+        "duration_micros": SECOND,
+        "first_byte_micros": 1000,
+    }
+    return End(**values | changes)
+
+
+def a_usage(**changes: Any) -> TokenUsage:
+    values: dict[str, Any] = {
+        "id": str(uuid4()),
+        "create_micros": START,
+        "response_id": "msg_1",
+        "input_tokens": 10,
+        "output_tokens": 20,
+        "cache_read_input_tokens": 30,
+        "cache_write_input_tokens": 40,
+    }
+    return TokenUsage(**values | changes)
+
+
+def a_prompt(text: str = "do it", **changes: Any) -> Prompt:
+    values: dict[str, Any] = {"id": str(uuid4()), "create_micros": START, "response_id": "msg_1", "text": text}
+    return Prompt(**{"text_bytes": len(text)} | values | changes)
+
+
+def a_tool_call(tool_call_id: str = "toolu_1", **changes: Any) -> ToolCall:
+    values: dict[str, Any] = {
+        "id": str(uuid4()),
+        "create_micros": START,
+        "response_id": "msg_1",
+        "tool_call_id": tool_call_id,
+        "item_id": "",
+        "tool": "Bash",
+        "input": '{"command":"ls"}',
+        "input_bytes": 16,
+    }
+    return ToolCall(**values | changes)
+
+
+def a_thought(content: str = "hm", **changes: Any) -> ModelThought:
+    values: dict[str, Any] = {"id": str(uuid4()), "create_micros": START, "response_id": "msg_1", "content": content}
+    return ModelThought(**{"content_bytes": len(content), "source": "thinking"} | values | changes)
+
+
+def rows_of(conn: sqlite3.Connection, table: str) -> list[dict[str, Any]]:
+    """All rows, without the numbers that only say in which order they came."""
+    rows = [dict(row) for row in conn.execute(f"SELECT * FROM {table}").fetchall()]
+    for row in rows:
+        row.pop("number", None)
+    return sorted(rows, key=repr)
+
+
+def everything(conn: sqlite3.Connection) -> dict[str, list[dict[str, Any]]]:
+    """What is in the file."""
+    return {table: rows_of(conn, table) for table in TABLES}
