@@ -1,4 +1,4 @@
-"""The upstream's answer on its way to the client, piece by piece: to the client first, then to whoever reads along.
+"""The upstream's answer on its way to the client, piece by piece: to the client first, then to the tap.
 
 An AnswerRelay is the receiver of the call to the upstream (http1/upstream); the interception that it belongs to tells
 the client what goes wrong. No step raises into whoever called back, so each has its `try`: a decorator would cost a
@@ -6,6 +6,7 @@ call for each.
 """
 
 import logging
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from bridged.head_lines import response_lines
@@ -13,9 +14,10 @@ from bridged.http1.answer_framing import Framing
 from bridged.http1.exchange import Exchange
 from bridged.http1.response_head import BodyFraming
 from bridged.http1.upstream import UpstreamError
-from bridged.http_types import Tap, UpstreamBroken, UpstreamTimeout
-from bridged.model import Headers, Refused
+from bridged.http_types import UpstreamBroken, UpstreamTimeout
+from bridged.model import Headers, Refused, header_values
 from bridged.sse import StreamEnd
+from bridged.taps.usage_chunk import UsageChunkFilter
 
 if TYPE_CHECKING:
     from bridged.bridge import Bridge
@@ -34,18 +36,23 @@ _FRAMING = {
 }
 # RFC 9110, 15.4: those that a client would follow.
 _REDIRECTS = frozenset({301, 302, 303, 307, 308})
+_OK = 200
 
 
 class AnswerRelay:
-    """One answer. `stream_end` follows an event stream, None for any other answer."""
+    """One answer. `stream_end` follows an event stream, None for any other answer.
 
-    __slots__ = ("_bridge", "_exchange", "_interception", "_tap", "sent_bytes", "stream_end")
+    `usage_filter`, where the bridge asked for usage that the client did not ask for, takes that out of a good stream.
+    """
+
+    __slots__ = ("_bridge", "_exchange", "_interception", "_tap", "sent_bytes", "stream_end", "usage_filter")
 
     def __init__(self, interception: "Interception", bridge: "Bridge", exchange: Exchange) -> None:
         self._interception = interception
         self._bridge = bridge
         self._exchange = exchange
-        self._tap: Tap | None = None
+        self._tap: Callable[[bytes], None] | None = None
+        self.usage_filter: UsageChunkFilter | None = None
         self.stream_end: StreamEnd | None = None
         self.sent_bytes = 0
 
@@ -70,8 +77,9 @@ class AnswerRelay:
             if is_stream and body is not _UPSTREAM_NO_BODY:
                 self.stream_end = StreamEnd()
                 framing = _CHUNKED
-            interception.answer_begins(status)
-            self._tap = self._bridge.tap_for(interception)
+            if self.usage_filter is not None and not (is_stream and status == _OK and _is_plain(headers)):
+                self.usage_filter = None
+            self._tap = interception.answer_begins(status, headers)
             self._exchange.send_head(status, lines, body=framing, length_bytes=length_bytes, more=more)
         except Exception as failure:
             interception.fail(failure)
@@ -79,26 +87,37 @@ class AnswerRelay:
     def response_data(self, data: bytes, *, more: bool) -> None:
         """Some of the body."""
         try:
-            self._exchange.send(data, more=more)
-            self.sent_bytes += len(data)
-            if self.stream_end is not None:
-                self.stream_end.feed(data)
+            if self.usage_filter is None:
+                self._send(data, more=more)
+            else:
+                self._send(self.usage_filter.feed(data), more=more)
             if self._tap is not None:
                 self._feed_tap(self._tap, data)
         except Exception as failure:
             self._interception.fail(failure)
 
-    def _feed_tap(self, tap: Tap, data: bytes) -> None:
+    def _send(self, data: bytes, *, more: bool) -> None:
+        self._exchange.send(data, more=more)
+        self.sent_bytes += len(data)
+        if self.stream_end is not None:
+            self.stream_end.feed(data)
+
+    def send_held(self) -> None:
+        """What was held back goes out as well, before the end of whatever kind."""
+        if self.usage_filter is not None:
+            self._send(self.usage_filter.end(), more=True)
+
+    def _feed_tap(self, feed: Callable[[bytes], None], data: bytes) -> None:
         try:
-            tap.feed(data)
+            feed(data)
         except Exception:
-            facts = {"interception_id": self._interception.interception_id}
-            log.exception("a tap failed and was taken away", extra=facts)
             self._tap = None
+            self._interception.tap_failed()
 
     def response_end(self) -> None:
         """The answer is complete."""
         try:
+            self.send_held()
             if self.stream_end is not None and self.stream_end.is_open:
                 # A stream that ends with its connection has no other mark of its end than that an event is whole.
                 raise self._failed("UPSTREAM_UNREACHABLE", "broke off", "answer broke off")
@@ -140,3 +159,7 @@ class AnswerRelay:
         self._bridge.metrics.upstream_failed(reason)
         said = f"the upstream's {after}" if self._exchange.head_sent else f"the upstream {before}"
         return Refused(reason, f"{said}: try again")
+
+
+def _is_plain(headers: Headers) -> bool:
+    return all(value.lower() in ("", "identity") for value in header_values(headers, "content-encoding"))

@@ -11,25 +11,29 @@ from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from email.utils import formatdate
 
-from bridged import routes
+from bridged import report_bytes, routes
 from bridged.aws.sigv4 import SigningKeys
+from bridged.endings import CLIENT_GONE
 from bridged.error_answer import error_answer
 from bridged.http1.answer_framing import Framing
 from bridged.http1.exchange import Carrier, Exchange
 from bridged.http1.fields import field_lines
 from bridged.http1.framing import Request
 from bridged.http1.pool import UpstreamPool
-from bridged.http_types import Tap
-from bridged.interception import CLIENT_GONE, Interception
-from bridged.interception_id import new_interception_id
+from bridged.ids import new_id
+from bridged.interception import Interception
 from bridged.metrics import Metrics
 from bridged.model import DialectName, Headers, Refused
 from bridged.paths import Target, split_target
+from bridged.provider_switch import ProviderSwitch
+from bridged.recorder import Recorder
+from bridged.recording import Recording, TapMaker
 from bridged.resolver import Resolver
+from bridged.taps import answer_tap
 
 log = logging.getLogger(__name__)
 
-TapFactory = Callable[[Interception], Tap | None]
+ASKS_EVERYBODY = ProviderSwitch()
 STOPPING = "this bridge is stopping: try again, another one or the next one will answer"
 MOST_GATHERED_BYTES = 1024 * 1024 * 1024
 # How many targets the bridge remembers, and how long they may be.
@@ -39,14 +43,12 @@ _REMEMBERED_LENGTH = 256
 _FORGET_SECONDS = 30.0
 
 
-def no_tap(interception: Interception) -> Tap | None:
-    """Nothing is read along."""
-    del interception
-    return None
-
-
 class Bridge:
-    """Begins interceptions, ends them when the bridge stops, answers health on the main listener."""
+    """Begins interceptions, ends them when the bridge stops, answers health on the main listener.
+
+    `recorder` takes what is recorded; None records nothing. `needs_records`: no turn of a conversation begins while
+    records are not being kept.
+    """
 
     def __init__(
         self,
@@ -56,13 +58,19 @@ class Bridge:
         *,
         max_body_bytes: int,
         not_ready: Callable[[], Sequence[str]],
-        tap_for: TapFactory = no_tap,
+        recorder: Recorder | None = None,
+        needs_records: bool = False,
+        asks_for_usage: ProviderSwitch = ASKS_EVERYBODY,
+        make_tap: TapMaker = answer_tap,
     ) -> None:
         self.resolver = resolver
         self.pool = pool
         self.metrics = metrics
         self.max_body_bytes = max_body_bytes
-        self.tap_for = tap_for
+        self.asks_for_usage = asks_for_usage
+        self._recorder = recorder
+        self._needs_records = needs_records
+        self._make_tap = make_tap
         self.now = asyncio.get_running_loop().time
         self._not_ready = not_ready
         self._date_second = 0
@@ -95,7 +103,7 @@ class Bridge:
     def refuse(self, reason: str, *, detail: str, target: str, headers: Headers) -> tuple[int, Headers, bytes]:
         """The answer to what is no request, or came too slowly. Nothing of it is repeated."""
         dialect = routes.dialect_of_target(target, headers)
-        answer = error_answer(Refused(reason, detail), dialect, new_interception_id())
+        answer = error_answer(Refused(reason, detail), dialect, new_id())
         self.metrics.answered("", answer.status)
         return answer.status, (*answer.headers, self.date()), answer.body
 
@@ -145,6 +153,40 @@ class Bridge:
             self._places[key] = (target, match)
         return target, match
 
+    def recording_of(self, interception_id: str, match: routes.RouteMatch, request: Request) -> Recording | None:
+        """What gathers for the record of a turn; None for other requests. RECORDS_UNAVAILABLE."""
+        if self._recorder is None or not match.intercepted:
+            return None
+        if self._needs_records and not self._recorder.is_keeping:
+            raise Refused(
+                "RECORDS_UNAVAILABLE",
+                "what is asked cannot be recorded at the moment, and may not go on without: try again; "
+                "the operator finds more in the logs of both daemons",
+            )
+        return Recording(interception_id, match, request.headers, self._make_tap)
+
+    def record(self, interception: Interception) -> None:
+        """Send what was gathered of an interception that has ended on its way; nothing where it was not resolved."""
+        recording, resolution = interception.recording, interception.resolution
+        if self._recorder is None or recording is None or resolution is None:
+            return
+        try:
+            report = recording.report(interception, resolution, self.now())
+            item = report_bytes.item(report)
+        except Exception:
+            log.exception("a report could not be made", extra={"interception_id": interception.interception_id})
+            self._recorder.unreadable(interception.interception_id)
+            return
+        self._recorder.add(interception.interception_id, item)
+        for trouble in report.answer.troubles:
+            self.metrics.tap_troubled(trouble.value)
+
+    def oldest_id(self) -> str:
+        """The smallest id of an interception that is not over or not reported yet; a new one where there is none."""
+        ids = [one.interception_id for one in self._under_way]
+        waiting = None if self._recorder is None else self._recorder.oldest_id()
+        return min(ids if waiting is None else [*ids, waiting], default=new_id())
+
     def keys_for_signing(self) -> SigningKeys:
         """The derived keys that are remembered; an old one is forgotten also where no request comes after it."""
         if self._forgetting is None:
@@ -180,6 +222,7 @@ class Bridge:
         status = interception.status if whole else None
         self.metrics.answered(interception.match.operation if interception.match else "", status)
         log_end(interception, self.now() - interception.started_seconds)
+        self.record(interception)
 
     # -- stopping ---------------------------------------------------------------------------------------------------
 
@@ -199,7 +242,7 @@ class Bridge:
     def end_requests(self) -> None:
         """End what is under way: streams get the error event, other answers break."""
         for interception in list(self._under_way):
-            interception.refuse(Refused("CAPACITY", STOPPING))
+            interception.stop(Refused("CAPACITY", STOPPING))
 
 
 class _Health:

@@ -88,6 +88,7 @@ REFUSALS: dict[str, Row] = {
     "REQUEST_TIMEOUT": Row(status=408),
     "UPGRADE_NOT_SUPPORTED": Row(status=426),
     "HEAD_TOO_LARGE": Row(status=431),
+    "RECORDS_UNAVAILABLE": _STORE_TROUBLE,
     "BREAKER_OPEN": Row(status=503, retry_after_seconds=1),
     "INTERNAL": Row(status=503, retry_after_seconds=1),
 }

@@ -1,6 +1,4 @@
-"""What can go wrong on either side of a request, and what reads along: words that both sides share."""
-
-from typing import Protocol
+"""What can go wrong on either side of a request: words that both sides share."""
 
 
 class BodyTooLarge(Exception):
@@ -25,9 +23,3 @@ class UpstreamTimeout(Exception):
 
 class UpstreamBroken(Exception):
     """The answer's body ended before its time."""
-
-
-class Tap(Protocol):
-    """Reads a copy of the answer's body. What it raises never reaches the client."""
-
-    def feed(self, chunk: bytes) -> None: ...

@@ -12,6 +12,7 @@ was cut ever looks whole. Whatever happens, `_end` is reached exactly once.
 """
 
 import logging
+from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
@@ -21,39 +22,43 @@ from bridged.answer_translator import AnswerTranslator
 from bridged.client_token import ClientCredentials, find_client_token
 from bridged.dialects import request_facts, stream_ending
 from bridged.dialects.facts import NO_FACTS
+from bridged.endings import CLIENT_GONE
 from bridged.error_answer import error_answer
 from bridged.http1.answer_framing import Framing
 from bridged.http1.exchange import Exchange
 from bridged.http1.upstream import UpstreamCall
 from bridged.http_types import BodyBroken, BodyTimeout, BodyTooLarge
-from bridged.interception_id import new_interception_id
-from bridged.model import DialectName, Refused, RequestFacts, Resolution
+from bridged.ids import new_id
+from bridged.model import DialectName, Headers, Refused, RequestFacts, Resolution
 from bridged.outgoing import outgoing_request, outgoing_to_bedrock
 from bridged.paths import Target
+from bridged.recording import Recording
 from bridged.resolver import Question
 from bridged.routes import RouteMatch
+from bridged.taps.usage_chunk import UsageChunkFilter, asking_for_usage
 
 if TYPE_CHECKING:
     from bridged.bridge import Bridge
 
 log = logging.getLogger(__name__)
 
-# Not a refusal: the client left, and nobody is there to be refused.
-CLIENT_GONE = "CLIENT_GONE"
-
 # Looking a member up costs as much as a call.
 _COUNTED, _NO_BODY = Framing.LENGTH, Framing.NONE
-_UNKNOWN_DIALECT = DialectName.OPENAI_CHAT
+_CHAT = DialectName.OPENAI_CHAT
+_UNKNOWN_DIALECT = _CHAT
 BodyError = BodyTooLarge | BodyBroken | BodyTimeout
 
 
 class Interception:
-    """One client request through the bridge. Attributes without an underscore are for the tap and the log line."""
+    """One client request through the bridge. Attributes without an underscore are for the record and the log line.
+
+    `recording` gathers what is recorded, None where nothing is. `stopped`: the bridge ended it because it stops.
+    """
 
     __slots__ = (
         "_body_ended", "_bridge", "_call", "_client", "_early", "_exchange", "_over", "_paused", "_question", "_relay",
         "_reserved_bytes", "_streamed", "dialect", "error", "facts", "interception_id", "is_stream", "match",
-        "provider", "resolution", "sent_bytes", "started_seconds", "status",
+        "provider", "recording", "resolution", "sent_bytes", "started_seconds", "status", "stopped",
     )  # fmt: skip
 
     def __init__(self, bridge: "Bridge", exchange: Exchange) -> None:
@@ -71,12 +76,14 @@ class Interception:
         self._paused = False
         self._over = False
         self._relay: AnswerRelay | None = None
-        self.interception_id = new_interception_id()
+        self.interception_id = new_id()
         self.dialect = _UNKNOWN_DIALECT
         self.match: RouteMatch | None = None
         self.provider = ""
         self.facts: RequestFacts = NO_FACTS
         self.resolution: Resolution | None = None
+        self.recording: Recording | None = None
+        self.stopped = False
         self.status: int | None = None
         self.error = ""
         # Of the answer, once it has ended.
@@ -191,6 +198,7 @@ class Interception:
     def _ask(self, match: RouteMatch, client: ClientCredentials) -> None:
         if client.token is None:
             raise Refused("ACCESS_TOKEN_MISSING", "the request carries no access token")
+        recording = self.recording = self._bridge.recording_of(self.interception_id, match, self._exchange.request)
         question = Question(
             provider=self.provider,
             access_token=client.token,
@@ -198,6 +206,7 @@ class Interception:
             model=self.facts.model,
             presented_key=client.presented is not None,
             interception_id=self.interception_id,
+            client=recording.client if recording is not None else "",
         )
         self._question = self._bridge.resolver.submit(question, self.resolved)
 
@@ -220,14 +229,34 @@ class Interception:
             if answer.wire_type == BEDROCK:
                 call = self._call = self._send_to_bedrock(match, client, answer, body or b"", relay)
             else:
-                request = outgoing_request(self._exchange.request, match, client, answer, body)
+                sent = body
+                if body is not None and self.facts.stream and match.dialect is _CHAT:
+                    sent = self._asking_for_usage(body, relay)
+                request = outgoing_request(self._exchange.request, match, client, answer, sent)
                 call = self._call = self._bridge.pool.send(request, relay)
+            if self.recording is not None and body is not None:
+                self.recording.request_sent(body, max_bytes=self._bridge.max_body_bytes)
             if self._paused:
                 call.pause()
             if self._streamed:
                 self._send_early(call)
         except Exception as failure:
             self.fail(failure)
+
+    def _asking_for_usage(self, body: bytes, relay: AnswerRelay) -> bytes:
+        """The body of a streaming Chat request, which asks for usage also where the client did not."""
+        if self.recording is None or not self._bridge.asks_for_usage.on_for(self.provider):
+            return body
+        asking = asking_for_usage(body)
+        if asking is None:
+            return body
+        relay.usage_filter = UsageChunkFilter()
+        return asking
+
+    def _resolved_late(self, answer: Resolution) -> None:
+        """credentiald had opened the interception when the client left."""
+        self.resolution = answer
+        self._bridge.record(self)
 
     def _send_to_bedrock(
         self, match: RouteMatch, client: ClientCredentials, resolution: Resolution, body: bytes, relay: AnswerRelay
@@ -257,10 +286,20 @@ class Interception:
 
     # -- the upstream's answer, for the relay ------------------------------------------------------------------------
 
-    def answer_begins(self, status: int) -> None:
-        """The answer's head goes to the client: the request's body is not needed any more."""
+    def answer_begins(self, status: int, headers: Headers) -> Callable[[bytes], None] | None:
+        """The answer's head goes to the client: the request's body is not needed any more.
+
+        What takes a copy of the answer's body, if anything does.
+        """
         self.status = status
         self._release()
+        recording = self.recording
+        return None if recording is None else recording.answer_begins(status, headers, self._bridge.now())
+
+    def tap_failed(self) -> None:
+        """What took a copy of the answer's body raised."""
+        if self.recording is not None:
+            self.recording.tap_failed()
 
     def answer_ends(self) -> None:
         """The client has the whole answer."""
@@ -277,6 +316,11 @@ class Interception:
             log.error("unhandled error", exc_info=error, extra={"interception_id": self.interception_id})
             error = Refused("INTERNAL", "the bridge failed: the operator finds more in its log")
         self.refuse(error)
+
+    def stop(self, refused: Refused) -> None:
+        """End it because the bridge stops."""
+        self.stopped = True
+        self.refuse(refused)
 
     def refuse(self, refused: Refused) -> None:
         """Tell the client, in the way that is left: a whole answer, the end of a stream, or a broken connection."""
@@ -295,6 +339,7 @@ class Interception:
                 exchange.send(answer.body)
                 exchange.finish()
             elif self._relay is not None and self._relay.stream_end is not None:
+                self._relay.send_held()
                 exchange.send(stream_ending(self.dialect, self._relay.stream_end, refused, self.interception_id))
                 exchange.finish()
             else:
@@ -312,7 +357,7 @@ class Interception:
             return
         self._over = True
         if self._question is not None:
-            self._question.cancel()
+            self._question.cancel(None if self.recording is None else self._resolved_late)
             self._question = None
         if self._call is not None:
             self._call.cancel()
@@ -321,6 +366,8 @@ class Interception:
             self.sent_bytes, self.is_stream = self._relay.sent_bytes, self._relay.stream_end is not None
             # Each holds the other: together they would be a circle that only the collector could break.
             self._relay = None
+        if self.recording is not None:
+            self.recording.end(whole=not self.error)
         self._early = []
         self._release()
         self._bridge.ended(self)

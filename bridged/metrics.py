@@ -3,6 +3,8 @@
 One registry a process, handed around; nothing is registered globally.
 """
 
+from collections.abc import Callable
+
 from prometheus_client import CollectorRegistry, Counter, Gauge
 
 from bridged.errors import REFUSALS
@@ -52,6 +54,34 @@ class Metrics:
             ["reason"],
             registry=self.registry,
         )
+        self._reported = Counter(
+            "bridged_interceptions_reported_total",
+            "Interceptions whose records credentiald has stored.",
+            registry=self.registry,
+        )
+        self._records_lost = Counter(
+            "bridged_records_lost_total",
+            "Interceptions whose records are lost, by reason.",
+            ["reason"],
+            registry=self.registry,
+        )
+        self._reports_failed = Counter(
+            "bridged_record_reports_failed_total",
+            "Batches of records that credentiald did not take; they are sent again.",
+            registry=self.registry,
+        )
+        self._records_waiting = Gauge(
+            "bridged_records_waiting", "Interceptions whose records are not stored yet.", registry=self.registry
+        )
+        self._records_waiting_bytes = Gauge(
+            "bridged_records_waiting_bytes", "Size of the records that are not stored yet.", registry=self.registry
+        )
+        self._tap_troubles = Counter(
+            "bridged_tap_troubles_total",
+            "Answers of which a tap may have seen less than there was, by why.",
+            ["trouble"],
+            registry=self.registry,
+        )
         self._build_info = Gauge(
             "bridged_build_info", "Always 1; the label is the version.", ["version"], registry=self.registry
         )
@@ -75,3 +105,24 @@ class Metrics:
     def upstream_failed(self, reason: str) -> None:
         """Count one attempt at an upstream that failed without an answer of its own."""
         self._upstream_errors.labels(reason).inc()
+
+    def reported(self, count: int) -> None:
+        """Count interceptions whose records are stored."""
+        self._reported.inc(count)
+
+    def records_lost(self, reason: str, count: int) -> None:
+        """Count interceptions whose records are lost. `reason` is one of recorder.py."""
+        self._records_lost.labels(reason).inc(count)
+
+    def report_failed(self) -> None:
+        """Count one batch of records that was not taken."""
+        self._reports_failed.inc()
+
+    def watch_records(self, waiting: Callable[[], int], waiting_bytes: Callable[[], int]) -> None:
+        """Say how to find out what waits."""
+        self._records_waiting.set_function(waiting)
+        self._records_waiting_bytes.set_function(waiting_bytes)
+
+    def tap_troubled(self, trouble: str) -> None:
+        """Count one answer that a tap had trouble with. `trouble` is one of records.Trouble."""
+        self._tap_troubles.labels(trouble).inc()

@@ -9,6 +9,7 @@ They are made for every request and not frozen, which would triple what that cos
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
+from typing import NamedTuple
 
 
 class Trouble(StrEnum):
@@ -34,15 +35,6 @@ class TokenUsage:
     cache_read_input_tokens: int = 0
     cache_write_input_tokens: int = 0
     metadata: Mapping[str, int] = field(default_factory=dict)
-    partial: bool = False
-
-
-@dataclass(slots=True, kw_only=True)
-class PromptUsage:
-    """What the user asked, as it was sent."""
-
-    msg_id: str
-    prompt: str
     partial: bool = False
 
 
@@ -90,18 +82,81 @@ class AnswerRecords:
     troubles: frozenset[Trouble] = frozenset()
 
 
+NO_ANSWER = AnswerRecords()
+
+
 @dataclass(slots=True, kw_only=True)
 class Turn:
     """What a request says of the conversation that it is part of.
 
-    `prompt` is None where the turn has none of a user. `correlating_tool_call_id` is of the call whose result the
-    request brings. `session_id` is one that the body names; headers come first (clients.py).
+    `prompt` is None where the turn has none of a user. `prompt_bytes` is the length of the whole where it was cut, else
+    0. `correlating_tool_call_id` is of the call whose result the request brings. `session_id` is one that the body
+    names; headers come first (clients.py).
     """
 
     prompt: str | None = None
-    prompt_is_partial: bool = False
+    prompt_bytes: int = 0
     correlating_tool_call_id: str = ""
     session_id: str = ""
 
 
 NO_TURN = Turn()
+
+
+class Outcome(StrEnum):
+    """How an interception ended, as in the contract."""
+
+    COMPLETED = "COMPLETED"
+    UPSTREAM_ERROR = "UPSTREAM_ERROR"
+    CLIENT_GONE = "CLIENT_GONE"
+    BRIDGE_STOPPED = "BRIDGE_STOPPED"
+    BRIDGE_FAILED = "BRIDGE_FAILED"
+
+
+class ErrorCategory(StrEnum):
+    """What kind of trouble an upstream was, as in the contract."""
+
+    NONE = "UNSPECIFIED"
+    BAD_REQUEST = "BAD_REQUEST"
+    UNAUTHORIZED = "UNAUTHORIZED"
+    RATE_LIMITED = "RATE_LIMITED"
+    OVERLOADED = "OVERLOADED"
+    SERVER_ERROR = "SERVER_ERROR"
+    TIMEOUT = "TIMEOUT"
+    UNREACHABLE = "UNREACHABLE"
+    UNKNOWN = "UNKNOWN"
+
+
+class Ending(NamedTuple):
+    """How an interception ended, in whose words. `reason` is the bridge's, or the upstream's type of the error."""
+
+    outcome: Outcome
+    category: ErrorCategory = ErrorCategory.NONE
+    reason: str = ""
+    message: str = ""
+
+
+@dataclass(slots=True, kw_only=True)
+class Report:
+    """All that the bridge tells credentiald of one interception, once, when it has ended.
+
+    `http_status` is what the client got, 0 where it got none. `first_byte_micros` is None where the upstream sent none.
+    Times: `end_micros` since 1970, the others since the request arrived.
+    """
+
+    receipt: bytes = field(repr=False)
+    client: str
+    user_agent: str
+    session_id: str
+    operation: str
+    model: str
+    upstream_model: str
+    streaming: bool
+    turn: Turn
+    answer: AnswerRecords
+    ending: Ending
+    http_status: int
+    upstream_request_id: str
+    end_micros: int
+    duration_micros: int
+    first_byte_micros: int | None

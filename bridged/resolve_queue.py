@@ -32,20 +32,25 @@ _REMEMBERED = 0b1111
 
 @final
 class Waiting:
-    """One question on its way. `item` is what is asked (resolver_question.item); times are of the loop's clock."""
+    """One question on its way. `item` is what is asked (resolver_question.item); times are of the loop's clock.
 
-    __slots__ = ("callback", "deadline", "item", "retried", "submit_time")
+    `late` is called with a good answer that comes after nobody waits for it: credentiald has opened an interception.
+    """
+
+    __slots__ = ("callback", "deadline", "item", "late", "retried", "submit_time")
 
     def __init__(self, item: bytes, callback: Callback, submit_time: float, deadline: float) -> None:
         self.item = item
         self.callback: Callback | None = callback
+        self.late: Callable[[Resolution], None] | None = None
         self.submit_time = submit_time
         self.deadline = deadline
         self.retried = False
 
-    def cancel(self) -> None:
-        """Nobody wants the answer any more: the callback will not be called."""
+    def cancel(self, late: Callable[[Resolution], None] | None = None) -> None:
+        """Nobody wants the answer any more: the callback will not be called. `late` is, if it is on its way already."""
         self.callback = None
+        self.late = late
 
     def __repr__(self) -> str:
         return "Waiting(…)"

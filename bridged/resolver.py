@@ -7,7 +7,7 @@ streams (resolve_stream.py), one a credentiald (resolver_peer.py); what cannot g
 
 import asyncio
 import uuid
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
@@ -30,7 +30,10 @@ _MAX_QUESTION_BYTES = 256 * 1024
 
 @dataclass(slots=True, kw_only=True)
 class Question:
-    """What the bridge asks for one request. The user's own key is only mentioned, never sent."""
+    """What the bridge asks for one request. The user's own key is only mentioned, never sent.
+
+    `client` is the name of the client's program, empty where nothing is recorded.
+    """
 
     provider: str
     access_token: Secret
@@ -38,6 +41,7 @@ class Question:
     model: str
     presented_key: bool
     interception_id: str
+    client: str = ""
 
 
 class Resolver:
@@ -46,9 +50,8 @@ class Resolver:
     def __init__(self, pool: Pool) -> None:
         self._pool = pool
         self._now = asyncio.get_running_loop().time
-        self._bridge_instance_id = str(uuid.uuid4())
         self._revision = pool.revision
-        self._of_this_bridge = resolver_question.of_this_bridge(self._bridge_instance_id, self._revision)
+        self._of_this_bridge = resolver_question.of_this_bridge(pool.bridge_instance_id, self._revision)
 
     def submit(self, question: Question, callback: Callback) -> Waiting | None:
         """Ask, and have `callback` called with credentiald's answer, or with the refusal.
@@ -59,7 +62,7 @@ class Resolver:
         pool = self._pool
         if pool.revision != self._revision:
             self._revision = pool.revision
-            self._of_this_bridge = resolver_question.of_this_bridge(self._bridge_instance_id, self._revision)
+            self._of_this_bridge = resolver_question.of_this_bridge(pool.bridge_instance_id, self._revision)
         try:
             item = resolver_question.item(
                 question.provider,
@@ -67,6 +70,7 @@ class Resolver:
                 question.operation,
                 question.model,
                 question.interception_id,
+                question.client,
                 presented_key=question.presented_key,
                 of_this_bridge=self._of_this_bridge,
             )
@@ -94,6 +98,14 @@ class Resolver:
             raise outcome.with_traceback(None)
         return outcome
 
+    async def append_records(self, reports: Sequence[bytes]) -> Sequence[tuple[int, str]] | Refused:
+        """Have reports stored (report_bytes.item); the places of those that never will be, with why."""
+        return await self._pool.append_records(reports)
+
+    def tell_oldest(self, oldest_id: Callable[[], str]) -> None:
+        """Whom to ask, at each ping, for the smallest id of an interception that is not over or not reported yet."""
+        self._pool.oldest_id = oldest_id
+
 
 @asynccontextmanager
 async def running_resolver(
@@ -115,6 +127,7 @@ async def running_resolver(
         timeout_seconds=timeout_seconds,
         readiness=readiness,
         metrics=metrics,
+        bridge_instance_id=str(uuid.uuid4()),
     )
     async with running_peers(pool, target, tls, lookup):
         yield Resolver(pool)

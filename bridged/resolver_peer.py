@@ -3,20 +3,24 @@
 import asyncio
 import logging
 import random
+from collections.abc import Sequence
 from enum import Enum, auto
 from typing import TYPE_CHECKING, final
 
 import grpc
 import grpc.aio
 from drawbridge.v1 import credential_service_pb2 as pb
+from drawbridge.v1 import record_service_pb2 as record_pb
 from drawbridge.v1.credential_service_pb2_grpc import CredentialServiceStub
 
+from bridged import report_bytes
+from bridged.model import Refused
 from bridged.resolve_queue import Outcome, Waiting
 from bridged.resolve_stream import OpenStream, Stream, StreamLost
 from bridged.resolver_messages import unreachable
 from bridged.resolver_pool import ABOUT_THIS_BRIDGE, Pool
 from bridged.resolver_question import message_of
-from bridged.resolver_unary import ask, ping
+from bridged.resolver_unary import AppendCall, append, ask, ping
 
 if TYPE_CHECKING:  # the asynchronous stub exists only for the type checker
     from drawbridge.v1.credential_service_pb2_grpc import CredentialServiceAsyncStub
@@ -32,6 +36,8 @@ _PAUSE_SECONDS = (0.1, 0.4)
 _REFUSED_PAUSE_SECONDS = (0.5, 1.0)
 _SERVICE = pb.DESCRIPTOR.services_by_name["CredentialService"]
 _STREAM_METHOD = f"/{_SERVICE.full_name}/{_SERVICE.methods_by_name['ResolveProviderStream'].name}"
+_RECORDS = record_pb.DESCRIPTOR.services_by_name["RecordService"]
+_APPEND_METHOD = f"/{_RECORDS.full_name}/{_RECORDS.methods_by_name['AppendRecords'].name}"
 # No batch may take longer than this, or than half of what a question may take: the rest is for asking once more.
 _LONGEST_BATCH_SECONDS = 2.0
 
@@ -56,6 +62,10 @@ class Peer:
         # Its questions are bytes already.
         self._open_stream: OpenStream = channel.stream_stream(
             _STREAM_METHOD, response_deserializer=pb.ResolveProviderStreamResponse.FromString
+        )
+        # And so are reports.
+        self._append: AppendCall = channel.unary_unary(
+            _APPEND_METHOD, response_deserializer=record_pb.AppendRecordsResponse.FromString
         )
         self._channel = channel
         self._pool = pool
@@ -105,6 +115,11 @@ class Peer:
             for task in self._asking:
                 task.cancel()
             await asyncio.wait([pinging, *self._asking])
+
+    async def append_records(self, reports: Sequence[bytes]) -> Sequence[tuple[int, str]] | Refused:
+        """Have reports stored; the places of those that never will be, with why."""
+        request = b"".join((report_bytes.of_this_bridge(self._pool.bridge_instance_id), *reports))
+        return await append(self._append, request, metadata=self._pool.metadata)
 
     def leave(self) -> None:
         """Take no more questions: what waits goes to others at once. `run` ends when what is under way is settled."""
@@ -204,5 +219,6 @@ class Peer:
         now = asyncio.get_running_loop().time
         while True:
             began = now()
-            self._pool.pinged(self, await ping(self._stub, metadata=self._pool.metadata))
+            request = pb.PingRequest(bridge_instance_id=self._pool.bridge_instance_id)
+            self._pool.pinged(self, await ping(self._stub, request, metadata=self._pool.metadata))
             await asyncio.sleep(max(0.0, began + PING_INTERVAL_SECONDS - now()))

@@ -10,10 +10,12 @@ Invariants:
 
 import asyncio
 import logging
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, final
 
 from drawbridge.v1 import credential_service_pb2 as pb
 
+from bridged.ids import new_id
 from bridged.metrics import Metrics
 from bridged.model import Refused, Resolution
 from bridged.readiness import Readiness
@@ -41,8 +43,19 @@ _MISSED = frozenset({UNREACHABLE, "STORE_UNAVAILABLE"})
 class Pool:
     """The peers and the questions. `searching` as long as it is not known which peers there are."""
 
-    def __init__(self, *, metadata: Metadata, timeout_seconds: float, readiness: Readiness, metrics: Metrics) -> None:
+    def __init__(
+        self,
+        *,
+        metadata: Metadata,
+        timeout_seconds: float,
+        readiness: Readiness,
+        metrics: Metrics,
+        bridge_instance_id: str,
+    ) -> None:
         self.metadata = metadata
+        self.bridge_instance_id = bridge_instance_id
+        # The smallest id of an interception that is not over or not reported; Resolver.tell_oldest replaces it.
+        self.oldest_id: Callable[[], str] = new_id
         self.timeout_seconds = timeout_seconds
         self.metrics = metrics
         self._took = metrics.resolve_took
@@ -75,13 +88,23 @@ class Pool:
         if isinstance(outcome, Resolution) and outcome.revision > self.revision:
             self.revision = outcome.revision
         self._took(self._now() - item.submit_time)
-        callback, item.callback = item.callback, None
-        if callback is not None:
-            try:
+        callback, late, item.callback, item.late = item.callback, item.late, None, None
+        try:
+            if callback is not None:
                 callback(outcome)
-            except Exception:
-                # Its neighbours in the batch are still to be told.
-                log.exception("unhandled error after an answer of credentiald")
+            elif late is not None and isinstance(outcome, Resolution):
+                late(outcome)
+        except Exception:
+            # Its neighbours in the batch are still to be told.
+            log.exception("unhandled error after an answer of credentiald")
+
+    async def append_records(self, reports: Sequence[bytes]) -> Sequence[tuple[int, str]] | Refused:
+        """Have reports stored by one of the peers that answer; they take turns."""
+        for place, peer in enumerate(self._peers):
+            if peer.is_streaming or peer.is_unary:
+                self._peers.append(self._peers.pop(place))
+                return await peer.append_records(reports)
+        return self._why_not()
 
     def joined(self, peer: "Peer") -> None:
         """One more credentiald."""

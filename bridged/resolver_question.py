@@ -23,6 +23,7 @@ _OPERATION = _tag(pb.ResolveProviderRequest.OPERATION_FIELD_NUMBER)
 _MODEL = _tag(pb.ResolveProviderRequest.MODEL_FIELD_NUMBER)
 _PRESENTED_KEY = _tag(pb.ResolveProviderRequest.PRESENTED_KEY_FIELD_NUMBER, 0) + b"\1"
 _INTERCEPTION_ID = _tag(pb.ResolveProviderRequest.INTERCEPTION_ID_FIELD_NUMBER)
+_CLIENT = _tag(pb.ResolveProviderRequest.CLIENT_FIELD_NUMBER)
 _BRIDGE_INSTANCE_ID = _tag(pb.ResolveProviderRequest.BRIDGE_INSTANCE_ID_FIELD_NUMBER)
 _MIN_REVISION = _tag(pb.ResolveProviderRequest.MIN_REVISION_FIELD_NUMBER, 0)
 
@@ -38,6 +39,7 @@ def item(
     operation: str,
     model: str,
     interception_id: str,
+    client: str,
     *,
     presented_key: bool,
     of_this_bridge: bytes,
@@ -56,6 +58,8 @@ def item(
             _PRESENTED_KEY if presented_key else b"",
             _INTERCEPTION_ID,
             sized(interception_id),
+            _CLIENT,
+            sized(client),
             of_this_bridge,
         )
     )

@@ -1,14 +1,16 @@
-"""Single calls to one credentiald: a question by itself, and whether it would answer.
+"""Single calls to one credentiald: a question by itself, reports, and whether it would answer.
 
 The public way of the contract. Here it is for servers that have no stream, for a question whose batch was lost or
 whose credential has to be fetched first, and for the ping.
 """
 
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
 
 import grpc
 import grpc.aio
 from drawbridge.v1 import credential_service_pb2 as pb
+from drawbridge.v1 import record_service_pb2 as record_pb
 
 from bridged.model import Refused, Resolution
 from bridged.resolver_messages import refused_from, resolution_of
@@ -17,8 +19,12 @@ if TYPE_CHECKING:  # the asynchronous stub exists only for the type checker
     from drawbridge.v1.credential_service_pb2_grpc import CredentialServiceAsyncStub
 
 PING_TIMEOUT_SECONDS = 1.0
+# A store may wait for a slow disk. What is sent again because of this is stored once.
+APPEND_TIMEOUT_SECONDS = 10.0
 
 Metadata = tuple[tuple[str, str], ...]
+# A multi-callable of gRPC that takes reports as bytes.
+AppendCall = Callable[..., Any]
 
 
 async def ask(
@@ -36,9 +42,26 @@ async def ask(
     return resolution_of(answer)
 
 
-async def ping(stub: "CredentialServiceAsyncStub", *, metadata: Metadata) -> pb.PingResponse | Refused:
+async def append(append_call: AppendCall, request: bytes, *, metadata: Metadata) -> Sequence[tuple[int, str]] | Refused:
+    """Have reports stored; the places of those that never will be, with why."""
+    try:
+        answer = await append_call(request, timeout=APPEND_TIMEOUT_SECONDS, metadata=metadata)
+    except grpc.aio.AioRpcError as error:
+        if error.code() is grpc.StatusCode.RESOURCE_EXHAUSTED:
+            # gRPC's own word, for a message that is too large.
+            return Refused("RESOURCE_EXHAUSTED", "credentiald does not take a report of this size")
+        return refused_from(error)
+    return [
+        (one.index, record_pb.RecordRejection.Name(one.rejection).removeprefix("RECORD_REJECTION_"))
+        for one in answer.rejected
+    ]
+
+
+async def ping(
+    stub: "CredentialServiceAsyncStub", request: pb.PingRequest, *, metadata: Metadata
+) -> pb.PingResponse | Refused:
     """Whether this credentiald would answer this bridge, and which database it has."""
     try:
-        return await stub.Ping(pb.PingRequest(), timeout=PING_TIMEOUT_SECONDS, metadata=metadata)
+        return await stub.Ping(request, timeout=PING_TIMEOUT_SECONDS, metadata=metadata)
     except grpc.aio.AioRpcError as error:
         return refused_from(error)

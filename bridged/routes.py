@@ -73,10 +73,10 @@ ROUTES: tuple[Route, ...] = (
     Route("/v1/embeddings", _POST, "openai.embeddings", _CHAT),
     # Google, native, in both versions of its path
     *(
-        Route(f"/{version}/models/{{model}}:{action}", _POST, f"google.{operation}", _GENERATE, streams=streams)
+        Route(f"/{version}/models/{{model}}:{action}", _POST, f"google.{operation}", _GENERATE, turn, streams=turn)
         for version in ("v1beta", "v1")
-        for action, operation, streams in (
-            ("generateContent", "generate_content", False),
+        for action, operation, turn in (
+            ("generateContent", "generate_content", True),
             ("streamGenerateContent", "stream_generate_content", True),
             ("countTokens", "count_tokens", False),
             ("embedContent", "embed_content", False),

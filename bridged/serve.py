@@ -21,8 +21,10 @@ from bridged.http1.pool import running_pool
 from bridged.http1.proxies import Proxies, parse_proxies
 from bridged.metrics import Metrics
 from bridged.readiness import Readiness
+from bridged.recorder import running_recorder
 from bridged.resolver import ClientTls, running_resolver
 from bridged.settings import Loaded, Settings
+from bridged.settings_table import REFUSE
 from daemonkit.binding import BACKLOG, AddressTaken, bound_sockets
 from daemonkit.descriptors import most_pairs, raise_descriptor_limit
 from daemonkit.health import health_listener
@@ -135,6 +137,8 @@ async def serve(settings: Settings, worker: Worker | None = None) -> None:
             metrics=metrics,
             tls=_credentiald_tls(settings),
         ) as resolver,
+        # Its end is after that of the last request, and before that of the way to credentiald.
+        running_recorder(resolver.append_records, metrics, bound_bytes=settings.record_queue) as recorder,
         running_pool(
             connect_timeout_seconds=settings.connect_timeout.total_seconds(),
             first_byte_timeout_seconds=settings.first_byte_timeout.total_seconds(),
@@ -143,7 +147,17 @@ async def serve(settings: Settings, worker: Worker | None = None) -> None:
             proxies=_proxies(),
         ) as pool,
     ):
-        bridge = Bridge(resolver, pool, metrics, max_body_bytes=settings.max_body, not_ready=not_ready)
+        bridge = Bridge(
+            resolver,
+            pool,
+            metrics,
+            max_body_bytes=settings.max_body,
+            not_ready=not_ready,
+            recorder=recorder,
+            needs_records=settings.without_records == REFUSE,
+            asks_for_usage=settings.ask_for_usage,
+        )
+        resolver.tell_oldest(bridge.oldest_id)
         listener = settings.listener("listen")
         async with listening(
             bridge,

@@ -5,6 +5,7 @@
 from dataclasses import dataclass
 from datetime import timedelta
 
+from bridged.provider_switch import ProviderSwitch, parse_provider_switch
 from daemonkit.durations import parse_duration, parse_timeout
 from daemonkit.listen import Address, parse_addresses
 from daemonkit.logs import parse_log_target
@@ -18,6 +19,9 @@ TOKEN_FILE = "credentiald.bridge-token"  # noqa: S105 - the name of a file
 # Settings of the gateway have names that begin with this, and credentiald reads most of them.
 GATEWAY_PREFIX = "CODER_AIBRIDGE_"
 
+# A word of --without-records.
+REFUSE = "refuse"
+
 _LISTEN_HELP = "HOST:PORT or unix:PATH, several with commas."
 
 
@@ -26,6 +30,13 @@ def _parse_target(text: str) -> str:
     if not target or any(character.isspace() for character in target):
         raise ValueError(f"{text!r} is not a gRPC target: write HOST:PORT, dns:///HOST:PORT or unix:PATH")
     return target
+
+
+def _parse_without_records(text: str) -> str:
+    word = text.strip().lower()
+    if word not in ("serve", REFUSE):
+        raise ValueError(f"{text!r} is not possible: write serve or refuse")
+    return word
 
 
 def _not_supported_yet(text: str) -> None:
@@ -123,6 +134,25 @@ class Settings:
     )
     idle_timeout: timedelta = setting(
         "600s", "How long an upstream may pause inside its answer.", parse_timeout, metavar="DURATION"
+    )
+    record_queue: int = setting(
+        "64MiB",
+        "How much of the records that credentiald has not stored yet may wait in memory.",
+        parse_size_bytes,
+        metavar="SIZE",
+    )
+    without_records: str = setting(
+        "serve",
+        "What happens to requests while their records cannot be kept: serve or refuse.",
+        _parse_without_records,
+        metavar="serve|refuse",
+    )
+    ask_for_usage: ProviderSwitch = setting(
+        "on",
+        "Whether streamed Chat requests that do not ask for usage are made to (stream_options.include_usage): on or "
+        "off; for single providers add ,PROVIDER= and one of these, such as on,lab=off.",
+        parse_provider_switch,
+        metavar="on|off",
     )
     max_concurrency: object = _unsupported("MAX_CONCURRENCY", "How many requests run at once; 0 is no limit.")
     rate_limit: object = _unsupported("RATE_LIMIT", "Requests a second for each token; 0 is no limit.")

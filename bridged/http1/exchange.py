@@ -259,7 +259,7 @@ class Exchange:
     def send(self, data: bytes, *, more: bool = False) -> None:
         """Some of the body. More than Content-Length said breaks the answer off."""
         connection = self._connection
-        if connection is None or not data:
+        if connection is None or not (data or self._held):
             return
         coding = self._coding
         if coding is _NOTHING:
@@ -270,6 +270,12 @@ class Exchange:
                 self.abort()
                 return
         held = self._held
+        if not data:
+            # What was to leave with it must not wait any longer.
+            if not more:
+                self._held = b""
+                connection.write(held)
+            return
         if len(data) >= _LARGE_BYTES:
             self._held = b""
             framed = [b"%x\r\n" % len(data), data, b"\r\n"] if coding is _CHUNKED else [data]

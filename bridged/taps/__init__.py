@@ -8,6 +8,7 @@ from bridged.taps.answer_tap import AnswerReader, AnswerTap, DecodingTap, Docume
 from bridged.taps.anthropic_messages import MessagesReader
 from bridged.taps.bedrock import ConverseReader, InvokeReader
 from bridged.taps.content_coding import codings_of, decoded_body, decoding_of
+from bridged.taps.error_body import ErrorTap
 from bridged.taps.google_generate import GenerateReader
 from bridged.taps.openai_chat import ChatReader
 from bridged.taps.openai_responses import ResponsesReader
@@ -16,7 +17,7 @@ from bridged.taps.turns import TURNS
 _EVENTS = "text/event-stream"
 _MESSAGES = "application/vnd.amazon.eventstream"
 _CONVERSE = ("bedrock.converse", "bedrock.converse_stream")
-_FIRST_ERROR = 300
+_FIRST_GOOD, _FIRST_REDIRECT, _FIRST_ERROR = 200, 300, 400
 
 _READERS: dict[DialectName, Callable[[], AnswerReader]] = {
     DialectName.ANTHROPIC_MESSAGES: MessagesReader,
@@ -27,10 +28,14 @@ _READERS: dict[DialectName, Callable[[], AnswerReader]] = {
 
 
 def answer_tap(dialect: DialectName, operation: str, *, status: int, headers: Headers) -> AnswerTap | None:
-    """A tap for the answer with this head, as the client gets it. None for errors, which use nothing."""
-    if not 200 <= status < _FIRST_ERROR:
+    """A tap for the answer with this head, as the client gets it. None for what is neither an answer nor an error."""
+    if status < _FIRST_GOOD or _FIRST_REDIRECT <= status < _FIRST_ERROR:
         return None
-    tap = _framed(dialect, operation, headers)
+    tap: AnswerTap
+    if status >= _FIRST_ERROR:
+        tap = ErrorTap(status, named=next(iter(header_values(headers, "x-amzn-errortype")), "").partition(":")[0])
+    else:
+        tap = _framed(dialect, operation, headers)
     codings = codings_of(header_values(headers, "content-encoding"))
     return DecodingTap(tap, decoding_of(codings)) if codings else tap
 

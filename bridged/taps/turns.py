@@ -18,7 +18,7 @@ from bridged.model import DialectName
 from bridged.records import NO_TURN, Turn
 from bridged.taps.typed_json import decoded
 
-MAX_PROMPT_CHARACTERS = 1024 * 1024
+MAX_PROMPT_BYTES = 1024 * 1024
 MAX_ID_CHARACTERS = 512
 _BEHIND = frozenset({"system", "developer"})
 # Older Claude Code: user_…_account_…_session_….
@@ -166,9 +166,15 @@ def _last_text(parts: Sequence[_Part]) -> str | None:
 
 def _turn(prompt: str | None, results: Iterable[str | None], *, session_id: str = "") -> Turn:
     ids = [result for result in results if result]
+    prompt_bytes = 0
+    # A character has at most four bytes, so nearly all are known to fit.
+    if prompt is not None and len(prompt) * 4 > MAX_PROMPT_BYTES:
+        encoded = prompt.encode()
+        if len(encoded) > MAX_PROMPT_BYTES:
+            prompt_bytes, prompt = len(encoded), encoded[:MAX_PROMPT_BYTES].decode("utf-8", "ignore")
     return Turn(
-        prompt=None if prompt is None else prompt[:MAX_PROMPT_CHARACTERS],
-        prompt_is_partial=prompt is not None and len(prompt) > MAX_PROMPT_CHARACTERS,
+        prompt=prompt,
+        prompt_bytes=prompt_bytes,
         correlating_tool_call_id=ids[-1][:MAX_ID_CHARACTERS] if ids else "",
         session_id=session_id,
     )

@@ -10,7 +10,8 @@
 `ping_refuse` every ping. `hang` set: rpcs wait until it is cleared. `stop()` and `start()` take it away and bring it
 back on the same address. Questions come by stream, `batches` has their numbers; with `has_stream` False it is a
 server of before there was one. Providers in `ask_singly` are refused so in batches. `end_streams()` ends those that
-are idle, as a server that stops does.
+are idle, as a server that stops does. `reported` is what it has taken from bridges; `report_refuse` refuses whole
+reports, `reject` interceptions with these models.
 """
 
 import asyncio
@@ -25,6 +26,8 @@ import grpc.aio
 from drawbridge.v1 import credential_service_pb2 as pb
 from drawbridge.v1 import credential_service_pb2_grpc as pb_grpc
 from drawbridge.v1 import provider_pb2, user_pb2
+from drawbridge.v1 import record_service_pb2 as record_pb
+from drawbridge.v1.record_service_pb2_grpc import RecordServiceServicer, add_RecordServiceServicer_to_server
 from google.protobuf import any_pb2, duration_pb2
 from google.rpc import code_pb2, error_details_pb2, status_pb2
 from grpc_status import rpc_status
@@ -109,7 +112,7 @@ def provider(
     )
 
 
-class FakeCredentiald(pb_grpc.CredentialServiceServicer):
+class FakeCredentiald(pb_grpc.CredentialServiceServicer, RecordServiceServicer):
     """What `running_credentiald` yields."""
 
     def __init__(self, address: str) -> None:
@@ -139,6 +142,10 @@ class FakeCredentiald(pb_grpc.CredentialServiceServicer):
         # Replies lack their first result, as those of a server with a bug would.
         self.short_replies = False
         self._server: grpc.aio.Server | None = None
+        self.reports = 0
+        self.reported: list[record_pb.InterceptionRecords] = []
+        self.report_refuse: Refuse | None = None
+        self.reject: set[str] = set()
 
     @property
     def target(self) -> str:
@@ -152,6 +159,7 @@ class FakeCredentiald(pb_grpc.CredentialServiceServicer):
             pb_grpc.add_CredentialServiceServicer_to_server(self, self._server)
         else:
             self._server.add_generic_rpc_handlers([self._without_stream()])
+        add_RecordServiceServicer_to_server(self, self._server)
         if self.tls is None:
             port = self._server.add_insecure_port(self.address)
         else:
@@ -274,6 +282,21 @@ class FakeCredentiald(pb_grpc.CredentialServiceServicer):
         if self.ping_refuse is not None:
             await self.ping_refuse.abort(context)
         return pb.PingResponse(version="test", revision=self.revision, database_id=self.database_id)
+
+    async def AppendRecords(
+        self, request: record_pb.AppendRecordsRequest, context: Any
+    ) -> record_pb.AppendRecordsResponse:
+        self.reports += 1
+        self._note(context)
+        await self._go_on.wait()
+        if self.report_refuse is not None:
+            await self.report_refuse.abort(context)
+        rejected = [place for place, one in enumerate(request.interceptions) if one.facts.model in self.reject]
+        self.reported += [one for place, one in enumerate(request.interceptions) if place not in rejected]
+        invalid = record_pb.RECORD_REJECTION_RECORD_INVALID
+        return record_pb.AppendRecordsResponse(
+            rejected=[record_pb.RejectedRecords(index=place, rejection=invalid) for place in rejected]
+        )
 
     def _note(self, context: Any) -> None:
         metadata = dict(context.invocation_metadata())

@@ -9,12 +9,16 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
-from bridged.bridge import Bridge, TapFactory, no_tap
+from bridged.bridge import Bridge
 from bridged.http1.downstream import Limits, Server, listening
 from bridged.http1.pool import running_pool
 from bridged.metrics import Metrics
+from bridged.provider_switch import ProviderSwitch
 from bridged.readiness import Readiness
+from bridged.recorder import running_recorder
+from bridged.recording import TapMaker
 from bridged.resolver import running_resolver
+from bridged.taps import answer_tap
 from daemonkit.listen import Address
 from daemonkit.secret import Secret
 from tests.fakes.credentiald import SERVICE_TOKEN, USER_TOKEN, FakeCredentiald
@@ -46,7 +50,11 @@ async def running_bridge(
     connect_timeout_seconds: float = 2.0,
     first_byte_timeout_seconds: float = 5.0,
     idle_timeout_seconds: float = 5.0,
-    tap_for: TapFactory = no_tap,
+    records: bool = True,
+    needs_records: bool = False,
+    record_queue_bytes: int = 1024 * 1024,
+    asks_for_usage: bool = True,
+    make_tap: TapMaker = answer_tap,
 ) -> AsyncIterator[RunningBridge]:
     """A listening bridge for the length of the block."""
     readiness, metrics = Readiness(), Metrics()
@@ -58,6 +66,7 @@ async def running_bridge(
             readiness=readiness,
             metrics=metrics,
         ) as resolver,
+        running_recorder(resolver.append_records, metrics, bound_bytes=record_queue_bytes) as recorder,
         running_pool(
             connect_timeout_seconds=connect_timeout_seconds,
             first_byte_timeout_seconds=first_byte_timeout_seconds,
@@ -68,7 +77,18 @@ async def running_bridge(
         def not_ready() -> list[str]:
             return readiness.reasons(asyncio.get_running_loop().time())
 
-        bridge = Bridge(resolver, pool, metrics, max_body_bytes=max_body_bytes, not_ready=not_ready, tap_for=tap_for)
+        bridge = Bridge(
+            resolver,
+            pool,
+            metrics,
+            max_body_bytes=max_body_bytes,
+            not_ready=not_ready,
+            recorder=recorder if records else None,
+            needs_records=needs_records,
+            asks_for_usage=ProviderSwitch(is_on=asks_for_usage),
+            make_tap=make_tap,
+        )
+        resolver.tell_oldest(bridge.oldest_id)
         address = Address(host="127.0.0.1", port=0)
         limits = Limits(body_seconds=idle_timeout_seconds, stall_seconds=idle_timeout_seconds)
         async with listening(bridge, [address], limits=limits) as server:

@@ -282,6 +282,11 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     """The bridge met an error of its own.
     Try again; the operator finds more in the bridge's log.
     """
+    ERROR_REASON_RECORDS_UNAVAILABLE: _ErrorReason.ValueType  # 117
+    """What is asked cannot be recorded at the moment, and this bridge is told not
+    to go on without (--without-records refuse).
+    Try again; the operator finds out why credentiald stores no records.
+    """
 
 class ErrorReason(_ErrorReason, metaclass=_ErrorReasonEnumTypeWrapper):
     """Why a call was refused: the `reason` of the one google.rpc.ErrorInfo in the
@@ -548,5 +553,10 @@ Wait as long as Retry-After says.
 ERROR_REASON_INTERNAL: ErrorReason.ValueType  # 116
 """The bridge met an error of its own.
 Try again; the operator finds more in the bridge's log.
+"""
+ERROR_REASON_RECORDS_UNAVAILABLE: ErrorReason.ValueType  # 117
+"""What is asked cannot be recorded at the moment, and this bridge is told not
+to go on without (--without-records refuse).
+Try again; the operator finds out why credentiald stores no records.
 """
 Global___ErrorReason: _TypeAlias = ErrorReason  # noqa: Y015

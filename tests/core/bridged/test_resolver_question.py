@@ -15,16 +15,17 @@ TEXTS = st.text(st.characters(exclude_categories=["Cs"]), max_size=300) | st.sam
 REVISIONS = st.integers(min_value=0, max_value=2**63 - 1)
 
 
-@given(st.lists(st.tuples(TEXTS, TEXTS, TEXTS, TEXTS, TEXTS, st.booleans(), TEXTS, REVISIONS), max_size=4))
+@given(st.lists(st.tuples(TEXTS, TEXTS, TEXTS, TEXTS, TEXTS, TEXTS, st.booleans(), TEXTS, REVISIONS), max_size=4))
 def test_a_batch_reads_as_the_message_with_the_same_questions(questions: list[tuple[Any, ...]]) -> None:
     expected, items = pb.ResolveProviderStreamRequest(), []
-    for provider, token, operation, model, interception_id, presented_key, bridge, revision in questions:
+    for provider, token, operation, model, interception_id, client, presented_key, bridge, revision in questions:
         message = expected.items.add(
             provider=provider,
             access_token=token,
             operation=operation,
             model=model,
             interception_id=interception_id,
+            client=client,
             presented_key=presented_key,
             bridge_instance_id=bridge,
             min_revision=revision,
@@ -35,6 +36,7 @@ def test_a_batch_reads_as_the_message_with_the_same_questions(questions: list[tu
             operation,
             model,
             interception_id,
+            client,
             presented_key=presented_key,
             of_this_bridge=resolver_question.of_this_bridge(bridge, revision),
         )
@@ -46,7 +48,7 @@ def test_a_batch_reads_as_the_message_with_the_same_questions(questions: list[tu
 
 def test_half_of_a_surrogate_pair_is_refused() -> None:
     with pytest.raises(UnicodeEncodeError):
-        resolver_question.item("p", "t", "o", "\ud800", "", presented_key=False, of_this_bridge=b"")
+        resolver_question.item("p", "t", "o", "\ud800", "", "", presented_key=False, of_this_bridge=b"")
 
 
 @given(st.integers(min_value=0, max_value=2**63 - 1))

@@ -6,8 +6,9 @@ import re
 from typing import Any
 
 import pytest
+from drawbridge.v1.record_pb2 import INTERCEPTION_OUTCOME_COMPLETED
 
-from bridged.interception import Interception
+from bridged.records import AnswerRecords
 from tests.fakes.credentiald import FakeCredentiald, provider
 from tests.fakes.scripted_upstream import CUT, SSE, STALL, Script, ScriptedUpstream, raw, reply, stream
 from tests.fakes.scripted_upstream import Exchange as UpstreamExchange
@@ -222,34 +223,36 @@ async def test_a_tap_sees_every_byte_after_the_client(credentiald: FakeCredentia
     seen: list[bytes] = []
 
     class Listening:
-        def feed(self, chunk: bytes) -> None:
-            seen.append(chunk)
+        def feed(self, data: bytes) -> None:
+            seen.append(data)
 
-    tapped: list[Interception] = []
-
-    def tap_for(exchange: Interception) -> Listening:
-        tapped.append(exchange)
-        return Listening()
+        def end(self, *, whole: bool) -> AnswerRecords:
+            return AnswerRecords(msg_id="whole" if whole else "cut")
 
     upstream.script(stream(FIRST, SECOND))
-    async with running_bridge(credentiald, tap_for=tap_for) as bridge:
+    async with running_bridge(credentiald, make_tap=lambda *_, **__: Listening()) as bridge:
         answer = await raw_exchange(bridge.port, ASK)
-    assert b"".join(seen) == answer.body == FIRST + SECOND
-    assert tapped[0].facts.stream
-    assert tapped[0].resolution is not None
+        assert b"".join(seen) == answer.body == FIRST + SECOND
+        await until(lambda: len(credentiald.reported) == 1)
+    assert credentiald.reported[0].facts.streaming
 
 
 async def test_a_tap_that_fails_does_not_disturb_the_client(
     credentiald: FakeCredentiald, upstream: ScriptedUpstream
 ) -> None:
     class Broken:
-        def feed(self, chunk: bytes) -> None:
-            raise RuntimeError(f"cannot read {len(chunk)} bytes")
+        def feed(self, data: bytes) -> None:
+            raise RuntimeError(f"cannot read {len(data)} bytes")
+
+        def end(self, *, whole: bool) -> AnswerRecords:
+            raise RuntimeError(f"cannot end, {whole}")
 
     upstream.script(stream(FIRST, SECOND))
-    async with running_bridge(credentiald, tap_for=lambda exchange: Broken()) as bridge:
+    async with running_bridge(credentiald, make_tap=lambda *_, **__: Broken()) as bridge:
         answer = await raw_exchange(bridge.port, ASK)
-    assert (answer.body, answer.complete) == (FIRST + SECOND, True)
+        assert (answer.body, answer.complete) == (FIRST + SECOND, True)
+        await until(lambda: len(credentiald.reported) == 1)
+    assert credentiald.reported[0].end.outcome == INTERCEPTION_OUTCOME_COMPLETED
 
 
 async def test_an_upstream_may_answer_before_it_has_read_the_whole_body(

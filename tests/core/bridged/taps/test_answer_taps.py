@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from bridged.model import DialectName
 from bridged.records import AnswerRecords, Trouble
 from bridged.taps import answer_tap
+from bridged.taps.error_body import MAX_BODY_BYTES, ErrorTap
 from tests.support.taps import ALL, BINARY_STREAMS, DOCUMENTS, EVENTS, JSON, STREAMS, Recorded, seen, tapped
 
 every = pytest.mark.parametrize("recorded", ALL, ids=str)
@@ -218,8 +219,62 @@ def test_random_bytes_are_seen_as_nothing(pieces: list[bytes], recorded: Recorde
     assert found.partial
 
 
-def test_errors_have_no_tap() -> None:
-    assert answer_tap(CHAT, "openai.chat_completions", status=429, headers=JSON) is None
+ERROR_BODIES = [
+    ('{"type":"error","error":{"type":"overloaded_error","message":"Overloaded"}}', "overloaded_error", "Overloaded"),
+    ('{"error":{"message":"slow down","type":"rate_limit","code":"rate_limit_exceeded"}}', "rate_limit", "slow down"),
+    ('{"error":{"message":"no","type":null,"code":"model_not_found"}}', "model_not_found", "no"),
+    ('{"error":{"code":400,"message":"bad","status":"INVALID_ARGUMENT"}}', "INVALID_ARGUMENT", "bad"),
+    ('[{"error":{"code":400,"message":"bad","status":"INVALID_ARGUMENT"}}]', "INVALID_ARGUMENT", "bad"),
+    ('{"message":"bad input","__type":"ValidationException"}', "ValidationException", "bad input"),
+    ('{"error":"model is loading"}', "", "model is loading"),
+    ("<html>bad gateway</html>", "", ""),
+    ('{"error":{"message":7,"type":["x"]}}', "", ""),
+    ("", "", ""),
+]
+
+
+@pytest.mark.parametrize(("body", "error_type", "message"), ERROR_BODIES)
+def test_an_error_is_read_for_its_type_and_words(body: str, error_type: str, message: str) -> None:
+    for size in (1, 7, 1000):
+        tap = answer_tap(CHAT, "openai.chat_completions", status=429, headers=JSON)
+        assert tap is not None
+        raw = body.encode()
+        for start in range(0, len(raw), size):
+            tap.feed(raw[start : start + size])
+        found = tap.end(whole=True)
+        assert (found.error_type, found.error_message, found.usage) == (error_type, message, None)
+
+
+def test_the_words_of_an_error_about_a_key_are_not_kept() -> None:
+    for status in (401, 403):
+        tap = answer_tap(CHAT, "openai.chat_completions", status=status, headers=JSON)
+        assert tap is not None
+        tap.feed(b'{"error":{"message":"Incorrect API key provided: sk-pr****cdef","type":"invalid_request_error"}}')
+        found = tap.end(whole=True)
+        assert (found.error_type, found.error_message) == ("invalid_request_error", "")
+
+
+def test_the_name_of_an_error_of_aws_stands_in_a_header() -> None:
+    headers = (*JSON, ("x-amzn-ErrorType", "ThrottlingException:http://internal.amazon.com/"))
+    tap = answer_tap(DialectName.BEDROCK, "bedrock.converse", status=429, headers=headers)
+    assert tap is not None
+    tap.feed(b'{"message":"Too many tokens"}')
+    found = tap.end(whole=True)
+    assert (found.error_type, found.error_message) == ("ThrottlingException", "Too many tokens")
+
+
+def test_an_error_without_an_end_holds_a_bounded_amount_of_it() -> None:
+    tap = answer_tap(CHAT, "openai.chat_completions", status=500, headers=JSON)
+    assert isinstance(tap, ErrorTap)
+    for _ in range(100):
+        tap.feed(b"x" * 10_000)
+    assert len(tap._data) <= MAX_BODY_BYTES
+    assert tap.end(whole=False).partial
+
+
+@pytest.mark.parametrize("status", [101, 199, 301, 304])
+def test_what_is_neither_an_answer_nor_an_error_has_no_tap(status: int) -> None:
+    assert answer_tap(CHAT, "openai.chat_completions", status=status, headers=JSON) is None
 
 
 # -- Anthropic Messages ---------------------------------------------------------------------------------------------

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from bridged.model import DialectName
 from bridged.records import NO_TURN, Turn
 from bridged.taps import read_turn
-from bridged.taps.turns import MAX_PROMPT_CHARACTERS, TURNS
+from bridged.taps.turns import MAX_PROMPT_BYTES, TURNS
 
 MESSAGES, CHAT = DialectName.ANTHROPIC_MESSAGES, DialectName.OPENAI_CHAT
 RESPONSES, GENERATE, BEDROCK = DialectName.OPENAI_RESPONSES, DialectName.GOOGLE_GENERATE, DialectName.BEDROCK
@@ -153,9 +153,9 @@ def test_a_compressed_body_is_read() -> None:
 
 
 def test_a_prompt_over_the_bound_is_cut_and_said_to_be() -> None:
-    turn = turn_of(CHAT, {"messages": [user("x" * (MAX_PROMPT_CHARACTERS + 1))]})
-    assert turn.prompt == "x" * MAX_PROMPT_CHARACTERS
-    assert turn.prompt_is_partial
+    turn = turn_of(CHAT, {"messages": [user("x" * (MAX_PROMPT_BYTES + 1))]})
+    assert turn.prompt == "x" * MAX_PROMPT_BYTES
+    assert turn.prompt_bytes == MAX_PROMPT_BYTES + 1
 
 
 def test_half_an_emoji_does_not_hide_a_prompt() -> None:

@@ -1,4 +1,4 @@
-"""Ids of interceptions: UUIDs of version 7 (RFC 9562), so that they sort by time and index well."""
+"""Ids of interceptions and records: UUIDs of version 7 (RFC 9562), so that they sort by time and index well."""
 
 import os
 import time
@@ -33,8 +33,8 @@ class _Digits:
 _digits = _Digits()
 
 
-def new_interception_id() -> str:
-    """A new id for a request that arrives now."""
+def new_id() -> str:
+    """A new id for what begins or happens now."""
     tail = _digits.take()
     millis = f"{time.time_ns() // 1_000_000:012x}"
     # Layout of RFC 9562, 5.7: the version is 7.

@@ -1,0 +1,194 @@
+"""The way of reports to credentiald: a queue with a bound, emptied batch by batch, off the way of every client's byte.
+
+Invariants:
+- Adding a report costs its bytes and nothing else: nobody waits for a batch.
+- A report stays in the queue until credentiald has said that it is on its disk, or never will be. It may be sent more
+  than once: each record in it has an id.
+- What is lost is counted and logged, with the ids of the interceptions, and never silent.
+"""
+
+import asyncio
+import contextlib
+import logging
+import random
+from collections import deque
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
+from contextlib import asynccontextmanager
+from itertools import islice
+from typing import final
+
+from bridged.metrics import Metrics
+from bridged.model import Refused
+
+log = logging.getLogger(__name__)
+
+# The reasons why records are lost, as the metric has them.
+QUEUE_FULL, REJECTED, REFUSED, UNREADABLE, STOPPED = "queue_full", "rejected", "refused", "unreadable", "stopped"
+
+# What a server reads by default is 4 MiB.
+MAX_BATCH_BYTES = 3_500_000
+MAX_BATCH_ITEMS = 500
+# How long a report waits for others. With credentiald's own waiting, a record is stored well within a second.
+GATHER_SECONDS = 0.2
+_PAUSE_SECONDS = 0.1
+_LONGEST_PAUSE_SECONDS = 5.0
+# Records that nobody has taken for so long are not being kept.
+OVERDUE_SECONDS = 10.0
+# At the end, for a credentiald that restarts at the same time.
+LAST_SECONDS = 5.0
+_IDS_IN_LOG = 100
+# What will not be taken, however often it is sent: the batch is too large for the peer, or malformed for it.
+_NEVER = frozenset({"INVALID_ARGUMENT", "RESOURCE_EXHAUSTED"})
+
+# Sends items; the places of those that will never be stored with why, or why not all of them were stored.
+Send = Callable[[Sequence[bytes]], Awaitable[Sequence[tuple[int, str]] | Refused]]
+
+
+@final
+class Recorder:
+    """The queue of one process. Made by `running_recorder` for the length of a block."""
+
+    def __init__(self, send: Send, metrics: Metrics, *, bound_bytes: int) -> None:
+        self._send = send
+        self._metrics = metrics
+        self._bound_bytes = bound_bytes
+        self._now = asyncio.get_running_loop().time
+        # Id, report, and when it was added. The oldest is sent first.
+        self._queue: deque[tuple[str, bytes, float]] = deque()
+        self._queue_bytes = 0
+        self._most_items = MAX_BATCH_ITEMS
+        self._closed = False
+        self._added = asyncio.Event()
+        self._hurry = asyncio.Event()
+        self._empty = asyncio.Event()
+        self._empty.set()
+        metrics.watch_records(lambda: len(self._queue), lambda: self._queue_bytes)
+
+    def add(self, interception_id: str, report: bytes) -> None:
+        """Take one report on its way."""
+        if self._closed or self._queue_bytes + len(report) > self._bound_bytes:
+            self._lost(STOPPED if self._closed else QUEUE_FULL, [interception_id])
+            return
+        self._queue.append((interception_id, report, self._now()))
+        self._queue_bytes += len(report)
+        self._added.set()
+        self._empty.clear()
+
+    def unreadable(self, interception_id: str) -> None:
+        """A report could not be made; the cause is in the log."""
+        self._lost(UNREADABLE, [interception_id])
+
+    @property
+    def is_keeping(self) -> bool:
+        """Whether records are being taken off: the queue has room, and nothing in it is overdue."""
+        queue = self._queue
+        return not queue or (
+            self._queue_bytes < self._bound_bytes * 9 // 10 and self._now() - queue[0][2] < OVERDUE_SECONDS
+        )
+
+    def oldest_id(self) -> str | None:
+        """The smallest id that waits; ids rise with time."""
+        return min((interception_id for interception_id, _, _ in self._queue), default=None)
+
+    async def run(self) -> None:
+        """Empty the queue, again and again, until cancelled."""
+        pause_seconds = _PAUSE_SECONDS
+        while True:
+            await self._added.wait()
+            await self._gathered(GATHER_SECONDS)
+            if await self._send_batch():
+                pause_seconds = _PAUSE_SECONDS
+                continue
+            await self._gathered(random.uniform(pause_seconds / 2, pause_seconds))  # noqa: S311 - jitter
+            pause_seconds = min(pause_seconds * 2, _LONGEST_PAUSE_SECONDS)
+
+    async def flush(self) -> None:
+        """Send what waits now, as soon as it can be."""
+        self._hurry.set()
+        await self._empty.wait()
+
+    def close(self) -> None:
+        """What still waits is lost, and what comes from now on."""
+        self._closed = True
+        ids = [interception_id for interception_id, _, _ in self._queue]
+        self._queue.clear()
+        self._queue_bytes = 0
+        self._lost(STOPPED, ids)
+
+    async def _gathered(self, seconds: float) -> None:
+        """Let others join, for so long at most; a full batch leaves at once, as does all in a hurry."""
+        if len(self._queue) >= self._most_items:
+            return
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(self._hurry.wait(), seconds)
+            # In a hurry, and still no batch may follow the next at once: the peer may be away.
+            await asyncio.sleep(min(seconds, _PAUSE_SECONDS / 2))
+
+    async def _send_batch(self) -> bool:
+        """One batch there, and out of the queue if it arrived; whether it did."""
+        batch = list(self._batch())
+        outcome = await self._sent(batch)
+        if isinstance(outcome, Refused):
+            self._metrics.report_failed()
+            if outcome.reason not in _NEVER:
+                return False
+            if len(batch) > 1:
+                # Which of them it is shows when they go by themselves.
+                self._most_items = max(1, len(batch) // 2)
+                return True
+            log.error("credentiald refuses a report", extra={"reason": outcome.reason})
+            self._lost(REFUSED, [batch[0][0]])
+        else:
+            self._metrics.reported(len(batch) - len(outcome))
+            for place, why in outcome:
+                log.error("credentiald rejects a report", extra={"interception_id": batch[place][0], "why": why})
+            self._lost(REJECTED, [batch[place][0] for place, _ in outcome])
+            self._most_items = min(self._most_items * 2, MAX_BATCH_ITEMS)
+        self._take_out(batch)
+        return True
+
+    async def _sent(self, batch: Sequence[tuple[str, bytes, float]]) -> Sequence[tuple[int, str]] | Refused:
+        try:
+            return await self._send([report for _, report, _ in batch])
+        except Exception:
+            log.exception("a report could not be sent")
+            return Refused("INTERNAL", "a report could not be sent")
+
+    def _batch(self) -> Iterable[tuple[str, bytes, float]]:
+        size_bytes = 0
+        for place, one in enumerate(islice(self._queue, self._most_items)):
+            size_bytes += len(one[1])
+            if size_bytes > MAX_BATCH_BYTES and place:
+                return
+            yield one
+
+    def _take_out(self, batch: Sequence[tuple[str, bytes, float]]) -> None:
+        for _ in batch:
+            self._queue_bytes -= len(self._queue.popleft()[1])
+        if not self._queue:
+            self._added.clear()
+            self._empty.set()
+
+    def _lost(self, reason: str, ids: Sequence[str]) -> None:
+        if not ids:
+            return
+        self._metrics.records_lost(reason, len(ids))
+        facts = {"reason": reason, "interceptions": len(ids), "interception_ids": list(ids[:_IDS_IN_LOG])}
+        log.error("records of interceptions are lost", extra=facts)
+
+
+@asynccontextmanager
+async def running_recorder(send: Send, metrics: Metrics, *, bound_bytes: int) -> AsyncIterator[Recorder]:
+    """A recorder for the length of the block. At its end it has a few seconds to empty its queue."""
+    recorder = Recorder(send, metrics, bound_bytes=bound_bytes)
+    running = asyncio.create_task(recorder.run(), name="recorder")
+    try:
+        yield recorder
+    finally:
+        try:
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(recorder.flush(), LAST_SECONDS)
+        finally:
+            running.cancel()
+            await asyncio.wait([running])
+            recorder.close()

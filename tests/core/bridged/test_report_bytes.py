@@ -1,0 +1,163 @@
+"""Reports that are put together from bytes are the messages that protobuf would have made."""
+
+import uuid
+
+import pytest
+from drawbridge.v1 import record_pb2
+from drawbridge.v1 import record_service_pb2 as pb
+from hypothesis import given
+from hypothesis import strategies as st
+
+from bridged import report_bytes
+from bridged.records import (
+    AnswerRecords,
+    Ending,
+    ErrorCategory,
+    ModelThought,
+    Outcome,
+    Report,
+    TokenUsage,
+    ToolUsage,
+    Turn,
+)
+
+TEXTS = st.text(st.characters(exclude_categories=["Cs"]), max_size=200) | st.sampled_from(["", "é" * 9000])
+COUNTS = st.integers(0, 2**53)
+TURNS = st.builds(
+    Turn, prompt=st.none() | TEXTS, prompt_bytes=COUNTS, correlating_tool_call_id=TEXTS, session_id=st.just("")
+)
+USAGES = st.builds(
+    TokenUsage,
+    msg_id=TEXTS,
+    input_tokens=COUNTS,
+    output_tokens=COUNTS,
+    cache_read_input_tokens=COUNTS,
+    cache_write_input_tokens=COUNTS,
+    metadata=st.dictionaries(TEXTS, COUNTS, max_size=3),
+    partial=st.booleans(),
+)
+TOOLS = st.builds(ToolUsage, msg_id=TEXTS, tool=TEXTS, input=TEXTS, tool_call_id=TEXTS, item_id=TEXTS)
+THOUGHTS = st.builds(ModelThought, content=TEXTS, source=TEXTS)
+ANSWERS = st.builds(
+    AnswerRecords,
+    msg_id=TEXTS,
+    usage=st.none() | USAGES,
+    tools=st.lists(TOOLS, max_size=3).map(tuple),
+    thoughts=st.lists(THOUGHTS, max_size=3).map(tuple),
+)
+REPORTS = st.builds(
+    Report,
+    receipt=st.binary(max_size=300),
+    client=TEXTS,
+    user_agent=TEXTS,
+    session_id=TEXTS,
+    operation=TEXTS,
+    model=TEXTS,
+    upstream_model=TEXTS,
+    streaming=st.booleans(),
+    turn=TURNS,
+    answer=ANSWERS,
+    ending=st.builds(Ending, st.sampled_from(Outcome), st.sampled_from(ErrorCategory), TEXTS, TEXTS),
+    http_status=st.integers(0, 599),
+    upstream_request_id=TEXTS,
+    end_micros=st.integers(1, 2**52),
+    duration_micros=COUNTS,
+    first_byte_micros=st.none() | COUNTS,
+)
+
+
+def _message(report: Report) -> pb.InterceptionRecords:
+    """The message that protobuf makes of a report, without the ids of its records."""
+    answer, turn, ending = report.answer, report.turn, report.ending
+    message = pb.InterceptionRecords(
+        receipt=report.receipt,
+        facts=pb.InterceptionFacts(
+            client=report.client,
+            user_agent=report.user_agent,
+            client_session_id=report.session_id,
+            correlating_tool_call_id=turn.correlating_tool_call_id,
+            operation=report.operation,
+            model=report.model,
+            upstream_model=report.upstream_model,
+            streaming=report.streaming,
+        ),
+        end=pb.InterceptionEnd(
+            outcome=record_pb2.InterceptionOutcome.Value(f"INTERCEPTION_OUTCOME_{ending.outcome.value}"),
+            error_category=record_pb2.UpstreamErrorCategory.Value(f"UPSTREAM_ERROR_CATEGORY_{ending.category.value}"),
+            error_reason=ending.reason,
+            error_message=ending.message,
+            http_status=report.http_status,
+            upstream_request_id=report.upstream_request_id,
+            duration_micros=report.duration_micros,
+            first_byte_micros=report.first_byte_micros,
+        ),
+    )
+    if (usage := answer.usage) is not None:
+        message.token_usages.add(
+            response_id=usage.msg_id,
+            input_tokens=usage.input_tokens,
+            output_tokens=usage.output_tokens,
+            cache_read_input_tokens=usage.cache_read_input_tokens,
+            cache_write_input_tokens=usage.cache_write_input_tokens,
+            metadata=usage.metadata,
+            partial=usage.partial,
+        )
+    if turn.prompt is not None:
+        message.prompts.add(response_id=answer.msg_id, text=turn.prompt, text_bytes=turn.prompt_bytes)
+    for tool in answer.tools:
+        message.tool_calls.add(
+            response_id=tool.msg_id,
+            tool_call_id=tool.tool_call_id,
+            item_id=tool.item_id,
+            tool=tool.tool,
+            input=tool.input,
+        )
+    for thought in answer.thoughts:
+        message.model_thoughts.add(response_id=answer.msg_id, content=thought.content, source=thought.source)
+    return message
+
+
+@given(st.lists(REPORTS, max_size=3), TEXTS)
+def test_a_report_reads_as_the_message_with_the_same_records(reports: list[Report], bridge: str) -> None:
+    raw = report_bytes.of_this_bridge(bridge) + b"".join(report_bytes.item(one) for one in reports)
+    found = pb.AppendRecordsRequest.FromString(raw)
+    ids = set()
+    for one, report in zip(found.interceptions, reports, strict=True):
+        for record in (*one.token_usages, *one.prompts, *one.tool_calls, *one.model_thoughts):
+            ids.add(record.id)
+            assert uuid.UUID(record.id).version == 7
+            assert record.create_time.ToMicroseconds() == report.end_micros
+            record.ClearField("id")
+            record.ClearField("create_time")
+        assert one.end.end_time.ToMicroseconds() == report.end_micros
+        one.end.ClearField("end_time")
+    records = [len(one.token_usages) + len(one.prompts) + len(one.tool_calls) + len(one.model_thoughts) for one in
+               found.interceptions]  # fmt: skip
+    assert len(ids) == sum(records)
+    assert found.bridge_instance_id == bridge
+    assert list(found.interceptions) == [_message(one) for one in reports]
+
+
+def test_nothing_that_is_printed_of_a_report_shows_its_receipt() -> None:
+    report = Report(
+        receipt=b"receipt-canary",
+        client="",
+        user_agent="",
+        session_id="",
+        operation="",
+        model="",
+        upstream_model="",
+        streaming=False,
+        turn=Turn(),
+        answer=AnswerRecords(),
+        ending=Ending(Outcome.COMPLETED),
+        http_status=200,
+        upstream_request_id="",
+        end_micros=1,
+        duration_micros=1,
+        first_byte_micros=None,
+    )
+    assert "canary" not in repr(report)
+    report.model = "\ud800"
+    with pytest.raises(UnicodeEncodeError):
+        report_bytes.item(report)
