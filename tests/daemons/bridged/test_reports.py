@@ -1,0 +1,259 @@
+"""What the bridge reports to credentiald of each turn, over real sockets."""
+
+import gzip
+import json
+from typing import Any
+
+import pytest
+
+from bridged.records import AnswerRecords
+from tests.fakes.credentiald import FakeCredentiald
+from tests.fakes.scripted_upstream import CUT, SSE, STALL, ScriptedUpstream, hang_up, reply, stream
+from tests.support.bridge import AUTH, running_bridge, until
+from tests.support.bridge_reports import CHAT_ANSWER, CHUNKS, DONE, USAGE, ask, chat, outcome, reported, sample
+from tests.support.raw_http import raw_client, raw_exchange, request
+
+
+async def test_a_turn_is_reported_whole(credentiald: FakeCredentiald, upstream: ScriptedUpstream) -> None:
+    upstream.script(reply(200, CHAT_ANSWER, [("Content-Type", "application/json"), ("x-request-id", "req-9")]))
+    async with running_bridge(credentiald) as bridge:
+        answer = await raw_exchange(bridge.port, ask(chat(), "/openai/v1/chat/completions", ("session-id", "s-1")))
+        (report,) = await reported(credentiald)
+        metrics = bridge.metrics.registry
+        await until(lambda: sample(metrics, "bridged_interceptions_reported_total") == 1)
+        assert sample(metrics, "bridged_records_waiting") == 0
+    assert answer.body == CHAT_ANSWER
+    asked = credentiald.resolves[0]
+    assert (asked.client, asked.interception_id) == ("Codex", answer.header("x-interception-id"))
+    facts, end = report.facts, report.end
+    assert report.receipt == b"receipt"
+    assert (facts.client, facts.user_agent, facts.client_session_id) == ("Codex", "codex_cli_rs/0.169", "s-1")
+    assert (facts.operation, facts.model, facts.streaming) == ("openai.chat_completions", "gpt-5", False)
+    assert outcome(report) == ("COMPLETED", "UNSPECIFIED", "", 200)
+    assert end.upstream_request_id == "req-9"
+    assert 0 < end.first_byte_micros <= end.duration_micros < 10_000_000
+    (usage,) = report.token_usages
+    assert (usage.response_id, usage.input_tokens, usage.output_tokens) == ("c-1", 4, 4)
+    assert (usage.cache_read_input_tokens, usage.partial) == (6, False)
+    (prompt,) = report.prompts
+    assert (prompt.text, prompt.response_id) == ("list the files", "c-1")
+    (tool,) = report.tool_calls
+    assert (tool.tool, tool.tool_call_id, tool.input) == ("ls", "call-1", '{"path":"."}')
+
+
+@pytest.mark.parametrize(
+    "target", ["/openai/v1/models", "/openai/v1/embeddings", "/anthropic/v1/messages/count_tokens"]
+)
+async def test_what_is_no_turn_is_not_reported(
+    credentiald: FakeCredentiald, upstream: ScriptedUpstream, target: str
+) -> None:
+    upstream.default = reply(200, CHAT_ANSWER)
+    async with running_bridge(credentiald) as bridge:
+        method = "GET" if target.endswith("models") else "POST"
+        await raw_exchange(bridge.port, request(method, target, headers=[AUTH], body=b"{}"))
+        await raw_exchange(bridge.port, ask(chat()))
+        (report,) = await reported(credentiald)
+    assert report.facts.operation == "openai.chat_completions"
+    assert [one.client for one in credentiald.resolves] == ["", "Codex"]
+
+
+async def test_a_refused_resolve_is_no_interception(credentiald: FakeCredentiald, upstream: ScriptedUpstream) -> None:
+    upstream.default = reply(200, CHAT_ANSWER)
+    async with running_bridge(credentiald) as bridge:
+        await raw_exchange(bridge.port, ask(chat(), "/nobody/v1/chat/completions"))
+        await raw_exchange(bridge.port, ask(chat()))
+        await reported(credentiald)
+    assert len(credentiald.resolves) == 2
+
+
+# -- each end --------------------------------------------------------------------------------------------------------
+
+OVERLOADED = b'{"type":"error","error":{"type":"overloaded_error","message":"Overloaded"}}'
+
+
+@pytest.mark.parametrize(
+    ("script", "expected"),
+    [
+        (reply(529, OVERLOADED), ("UPSTREAM_ERROR", "OVERLOADED", "overloaded_error", 529)),
+        (reply(401, b'{"error":{"message":"bad key","type":"x"}}'), ("UPSTREAM_ERROR", "UNAUTHORIZED", "x", 401)),
+        (reply(500, b"oh no", [("Content-Type", "text/plain")]), ("UPSTREAM_ERROR", "SERVER_ERROR", "HTTP 500", 500)),
+        (reply(307, b""), ("UPSTREAM_ERROR", "UNREACHABLE", "UPSTREAM_UNREACHABLE", 502)),
+        (hang_up(), ("UPSTREAM_ERROR", "UNREACHABLE", "UPSTREAM_UNREACHABLE", 502)),
+        (stream(CHUNKS[0], CUT), ("UPSTREAM_ERROR", "UNREACHABLE", "UPSTREAM_UNREACHABLE", 200)),
+        (
+            stream(CHUNKS[0], b'data: {"error":{"message":"boom","type":"server_error"}}\n\n'),
+            ("UPSTREAM_ERROR", "SERVER_ERROR", "server_error", 200),
+        ),
+    ],
+)
+async def test_an_upstream_that_fails_is_an_end_with_its_category(
+    credentiald: FakeCredentiald, upstream: ScriptedUpstream, script: Any, expected: tuple[object, ...]
+) -> None:
+    upstream.default = script
+    async with running_bridge(credentiald) as bridge:
+        await raw_exchange(bridge.port, ask(chat(stream=True)))
+        (report,) = await reported(credentiald)
+    assert outcome(report) == expected
+    assert [one.text for one in report.prompts] == ["list the files"]
+
+
+async def test_an_upstream_that_is_too_slow_is_an_end(credentiald: FakeCredentiald, upstream: ScriptedUpstream) -> None:
+    upstream.script(stream(CHUNKS[0], STALL))
+    async with running_bridge(credentiald, idle_timeout_seconds=0.1) as bridge:
+        await raw_exchange(bridge.port, ask(chat(stream=True)))
+        (report,) = await reported(credentiald)
+    assert outcome(report) == ("UPSTREAM_ERROR", "TIMEOUT", "UPSTREAM_TIMEOUT", 200)
+
+
+async def test_a_client_that_leaves_leaves_what_was_seen(
+    credentiald: FakeCredentiald, upstream: ScriptedUpstream
+) -> None:
+    start = (
+        b'event: message_start\ndata: {"type":"message_start","message":{"id":"m-1",'
+        b'"usage":{"input_tokens":9,"output_tokens":1}}}\n\n'
+    )
+    upstream.script(stream(start, STALL))
+    async with running_bridge(credentiald) as bridge:
+        async with raw_client(bridge.port) as client:
+            await client.send(ask(chat(stream=True), "/anthropic/v1/messages"))
+            await client.read_head()
+            assert await client.read_some() == start
+        (report,) = await reported(credentiald)
+    assert outcome(report) == ("CLIENT_GONE", "UNSPECIFIED", "", 200)
+    (usage,) = report.token_usages
+    assert (usage.input_tokens, usage.output_tokens, usage.partial) == (9, 1, True)
+
+
+async def test_a_client_that_leaves_while_credentiald_thinks_is_reported_when_it_has_answered(
+    credentiald: FakeCredentiald, upstream: ScriptedUpstream
+) -> None:
+    async with running_bridge(credentiald) as bridge:
+        credentiald.hang()
+        async with raw_client(bridge.port) as client:
+            await client.send(ask(chat()))
+            await until(lambda: len(credentiald.resolves) == 1)
+        await until(lambda: bridge.bridge.under_way == 0)
+        credentiald.go_on()
+        (report,) = await reported(credentiald)
+    assert outcome(report) == ("CLIENT_GONE", "UNSPECIFIED", "", 0)
+    assert report.receipt == b"receipt"
+    assert not upstream.requests
+
+
+async def test_a_bridge_that_stops_ends_its_interceptions_and_reports_them(
+    credentiald: FakeCredentiald, upstream: ScriptedUpstream
+) -> None:
+    upstream.script(stream(CHUNKS[0], STALL))
+    async with running_bridge(credentiald) as bridge, raw_client(bridge.port) as client:
+        await client.send(ask(chat(stream=True)))
+        await client.read_head()
+        bridge.bridge.drain()
+        bridge.bridge.end_requests()
+    (report,) = credentiald.reported
+    assert outcome(report) == ("BRIDGE_STOPPED", "UNSPECIFIED", "", 200)
+
+
+# -- asking for usage ------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("sizes", [1, 7, 10_000])
+async def test_usage_is_asked_for_and_taken_out_again(
+    credentiald: FakeCredentiald, upstream: ScriptedUpstream, sizes: int
+) -> None:
+    whole = b"".join([*CHUNKS, USAGE, DONE])
+    upstream.script(stream(*(whole[at : at + sizes] for at in range(0, len(whole), sizes))))
+    async with running_bridge(credentiald) as bridge:
+        answer = await raw_exchange(bridge.port, ask(chat(stream=True)))
+        (report,) = await reported(credentiald)
+    assert json.loads(upstream.requests[0].body)["stream_options"] == {"include_usage": True}
+    assert answer.body == b"".join([*CHUNKS, DONE])
+    assert [(one.input_tokens, one.output_tokens) for one in report.token_usages] == [(10, 4)]
+
+
+async def test_a_client_that_asks_for_usage_gets_it(credentiald: FakeCredentiald, upstream: ScriptedUpstream) -> None:
+    upstream.script(stream(*CHUNKS, USAGE, DONE))
+    body = chat(stream=True, stream_options={"include_usage": True})
+    async with running_bridge(credentiald) as bridge:
+        answer = await raw_exchange(bridge.port, ask(body))
+        (report,) = await reported(credentiald)
+    assert upstream.requests[0].body == body
+    assert answer.body == b"".join([*CHUNKS, USAGE, DONE])
+    assert len(report.token_usages) == 1
+
+
+async def test_nothing_is_asked_for_where_the_setting_is_off(
+    credentiald: FakeCredentiald, upstream: ScriptedUpstream
+) -> None:
+    upstream.script(stream(*CHUNKS, DONE))
+    async with running_bridge(credentiald, asks_for_usage=False) as bridge:
+        await raw_exchange(bridge.port, ask(chat(stream=True)))
+        (report,) = await reported(credentiald)
+    assert upstream.requests[0].body == chat(stream=True)
+    assert not report.token_usages
+
+
+async def test_a_compressed_stream_passes_as_it_came(credentiald: FakeCredentiald, upstream: ScriptedUpstream) -> None:
+    packed = gzip.compress(b"".join([*CHUNKS, USAGE, DONE]))
+    upstream.script(stream(packed[:50], packed[50:], headers=[*SSE, ("Content-Encoding", "gzip")]))
+    async with running_bridge(credentiald) as bridge:
+        answer = await raw_exchange(bridge.port, ask(chat(stream=True)))
+        (report,) = await reported(credentiald)
+    assert answer.body == packed
+    assert [one.input_tokens for one in report.token_usages] == [10]
+
+
+async def test_a_stream_that_breaks_inside_an_event_passes_what_came(
+    credentiald: FakeCredentiald, upstream: ScriptedUpstream
+) -> None:
+    upstream.script(stream(CHUNKS[0], CHUNKS[1][:20], CUT))
+    async with running_bridge(credentiald) as bridge:
+        answer = await raw_exchange(bridge.port, ask(chat(stream=True)))
+    assert answer.body.startswith(CHUNKS[0] + CHUNKS[1][:20])
+
+
+# -- taps that fail --------------------------------------------------------------------------------------------------
+
+
+class Crashing:
+    """A tap that fails where it is told to."""
+
+    def __init__(self, where: str) -> None:
+        self._where = where
+
+    def feed(self, data: bytes) -> None:
+        if self._where == "feed":
+            raise RuntimeError("cannot read")
+
+    def end(self, *, whole: bool) -> AnswerRecords:
+        if self._where == "end":
+            raise RuntimeError("cannot end")
+        return AnswerRecords(partial=not whole)
+
+
+@pytest.mark.parametrize("where", ["make", "feed", "end", "nowhere"])
+async def test_the_clients_bytes_are_the_same_whatever_a_tap_does(
+    credentiald: FakeCredentiald, upstream: ScriptedUpstream, where: str
+) -> None:
+    def make_tap(*_: object, **__: object) -> Crashing:
+        if where == "make":
+            raise RuntimeError("cannot begin")
+        return Crashing(where)
+
+    upstream.script(stream(*CHUNKS, USAGE, DONE))
+    async with running_bridge(credentiald, make_tap=make_tap) as bridge:
+        answer = await raw_exchange(bridge.port, ask(chat(stream=True)))
+        (report,) = await reported(credentiald)
+    assert (answer.body, answer.complete) == (b"".join([*CHUNKS, DONE]), True)
+    assert outcome(report) == ("COMPLETED", "UNSPECIFIED", "", 200)
+    assert not report.token_usages
+
+
+async def test_without_a_recorder_nothing_is_read_or_edited(
+    credentiald: FakeCredentiald, upstream: ScriptedUpstream
+) -> None:
+    upstream.script(stream(*CHUNKS, DONE))
+    async with running_bridge(credentiald, records=False) as bridge:
+        answer = await raw_exchange(bridge.port, ask(chat(stream=True)))
+    assert upstream.requests[0].body == chat(stream=True)
+    assert answer.body == b"".join([*CHUNKS, DONE])
+    assert credentiald.reports == 0

@@ -1,0 +1,215 @@
+"""Reports while credentiald is away or does not want them, and what happens to those that nobody takes."""
+
+import asyncio
+import json
+import logging
+from typing import Any
+
+import grpc
+import pytest
+
+from bridged import recorder
+from bridged.metrics import Metrics
+from bridged.model import Refused
+from tests.fakes.credentiald import FakeCredentiald, Refuse, provider, running_credentiald
+from tests.fakes.scripted_upstream import STALL, ScriptedUpstream, reply, stream
+from tests.support.bridge import AUTH, RunningBridge, running_bridge, until
+from tests.support.bridge_reports import CHAT_ANSWER, CHUNKS, DONE, USAGE, ask, chat, outcome, reported, sample
+from tests.support.raw_http import raw_client, raw_exchange, request
+
+AWAY = Refuse(code=grpc.StatusCode.UNAVAILABLE, reason="STORE_UNAVAILABLE")
+
+
+async def test_reports_are_sent_again_until_they_are_stored(
+    credentiald: FakeCredentiald, upstream: ScriptedUpstream
+) -> None:
+    upstream.default = reply(200, CHAT_ANSWER)
+    credentiald.report_refuse = AWAY
+    async with running_bridge(credentiald) as bridge:
+        for _ in range(3):
+            await raw_exchange(bridge.port, ask(chat()))
+        await until(lambda: credentiald.reports >= 2)
+        registry = bridge.metrics.registry
+        assert sample(registry, "bridged_records_waiting") == 3
+        assert sample(registry, "bridged_records_waiting_bytes") > 3 * 100
+        assert sample(registry, "bridged_record_reports_failed_total") >= 1
+        credentiald.report_refuse = None
+        reports = await reported(credentiald, 3)
+        assert sample(registry, "bridged_records_lost_total", reason="rejected") == 0
+    assert len({one.token_usages[0].id for one in reports}) == 3
+
+
+async def test_reports_outlive_a_credentiald_that_restarts(
+    credentiald: FakeCredentiald, upstream: ScriptedUpstream
+) -> None:
+    gate = asyncio.Event()
+    upstream.script(stream(CHUNKS[0], gate, CHUNKS[1], USAGE, DONE))
+    async with running_bridge(credentiald) as bridge, raw_client(bridge.port) as client:
+        await client.send(ask(chat(stream=True)))
+        await client.read_head()
+        await credentiald.stop()
+        gate.set()
+        await until(lambda: bridge.bridge.under_way == 0)
+        await credentiald.start()
+        (report,) = await reported(credentiald)
+    assert outcome(report) == ("COMPLETED", "UNSPECIFIED", "", 200)
+
+
+async def test_what_is_rejected_is_lost_alone_and_said(
+    credentiald: FakeCredentiald, upstream: ScriptedUpstream, caplog: pytest.LogCaptureFixture
+) -> None:
+    upstream.default = reply(200, CHAT_ANSWER)
+    credentiald.reject = {"bad"}
+    async with running_bridge(credentiald) as bridge:
+        answers = [await raw_exchange(bridge.port, ask(chat(model=model))) for model in ("good", "bad", "fine")]
+        await reported(credentiald, 2)
+        registry = bridge.metrics.registry
+        await until(lambda: sample(registry, "bridged_records_lost_total", reason="rejected") == 1)
+        assert sample(registry, "bridged_interceptions_reported_total") == 2
+    assert [one.facts.model for one in credentiald.reported] == ["good", "fine"]
+    assert answers[1].header("x-interception-id") in str([vars(one) for one in caplog.records])
+
+
+async def test_a_batch_that_is_refused_for_good_is_taken_apart(
+    credentiald: FakeCredentiald, upstream: ScriptedUpstream
+) -> None:
+    upstream.default = reply(200, CHAT_ANSWER)
+    credentiald.report_refuse = Refuse(code=grpc.StatusCode.INVALID_ARGUMENT, reason="INVALID_ARGUMENT")
+    async with running_bridge(credentiald) as bridge:
+        for _ in range(4):
+            await raw_exchange(bridge.port, ask(chat()))
+        registry = bridge.metrics.registry
+        await until(lambda: sample(registry, "bridged_records_lost_total", reason="refused") == 4)
+        credentiald.report_refuse = None
+        await raw_exchange(bridge.port, ask(chat(model="after")))
+        (report,) = await reported(credentiald)
+    assert report.facts.model == "after"
+
+
+async def test_the_queue_has_a_bound_and_what_is_over_it_is_counted(
+    credentiald: FakeCredentiald, upstream: ScriptedUpstream
+) -> None:
+    upstream.default = reply(200, CHAT_ANSWER)
+    credentiald.report_refuse = AWAY
+    async with running_bridge(credentiald, record_queue_bytes=1500) as bridge:
+        answers = [await raw_exchange(bridge.port, ask(chat())) for _ in range(6)]
+        registry = bridge.metrics.registry
+        lost = sample(registry, "bridged_records_lost_total", reason="queue_full")
+        waiting = sample(registry, "bridged_records_waiting")
+        assert (lost + waiting, lost > 0, waiting > 0) == (6, True, True)
+        assert sample(registry, "bridged_records_waiting_bytes") <= 1500
+        credentiald.report_refuse = None
+        await reported(credentiald, int(waiting))
+    assert {one.status for one in answers} == {200}
+
+
+async def test_a_bridge_that_must_record_refuses_while_it_cannot(
+    credentiald: FakeCredentiald, upstream: ScriptedUpstream, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(recorder, "OVERDUE_SECONDS", 0.3)
+    upstream.default = reply(200, CHAT_ANSWER)
+    credentiald.report_refuse = AWAY
+    async with running_bridge(credentiald, needs_records=True) as bridge:
+        assert (await raw_exchange(bridge.port, ask(chat()))).status == 200
+        refused = await _until_status(bridge, 503)
+        assert refused.header("x-drawbridge-error") == "RECORDS_UNAVAILABLE"
+        assert refused.header("retry-after") == "5"
+        # What is not recorded goes on.
+        models = await raw_exchange(bridge.port, request("GET", "/openai/v1/models", headers=[AUTH]))
+        assert models.status == 200
+        credentiald.report_refuse = None
+        assert (await _until_status(bridge, 200)).status == 200
+
+
+async def _until_status(bridge: RunningBridge, status: int) -> Any:
+    async with asyncio.timeout(10):
+        while (answer := await raw_exchange(bridge.port, ask(chat()))).status != status:
+            await asyncio.sleep(0.02)
+    return answer
+
+
+async def test_what_is_left_at_the_end_is_lost_and_said(
+    credentiald: FakeCredentiald,
+    upstream: ScriptedUpstream,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    monkeypatch.setattr(recorder, "LAST_SECONDS", 0.2)
+    caplog.set_level(logging.ERROR)
+    upstream.default = reply(200, CHAT_ANSWER)
+    credentiald.report_refuse = AWAY
+    async with running_bridge(credentiald) as bridge:
+        await raw_exchange(bridge.port, ask(chat()))
+    assert sample(bridge.metrics.registry, "bridged_records_lost_total", reason="stopped") == 1
+    assert "records of interceptions are lost" in caplog.text
+
+
+async def test_reports_that_are_large_go_in_several_batches(
+    credentiald: FakeCredentiald, upstream: ScriptedUpstream
+) -> None:
+    upstream.default = reply(200, CHAT_ANSWER)
+    body = json.dumps({"model": "m", "messages": [{"role": "user", "content": "x" * 900_000}]}).encode()
+    async with running_bridge(credentiald, record_queue_bytes=64_000_000) as bridge:
+        credentiald.report_refuse = AWAY
+        for _ in range(6):
+            await raw_exchange(bridge.port, ask(body))
+        credentiald.report_refuse = None
+        reports = await reported(credentiald, 6)
+    assert {len(one.prompts[0].text) for one in reports} == {900_000}
+
+
+async def test_reports_go_to_whichever_credentiald_answers(upstream: ScriptedUpstream) -> None:
+    async with running_credentiald() as credentiald:
+        credentiald.providers["openai"] = provider("openai", upstream.url + "/v1/", api_key="sk-x")
+        credentiald.has_stream = False
+        await credentiald.stop()
+        await credentiald.start()
+        upstream.default = reply(200, CHAT_ANSWER)
+        async with running_bridge(credentiald) as bridge:
+            await raw_exchange(bridge.port, ask(chat()))
+            (report,) = await reported(credentiald)
+    assert outcome(report) == ("COMPLETED", "UNSPECIFIED", "", 200)
+
+
+# -- the mark below which nothing is under way ------------------------------------------------------------------------
+
+
+async def test_the_oldest_id_is_that_of_what_is_under_way_or_waits(
+    credentiald: FakeCredentiald, upstream: ScriptedUpstream
+) -> None:
+    credentiald.report_refuse = AWAY
+    upstream.script(reply(200, CHAT_ANSWER), stream(CHUNKS[0], STALL))
+    async with running_bridge(credentiald) as bridge:
+        before = bridge.bridge.oldest_id()
+        answer = await raw_exchange(bridge.port, ask(chat()))
+        reported_id = answer.header("x-interception-id")
+        assert before < reported_id == bridge.bridge.oldest_id()
+        credentiald.report_refuse = None
+        await reported(credentiald)
+        await until(lambda: bridge.bridge.oldest_id() > reported_id)
+        async with raw_client(bridge.port) as client:
+            await client.send(ask(chat(stream=True)))
+            head = await client.read_head()
+            assert bridge.bridge.oldest_id() == head.header("x-interception-id")
+
+
+# -- the recorder alone ----------------------------------------------------------------------------------------------
+
+
+async def test_a_way_that_raises_is_a_way_that_failed() -> None:
+
+    metrics, sent = Metrics(), list[list[bytes]]()
+
+    async def send(items: Any) -> Any:
+        sent.append(list(items))
+        if len(sent) == 1:
+            raise RuntimeError("a bug")
+        return Refused("STORE_UNAVAILABLE", "away") if len(sent) == 2 else []
+
+    async with recorder.running_recorder(send, metrics, bound_bytes=100) as running:
+        running.add("id-1", b"one")
+        await until(lambda: len(sent) >= 2)
+        running.add("id-2", b"two")
+    assert sent[:2] == [[b"one"], [b"one"]]
+    assert sent[-1][-1] == b"two"
+    assert sample(metrics.registry, "bridged_interceptions_reported_total") == 2
