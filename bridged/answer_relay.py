@@ -79,7 +79,7 @@ class AnswerRelay:
                 framing = _CHUNKED
             if self.usage_filter is not None and not (is_stream and status == _OK and _is_plain(headers)):
                 self.usage_filter = None
-            self._tap = interception.answer_begins(status, headers)
+            self._tap = interception.answer_begins(status, headers, is_stream=is_stream)
             self._exchange.send_head(status, lines, body=framing, length_bytes=length_bytes, more=more)
         except Exception as failure:
             interception.fail(failure)

@@ -11,8 +11,9 @@ from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from email.utils import formatdate
 
-from bridged import report_bytes, routes
+from bridged import report_messages, routes
 from bridged.aws.sigv4 import SigningKeys
+from bridged.conversation import Conversation
 from bridged.endings import CLIENT_GONE
 from bridged.error_answer import error_answer
 from bridged.http1.answer_framing import Framing
@@ -23,7 +24,7 @@ from bridged.http1.pool import UpstreamPool
 from bridged.ids import new_id
 from bridged.interception import Interception
 from bridged.metrics import Metrics
-from bridged.model import DialectName, Headers, Refused
+from bridged.model import DialectName, Headers, Refused, Resolution
 from bridged.paths import Target, split_target
 from bridged.provider_switch import ProviderSwitch
 from bridged.recorder import Recorder
@@ -165,26 +166,40 @@ class Bridge:
             )
         return Recording(interception_id, match, request.headers, self._make_tap)
 
+    def read_turn(self, recording: Recording, conversation: Conversation | None, body: bytes) -> None:
+        """Have what a request says of its conversation read; it is on its way already."""
+        if self._recorder is not None:
+            self._recorder.afterwards.do(
+                recording.read_turn, conversation, body, self.max_body_bytes, held_bytes=len(body)
+            )
+
     def record(self, interception: Interception) -> None:
-        """Send what was gathered of an interception that has ended on its way; nothing where it was not resolved."""
+        """Have an interception that has ended reported; nothing where it was not resolved."""
         recording, resolution = interception.recording, interception.resolution
-        if self._recorder is None or recording is None or resolution is None:
-            return
+        if self._recorder is not None and recording is not None and resolution is not None:
+            recording.ended(self.now())
+            self._recorder.afterwards.do(
+                self._report, self._recorder, recording, interception, resolution, held_bytes=recording.held_bytes
+            )
+
+    def _report(
+        self, recorder: Recorder, recording: Recording, interception: Interception, resolution: Resolution
+    ) -> None:
         try:
-            report = recording.report(interception, resolution, self.now())
-            item = report_bytes.item(report)
+            report = recording.report(interception, resolution)
+            item = report_messages.item(report)
         except Exception:
             log.exception("a report could not be made", extra={"interception_id": interception.interception_id})
-            self._recorder.unreadable(interception.interception_id)
+            recorder.unreadable(interception.interception_id)
             return
-        self._recorder.add(interception.interception_id, item)
+        recorder.add(interception.interception_id, item)
         for trouble in report.answer.troubles:
             self.metrics.tap_troubled(trouble.value)
 
     def oldest_id(self) -> str:
         """The smallest id of an interception that is not over or not reported yet; a new one where there is none."""
-        ids = [one.interception_id for one in self._under_way]
         waiting = None if self._recorder is None else self._recorder.oldest_id()
+        ids = [one.interception_id for one in self._under_way]
         return min(ids if waiting is None else [*ids, waiting], default=new_id())
 
     def keys_for_signing(self) -> SigningKeys:

@@ -3,7 +3,8 @@
 Both are what the client says of itself, for records and never for a decision.
 """
 
-from bridged.model import Headers, header_values
+from collections.abc import Mapping
+from functools import lru_cache
 
 UNKNOWN = "Unknown"
 CLAUDE_CODE = "Claude Code"
@@ -17,6 +18,9 @@ CODER_AGENTS = "Coder Agents"
 OPENCODE = "OpenCode"
 
 MAX_SESSION_CHARACTERS = 256
+
+# Agents are few; one that is longer than any of them is looked at each time.
+_REMEMBERED_AGENTS, _REMEMBERED_CHARACTERS = 512, 256
 
 # What a lower-cased User-Agent begins with.
 _BY_AGENT = (
@@ -56,34 +60,44 @@ _SESSION_HEADERS = {
 }
 
 
-def client_name(headers: Headers) -> str:
-    """The client's name, `Unknown` where nothing tells. The User-Agent comes first."""
-    agent = _first(headers, "user-agent").lower()
-    for beginning, name in _BY_AGENT:
-        if agent.startswith(beginning):
-            return name
-    named = _BY_ORIGINATOR.get(_first(headers, "originator").lower())
-    if named is not None:
-        return named
-    return next((name for header, name in _BY_HEADER if header_values(headers, header)), UNKNOWN)
+# The headers that are read here, for named_values.
+HEADER_NAMES = frozenset(
+    {"user-agent", "originator"}
+    | {header for header, _ in _BY_HEADER}
+    | {header for headers in _SESSION_HEADERS.values() for header in headers}
+)
 
 
-def session_id(client: str, headers: Headers, *, in_body: str = "") -> str | None:
+def client_name(named: Mapping[str, str]) -> str:
+    """The client's name from its headers (HEADER_NAMES), `Unknown` where nothing tells. The User-Agent comes first."""
+    agent = named.get("user-agent", "")
+    name = _of_agent(agent) if len(agent) <= _REMEMBERED_CHARACTERS else _of_agent.__wrapped__(agent)
+    if name:
+        return name
+    originator = named.get("originator")
+    if originator is not None and originator.lower() in _BY_ORIGINATOR:
+        return _BY_ORIGINATOR[originator.lower()]
+    return next((name for header, name in _BY_HEADER if header in named), UNKNOWN)
+
+
+def session_id(client: str, named: Mapping[str, str], *, in_body: str = "") -> str | None:
     """The id of the client's conversation, None where it has none.
 
     `in_body` is what the body says (Turn.session_id), for clients that put it there as well.
     """
     for header in _SESSION_HEADERS.get(client, ()):
-        value = _first(headers, header)
+        value = named.get(header)
         if value:
             return _bounded(value)
     return _bounded(in_body) if client == CLAUDE_CODE and in_body else None
 
 
+@lru_cache(maxsize=_REMEMBERED_AGENTS)
+def _of_agent(agent: str) -> str:
+    agent = agent.lower()
+    return next((name for beginning, name in _BY_AGENT if agent.startswith(beginning)), "")
+
+
 def _bounded(value: str) -> str | None:
     # Two conversations whose ids only begin alike are not one.
     return value if len(value) <= MAX_SESSION_CHARACTERS else None
-
-
-def _first(headers: Headers, name: str) -> str:
-    return next((value for raw in header_values(headers, name) if (value := raw.strip())), "")

@@ -235,7 +235,8 @@ class Interception:
                 request = outgoing_request(self._exchange.request, match, client, answer, sent)
                 call = self._call = self._bridge.pool.send(request, relay)
             if self.recording is not None and body is not None:
-                self.recording.request_sent(body, max_bytes=self._bridge.max_body_bytes)
+                self._bridge.read_turn(self.recording, self.facts.conversation, body)
+                self.facts.conversation = None
             if self._paused:
                 call.pause()
             if self._streamed:
@@ -286,7 +287,7 @@ class Interception:
 
     # -- the upstream's answer, for the relay ------------------------------------------------------------------------
 
-    def answer_begins(self, status: int, headers: Headers) -> Callable[[bytes], None] | None:
+    def answer_begins(self, status: int, headers: Headers, *, is_stream: bool) -> Callable[[bytes], None] | None:
         """The answer's head goes to the client: the request's body is not needed any more.
 
         What takes a copy of the answer's body, if anything does.
@@ -294,7 +295,9 @@ class Interception:
         self.status = status
         self._release()
         recording = self.recording
-        return None if recording is None else recording.answer_begins(status, headers, self._bridge.now())
+        if recording is None:
+            return None
+        return recording.answer_begins(status, headers, self._bridge.now(), is_stream=is_stream)
 
     def tap_failed(self) -> None:
         """What took a copy of the answer's body raised."""
@@ -366,8 +369,6 @@ class Interception:
             self.sent_bytes, self.is_stream = self._relay.sent_bytes, self._relay.stream_end is not None
             # Each holds the other: together they would be a circle that only the collector could break.
             self._relay = None
-        if self.recording is not None:
-            self.recording.end(whole=not self.error)
         self._early = []
         self._release()
         self._bridge.ended(self)

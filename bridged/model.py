@@ -6,9 +6,13 @@ Nothing here does I/O. Header names and values, paths and queries are text that 
 
 from dataclasses import dataclass, field
 from enum import StrEnum
+from typing import TYPE_CHECKING
 
 from bridged.errors import row_of
 from daemonkit.secret import Secret
+
+if TYPE_CHECKING:
+    from bridged.conversation import Conversation
 
 # Ordered pairs with the names as received: order, case and repetition survive.
 Headers = tuple[tuple[str, str], ...]
@@ -162,13 +166,30 @@ class Resolution:
 
 @dataclass(slots=True, kw_only=True)
 class RequestFacts:
-    """What the bridge wants to know of a request: the model as asked for, and whether a stream was asked for."""
+    """What the bridge wants to know of a request: the model as asked for, and whether a stream was asked for.
+
+    `conversation` is what a turn can be read from; None where the body was not read, or is of another shape.
+    """
 
     model: str = ""
     stream: bool = False
+    conversation: "Conversation | None" = field(default=None, repr=False, compare=False)
 
 
 def header_values(headers: Headers, name: str) -> list[str]:
     """The values of all headers of this lower-case name, in order, without white space around them."""
     length = len(name)
     return [value.strip(" \t") for key, value in headers if len(key) == length and key.lower() == name]
+
+
+def named_values(headers: Headers, names: frozenset[str]) -> dict[str, str]:
+    """The values of the headers with these lower-case names that are not blank, those of one name joined with commas.
+
+    One look at each header, for who wants several of them.
+    """
+    found: dict[str, str] = {}
+    for name, value in headers:
+        key = name.lower()
+        if key in names and (text := value.strip()):
+            found[key] = f"{found[key]}, {text}" if key in found else text
+    return found

@@ -17,6 +17,7 @@ from contextlib import asynccontextmanager
 from itertools import islice
 from typing import final
 
+from bridged.afterwards import Afterwards
 from bridged.metrics import Metrics
 from bridged.model import Refused
 
@@ -50,6 +51,8 @@ class Recorder:
 
     def __init__(self, send: Send, metrics: Metrics, *, bound_bytes: int) -> None:
         self._send = send
+        # For what makes reports of interceptions.
+        self.afterwards = Afterwards()
         self._metrics = metrics
         self._bound_bytes = bound_bytes
         self._now = asyncio.get_running_loop().time
@@ -88,6 +91,7 @@ class Recorder:
 
     def oldest_id(self) -> str | None:
         """The smallest id that waits; ids rise with time."""
+        self.afterwards.do_all()
         return min((interception_id for interception_id, _, _ in self._queue), default=None)
 
     async def run(self) -> None:
@@ -104,11 +108,13 @@ class Recorder:
 
     async def flush(self) -> None:
         """Send what waits now, as soon as it can be."""
+        self.afterwards.do_all()
         self._hurry.set()
         await self._empty.wait()
 
     def close(self) -> None:
         """What still waits is lost, and what comes from now on."""
+        self.afterwards.do_all()
         self._closed = True
         ids = [interception_id for interception_id, _, _ in self._queue]
         self._queue.clear()

@@ -9,21 +9,28 @@ import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Protocol
 
-from bridged.clients import client_name, session_id
+from bridged.clients import HEADER_NAMES, client_name, session_id
+from bridged.conversation import Conversation
 from bridged.endings import STOPPED, ending_of
-from bridged.model import DialectName, Headers, RequestFacts, Resolution, header_values
+from bridged.model import DialectName, Headers, Resolution, named_values
 from bridged.records import NO_ANSWER, NO_TURN, AnswerRecords, Report
 from bridged.routes import RouteMatch
 from bridged.taps import read_turn
 from bridged.taps.answer_tap import AnswerTap
+from bridged.taps.turns import turn_of
 
 if TYPE_CHECKING:
     from bridged.interception import Interception
 
 log = logging.getLogger(__name__)
 
+# An answer of Bedrock may be a stream of another kind.
+_BEDROCK = DialectName.BEDROCK
+# Of an answer that is no stream; as long as that, it would be held for long.
+_MOST_HELD_BYTES = 256 * 1024
 _AGENT_CHARACTERS = 512
 _ID_CHARACTERS = 256
+_REQUEST_HEADERS = HEADER_NAMES | {"content-encoding"}
 # Where upstreams put their id of a request; the first that is there.
 _REQUEST_ID_HEADERS = frozenset({"x-request-id", "request-id", "x-amzn-requestid", "apim-request-id"})
 
@@ -35,95 +42,137 @@ class TapMaker(Protocol):
 
 
 class Recording:
-    """Of one interception. `client` is its name, for the question to credentiald."""
+    """Of one interception. `client` is its name, for the question to credentiald. `held_bytes` are those of its answer.
+
+    Streams are read as they come, everything else afterwards.
+    """
 
     __slots__ = (
-        "_first_byte_seconds", "_headers", "_interception_id", "_make_tap", "_match", "_status", "_tap", "_turn",
-        "_upstream_request_id", "answer", "client",
+        "_ended_micros", "_ended_seconds", "_first_byte_seconds", "_headers", "_interception_id", "_make_tap",
+        "_match", "_named", "_pieces", "_status", "_tap", "_turn", "client", "held_bytes",
     )  # fmt: skip
 
     def __init__(self, interception_id: str, match: RouteMatch, headers: Headers, make_tap: TapMaker) -> None:
         self._interception_id = interception_id
         self._match = match
-        self._headers = headers
         self._make_tap = make_tap
+        self._named = named_values(headers, _REQUEST_HEADERS)
         self._turn = NO_TURN
+        # Of an answer either a tap has read what came so far, or its pieces are held; neither after a tap has failed.
         self._tap: AnswerTap | None = None
-        self._first_byte_seconds: float | None = None
+        self._pieces: list[bytes] | None = None
         self._status: int | None = None
-        self._upstream_request_id = ""
-        self.answer = NO_ANSWER
-        self.client = client_name(headers)
+        self._headers: Headers = ()
+        self._first_byte_seconds: float | None = None
+        self._ended_seconds = 0.0
+        self._ended_micros = 0
+        self.held_bytes = 0
+        self.client = client_name(self._named)
 
-    def request_sent(self, body: bytes, *, max_bytes: int) -> None:
-        """Read what the request says of its conversation; it is on its way already."""
+    def read_turn(self, conversation: Conversation | None, body: bytes, max_bytes: int) -> None:
+        """Read what the request says of its conversation."""
         try:
-            match = self._match
-            self._turn = read_turn(
-                match.dialect, match.operation, headers=self._headers, body=body, max_bytes=max_bytes
-            )
+            dialect = self._match.dialect
+            if conversation is not None:
+                self._turn = turn_of(dialect, conversation)
+            else:
+                encoding = self._named.get("content-encoding", "")
+                self._turn = read_turn(dialect, body, content_encoding=encoding, max_bytes=max_bytes)
         except Exception:
             self._failed()
 
-    def answer_begins(self, status: int, headers: Headers, now_seconds: float) -> Callable[[bytes], None] | None:
+    def answer_begins(
+        self, status: int, headers: Headers, now_seconds: float, *, is_stream: bool
+    ) -> Callable[[bytes], None] | None:
         """The head of an upstream's answer, as the client gets it. What takes the pieces of its body, if anything."""
         self._first_byte_seconds = now_seconds
-        self._status = status
-        for name, value in headers:
-            if name.lower() in _REQUEST_ID_HEADERS:
-                self._upstream_request_id = value[:_ID_CHARACTERS]
-                break
-        try:
-            match = self._match
-            self._tap = self._make_tap(match.dialect, match.operation, status=status, headers=headers)
-            return None if self._tap is None else self._tap.feed
-        except Exception:
-            self._failed()
-            return None
+        self._status, self._headers = status, headers
+        if not is_stream and self._match.dialect is not _BEDROCK:
+            self._pieces = []
+            return self._hold
+        self._begin_tap()
+        return None if self._tap is None else self._tap.feed
 
     def tap_failed(self) -> None:
-        """The tap raised: it gets no more, and nothing that it saw counts."""
-        self._tap = None
+        """What took the pieces raised: it gets no more, and nothing that it saw counts."""
+        self._tap = self._pieces = None
+        self.held_bytes = 0
         self._failed()
 
-    def end(self, *, whole: bool) -> AnswerRecords:
-        """What was in the answer. `whole`: it came to its end."""
-        tap, self._tap = self._tap, None
-        if tap is not None:
-            try:
-                self.answer = tap.end(whole=whole)
-            except Exception:
-                self._failed()
-        return self.answer
+    def ended(self, now_seconds: float) -> None:
+        """The interception is over."""
+        self._ended_seconds, self._ended_micros = now_seconds, time.time_ns() // 1000
 
-    def report(self, interception: "Interception", resolution: Resolution, now_seconds: float) -> Report:
+    def report(self, interception: "Interception", resolution: Resolution) -> Report:
         """The report of the interception, which has ended."""
-        facts: RequestFacts = interception.facts
+        answer, facts = self._answer(whole=not interception.error), interception.facts
         started_seconds, first_byte_seconds = interception.started_seconds, self._first_byte_seconds
         return Report(
+            interception_id=self._interception_id,
             receipt=resolution.receipt,
             client=self.client,
-            user_agent=next(iter(header_values(self._headers, "user-agent")), "")[:_AGENT_CHARACTERS],
-            session_id=session_id(self.client, self._headers, in_body=self._turn.session_id) or "",
+            user_agent=self._named.get("user-agent", "")[:_AGENT_CHARACTERS],
+            session_id=session_id(self.client, self._named, in_body=self._turn.session_id) or "",
             operation=self._match.operation,
             model=facts.model,
             upstream_model=resolution.upstream_model,
             streaming=facts.stream,
             turn=self._turn,
-            answer=self.answer,
+            answer=answer,
             ending=ending_of(
-                STOPPED if interception.stopped else interception.error,
-                upstream_status=self._status,
-                answer=self.answer,
+                STOPPED if interception.stopped else interception.error, upstream_status=self._status, answer=answer
             ),
             http_status=interception.status or 0,
-            upstream_request_id=self._upstream_request_id,
-            end_micros=time.time_ns() // 1000,
-            duration_micros=int((now_seconds - started_seconds) * 1_000_000),
+            upstream_request_id=self._upstream_request_id(),
+            end_micros=self._ended_micros,
+            duration_micros=int((self._ended_seconds - started_seconds) * 1_000_000),
             first_byte_micros=None
             if first_byte_seconds is None
             else int((first_byte_seconds - started_seconds) * 1_000_000),
         )
+
+    def _hold(self, data: bytes) -> None:
+        """A piece of an answer that is no stream; one that becomes long is read as it comes."""
+        if self._pieces is None:
+            if self._tap is not None:
+                self._tap.feed(data)
+            return
+        self._pieces.append(data)
+        self.held_bytes += len(data)
+        if self.held_bytes > _MOST_HELD_BYTES:
+            self._begin_tap()
+
+    def _begin_tap(self) -> None:
+        """Make the tap, and give it what was held for it."""
+        pieces, self._pieces, self.held_bytes = self._pieces, None, 0
+        try:
+            match = self._match
+            tap = self._make_tap(match.dialect, match.operation, status=self._status or 0, headers=self._headers)
+            if tap is not None:
+                for piece in pieces or ():
+                    tap.feed(piece)
+            self._tap = tap
+        except Exception:
+            self._failed()
+
+    def _answer(self, *, whole: bool) -> AnswerRecords:
+        """What was in the answer. `whole`: it came to its end."""
+        if self._pieces is not None:
+            self._begin_tap()
+        tap, self._tap = self._tap, None
+        if tap is None:
+            return NO_ANSWER
+        try:
+            return tap.end(whole=whole)
+        except Exception:
+            self._failed()
+            return NO_ANSWER
+
+    def _upstream_request_id(self) -> str:
+        for name, value in self._headers:
+            if name.lower() in _REQUEST_ID_HEADERS:
+                return value[:_ID_CHARACTERS]
+        return ""
 
     def _failed(self) -> None:
         facts = {"interception_id": self._interception_id}

@@ -29,7 +29,6 @@ class TokenUsage:
     are parts of the four counts, or count other things (searches).
     """
 
-    msg_id: str
     input_tokens: int
     output_tokens: int
     cache_read_input_tokens: int = 0
@@ -46,7 +45,6 @@ class ToolUsage:
     injection and its error of the structured log are not here: the bridge injects no tools.
     """
 
-    msg_id: str
     tool: str
     input: str
     tool_call_id: str = ""
@@ -67,8 +65,8 @@ class ModelThought:
 class AnswerRecords:
     """All that a tap saw of one answer.
 
-    `usage` is None where the upstream reported none. `model` is as the upstream named it. `error_type` and
-    `error_message` are of an error that the upstream told within a good answer, in its own words.
+    `msg_id` is the upstream's id of it, and `model` as the upstream named it. `usage` is None where it reported none.
+    `error_type` and `error_message` are of an error that the upstream told, in its own words.
     """
 
     msg_id: str = ""
@@ -144,6 +142,7 @@ class Report:
     Times: `end_micros` since 1970, the others since the request arrived.
     """
 
+    interception_id: str
     receipt: bytes = field(repr=False)
     client: str
     user_agent: str

@@ -99,7 +99,7 @@ class Resolver:
         return outcome
 
     async def append_records(self, reports: Sequence[bytes]) -> Sequence[tuple[int, str]] | Refused:
-        """Have reports stored (report_bytes.item); the places of those that never will be, with why."""
+        """Have reports stored (report_messages.item); the places of those that never will be, with why."""
         return await self._pool.append_records(reports)
 
     def tell_oldest(self, oldest_id: Callable[[], str]) -> None:

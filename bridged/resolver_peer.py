@@ -13,7 +13,7 @@ from drawbridge.v1 import credential_service_pb2 as pb
 from drawbridge.v1 import record_service_pb2 as record_pb
 from drawbridge.v1.credential_service_pb2_grpc import CredentialServiceStub
 
-from bridged import report_bytes
+from bridged import report_messages
 from bridged.model import Refused
 from bridged.resolve_queue import Outcome, Waiting
 from bridged.resolve_stream import OpenStream, Stream, StreamLost
@@ -118,7 +118,7 @@ class Peer:
 
     async def append_records(self, reports: Sequence[bytes]) -> Sequence[tuple[int, str]] | Refused:
         """Have reports stored; the places of those that never will be, with why."""
-        request = b"".join((report_bytes.of_this_bridge(self._pool.bridge_instance_id), *reports))
+        request = b"".join((report_messages.of_this_bridge(self._pool.bridge_instance_id), *reports))
         return await append(self._append, request, metadata=self._pool.metadata)
 
     def leave(self) -> None:

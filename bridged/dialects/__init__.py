@@ -80,7 +80,11 @@ def request_facts(match: RouteMatch, headers: Headers, body: bytes | None) -> Re
         return in_path
     if not in_path.model and not in_path.stream:
         return in_body
-    return RequestFacts(model=in_body.model or in_path.model, stream=in_body.stream or in_path.stream)
+    return RequestFacts(
+        model=in_body.model or in_path.model,
+        stream=in_body.stream or in_path.stream,
+        conversation=in_body.conversation,
+    )
 
 
 def refusal_body(dialect: DialectName, refused: Refused, interception_id: str) -> bytes:

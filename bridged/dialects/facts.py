@@ -4,6 +4,7 @@ import re
 
 import msgspec
 
+from bridged.conversation import Conversation
 from bridged.model import Refused, RequestFacts
 
 # Names of models are short; more would only travel to credentiald and into records.
@@ -20,6 +21,7 @@ class _TopLevel(msgspec.Struct):
 
 
 _decoder = msgspec.json.Decoder(_TopLevel)
+_conversations = msgspec.json.Decoder(Conversation)
 _SURROGATE_ESCAPE = re.compile(r"\\u[dD][89a-fA-F][0-9a-fA-F]{2}")
 
 
@@ -39,21 +41,23 @@ def read_top_level(body: bytes) -> RequestFacts:
         raise Refused("INVALID_BODY", f"the body has a wrong type: {error}") from None
     except (msgspec.DecodeError, RecursionError):
         raise Refused("INVALID_BODY", "the body is not well-formed JSON") from None
-    return checked(RequestFacts(model=top_level.model or "", stream=bool(top_level.stream)))
+    conversation = top_level if isinstance(top_level, Conversation) else None
+    return checked(RequestFacts(model=top_level.model or "", stream=bool(top_level.stream), conversation=conversation))
 
 
-def _decode(text: str) -> _TopLevel:
+def _decode(text: str) -> Conversation | _TopLevel:
     try:
-        return _decoder.decode(text)
+        return _conversations.decode(text)
     except msgspec.ValidationError:
-        raise
+        # Messages of a wrong type are the upstream's to judge.
+        return _decoder.decode(text)
     except msgspec.DecodeError:
         # Half an emoji, left where a client cut a text, is a lone surrogate. JSON's grammar allows it (RFC 8259, 8.2),
         # msgspec does not. Whether it is good enough is the upstream's to judge, so it is looked past.
         mended, count = _SURROGATE_ESCAPE.subn(r"\\ufffd", text)
         if not count:
             raise
-        return _decoder.decode(mended)
+        return _decode(mended)
 
 
 def checked(facts: RequestFacts) -> RequestFacts:

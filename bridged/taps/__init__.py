@@ -1,9 +1,10 @@
 """Taps read what goes by: an answer while it passes, a request before it is let go of. Values in bridged/records.py."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
-from bridged.model import DialectName, Headers, header_values
+from bridged.model import DialectName, Headers, named_values
 from bridged.records import NO_TURN, Turn
+from bridged.taps import turns
 from bridged.taps.answer_tap import AnswerReader, AnswerTap, DecodingTap, DocumentTap, EventsTap, MessagesTap
 from bridged.taps.anthropic_messages import MessagesReader
 from bridged.taps.bedrock import ConverseReader, InvokeReader
@@ -12,8 +13,8 @@ from bridged.taps.error_body import ErrorTap
 from bridged.taps.google_generate import GenerateReader
 from bridged.taps.openai_chat import ChatReader
 from bridged.taps.openai_responses import ResponsesReader
-from bridged.taps.turns import TURNS
 
+_NAMES = frozenset({"content-type", "content-encoding", "x-amzn-errortype", "x-amzn-requestid"})
 _EVENTS = "text/event-stream"
 _MESSAGES = "application/vnd.amazon.eventstream"
 _CONVERSE = ("bedrock.converse", "bedrock.converse_stream")
@@ -32,39 +33,34 @@ def answer_tap(dialect: DialectName, operation: str, *, status: int, headers: He
     if status < _FIRST_GOOD or _FIRST_REDIRECT <= status < _FIRST_ERROR:
         return None
     tap: AnswerTap
+    named = named_values(headers, _NAMES)
     if status >= _FIRST_ERROR:
-        tap = ErrorTap(status, named=next(iter(header_values(headers, "x-amzn-errortype")), "").partition(":")[0])
+        tap = ErrorTap(status, named=named.get("x-amzn-errortype", "").partition(":")[0])
     else:
-        tap = _framed(dialect, operation, headers)
-    codings = codings_of(header_values(headers, "content-encoding"))
+        tap = _framed(dialect, operation, headers, named)
+    codings = codings_of(named.get("content-encoding", ""))
     return DecodingTap(tap, decoding_of(codings)) if codings else tap
 
 
-def read_turn(dialect: DialectName, operation: str, *, headers: Headers, body: bytes, max_bytes: int) -> Turn:
-    """What a request says of its conversation; NO_TURN for what cannot be read.
+def read_turn(dialect: DialectName, body: bytes, *, content_encoding: str = "", max_bytes: int) -> Turn:
+    """What a body that nobody has looked at says of its conversation; NO_TURN for what cannot be read.
 
     `max_bytes` is what a compressed body may become.
     """
-    codings = codings_of(header_values(headers, "content-encoding"))
-    plain = decoded_body(body, codings, max_bytes=max_bytes)
-    if plain is None:
-        return NO_TURN
-    if dialect is DialectName.BEDROCK and operation not in _CONVERSE:
-        dialect = DialectName.ANTHROPIC_MESSAGES
-    return TURNS[dialect](plain)
+    plain = decoded_body(body, codings_of(content_encoding), max_bytes=max_bytes)
+    return NO_TURN if plain is None else turns.read_turn(dialect, plain)
 
 
-def _framed(dialect: DialectName, operation: str, headers: Headers) -> AnswerTap:
-    kind = next(iter(header_values(headers, "content-type")), "").partition(";")[0].strip().lower()
+def _framed(dialect: DialectName, operation: str, headers: Headers, named: Mapping[str, str]) -> AnswerTap:
+    kind = named.get("content-type", "").partition(";")[0].rstrip().lower()
     if dialect is DialectName.BEDROCK:
-        reader = _bedrock_reader(operation, headers)
+        reader = _bedrock_reader(operation, headers, named.get("x-amzn-requestid", ""))
         return MessagesTap(reader) if kind == _MESSAGES else DocumentTap(reader)
     chosen = _READERS[dialect]()
     return EventsTap(chosen) if kind == _EVENTS else DocumentTap(chosen)
 
 
-def _bedrock_reader(operation: str, headers: Headers) -> ConverseReader | InvokeReader:
-    request_id = next(iter(header_values(headers, "x-amzn-requestid")), "")
+def _bedrock_reader(operation: str, headers: Headers, request_id: str) -> ConverseReader | InvokeReader:
     if operation in _CONVERSE:
         return ConverseReader(request_id=request_id)
     return InvokeReader(request_id=request_id, headers=headers)

@@ -71,9 +71,11 @@ class Decoding:
             raise CodingBroken("the body is corrupt") from None
 
 
-def codings_of(values: Sequence[str]) -> tuple[str, ...]:
-    """The codings that Content-Encoding headers name, in the order in which they were applied; without `identity`."""
-    names = [name.strip().lower() for value in values for name in value.split(",")]
+def codings_of(content_encoding: str) -> tuple[str, ...]:
+    """The codings that Content-Encoding names, in the order in which they were applied; without `identity`."""
+    if not content_encoding:
+        return ()
+    names = [name.strip().lower() for name in content_encoding.split(",")]
     return tuple(name for name in names if name not in ("", "identity"))
 
 

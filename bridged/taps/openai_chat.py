@@ -174,25 +174,28 @@ class ChatReader:
             self._count(usage)
 
     def _count(self, usage: _Usage) -> None:
-        of_prompt = usage.prompt_tokens_details or _PromptDetails()
-        of_completion = usage.completion_tokens_details or _CompletionDetails()
-        self.seen.count(
-            input=usage.prompt_tokens,
-            output=usage.completion_tokens,
-            cache_read=of_prompt.cached_tokens,
-            cache_write=of_prompt.cache_write_tokens,
-            prompt_audio=of_prompt.audio_tokens,
-            completion_reasoning=of_completion.reasoning_tokens,
-            completion_audio=of_completion.audio_tokens,
-            completion_accepted_prediction=of_completion.accepted_prediction_tokens,
-            completion_rejected_prediction=of_completion.rejected_prediction_tokens,
-        )
+        seen = self.seen
+        seen.count(input=usage.prompt_tokens, output=usage.completion_tokens)
+        of_prompt, of_completion = usage.prompt_tokens_details, usage.completion_tokens_details
+        if of_prompt is not None:
+            seen.count(
+                cache_read=of_prompt.cached_tokens,
+                cache_write=of_prompt.cache_write_tokens,
+                prompt_audio=of_prompt.audio_tokens,
+            )
+        if of_completion is not None:
+            seen.count(
+                completion_reasoning=of_completion.reasoning_tokens,
+                completion_audio=of_completion.audio_tokens,
+                completion_accepted_prediction=of_completion.accepted_prediction_tokens,
+                completion_rejected_prediction=of_completion.rejected_prediction_tokens,
+            )
 
 
 def _without_cached(counts: dict[str, int]) -> dict[str, int]:
-    if "input" not in counts:
-        return counts
     cached = counts.get("cache_read", 0) + counts.get("cache_write", 0)
+    if not cached or "input" not in counts:
+        return counts
     return counts | {"input": max(counts["input"] - cached, 0)}
 
 

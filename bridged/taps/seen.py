@@ -11,6 +11,8 @@ MAX_ITEMS = 1024
 MAX_NAME_CHARACTERS = 512
 MAX_ERROR_CHARACTERS = 1024
 
+_NOTHING_FURTHER: Mapping[str, int] = {}
+_NO_TROUBLES: frozenset[Trouble] = frozenset()
 _COLUMNS = frozenset({"input", "output", "cache_read", "cache_write"})
 
 # Position of a block or choice, and of a call in it.
@@ -128,8 +130,31 @@ class Seen:
             msg_id=self.msg_id,
             model=self.model,
             usage=self._token_usage(counts, partial) if counts else None,
-            tools=tuple(self._tool_usage(tool, partial) for tool in self._tools.values()),
-            thoughts=tuple(
+            tools=self._tool_usages(partial) if self._tools else (),
+            thoughts=self._model_thoughts(partial) if self._thoughts else (),
+            partial=partial,
+            error_type=self.error_type,
+            error_message=self.error_message,
+            troubles=frozenset(self.troubles) if self.troubles else _NO_TROUBLES,
+        )
+
+    def _token_usage(self, counts: Mapping[str, int], partial: bool) -> TokenUsage:
+        further = counts.keys() - _COLUMNS
+        return TokenUsage(
+            input_tokens=counts.get("input", 0),
+            output_tokens=counts.get("output", 0),
+            cache_read_input_tokens=counts.get("cache_read", 0),
+            cache_write_input_tokens=counts.get("cache_write", 0),
+            metadata={name: counts[name] for name in counts if name in further} if further else _NOTHING_FURTHER,
+            partial=partial,
+        )
+
+    def _tool_usages(self, partial: bool) -> tuple[ToolUsage, ...]:
+        return tuple([self._tool_usage(tool, partial) for tool in self._tools.values()])
+
+    def _model_thoughts(self, partial: bool) -> tuple[ModelThought, ...]:
+        return tuple(
+            [
                 ModelThought(
                     content=thought.content(),
                     source=thought.source,
@@ -137,27 +162,11 @@ class Seen:
                 )
                 for thought in self._thoughts.values()
                 if thought.text
-            ),
-            partial=partial,
-            error_type=self.error_type,
-            error_message=self.error_message,
-            troubles=frozenset(self.troubles),
-        )
-
-    def _token_usage(self, counts: Mapping[str, int], partial: bool) -> TokenUsage:
-        return TokenUsage(
-            msg_id=self.msg_id,
-            input_tokens=counts.get("input", 0),
-            output_tokens=counts.get("output", 0),
-            cache_read_input_tokens=counts.get("cache_read", 0),
-            cache_write_input_tokens=counts.get("cache_write", 0),
-            metadata={name: value for name, value in counts.items() if name not in _COLUMNS},
-            partial=partial,
+            ]
         )
 
     def _tool_usage(self, tool: _Growing, partial: bool) -> ToolUsage:
         return ToolUsage(
-            msg_id=self.msg_id,
             tool=tool.name,
             input=tool.content(),
             tool_call_id=tool.call_id,

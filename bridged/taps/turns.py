@@ -14,6 +14,7 @@ from typing import Any
 
 import msgspec
 
+from bridged.conversation import Conversation
 from bridged.model import DialectName
 from bridged.records import NO_TURN, Turn
 from bridged.taps.typed_json import decoded
@@ -31,19 +32,8 @@ class _Metadata(msgspec.Struct, gc=False):
     user_id: Any = None
 
 
-class _Conversation(msgspec.Struct, gc=False):
-    """Messages are taken apart from the end, and most are not looked at."""
-
-    messages: list[msgspec.Raw] | None = None
-    metadata: msgspec.Raw = _NOTHING
-
-
 class _Contents(msgspec.Struct, gc=False):
     contents: list[msgspec.Raw] | None = None
-
-
-class _Input(msgspec.Struct, gc=False):
-    input: msgspec.Raw = _NOTHING
 
 
 class _Result(msgspec.Struct, gc=False, rename="camel"):
@@ -70,35 +60,54 @@ class _Message(msgspec.Struct, gc=False):
     parts: list[_Part] | None = None
 
 
+class _TextMessage(msgspec.Struct, gc=False):
+    """A message whose content is a text, as most are: read in one go."""
+
+    content: str
+    role: str = ""
+
+
 class _Session(msgspec.Struct, gc=False):
     session_id: str | None = None
 
 
-_conversations = msgspec.json.Decoder(_Conversation)
+_conversations = msgspec.json.Decoder(Conversation)
 _contents = msgspec.json.Decoder(_Contents)
-_inputs = msgspec.json.Decoder(_Input)
 _raws = msgspec.json.Decoder(list[msgspec.Raw])
 _messages = msgspec.json.Decoder(_Message)
+_text_messages = msgspec.json.Decoder(_TextMessage)
 _texts = msgspec.json.Decoder(str)
 _parts = msgspec.json.Decoder(list[_Part])
 _metadata = msgspec.json.Decoder(_Metadata)
 _sessions = msgspec.json.Decoder(_Session)
 
 
-def _messages_turn(body: bytes) -> Turn:
-    """Anthropic Messages, and InvokeModel and Converse, whose messages are built alike."""
+def turn_of(dialect: DialectName, conversation: Conversation) -> Turn:
+    """What a request says of its conversation; NO_TURN for what cannot be read."""
+    return _TURNS[dialect](conversation)
+
+
+def read_turn(dialect: DialectName, body: bytes) -> Turn:
+    """The same of a body that nobody has looked at."""
+    if dialect is DialectName.GOOGLE_GENERATE:
+        return _generate_turn(body)
     conversation = decoded(_conversations, body)
-    if conversation is None:
-        return NO_TURN
+    return NO_TURN if conversation is None else turn_of(dialect, conversation)
+
+
+def _messages_turn(conversation: Conversation) -> Turn:
+    """Anthropic Messages, and InvokeModel and Converse, whose messages are built alike."""
     message = _last(conversation.messages)
     parts = _parts_of(message) if message and message.role == "user" else ()
     results = (part.converse_result.tool_use_id if part.converse_result else part.tool_use_id for part in parts)
     return _turn(_last_text(parts), results, session_id=_session_of(conversation.metadata))
 
 
-def _chat_turn(body: bytes) -> Turn:
-    conversation = decoded(_conversations, body)
-    message = _last(conversation.messages) if conversation else None
+def _chat_turn(conversation: Conversation) -> Turn:
+    found = _last_text_message(conversation.messages)
+    if found is not None:
+        return _turn(found.content, ())
+    message = _last(conversation.messages)
     if message is None:
         return NO_TURN
     if message.role == "tool":
@@ -106,11 +115,8 @@ def _chat_turn(body: bytes) -> Turn:
     return _turn(_last_text(_parts_of(message)) if message.role == "user" else None, ())
 
 
-def _responses_turn(body: bytes) -> Turn:
-    request = decoded(_inputs, body)
-    if request is None:
-        return NO_TURN
-    raw = bytes(request.input)
+def _responses_turn(conversation: Conversation) -> Turn:
+    raw = bytes(conversation.input)
     if raw.lstrip().startswith(b'"'):
         return _turn(decoded(_texts, raw), ())
     item = _last(decoded(_raws, raw))
@@ -134,13 +140,23 @@ def _generate_turn(body: bytes) -> Turn:
     return _turn(_last_text(parts), results)
 
 
-TURNS: dict[DialectName, Callable[[bytes], Turn]] = {
+_TURNS: dict[DialectName, Callable[[Conversation], Turn]] = {
     DialectName.ANTHROPIC_MESSAGES: _messages_turn,
     DialectName.BEDROCK: _messages_turn,
     DialectName.OPENAI_CHAT: _chat_turn,
     DialectName.OPENAI_RESPONSES: _responses_turn,
-    DialectName.GOOGLE_GENERATE: _generate_turn,
 }
+
+
+def _last_text_message(raws: Sequence[msgspec.Raw] | None) -> _TextMessage | None:
+    """The last message where it is a text of the user; None for whatever `_last` is to look at."""
+    if not raws:
+        return None
+    try:
+        message = _text_messages.decode(raws[-1])
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return None
+    return message if message.role == "user" else None
 
 
 def _last(raws: Sequence[msgspec.Raw] | None) -> _Message | None:

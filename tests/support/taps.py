@@ -76,7 +76,6 @@ MESSAGES_RECORDS = AnswerRecords(
     msg_id="msg_01",
     model="claude-sonnet-4-5-20250929",
     usage=TokenUsage(
-        msg_id="msg_01",
         input_tokens=3883,
         output_tokens=61,
         cache_read_input_tokens=30464,
@@ -84,8 +83,8 @@ MESSAGES_RECORDS = AnswerRecords(
         metadata={"cache_ephemeral_5m_input": 12, "cache_ephemeral_1h_input": 0, "web_search_requests": 1},
     ),
     tools=(
-        ToolUsage(msg_id="msg_01", tool="get_weather", input='{"city": "Paris"}', tool_call_id="toolu_01"),
-        ToolUsage(msg_id="msg_01", tool="list_cities", input="{}", tool_call_id="toolu_02"),
+        ToolUsage(tool="get_weather", input='{"city": "Paris"}', tool_call_id="toolu_01"),
+        ToolUsage(tool="list_cities", input="{}", tool_call_id="toolu_02"),
     ),
     thoughts=(ModelThought(content="Two cities, so two calls: “ü”.", source="thinking"),),
 )
@@ -93,7 +92,6 @@ CHAT_RECORDS = AnswerRecords(
     msg_id="chatcmpl-1",
     model="gpt-5-2025-08-07",
     usage=TokenUsage(
-        msg_id="chatcmpl-1",
         input_tokens=20,
         output_tokens=44,
         cache_read_input_tokens=100,
@@ -106,23 +104,22 @@ CHAT_RECORDS = AnswerRecords(
         },
     ),
     tools=(
-        ToolUsage(msg_id="chatcmpl-1", tool="get_weather", input='{"city":"Köln"}', tool_call_id="call_a"),
-        ToolUsage(msg_id="chatcmpl-1", tool="get_time", input="{}", tool_call_id="call_b"),
+        ToolUsage(tool="get_weather", input='{"city":"Köln"}', tool_call_id="call_a"),
+        ToolUsage(tool="get_time", input="{}", tool_call_id="call_b"),
     ),
 )
 RESPONSES_RECORDS = AnswerRecords(
     msg_id="resp_1",
     model="gpt-5-codex",
     usage=TokenUsage(
-        msg_id="resp_1",
         input_tokens=904,
         output_tokens=321,
         cache_read_input_tokens=4096,
         metadata={"output_reasoning": 256},
     ),
     tools=(
-        ToolUsage(msg_id="resp_1", tool="read_file", input='{"path":"a.py"}', tool_call_id="call_1", item_id="fc_1"),
-        ToolUsage(msg_id="resp_1", tool="apply_patch", input="*** Begin Patch", tool_call_id="call_2", item_id="ctc_1"),
+        ToolUsage(tool="read_file", input='{"path":"a.py"}', tool_call_id="call_1", item_id="fc_1"),
+        ToolUsage(tool="apply_patch", input="*** Begin Patch", tool_call_id="call_2", item_id="ctc_1"),
     ),
     thoughts=(
         ModelThought(content="Looking around", source="reasoning_summary"),
@@ -134,29 +131,27 @@ GENERATE_RECORDS = AnswerRecords(
     msg_id="gen-1",
     model="gemini-2.5-pro",
     usage=TokenUsage(
-        msg_id="gen-1",
         input_tokens=50,
         output_tokens=29,
         cache_read_input_tokens=150,
         metadata={"output_reasoning": 9},
     ),
     tools=(
-        ToolUsage(msg_id="gen-1", tool="get_weather", input='{"city":"Rome"}'),
-        ToolUsage(msg_id="gen-1", tool="get_time", input="{}", tool_call_id="fc-2"),
+        ToolUsage(tool="get_weather", input='{"city":"Rome"}'),
+        ToolUsage(tool="get_time", input="{}", tool_call_id="fc-2"),
     ),
     thoughts=(ModelThought(content="Thinking of weather.", source="thought"),),
 )
 CONVERSE_RECORDS = AnswerRecords(
     msg_id="req-1",
     usage=TokenUsage(
-        msg_id="req-1",
         input_tokens=30,
         output_tokens=12,
         cache_read_input_tokens=90,
         cache_write_input_tokens=10,
         metadata={"cache_ephemeral_5m_input": 10},
     ),
-    tools=(ToolUsage(msg_id="req-1", tool="get_weather", input='{"city":"Rome"}', tool_call_id="tooluse_1"),),
+    tools=(ToolUsage(tool="get_weather", input='{"city":"Rome"}', tool_call_id="tooluse_1"),),
     thoughts=(ModelThought(content="Rome first.", source="reasoning_content"),),
 )
 

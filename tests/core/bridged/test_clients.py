@@ -2,8 +2,8 @@
 
 import pytest
 
-from bridged.clients import MAX_SESSION_CHARACTERS, UNKNOWN, client_name, session_id
-from bridged.model import Headers
+from bridged.clients import HEADER_NAMES, MAX_SESSION_CHARACTERS, UNKNOWN, client_name, session_id
+from bridged.model import Headers, named_values
 
 
 @pytest.mark.parametrize(
@@ -32,7 +32,7 @@ from bridged.model import Headers
     ],
 )
 def test_user_agents(agent: str, name: str) -> None:
-    assert client_name((("User-Agent", agent),)) == name
+    assert client_name({"user-agent": agent}) == name
 
 
 @pytest.mark.parametrize(
@@ -49,7 +49,7 @@ def test_user_agents(agent: str, name: str) -> None:
     ],
 )  # fmt: skip
 def test_other_headers(headers: Headers, name: str) -> None:
-    assert client_name(headers) == name
+    assert client_name(named_values(headers, HEADER_NAMES)) == name
 
 
 @pytest.mark.parametrize(
@@ -74,4 +74,4 @@ def test_other_headers(headers: Headers, name: str) -> None:
     ],
 )
 def test_sessions(client: str, headers: Headers, expected: str | None) -> None:
-    assert session_id(client, headers, in_body="from-body") == expected
+    assert session_id(client, named_values(headers, HEADER_NAMES), in_body="from-body") == expected

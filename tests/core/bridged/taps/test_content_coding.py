@@ -69,7 +69,7 @@ def test_several_members_or_frames_are_one_body(coding: str, compress: Callable[
 @every_coding
 def test_a_bomb_is_given_up(coding: str, compress: Callable[[bytes], bytes]) -> None:
     bomb = compress(b"\n" * (content_coding.MAX_EXPANSION_BYTES * 8))
-    decoding = decoding_of(codings_of([coding]))
+    decoding = decoding_of(codings_of(coding))
     assert decoding is not None
     produced_bytes = 0
     with pytest.raises(CodingBroken):  # noqa: PT012 - what came before it is looked at
@@ -124,7 +124,7 @@ def test_corrupt_bytes_make_nothing_fail(coding: str, compress: Callable[[bytes]
 @every_coding
 def test_a_whole_body_is_decoded_up_to_its_bound(coding: str, compress: Callable[[bytes], bytes]) -> None:
     body = b"prompt " * 100_000
-    codings = codings_of([coding])
+    codings = codings_of(coding)
     assert decoded_body(compress(body), codings, max_bytes=len(body)) == body
     assert decoded_body(compress(body), codings, max_bytes=len(body) - 1) is None
     assert decoded_body(b"\x00nonsense", codings, max_bytes=1000) is None

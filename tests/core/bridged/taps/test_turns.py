@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 
 from bridged.model import DialectName
 from bridged.records import NO_TURN, Turn
-from bridged.taps import read_turn
-from bridged.taps.turns import MAX_PROMPT_BYTES, TURNS
+from bridged.taps import read_turn, turns
+from bridged.taps.turns import MAX_PROMPT_BYTES
 
 MESSAGES, CHAT = DialectName.ANTHROPIC_MESSAGES, DialectName.OPENAI_CHAT
 RESPONSES, GENERATE, BEDROCK = DialectName.OPENAI_RESPONSES, DialectName.GOOGLE_GENERATE, DialectName.BEDROCK
@@ -42,8 +42,8 @@ def message(*texts: str) -> dict[str, object]:
     return item("message", role="user", content=[item("input_text", text=value) for value in texts])
 
 
-def turn_of(dialect: DialectName, body: object, operation: str = "") -> Turn:
-    return read_turn(dialect, operation, headers=(), body=json.dumps(body).encode(), max_bytes=1 << 20)
+def turn_of(dialect: DialectName, body: object) -> Turn:
+    return read_turn(dialect, json.dumps(body).encode(), max_bytes=1 << 20)
 
 
 @pytest.mark.parametrize(
@@ -69,7 +69,7 @@ def test_messages(messages: object, prompt: str | None, tool_call_id: str) -> No
     expected = Turn(prompt=prompt, correlating_tool_call_id=tool_call_id)
     body = {"model": "m", "messages": messages, "tools": [{"name": "x"}]}
     assert turn_of(MESSAGES, body) == expected
-    assert turn_of(BEDROCK, body, "bedrock.invoke_model") == expected
+    assert turn_of(BEDROCK, body) == expected
 
 
 @pytest.mark.parametrize(
@@ -121,7 +121,7 @@ def test_gemini(contents: object, prompt: str | None, tool_call_id: str) -> None
 
 def test_converse() -> None:
     def turn(content: object) -> Turn:
-        return turn_of(BEDROCK, {"messages": [{"role": "user", "content": content}]}, "bedrock.converse")
+        return turn_of(BEDROCK, {"messages": [{"role": "user", "content": content}]})
 
     assert turn([{"text": "Hi"}]) == Turn(prompt="Hi")
     assert turn([{"toolResult": {"toolUseId": "t1", "content": [{"text": "x"}]}}]) == Turn(
@@ -146,10 +146,9 @@ def test_the_session_that_claude_code_puts_into_the_body(user_id: object, sessio
 
 def test_a_compressed_body_is_read() -> None:
     body = gzip.compress(json.dumps({"messages": [user("Hi")]}).encode())
-    headers = (("Content-Encoding", "gzip"),)
-    assert read_turn(CHAT, "", headers=headers, body=body, max_bytes=1000) == Turn(prompt="Hi")
-    assert read_turn(CHAT, "", headers=headers, body=body, max_bytes=10) == NO_TURN
-    assert read_turn(CHAT, "", headers=(("Content-Encoding", "rot13"),), body=body, max_bytes=1000) == NO_TURN
+    assert read_turn(CHAT, body, content_encoding="gzip", max_bytes=1000) == Turn(prompt="Hi")
+    assert read_turn(CHAT, body, content_encoding="gzip", max_bytes=10) == NO_TURN
+    assert read_turn(CHAT, body, content_encoding="rot13", max_bytes=1000) == NO_TURN
 
 
 def test_a_prompt_over_the_bound_is_cut_and_said_to_be() -> None:
@@ -160,7 +159,7 @@ def test_a_prompt_over_the_bound_is_cut_and_said_to_be() -> None:
 
 def test_half_an_emoji_does_not_hide_a_prompt() -> None:
     body = b'{"messages":[{"role":"user","content":"a \\ud83d b \\ud83d\\ude00 \\\\ud83d"}]}'
-    assert TURNS[CHAT](body) == Turn(prompt="a \ufffd b \U0001f600 \\ud83d")
+    assert turns.read_turn(CHAT, body) == Turn(prompt="a \ufffd b \U0001f600 \\ud83d")
 
 
 @pytest.mark.parametrize("dialect", list(DialectName))
@@ -180,5 +179,5 @@ def test_half_an_emoji_does_not_hide_a_prompt() -> None:
     ).map(lambda value: json.dumps(value).encode())
 )
 def test_nothing_in_a_body_makes_reading_fail(dialect: DialectName, body: bytes) -> None:
-    turn = TURNS[dialect](body)
+    turn = turns.read_turn(dialect, body)
     assert turn.prompt is None or isinstance(turn.prompt, str)
