@@ -143,6 +143,7 @@ class TokenUsage(_message.Message):
     response_id: _builtins.str
     """The upstream's id of the response, empty where it has none."""
     input_tokens: _builtins.int
+    """Each from 0 to 1000000000000."""
     output_tokens: _builtins.int
     cache_read_input_tokens: _builtins.int
     cache_write_input_tokens: _builtins.int

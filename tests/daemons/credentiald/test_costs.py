@@ -263,6 +263,25 @@ async def test_the_mapped_model_has_a_price_of_its_own_and_a_bridge_cannot_say_w
         assert only.cost_micros == COST
 
 
+async def test_counts_beyond_belief_are_rejected_and_the_largest_ones_add_up(tmp_path):
+    most = 10**12
+    names = ("input_tokens", "output_tokens", "cache_read_input_tokens", "cache_write_input_tokens")
+    async with running(tmp_path) as one:
+        _, token = await one.make_user("ann")
+        await one.make_provider("corp", key=KEY)
+        await create(one, **PRICES, cache_write_price_micros=10**12)
+        bridge = Bridge(one)
+        _, receipt = await bridge.resolve(token)
+        beyond = [record_pb2.TokenUsage(id=str(uuid4()), **{name: most + 1}) for name in names]
+        rejected = await bridge.report(*(whole(receipt, token_usages=[each]) for each in beyond))
+        assert rejected == dict.fromkeys(range(4), "RECORD_INVALID")
+        largest = [record_pb2.TokenUsage(id=str(uuid4()), **dict.fromkeys(names, most)) for _ in range(5)]
+        assert await bridge.report(whole(receipt, token_usages=largest)) == {}
+        [row] = (await one.usage.QueryUsage(usage.QueryUsageRequest(), metadata=bearer(one.admin_token))).rows
+        assert row.tokens == usage.TokenTotals(**dict.fromkeys(names, 5 * most))
+        assert row.cost == usage.CostTotals(unpriced_token_usages=5)
+
+
 async def test_usage_has_costs_as_a_table_csv_and_json(tmp_path):
     async with running(tmp_path) as one:
         _, token = await one.make_user("ann")
