@@ -178,6 +178,10 @@ async def test_models_of_configured_providers_are_listed_in_pages_and_go_with_th
         assert await listed(one) == expected
         assert await listed(one, page_size=2) == expected
         assert await listed(one, provider="env", page_size=2) == expected[3:6]
+        first = await one.admin.ListModels(admin.ListModelsRequest(page_size=1), metadata=bearer(one.admin_token))
+        elsewhere = admin.ListModelsRequest(provider="lab", page_token=first.next_page_token)
+        reason, facts = await refused(one.admin.ListModels(elsewhere, metadata=bearer(one.admin_token)))
+        assert (reason, facts["field"]) == ("INVALID_ARGUMENT", "page_token")
         reason, _ = await refused(listed(one, provider="nobody"))
         assert reason == "PROVIDER_NOT_FOUND"
         await one.admin.DeleteProvider(admin.DeleteProviderRequest(name="lab"), metadata=bearer(one.admin_token))
