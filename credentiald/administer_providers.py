@@ -159,7 +159,7 @@ def _sealed(plane: Plane, provider: Provider, material: Material, *, now: dateti
 
 
 async def delete_provider(plane: Plane, name: str, *, expected_version: int | None) -> None:
-    """Remove the provider with its central keys and every user's key for it."""
+    """Remove the provider with its central keys and models, and every user's key for it."""
     _refuse_environment(plane, name)
     await plane.db.write(providers.delete, name, expected_version=expected_version, now=plane.clock())
 

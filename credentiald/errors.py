@@ -231,7 +231,7 @@ class ServiceNotFound(Refusal):
 
 class ModelNotFound(Refusal):
     code = Code.NOT_FOUND
-    message = "there is no model named '{model}'"
+    message = "there are no prices of a model named '{model}' at provider '{provider}'"
 
 
 class InterceptionNotFound(Refusal):

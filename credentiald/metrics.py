@@ -63,6 +63,11 @@ class Metrics:
         self._records = Counter(
             "credentiald_records_stored_total", "Records that were stored, by kind.", ["kind"], registry=self.registry
         )
+        self._unpriced = Counter(
+            "credentiald_unpriced_token_usages_total",
+            "Stored token usages without a cost, because a price is not known.",
+            registry=self.registry,
+        )
         self._rejected = Counter(
             "credentiald_records_rejected_total",
             "Reports of interceptions that can never be stored, by reason.",
@@ -130,6 +135,10 @@ class Metrics:
         for outcome in outcomes:
             self._ends.labels(outcome).inc()
         self._commit_seconds.observe(seconds)
+
+    def token_usages_unpriced(self, count: int) -> None:
+        """Count token usages that were stored without a cost."""
+        self._unpriced.inc(count)
 
     def records_rejected(self, reason: str) -> None:
         """Count what a bridge has reported of one interception in vain."""

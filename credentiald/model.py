@@ -6,6 +6,7 @@ Nothing here does I/O or knows SQL, gRPC or the clock. Times are aware UTC datet
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
+from typing import NamedTuple
 
 from daemonkit.secret import Secret
 
@@ -161,6 +162,29 @@ class EnvironmentProvider:
 
     provider: Provider
     materials: tuple[Material, ...] = ()
+
+
+class ModelPrices(NamedTuple):
+    """In micro-dollars (USD / 1,000,000) per million tokens; None is not known. What they make: prices.py."""
+
+    input_price_micros: int | None = None
+    output_price_micros: int | None = None
+    cache_read_price_micros: int | None = None
+    cache_write_price_micros: int | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Model:
+    """What a model costs at one provider. `name` is as clients ask for it, or as the provider maps it upstream."""
+
+    id: str
+    provider_id: str
+    provider_name: str
+    name: str
+    prices: ModelPrices
+    version: int = 1
+    create_time: datetime
+    update_time: datetime
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -9,7 +9,7 @@
 import asyncio
 import logging
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from datetime import datetime
 from itertools import islice
 from typing import NamedTuple
@@ -17,7 +17,8 @@ from typing import NamedTuple
 from credentiald import record_log
 from credentiald.errors import Refusal, StoreUnavailable
 from credentiald.metrics import Metrics
-from credentiald.record_model import Noted, Opening, Report
+from credentiald.prices import NO_PRICES, PriceTable
+from credentiald.record_model import Noted, Opening, Report, TokenUsage
 from credentiald.resolve import upstream_model
 from credentiald.store import record_writing
 from credentiald.store.record_writing import Batch, Stored
@@ -42,16 +43,28 @@ class _Waiting(NamedTuple):
     done: "asyncio.Future[list[int]]"
 
 
+async def no_prices() -> PriceTable:
+    """Where nothing has a price."""
+    return NO_PRICES
+
+
 class RecordBook:
     """Made by `running_book` (record_rounds.py) for the length of a block."""
 
     def __init__(
-        self, records: Records, metrics: Metrics, clock: Callable[[], datetime], *, writes_log: bool = False
+        self,
+        records: Records,
+        metrics: Metrics,
+        clock: Callable[[], datetime],
+        *,
+        writes_log: bool = False,
+        read_prices: Callable[[], Awaitable[PriceTable]] = no_prices,
     ) -> None:
         self._records = records
         self._metrics = metrics
         self._clock = clock
         self._writes_log = writes_log
+        self._read_prices = read_prices
         self._openings: dict[bytes, Noted] = {}
         # The earlier ones of interceptions that were resolved again.
         self._earlier: list[Noted] = []
@@ -153,9 +166,12 @@ class RecordBook:
     async def _store(self, batch: Batch) -> Stored:
         loop = asyncio.get_running_loop()
         started_seconds = loop.time()
-        stored = await self._records.write(record_writing.store, batch)
+        prices = await self._read_prices() if batch.reports else NO_PRICES
+        stored = await self._records.write(record_writing.store, batch, prices)
         kinds = Counter(type(fact).__name__ for _, fact in stored.facts)
         kinds["Interception"] = len(stored.started)
+        usages = (fact for _, fact in stored.facts if isinstance(fact, TokenUsage))
+        self._metrics.token_usages_unpriced(sum(one.cost_micros is None for one in usages))
         self._metrics.records_stored(kinds, (one.outcome for one in stored.ended), loop.time() - started_seconds)
         if self._writes_log:
             await asyncio.to_thread(record_log.write, stored)

@@ -96,6 +96,7 @@ def _fact(draft: InterceptionDraft, fact: Fact) -> Line:
                 "cache_read_input_tokens": fact.cache_read_input_tokens,
                 "cache_write_input_tokens": fact.cache_write_input_tokens,
                 "partial": fact.partial,
+                "cost_micros": fact.cost_micros,
                 "metadata": json.loads(fact.metadata),
             }
         case Prompt():

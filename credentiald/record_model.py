@@ -105,7 +105,10 @@ class End(NamedTuple):
 
 
 class TokenUsage(NamedTuple):
-    """What one upstream call cost; cached input is not in `input_tokens`. `metadata` is a JSON object."""
+    """What one upstream call took; cached input is not in `input_tokens`. `metadata` is a JSON object.
+
+    `cost_micros` is in micro-dollars, for good from when it is stored; None where a price was not known.
+    """
 
     id: str
     create_micros: int
@@ -116,6 +119,7 @@ class TokenUsage(NamedTuple):
     cache_write_input_tokens: int
     metadata: str = "{}"
     partial: bool = False
+    cost_micros: int | None = None
 
 
 class Prompt(NamedTuple):
@@ -225,3 +229,10 @@ class Tokens(NamedTuple):
     output_tokens: int = 0
     cache_read_input_tokens: int = 0
     cache_write_input_tokens: int = 0
+
+
+class Cost(NamedTuple):
+    """The sum of the costs of token usages, and how many have none."""
+
+    cost_micros: int = 0
+    unpriced_token_usages: int = 0

@@ -9,7 +9,8 @@ from datetime import datetime, timedelta
 
 from credentiald.errors import StoreUnavailable
 from credentiald.metrics import Metrics
-from credentiald.record_book import RecordBook
+from credentiald.prices import PriceTable
+from credentiald.record_book import RecordBook, no_prices
 from credentiald.store import record_retention
 from credentiald.store.records import Records
 from credentiald.store.times import to_micros
@@ -98,9 +99,10 @@ async def running_book(
     *,
     retention: timedelta = timedelta(),
     writes_log: bool = False,
+    read_prices: Callable[[], Awaitable[PriceTable]] = no_prices,
 ) -> AsyncIterator[RecordBook]:
     """A book with its rounds, for the length of the block; what waits at its end is stored."""
-    book = RecordBook(records, metrics, clock, writes_log=writes_log)
+    book = RecordBook(records, metrics, clock, writes_log=writes_log, read_prices=read_prices)
     rounds = Rounds(records, book, metrics, clock, retention=retention)
     tasks = [
         asyncio.create_task(_for_ever(rounds.end_vanished, _VANISHED_ROUND_SECONDS)),

@@ -17,6 +17,7 @@ from credentiald.errors import Refusal
 from credentiald.metrics import Metrics
 from credentiald.model import Gateway, Provider
 from credentiald.plane import make_plane
+from credentiald.price_list import PriceList
 from credentiald.record_book import RecordBook
 from credentiald.record_rounds import running_book
 from credentiald.rpc.server import ADMIN_SERVICES, MAIN_SERVICES, Health, Recording, RpcListener, listening
@@ -131,7 +132,7 @@ async def _serve(loaded: Loaded, settings: Settings, sealer: Sealer, worker: Wor
     async with (
         open_database(settings.database, sealer) as db,
         open_records(settings.database) as records,
-        _running_book(loaded, records, metrics) as book,
+        _running_book(loaded, db, records, metrics) as book,
     ):
         await _refuse_shared_names(db, gateway)
         plane = make_plane(db, sealer, gateway)
@@ -169,7 +170,9 @@ async def _serve(loaded: Loaded, settings: Settings, sealer: Sealer, worker: Wor
     log.info("stopped")
 
 
-def _running_book(loaded: Loaded, records: Records, metrics: Metrics) -> AbstractAsyncContextManager[RecordBook]:
+def _running_book(
+    loaded: Loaded, db: Database, records: Records, metrics: Metrics
+) -> AbstractAsyncContextManager[RecordBook]:
     writes_log = loaded.gateway_settings.structured_logging
     if writes_log:
         # Asked for by a setting of its own, so --log-level does not take it back.
@@ -180,6 +183,7 @@ def _running_book(loaded: Loaded, records: Records, metrics: Metrics) -> Abstrac
         lambda: datetime.now(UTC),
         retention=loaded.gateway_settings.retention,
         writes_log=writes_log,
+        read_prices=PriceList(db).current,
     )
 
 

@@ -22,6 +22,7 @@ _REGION = re.compile(r"[a-z0-9]+(-[a-z0-9]+)*")
 _ROLE_ARN = re.compile(r"arn:aws[a-z0-9-]*:iam::[0-9]{12}:role/[\x21-\x7e]{1,512}")
 
 _MAX_NAME = 128
+_MAX_MODEL = 256
 _MAX_URL = 2048
 _MAX_REGION = 63
 
@@ -48,6 +49,15 @@ def username_problem(username: str) -> str | None:
     except ValueError:
         return None
     return "must not have the form of a UUID"
+
+
+def model_name_problem(name: str) -> str | None:
+    """What is wrong with the name of a model; it is compared with what records have, which is cut at that length."""
+    if not name or len(name) > _MAX_MODEL:
+        return f"must have 1 to {_MAX_MODEL} characters"
+    if not name.isprintable() or name != name.strip():
+        return "must be printable characters, without spaces around them"
+    return None
 
 
 def base_url_problem(url: str) -> str | None:

@@ -14,6 +14,7 @@ from google.protobuf.timestamp_pb2 import Timestamp
 
 from credentiald.cli.options import Destination, administers, check_one_user, names_user
 from credentiald.cli.output import Output, echo_columns, echo_json, printable, text_of, to_dict
+from credentiald.prices import written_usd
 from daemonkit.durations import parse_duration
 
 Command = Callable[..., None]
@@ -36,6 +37,7 @@ SESSION_COLUMNS = {
     "THREADS": "threads",
     "INPUT": "tokens.input_tokens",
     "OUTPUT": "tokens.output_tokens",
+    "COST USD": "cost",
     "LAST PROMPT": "last_prompt",
 }
 INTERCEPTION_COLUMNS = {
@@ -49,6 +51,7 @@ INTERCEPTION_COLUMNS = {
     "STATUS": "http_status",
     "INPUT": "tokens.input_tokens",
     "OUTPUT": "tokens.output_tokens",
+    "COST USD": "cost",
 }
 _PROMPT_CHARACTERS = 60
 
@@ -152,7 +155,7 @@ def sessions(destination: Destination, output: Output, wanted: pb.UsageFilter, m
     with destination.connect(mine=mine) as connection:
         found = connection.pages(connection.usage.ListSessions, request, lambda page: page.sessions)
         rows = map(to_dict, islice(found, limit))
-        output.listing(rows if output.as_json else map(_shortened, rows), SESSION_COLUMNS)
+        output.listing(rows if output.as_json else map(_shortened, map(_with_cost, rows)), SESSION_COLUMNS)
 
 
 @records.command()
@@ -164,7 +167,8 @@ def interceptions(destination: Destination, output: Output, wanted: pb.UsageFilt
     request = pb.ListInterceptionsRequest(filter=wanted, page_size=min(limit, 1000))
     with destination.connect(mine=mine) as connection:
         found = connection.pages(connection.usage.ListInterceptions, request, lambda page: page.interceptions)
-        output.listing(map(to_dict, islice(found, limit)), INTERCEPTION_COLUMNS)
+        rows = map(to_dict, islice(found, limit))
+        output.listing(rows if output.as_json else map(_with_cost, rows), INTERCEPTION_COLUMNS)
 
 
 @records.command()
@@ -196,7 +200,10 @@ def show(destination: Destination, output: Output, interception: str, mine: bool
 def usage(
     destination: Destination, output: Output, wanted: pb.UsageFilter, mine: bool, group_by: str, as_csv: bool
 ) -> None:
-    """Sums of requests and tokens. Days are whole days in UTC."""
+    """Sums of requests, tokens and cost. Days are whole days in UTC.
+
+    COST USD is that of upstream calls whose price was known; UNPRICED is how many were not.
+    """
     if as_csv and output.as_json:
         raise click.UsageError("--csv and --json exclude each other")
     names = [name.strip() for name in group_by.split(",") if name.strip()]
@@ -213,12 +220,13 @@ def usage(
     if as_csv:
         _write_csv(lines, names)
     else:
-        echo_columns([[name.upper().replace("_", " ") for name in _usage_heads(names)], *lines])
+        heads = [name.upper().replace("_", " ") for name in _usage_heads(names)]
+        echo_columns([heads, *([cell or "-" for cell in line] for line in lines)])
 
 
 def _usage_heads(names: Sequence[str]) -> list[str]:
     counts = ["input", "output", "cache_read", "cache_write"]
-    return [*names, "requests", "upstream_calls", *counts]
+    return [*names, "requests", "upstream_calls", *counts, "cost_usd", "unpriced"]
 
 
 def _usage_line(names: Sequence[str], row: Mapping[str, Any]) -> list[str]:
@@ -230,7 +238,24 @@ def _usage_line(names: Sequence[str], row: Mapping[str, Any]) -> list[str]:
         text_of(row["interceptions"]),
         text_of(row["token_usages"]),
         *(text_of(tokens.get(one, 0)) for one in counts),
+        *_costs(row),
     ]
+
+
+def _costs(row: Mapping[str, Any]) -> tuple[str, str]:
+    """Cost and how many are unpriced. Where all are, there is no cost to tell, not even of nothing."""
+    cost = row["cost"] or {"cost_micros": 0, "unpriced_token_usages": 0}
+    unpriced = cost["unpriced_token_usages"]
+    is_known = not unpriced or unpriced < row["token_usages"]
+    return written_usd(cost["cost_micros"]) if is_known else "", str(unpriced)
+
+
+def _with_cost(row: dict[str, Any]) -> dict[str, Any]:
+    """The row with its cost in words: `0.075`, `unpriced 2`, or both."""
+    cost = row["cost"] or {"cost_micros": 0, "unpriced_token_usages": 0}
+    micros, unpriced = cost["cost_micros"], cost["unpriced_token_usages"]
+    known = [written_usd(micros)] if micros or not unpriced else []
+    return row | {"cost": " + ".join([*known, f"unpriced {unpriced}"] if unpriced else known)}
 
 
 def _write_csv(lines: Iterable[Sequence[str]], names: Sequence[str]) -> None:
@@ -269,7 +294,8 @@ def _echo_thread(found: Mapping[str, Any]) -> None:
         for tokens in detail["token_usages"]:
             kinds = ("input_tokens", "output_tokens", "cache_read_input_tokens", "cache_write_input_tokens")
             counts = ", ".join(f"{tokens[kind]} {kind.removesuffix('_tokens')}" for kind in kinds)
-            click.echo(f"    tokens: {counts}{' (partial)' if tokens['partial'] else ''}")
+            cost = "unpriced" if tokens["cost_micros"] is None else f"{written_usd(tokens['cost_micros'])} USD"
+            click.echo(f"    tokens: {counts}{' (partial)' if tokens['partial'] else ''}; cost: {cost}")
 
 
 def _echo_text(kind: str, text: str, whole_bytes: int) -> None:

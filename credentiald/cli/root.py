@@ -16,6 +16,7 @@ COMMANDS = {
     "services": "credentiald.cli.services:services",
     "providers": "credentiald.cli.providers:providers",
     "keys": "credentiald.cli.keys:keys",
+    "models": "credentiald.cli.models:models",
     "explain": "credentiald.cli.explain:explain",
     "records": "credentiald.cli.records:records",
 }

@@ -33,6 +33,7 @@ ACCESS: dict[str, Rule] = {
         "AdminService",
         "CreateProvider GetProvider ListProviders UpdateProvider DeleteProvider CheckProvider "
         "SetCentralKey DeleteCentralKey "
+        "CreateModel GetModel ListModels UpdateModel DeleteModel "
         "CreateUser GetUser ListUsers SuspendUser ResumeUser DeleteUser "
         "CreateToken ListTokens RevokeToken "
         "CreateService ListServices RotateServiceToken DeleteService",

@@ -1,6 +1,5 @@
-"""AdminService: providers and central keys here, users, tokens and services in admin_principals.py."""
+"""AdminService: providers and central keys here, the rest in admin_principals.py and admin_models.py."""
 
-import logging
 from typing import Any
 
 from drawbridge.v1 import admin_service_pb2 as pb
@@ -14,26 +13,16 @@ from credentiald.errors import InvalidArgument, KeyRequired
 from credentiald.model import Material, Provider
 from credentiald.plane import Plane
 from credentiald.rpc import check_codec, codec, masks, paging
+from credentiald.rpc.admin_log import caller_name, log_change
+from credentiald.rpc.admin_models import Models
 from credentiald.rpc.admin_principals import Principals
-from credentiald.rpc.guard import current_caller
-
-log = logging.getLogger("credentiald.admin")
 
 
 def _same(stored: Provider) -> Provider:
     return stored
 
 
-def _caller_name() -> str:
-    caller = current_caller()
-    return caller.user.username if caller.user else (caller.service.name if caller.service else "")
-
-
-def _log_change(change: str, name: str) -> None:
-    log.info(change, extra={"provider": name, "caller": _caller_name()})
-
-
-class Admin(Principals, AdminServiceServicer):
+class Admin(Principals, Models, AdminServiceServicer):
     """Answers administrators."""
 
     def __init__(self, plane: Plane, pages: paging.Pages) -> None:
@@ -53,7 +42,7 @@ class Admin(Principals, AdminServiceServicer):
             **masks.present_fields(message.key_policy),
         )
         made = await providers.create_provider(self._plane, draft, central_key=_given_key(request))
-        _log_change("provider created", made.name)
+        log_change("provider created", made.name)
         return codec.provider(made)
 
     async def GetProvider(self, request: pb.GetProviderRequest, context: Any) -> provider_pb2.Provider:
@@ -82,17 +71,17 @@ class Admin(Principals, AdminServiceServicer):
             central_key=key,
             clear_central_key=request.clear_central_key,
         )
-        _log_change("provider updated", name)
+        log_change("provider updated", name)
         return codec.provider(changed)
 
     async def DeleteProvider(self, request: pb.DeleteProviderRequest, context: Any) -> Empty:
         version = codec.version_of(request.etag, resource="provider", name=request.name)
         await providers.delete_provider(self._plane, request.name, expected_version=version)
-        _log_change("provider deleted", request.name)
+        log_change("provider deleted", request.name)
         return Empty()
 
     async def CheckProvider(self, request: pb.CheckProviderRequest, context: Any) -> pb.CheckProviderResponse:
-        return check_codec.checked(await check_provider(self._plane, request.name, username=_caller_name()))
+        return check_codec.checked(await check_provider(self._plane, request.name, username=caller_name()))
 
     async def SetCentralKey(self, request: pb.SetCentralKeyRequest, context: Any) -> provider_pb2.Provider:
         key = _given_key(request)
@@ -105,7 +94,7 @@ class Admin(Principals, AdminServiceServicer):
             expected_version=codec.version_of(request.etag, resource="provider", name=request.provider),
             central_key=key,
         )
-        _log_change("central key set", request.provider)
+        log_change("central key set", request.provider)
         return codec.provider(changed)
 
     async def DeleteCentralKey(self, request: pb.DeleteCentralKeyRequest, context: Any) -> provider_pb2.Provider:
@@ -116,7 +105,7 @@ class Admin(Principals, AdminServiceServicer):
             expected_version=codec.version_of(request.etag, resource="provider", name=request.provider),
             clear_central_key=True,
         )
-        _log_change("central key deleted", request.provider)
+        log_change("central key deleted", request.provider)
         return codec.provider(changed)
 
 

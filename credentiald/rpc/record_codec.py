@@ -28,6 +28,8 @@ _AGENT_CHARACTERS = 512
 _MESSAGE_CHARACTERS = 1024
 _LAST_SECOND = 253_402_300_799
 _MOST_COUNT = 1 << 62
+# No call takes a trillion tokens, and sums of nine million such calls fit into 64 bits.
+_MOST_TOKENS = 1_000_000_000_000
 
 _OUTCOMES = {
     record_pb2.InterceptionOutcome.Value(f"INTERCEPTION_OUTCOME_{one.value}"): one.value
@@ -115,10 +117,10 @@ def _token_usage(message: record_pb2.TokenUsage, start_micros: int) -> TokenUsag
         _id(message.id),
         _micros(message.create_time, start_micros),
         message.response_id[:_NAME_CHARACTERS],
-        _count(message.input_tokens),
-        _count(message.output_tokens),
-        _count(message.cache_read_input_tokens),
-        _count(message.cache_write_input_tokens),
+        _tokens(message.input_tokens),
+        _tokens(message.output_tokens),
+        _tokens(message.cache_read_input_tokens),
+        _tokens(message.cache_write_input_tokens),
         _metadata(message.metadata.items()),
         message.partial,
     )
@@ -170,6 +172,12 @@ def _id(text: str) -> str:
 def _count(number: int) -> int:
     if not 0 <= number < _MOST_COUNT:
         raise RecordInvalid("number")
+    return number
+
+
+def _tokens(number: int) -> int:
+    if not 0 <= number <= _MOST_TOKENS:
+        raise RecordInvalid("tokens")
     return number
 
 

@@ -10,7 +10,7 @@ from drawbridge.v1 import usage_service_pb2 as pb
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from credentiald.errors import InvalidArgument
-from credentiald.record_model import ModelThought, Prompt, Tokens, TokenUsage, ToolCall
+from credentiald.record_model import Cost, ModelThought, Prompt, Tokens, TokenUsage, ToolCall
 from credentiald.store.record_queries import (
     Detail,
     Filter,
@@ -51,6 +51,7 @@ def session(value: StoredSession, names: Names) -> pb.Session:
         interceptions=value.interceptions,
         threads=value.threads,
         tokens=_tokens(value.tokens),
+        cost=_cost(value.cost),
         last_prompt=value.last_prompt,
     )
 
@@ -90,6 +91,7 @@ def interception(value: StoredInterception, names: Names) -> pb.Interception:
         duration_micros=row.duration_micros,
         first_byte_micros=row.first_byte_micros,
         tokens=_tokens(value.tokens),
+        cost=_cost(value.cost),
         bridge_instance_id=row.bridge_instance_id,
     )
 
@@ -111,6 +113,7 @@ def detail(value: Detail, names: Names) -> pb.InterceptionDetail:
                     cache_write_input_tokens=fact.cache_write_input_tokens,
                     metadata=json.loads(fact.metadata),
                     partial=bool(fact.partial),
+                    cost_micros=fact.cost_micros,
                 )
             case Prompt():
                 message.prompts.add(
@@ -158,11 +161,16 @@ def usage_row(value: UsageSum, names: Names) -> pb.UsageRow:
         interceptions=value.interceptions,
         token_usages=value.token_usages,
         tokens=_tokens(value.tokens),
+        cost=_cost(value.cost),
     )
 
 
 def _tokens(value: Tokens) -> pb.TokenTotals:
     return pb.TokenTotals(**value._asdict())
+
+
+def _cost(value: Cost) -> pb.CostTotals:
+    return pb.CostTotals(**value._asdict())
 
 
 def _timestamp(micros: int) -> Timestamp:

@@ -33,6 +33,11 @@ def _bedrock_options(conn: Connection) -> None:
         conn.execute(statement)
 
 
+def _models(conn: Connection) -> None:
+    for statement in schema.MODELS:
+        conn.execute(statement)
+
+
 def _records(conn: Connection) -> None:
     for statement in records_schema.RECORDS:
         conn.execute(statement)
@@ -43,6 +48,7 @@ Steps = tuple[tuple[str, Callable[[Connection], None]], ...]
 STEPS: Steps = (
     ("0001_initial", _initial),
     ("0002_bedrock_options", _bedrock_options),
+    ("0003_models", _models),
 )
 RECORD_STEPS: Steps = (("0001_records", _records),)
 

@@ -126,10 +126,11 @@ def update(
 
 
 def delete(conn: Connection, name: str, *, expected_version: int | None, now: datetime) -> None:
-    """Remove the provider, its central keys and all users' keys for it. ProviderNotFound, EtagMismatch."""
+    """Remove the provider, its central keys, its models and all users' keys for it. ProviderNotFound, EtagMismatch."""
     provider_id = get(conn, name).id
     _check_version(conn, name, provider_id=provider_id, expected_version=expected_version)
     conn.execute("DELETE FROM user_keys WHERE provider_id = ?", (provider_id,))
+    conn.execute("DELETE FROM models WHERE provider_id = ?", (provider_id,))
     conn.execute("DELETE FROM providers WHERE id = ?", (provider_id,))
     _record(conn, "provider.deleted", provider_id, name, now)
 

@@ -12,6 +12,7 @@ from typing import Generic, NamedTuple, TypeVar
 from credentiald.errors import InterceptionNotFound
 from credentiald.record_model import (
     DAY_MICROS,
+    Cost,
     Fact,
     InterceptionDraft,
     ModelThought,
@@ -27,6 +28,7 @@ from credentiald.store.record_writing import COLUMNS, TABLES, columns_of, draft_
 SCANNED_ROWS = 10_000
 MOST_OF_A_THREAD = 100
 _SUMS = "input_tokens", "output_tokens", "cache_read_input_tokens", "cache_write_input_tokens"
+_COST_SUMS = "cost_micros", "unpriced_token_usages"
 # What usage may be grouped by, with its column.
 DIMENSIONS = {
     "DAY": "start_day",
@@ -72,6 +74,7 @@ class StoredInterception(NamedTuple):
 
     row: InterceptionDraft
     tokens: Tokens
+    cost: Cost
 
 
 class Detail(NamedTuple):
@@ -95,6 +98,7 @@ class StoredSession(NamedTuple):
     interceptions: int
     threads: int
     tokens: Tokens
+    cost: Cost
     last_prompt: str
 
 
@@ -109,6 +113,7 @@ class UsageSum(NamedTuple):
     interceptions: int
     token_usages: int
     tokens: Tokens
+    cost: Cost
 
 
 def list_interceptions(
@@ -192,7 +197,7 @@ def query_usage(
     if wanted.before_micros is not None:
         conditions.append("start_day < ?")
         values.append(-(-wanted.before_micros // DAY_MICROS))
-    sums = ", ".join(f"SUM({one}) AS {one}" for one in ("interceptions", "token_usages", *_SUMS))
+    sums = ", ".join(f"SUM({one}) AS {one}" for one in ("interceptions", "token_usages", *_SUMS, *_COST_SUMS))
     grouped = f" GROUP BY {', '.join(columns)} ORDER BY {', '.join(columns)}" if columns else ""
     rows = conn.execute(
         f"SELECT {', '.join([*columns, sums])} FROM usage_days WHERE {' AND '.join(conditions or ['1 = 1'])}"  # noqa: S608
@@ -213,6 +218,7 @@ def query_usage(
             interceptions=row["interceptions"],
             token_usages=row["token_usages"],
             tokens=_tokens(row),
+            cost=_cost(row),
         )
         for row in rows
         # Without a dimension there is a row of nothing where there is nothing.
@@ -293,14 +299,15 @@ def _rows(conn: Connection, condition: str, value: str) -> list[InterceptionDraf
 
 def _with_tokens(conn: Connection, drafts: Sequence[InterceptionDraft]) -> list[StoredInterception]:
     sums = ", ".join(f"SUM({one}) AS {one}" for one in _SUMS)
+    cost = "COALESCE(SUM(cost_micros), 0) AS cost_micros, SUM(cost_micros IS NULL) AS unpriced_token_usages"
     rows = bulk.select(
         conn,
-        f"SELECT interception_id, {sums} FROM token_usages WHERE interception_id IN",  # noqa: S608 - names of ours
+        f"SELECT interception_id, {sums}, {cost} FROM token_usages WHERE interception_id IN",  # noqa: S608 - names of ours
         [one.id for one in drafts],
         "GROUP BY interception_id",
     )
-    tokens = {row["interception_id"]: _tokens(row) for row in rows}
-    return [StoredInterception(one, tokens.get(one.id, Tokens())) for one in drafts]
+    found = {row["interception_id"]: (_tokens(row), _cost(row)) for row in rows}
+    return [StoredInterception(one, *found.get(one.id, (Tokens(), Cost()))) for one in drafts]
 
 
 def _facts(conn: Connection, ids: Sequence[str]) -> dict[str, list[Fact]]:
@@ -332,9 +339,14 @@ def _session(row: Row) -> StoredSession:
         interceptions=row["interceptions"],
         threads=row["threads"],
         tokens=_tokens(row),
+        cost=_cost(row),
         last_prompt=row["last_prompt"],
     )
 
 
 def _tokens(row: Row) -> Tokens:
     return Tokens(*(row[one] for one in _SUMS))
+
+
+def _cost(row: Row) -> Cost:
+    return Cost(*(row[one] for one in _COST_SUMS))

@@ -15,20 +15,21 @@ from credentiald.store.connection import Connection, Row, Value
 _MOST_NAMES = 32
 _PROMPT_CHARACTERS = 500
 
+# What token usages add up to, as `_counts_of` has it.
+_COUNTS = (
+    "input_tokens", "output_tokens", "cache_read_input_tokens", "cache_write_input_tokens", "cost_micros",
+    "unpriced_token_usages",
+)  # fmt: skip
 _SESSION_COLUMNS = (
     "user_id", "session_id", "providers", "provider_types", "models", "client", "start_time", "last_active_time",
-    "interceptions", "threads", "input_tokens", "output_tokens", "cache_read_input_tokens", "cache_write_input_tokens",
-    "last_prompt",
+    "interceptions", "threads", *_COUNTS, "last_prompt",
 )  # fmt: skip
 _SESSION_INSERTION = f"INSERT INTO sessions ({', '.join(_SESSION_COLUMNS)})"
 _SESSION_UPDATE = "ON CONFLICT (session_id, user_id) DO UPDATE SET " + ", ".join(
     f"{one} = excluded.{one}" for one in _SESSION_COLUMNS[2:]
 )
 _DAY_KEY = ("start_day", "user_id", "provider_name", "model", "client")
-_DAY_COUNTS = (
-    "interceptions", "token_usages", "input_tokens", "output_tokens", "cache_read_input_tokens",
-    "cache_write_input_tokens",
-)  # fmt: skip
+_DAY_COUNTS = ("interceptions", "token_usages", *_COUNTS)
 _DAY_INSERTION = f"INSERT INTO usage_days ({', '.join((*_DAY_KEY, *_DAY_COUNTS))})"
 _DAY_UPDATE = f"ON CONFLICT ({', '.join(_DAY_KEY)}) DO UPDATE SET " + ", ".join(
     f"{one} = usage_days.{one} + excluded.{one}" for one in _DAY_COUNTS
@@ -47,7 +48,7 @@ class _Session:
     last_active_time: int
     interceptions: int
     threads: int
-    tokens: list[int]
+    counts: list[int]
     last_prompt: str
 
 
@@ -75,9 +76,9 @@ class Sums:
     def fact(self, draft: InterceptionDraft, fact: Fact) -> None:
         """Count one new record."""
         if isinstance(fact, TokenUsage):
-            counts = fact[3:7]
+            counts = _counts_of(fact)
             session = self._session(draft)
-            session.tokens = [old + new for old, new in zip(session.tokens, counts, strict=True)]
+            session.counts = [old + new for old, new in zip(session.counts, counts, strict=True)]
             day = self._day(draft)
             day[1] += 1
             for place, count in enumerate(counts, 2):
@@ -104,7 +105,7 @@ class Sums:
                 one.last_active_time,
                 one.interceptions,
                 one.threads,
-                *one.tokens,
+                *one.counts,
                 one.last_prompt,
             )
             for key, one in self._sessions.items()
@@ -117,7 +118,7 @@ class Sums:
         session = self._sessions.get(key)
         if session is None:
             session = self._sessions[key] = _Session(
-                {}, {}, {}, "", draft.start_time, draft.start_time, 0, 0, [0, 0, 0, 0], ""
+                {}, {}, {}, "", draft.start_time, draft.start_time, 0, 0, [0] * len(_COUNTS), ""
             )
         return session
 
@@ -129,6 +130,19 @@ class Sums:
         return day
 
 
+def _counts_of(usage: TokenUsage) -> tuple[int, ...]:
+    """In the order of `_COUNTS`. What has no cost adds nothing to the cost and is counted instead."""
+    unpriced = usage.cost_micros is None
+    return (
+        usage.input_tokens,
+        usage.output_tokens,
+        usage.cache_read_input_tokens,
+        usage.cache_write_input_tokens,
+        usage.cost_micros or 0,
+        int(unpriced),
+    )
+
+
 def _add_stored(session: _Session, row: Row) -> None:
     if row["last_active_time"] > session.last_active_time or not session.last_prompt:
         session.last_prompt = row["last_prompt"]
@@ -137,12 +151,7 @@ def _add_stored(session: _Session, row: Row) -> None:
     session.last_active_time = max(session.last_active_time, row["last_active_time"])
     session.interceptions += row["interceptions"]
     session.threads += row["threads"]
-    session.tokens = [
-        session.tokens[0] + row["input_tokens"],
-        session.tokens[1] + row["output_tokens"],
-        session.tokens[2] + row["cache_read_input_tokens"],
-        session.tokens[3] + row["cache_write_input_tokens"],
-    ]
+    session.counts = [new + row[one] for new, one in zip(session.counts, _COUNTS, strict=True)]
     session.providers = _joined(row["providers"], session.providers)
     session.provider_types = _joined(row["provider_types"], session.provider_types)
     session.models = _joined(row["models"], session.models)

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from operator import attrgetter
 
 from credentiald import record_merge
+from credentiald.prices import NO_PRICES, PriceTable, priced
 from credentiald.record_model import (
     PRESUMED,
     Fact,
@@ -67,8 +68,8 @@ class Stored:
     taken: list[int] = field(default_factory=list)
 
 
-def store(conn: Connection, batch: Batch) -> Stored:
-    """Store what is new of a batch; what was."""
+def store(conn: Connection, batch: Batch, prices: PriceTable = NO_PRICES) -> Stored:
+    """Store what is new of a batch, token usages with their cost; what was."""
     work = _Work(conn, batch)
     stored = Stored()
     for opening in batch.openings:
@@ -81,7 +82,7 @@ def store(conn: Connection, batch: Batch) -> Stored:
             continue
         work.fold(report.interception_id, draft)
         told.append((draft, report))
-    stored.facts = list(work.new_facts(told))
+    stored.facts = [(draft, _with_cost(draft, fact, prices)) for draft, fact in work.new_facts(told)]
     for interception_id, end_micros in batch.vanished:
         if (found := work.drafts.get(interception_id)) is not None:
             record_merge.presumed_ended(found, end_micros)
@@ -181,6 +182,12 @@ class _Work:
             (row["user_id"], row["tool_call_id"]): ThreadPlace(row["id"], row["thread_root_id"], row["session_id"])
             for row in rows
         }
+
+
+def _with_cost(draft: InterceptionDraft, fact: Fact, prices: PriceTable) -> Fact:
+    if not isinstance(fact, TokenUsage):
+        return fact
+    return priced(fact, prices, provider_id=draft.provider_id, upstream_model=draft.upstream_model, model=draft.model)
 
 
 def draft_of(row: Row) -> InterceptionDraft:

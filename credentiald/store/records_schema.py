@@ -68,6 +68,7 @@ RECORDS = (
         cache_write_input_tokens INTEGER NOT NULL,
         metadata TEXT NOT NULL,
         partial INTEGER NOT NULL,
+        cost_micros INTEGER,
         PRIMARY KEY (interception_id, id)
     ) WITHOUT ROWID
     """,
@@ -129,6 +130,8 @@ RECORDS = (
         output_tokens INTEGER NOT NULL,
         cache_read_input_tokens INTEGER NOT NULL,
         cache_write_input_tokens INTEGER NOT NULL,
+        cost_micros INTEGER NOT NULL,
+        unpriced_token_usages INTEGER NOT NULL,
         last_prompt TEXT NOT NULL,
         UNIQUE (session_id, user_id)
     )
@@ -148,6 +151,8 @@ RECORDS = (
         output_tokens INTEGER NOT NULL,
         cache_read_input_tokens INTEGER NOT NULL,
         cache_write_input_tokens INTEGER NOT NULL,
+        cost_micros INTEGER NOT NULL,
+        unpriced_token_usages INTEGER NOT NULL,
         PRIMARY KEY (start_day, user_id, provider_name, model, client)
     ) WITHOUT ROWID
     """,

@@ -110,6 +110,25 @@ INITIAL = (
     "CREATE INDEX user_keys_by_provider ON user_keys (provider_id)",
 )
 
+# Prices are micro-dollars per million tokens; NULL is not known. `provider_id` is no foreign key, as in user_keys.
+MODELS = (
+    """
+    CREATE TABLE models (
+        id TEXT PRIMARY KEY NOT NULL,
+        provider_id TEXT NOT NULL,
+        name TEXT NOT NULL,
+        input_price_micros INTEGER,
+        output_price_micros INTEGER,
+        cache_read_price_micros INTEGER,
+        cache_write_price_micros INTEGER,
+        version INTEGER NOT NULL,
+        create_time INTEGER NOT NULL,
+        update_time INTEGER NOT NULL,
+        UNIQUE (provider_id, name)
+    )
+    """,
+)
+
 # NULL for providers that do not reach AWS. `bedrock_models` is a JSON object, `bedrock_model_rules` a JSON array.
 BEDROCK_OPTIONS = tuple(
     f"ALTER TABLE providers ADD COLUMN {column}"

@@ -71,12 +71,29 @@ def test_what_cannot_be_meant_is_wrong_usage_and_asks_nobody(plane, arguments):
 def test_a_session_is_one_line_whatever_its_prompt(plane):
     prompt = "fix\nthe \x1b[31mbug " + "x" * 100
     tokens = pb.TokenTotals(input_tokens=5, output_tokens=6)
-    plane.sessions = [pb.Session(session_id="s-1", username="ann", last_prompt=prompt, tokens=tokens, interceptions=3)]
+    cost = pb.CostTotals(cost_micros=1_234_560, unpriced_token_usages=2)
+    plane.sessions = [
+        pb.Session(session_id="s-1", username="ann", last_prompt=prompt, tokens=tokens, cost=cost, interceptions=3)
+    ]
     head, line = administer(plane, "records", "sessions").stdout.splitlines()
     assert head.split()[:2] == ["SESSION", "USER"]
     assert "fix the \\x1b[31mbug xxx" in line
     assert line.endswith("…")
-    assert administer_json(plane, "records", "sessions")[0]["last_prompt"] == prompt
+    assert "1.23456 + unpriced 2" in line
+    session = administer_json(plane, "records", "sessions")[0]
+    assert session["last_prompt"] == prompt
+    assert session["cost"] == {"cost_micros": 1_234_560, "unpriced_token_usages": 2}
+
+
+@pytest.mark.parametrize(
+    ("micros", "unpriced", "shown"),
+    [(0, 0, "0"), (12, 0, "0.000012"), (0, 3, "unpriced 3"), (3_000_000, 1, "3 + unpriced 1")],
+)
+def test_the_cost_of_a_request_says_what_is_not_in_it(plane, micros, unpriced, shown):
+    cost = pb.CostTotals(cost_micros=micros, unpriced_token_usages=unpriced)
+    plane.interceptions = [an_interception(1, cost=cost)]
+    head, line = administer(plane, "records", "interceptions").stdout.splitlines()
+    assert line[head.index("COST USD") :] == shown
 
 
 def test_a_request_is_shown_with_its_thread_and_what_is_not_kept_is_said(plane):
@@ -97,7 +114,11 @@ def test_a_request_is_shown_with_its_thread_and_what_is_not_kept_is_said(plane):
                 prompts=[record_pb2.Prompt(text="one\ntwo", text_bytes=7)],
                 model_thoughts=[record_pb2.ModelThought(content="", content_bytes=12, source="thinking")],
                 tool_calls=[record_pb2.ToolCall(tool="Bash", input='{"a', input_bytes=30)],
-                token_usages=[record_pb2.TokenUsage(input_tokens=1, output_tokens=2, partial=True)],
+                token_usages=[
+                    record_pb2.TokenUsage(input_tokens=1, output_tokens=2, partial=True),
+                    record_pb2.TokenUsage(output_tokens=5, cost_micros=75),
+                    record_pb2.TokenUsage(cost_micros=0),
+                ],
             ),
             pb.InterceptionDetail(interception=second),
         ],
@@ -110,8 +131,10 @@ def test_a_request_is_shown_with_its_thread_and_what_is_not_kept_is_said(plane):
         "      two",
         "    thinking:  [0 of 12 bytes kept]",
         '    tool Bash: {"a [3 of 30 bytes kept]',
-        "    tokens: 1 input, 2 output, 0 cache_read_input, 0 cache_write_input (partial)",
-        f"> {lines[6][2:]}",
+        "    tokens: 1 input, 2 output, 0 cache_read_input, 0 cache_write_input (partial); cost: unpriced",
+        "    tokens: 0 input, 5 output, 0 cache_read_input, 0 cache_write_input; cost: 0.000075 USD",
+        "    tokens: 0 input, 0 output, 0 cache_read_input, 0 cache_write_input; cost: 0 USD",
+        f"> {lines[8][2:]}",
         "    error: OVERLOADED  -  try \\x07 later",
     ]
     assert plane.last == pb.GetInterceptionRequest(id="id-2")
@@ -120,21 +143,41 @@ def test_a_request_is_shown_with_its_thread_and_what_is_not_kept_is_said(plane):
 def test_usage_is_a_table_or_csv_that_no_spreadsheet_computes(plane):
     tokens = pb.TokenTotals(input_tokens=1, output_tokens=2, cache_read_input_tokens=3, cache_write_input_tokens=4)
     plane.usage = [
-        pb.UsageRow(user_id="id-1", username="ann", model="=cmd()", interceptions=9, token_usages=8, tokens=tokens),
+        pb.UsageRow(
+            user_id="id-1",
+            username="ann",
+            model="=cmd()",
+            interceptions=9,
+            token_usages=8,
+            tokens=tokens,
+            cost=pb.CostTotals(cost_micros=75_000, unpriced_token_usages=3),
+        ),
         pb.UsageRow(user_id="id-2", model="-x,y", interceptions=1),
-        pb.UsageRow(user_id="id-3", username="cy", model="", interceptions=1, tokens=tokens),
+        pb.UsageRow(
+            user_id="id-3",
+            username="cy",
+            model="",
+            interceptions=1,
+            token_usages=2,
+            tokens=tokens,
+            cost=pb.CostTotals(unpriced_token_usages=2),
+        ),
+        pb.UsageRow(user_id="id-4", username="di", model="free", interceptions=1, token_usages=1, cost=pb.CostTotals()),
     ]
     table = administer(plane, "records", "usage", "--by", "user, model").stdout.splitlines()
     assert table[0].split() == ["USER", "MODEL", "REQUESTS", "UPSTREAM", "CALLS", "INPUT", "OUTPUT", "CACHE", "READ",
-                                "CACHE", "WRITE"]  # fmt: skip
-    assert table[1].split() == ["ann", "=cmd()", "9", "8", "1", "2", "3", "4"]
+                                "CACHE", "WRITE", "COST", "USD", "UNPRICED"]  # fmt: skip
+    assert table[1].split() == ["ann", "=cmd()", "9", "8", "1", "2", "3", "4", "0.075", "3"]
+    assert table[3].split() == ["cy", "-", "1", "2", "1", "2", "3", "4", "-", "2"]
     printed = administer(plane, "records", "usage", "--by", "user,model", "--csv").stdout
     rows = list(csv.reader(io.StringIO(printed)))
     assert rows == [
-        ["user", "model", "requests", "upstream_calls", "input", "output", "cache_read", "cache_write"],
-        ["ann", "'=cmd()", "9", "8", "1", "2", "3", "4"],
-        ["id-2", "'-x,y", "1", "0", "0", "0", "0", "0"],
-        ["cy", "-", "1", "0", "1", "2", "3", "4"],
-    ]
+        ["user", "model", "requests", "upstream_calls", "input", "output", "cache_read", "cache_write", "cost_usd",
+         "unpriced"],
+        ["ann", "'=cmd()", "9", "8", "1", "2", "3", "4", "0.075", "3"],
+        ["id-2", "'-x,y", "1", "0", "0", "0", "0", "0", "0", "0"],
+        ["cy", "-", "1", "2", "1", "2", "3", "4", "", "2"],
+        ["di", "free", "1", "1", "0", "0", "0", "0", "0", "0"],
+    ]  # fmt: skip
     assert list(plane.last.group_by) == [pb.USAGE_DIMENSION_USER, pb.USAGE_DIMENSION_MODEL]
-    assert [row["model"] for row in administer_json(plane, "records", "usage")] == ["=cmd()", "-x,y", ""]
+    assert [row["model"] for row in administer_json(plane, "records", "usage")] == ["=cmd()", "-x,y", "", "free"]

@@ -16,6 +16,7 @@ from drawbridge.v1 import (
     admin_service_pb2_grpc,
     explain_service_pb2,
     explain_service_pb2_grpc,
+    model_pb2,
     provider_pb2,
     usage_service_pb2,
     usage_service_pb2_grpc,
@@ -29,7 +30,7 @@ from google.protobuf.message import Message
 from google.rpc import error_details_pb2, status_pb2
 from grpc_status import rpc_status
 
-from credentiald.errors import ProviderNotFound, Refusal, ServiceNotFound, TokenNotFound, UserNotFound
+from credentiald.errors import ModelNotFound, ProviderNotFound, Refusal, ServiceNotFound, TokenNotFound, UserNotFound
 
 PAGE_SIZE = 2
 CREATE_SECONDS = 1_800_000_000
@@ -47,6 +48,7 @@ class FakePlane:
     tokens: dict[str, user_pb2.Token] = field(default_factory=dict)
     services: dict[str, user_pb2.Service] = field(default_factory=dict)
     providers: dict[str, provider_pb2.Provider] = field(default_factory=dict)
+    models: dict[tuple[str, str], model_pb2.Model] = field(default_factory=dict)
     user_keys: list[user_key_pb2.UserKey] = field(default_factory=list)
     explanation: explain_service_pb2.ExplainProviderResponse = field(
         default_factory=explain_service_pb2.ExplainProviderResponse
@@ -109,6 +111,34 @@ class _Admin(admin_service_pb2_grpc.AdminServiceServicer):
 
     def _provider(self, name: str, context: grpc.ServicerContext) -> provider_pb2.Provider:
         return self._plane.providers.get(name) or refuse(context, ProviderNotFound(provider=name))
+
+    def _model(self, provider: str, name: str, context: grpc.ServicerContext) -> model_pb2.Model:
+        return self._plane.models.get((provider, name)) or refuse(context, ModelNotFound(provider=provider, model=name))
+
+    def CreateModel(self, request, context):
+        self._plane.note("CreateModel", request, context)
+        self._plane.models[request.model.provider, request.model.name] = request.model
+        return request.model
+
+    def GetModel(self, request, context):
+        self._plane.note("GetModel", request, context)
+        return self._model(request.provider, request.name, context)
+
+    def ListModels(self, request, context):
+        self._plane.note("ListModels", request, context)
+        found = [one for one in self._plane.models.values() if request.provider in ("", one.provider)]
+        models, token = page_of(found, request.page_token)
+        return admin_service_pb2.ListModelsResponse(models=models, next_page_token=token)
+
+    def UpdateModel(self, request, context):
+        self._plane.note("UpdateModel", request, context)
+        return self._model(request.model.provider, request.model.name, context)
+
+    def DeleteModel(self, request, context):
+        self._plane.note("DeleteModel", request, context)
+        self._model(request.provider, request.name, context)
+        del self._plane.models[request.provider, request.name]
+        return empty_pb2.Empty()
 
     def CreateUser(self, request, context):
         self._plane.note("CreateUser", request, context)

@@ -5,8 +5,8 @@ import sys
 import pytest
 
 from credentiald.model import BedrockOptions
-from credentiald.store import migrations, providers, sqlite
-from tests.support.store import empty_store
+from credentiald.store import migrations, models, providers, sqlite
+from tests.support.store import NOW, a_model, a_provider, empty_store
 
 
 @pytest.fixture
@@ -28,9 +28,17 @@ def test_all_migrations_run_once_and_are_recorded(fresh):
         with sqlite.transaction(fresh, write=True):
             migrations.apply_pending(fresh)
         assert migrations.applied(fresh) == [name for name, _ in migrations.STEPS]
-    assert {"meta", "change_log", "users", "tokens", "services", "providers", "central_keys", "user_keys"} < tables(
-        fresh
-    )
+    assert {
+        "meta",
+        "change_log",
+        "users",
+        "tokens",
+        "services",
+        "providers",
+        "central_keys",
+        "user_keys",
+        "models",
+    } < tables(fresh)
 
 
 def test_an_exception_after_the_migrations_undoes_them_and_their_record(fresh):
@@ -86,6 +94,20 @@ def test_a_provider_of_a_database_without_bedrocks_later_options_has_their_defau
         migrations.apply_pending(fresh)
     assert providers.get(fresh, "aws").bedrock == BedrockOptions(region="eu-west-1", model="m")
     assert providers.get(fresh, "plain").bedrock is None
+
+
+def test_a_database_of_before_there_were_prices_takes_them(fresh, monkeypatch):
+    monkeypatch.setattr(migrations, "STEPS", migrations.STEPS[:2])
+    with sqlite.transaction(fresh, write=True):
+        migrations.apply_pending(fresh)
+        provider = providers.create(fresh, a_provider(), (), now=NOW)
+    monkeypatch.undo()
+    assert migrations.pending_after(migrations.applied(fresh)) == ["0003_models"]
+    with sqlite.transaction(fresh, write=True):
+        migrations.apply_pending(fresh)
+        assert models.prices(fresh) == {}
+        models.create(fresh, a_model(provider_id=provider.id), now=NOW)
+    assert set(models.prices(fresh)) == {(provider.id, "gpt-5")}
 
 
 def test_migrations_do_not_run_outside_a_transaction(fresh):

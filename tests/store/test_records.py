@@ -9,8 +9,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from credentiald.record_model import DAY_MICROS
-from credentiald.store import migrations, record_retention, records, sqlite
+from credentiald.model import ModelPrices
+from credentiald.record_model import DAY_MICROS, Cost
+from credentiald.store import migrations, record_queries, record_retention, records, sqlite
 from tests.support.records import (
     ALICE,
     BOB,
@@ -73,13 +74,14 @@ def test_however_reports_are_cut_into_batches_and_repeated_the_file_is_the_same(
     cuts = sorted(data.draw(st.lists(st.integers(0, len(sent)), max_size=5)))
     with TemporaryDirectory() as folder:
         with empty_records(Path(folder) / "one.db") as one:
-            put(one, *pieces, ending)
+            put(one, *pieces, ending, prices={SONNET: PRICES})
             expected = everything(one)
         with empty_records(Path(folder) / "two.db") as two:
             for start, end in zip([0, *cuts], [*cuts, len(sent)], strict=True):
-                put(two, *sent[start:end])
+                put(two, *sent[start:end], prices={SONNET: PRICES})
             assert everything(two) == expected
-    assert expected["usage_days"][0]["input_tokens"] == sum(range(4))
+    [day] = expected["usage_days"]
+    assert (day["input_tokens"], day["cost_micros"], day["unpriced_token_usages"]) == (6, 6 + 4 * 290, 0)
 
 
 def test_what_a_bridge_says_of_an_interception_of_another_service_or_user_is_not_stored(conn):
@@ -137,6 +139,56 @@ def test_sums_by_session_and_day_are_those_of_the_records(conn):
     assert sums == {"sessions": 40, "usage_days": 40}
     assert sum(row["token_usages"] for row in rows_of(conn, "usage_days")) == len(records_of)
     assert {row["models"] for row in rows_of(conn, "sessions")} == {'["m-0", "m-1"]', '["m-1", "m-0"]'}
+
+
+# Ten, twenty, thirty and forty tokens of each kind make 300 micro-dollars.
+PRICES = ModelPrices(1_000_000, 2_000_000, 3_000_000, 4_000_000)
+SONNET = ("provider-1", "claude-sonnet-4-5")
+
+
+def test_a_token_usage_keeps_the_cost_that_it_had_when_it_was_stored(conn):
+    first, second = a_usage(), a_usage()
+    report = a_report(1, facts=some_facts(), token_usages=(first,))
+    put(conn, report, prices={SONNET: PRICES})
+    dearer = PRICES._replace(input_price_micros=2_000_000)
+    stored = put(conn, report, a_report(1, token_usages=(first, second), end=an_end(1)), prices={SONNET: dearer})
+    assert [fact.cost_micros for _, fact in stored.facts] == [310]
+    costs = {row["id"]: row["cost_micros"] for row in rows_of(conn, "token_usages")}
+    assert costs == {first.id: 300, second.id: 310}
+    [session], [day] = rows_of(conn, "sessions"), rows_of(conn, "usage_days")
+    assert (session["cost_micros"], day["cost_micros"]) == (610, 610)
+
+
+def test_what_has_no_price_is_counted_and_adds_nothing(conn):
+    facts = some_facts(client_session_id="s-1")
+    unknown = some_facts(client_session_id="s-1", model="unknown")
+    put(conn, a_report(1, facts=facts, token_usages=(a_usage(), a_usage())), prices={SONNET: PRICES})
+    put(conn, a_report(2, facts=unknown, token_usages=(a_usage(), a_usage())), prices={SONNET: PRICES})
+    put(conn, a_report(3, facts=facts, token_usages=(a_usage(),)), prices={SONNET: ModelPrices(0, 0, 0, 0)})
+    put(conn, a_report(4, facts=facts, token_usages=(a_usage(),)), prices={SONNET: ModelPrices(0, 0, 0)})
+    put(conn, a_report(5, facts=facts))
+    found = record_queries.list_interceptions(conn, record_queries.Filter(), after=None, limit=9).items
+    assert [one.cost for one in found] == [Cost(0, 0), Cost(0, 1), Cost(0, 0), Cost(0, 2), Cost(600, 0)]
+    [session] = record_queries.list_sessions(conn, record_queries.Filter(), after=None, limit=9).items
+    assert session.cost == Cost(600, 3)
+    sums = record_queries.query_usage(conn, record_queries.Filter(), group_by=["MODEL"], offset=0, limit=9)
+    assert [(one.model, one.token_usages, one.cost) for one in sums] == [
+        ("claude-sonnet-4-5", 4, Cost(600, 1)),
+        ("unknown", 2, Cost(0, 2)),
+    ]
+
+
+def test_a_model_costs_what_the_provider_of_the_interception_takes_for_the_mapped_one(conn):
+    prices = {
+        ("provider-1", "mapped"): PRICES,
+        ("provider-2", "claude-sonnet-4-5"): PRICES._replace(output_price_micros=0),
+    }
+    mapped, elsewhere = some_facts(upstream_model="mapped"), an_origin(provider_id="provider-2")
+    put(conn, a_report(1, facts=mapped, token_usages=(a_usage(),)), prices=prices)
+    put(conn, a_report(2, facts=mapped, token_usages=(a_usage(),), origin=elsewhere), prices=prices)
+    put(conn, an_opening(3), a_report(3, token_usages=(a_usage(),)), prices=prices)
+    costs = {row["interception_id"]: row["cost_micros"] for row in rows_of(conn, "token_usages")}
+    assert costs == {an_id(1): 300, an_id(2): 260, an_id(3): None}
 
 
 def test_a_session_says_the_prompt_of_its_latest_interception(conn):

@@ -11,11 +11,12 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
 from credentiald import ids
 from credentiald.errors import Refusal
-from credentiald.store import access_tokens, providers, revision, services, sqlite, user_keys, users
+from credentiald.store import access_tokens, models, providers, revision, services, sqlite, user_keys, users
 from tests.support.store import (
     LATER,
     NOW,
     a_key,
+    a_model,
     a_provider,
     a_service,
     a_token,
@@ -63,7 +64,7 @@ class Store(RuleBasedStateMachine):
 
     def state(self):
         """All that is kept but the change log."""
-        tables = ("users", "tokens", "services", "providers", "central_keys", "user_keys")
+        tables = ("users", "tokens", "services", "providers", "central_keys", "user_keys", "models")
         return {t: [tuple(row) for row in self.conn.execute(f"SELECT * FROM {t}").fetchall()] for t in tables}
 
     @rule(name=names, interrupted=st.booleans())
@@ -114,6 +115,21 @@ class Store(RuleBasedStateMachine):
     @rule(name=names, version=versions)
     def delete_provider(self, name, version):
         self.change(providers.delete, name, expected_version=version, now=LATER)
+
+    @rule(name=names, provider=names, interrupted=st.booleans())
+    def create_model(self, name, provider, interrupted):
+        owner = providers.find(self.conn, provider) or a_provider(provider, id=f"of-the-environment-{provider}")
+        self.change(models.create, a_model(name, provider_id=owner.id), now=NOW, interrupted=interrupted)
+
+    @rule(name=names, provider=names, version=versions, interrupted=st.booleans())
+    def update_model(self, name, provider, version, interrupted):
+        model = a_model(name, provider_id=f"of-the-environment-{provider}")
+        self.change(models.update, model, expected_version=version, now=LATER, interrupted=interrupted)
+
+    @rule(name=names, provider=names, version=versions)
+    def delete_model(self, name, provider, version):
+        model = a_model(name, provider_id=f"of-the-environment-{provider}")
+        self.change(models.delete, model, expected_version=version, now=LATER)
 
     @rule(name=names, provider=names, interrupted=st.booleans())
     def put_user_key(self, name, provider, interrupted):

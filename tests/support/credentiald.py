@@ -22,6 +22,7 @@ from credentiald import bootstrap
 from credentiald.metrics import Metrics
 from credentiald.model import Gateway
 from credentiald.plane import Plane, make_plane
+from credentiald.price_list import PriceList
 from credentiald.record_book import RecordBook
 from credentiald.record_rounds import running_book
 from credentiald.record_rules import KeepRules
@@ -151,7 +152,9 @@ async def running(
         ]
         counting = metrics or Metrics("test")
         stored = await stack.enter_async_context(open_records(url))
-        book = await stack.enter_async_context(running_book(stored, counting, clock, writes_log=writes_log))
+        book = await stack.enter_async_context(
+            running_book(stored, counting, clock, writes_log=writes_log, read_prices=PriceList(db).current)
+        )
         recording = Recording(book=book, stored=stored, rules=rules or KeepRules())
         await stack.enter_async_context(listening(plane, counting, listeners, Health(), recording, grace_seconds=0))
         channels = {

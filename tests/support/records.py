@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
+from credentiald.prices import NO_PRICES, PriceTable
 from credentiald.record_model import (
     End,
     Facts,
@@ -49,7 +50,12 @@ def empty_records(path: Path) -> Iterator[sqlite3.Connection]:
         conn.close()
 
 
-def put(conn: sqlite3.Connection, *things: Opening | Report, vanished: tuple[tuple[str, int], ...] = ()) -> Stored:
+def put(
+    conn: sqlite3.Connection,
+    *things: Opening | Report,
+    vanished: tuple[tuple[str, int], ...] = (),
+    prices: PriceTable = NO_PRICES,
+) -> Stored:
     """Store these in one batch."""
     batch = Batch(
         openings=[one for one in things if isinstance(one, Opening)],
@@ -57,7 +63,7 @@ def put(conn: sqlite3.Connection, *things: Opening | Report, vanished: tuple[tup
         vanished=vanished,
     )
     with sqlite.transaction(conn, write=True):
-        return record_writing.store(conn, batch)
+        return record_writing.store(conn, batch, prices)
 
 
 def an_id(number: int) -> str:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from credentiald import ids
-from credentiald.model import KeyKind, KeyPolicy, Provider, Role, SealedSecret, Service, Token, User
+from credentiald.model import KeyKind, KeyPolicy, Model, ModelPrices, Provider, Role, SealedSecret, Service, Token, User
 from credentiald.store import migrations, sqlite
 from credentiald.store.providers import StoredKey
 
@@ -64,6 +64,19 @@ def a_service(name: str = "bridge-2", **changes: Any) -> Service:
         "rotate_time": NOW,
     }
     return Service(**values | changes)
+
+
+def a_model(name: str = "gpt-5", **changes: Any) -> Model:
+    values: dict[str, Any] = {
+        "id": ids.uuid7(NOW),
+        "provider_id": "p-1",
+        "provider_name": "corp",
+        "name": name,
+        "prices": ModelPrices(input_price_micros=1_250_000, output_price_micros=10_000_000),
+        "create_time": NOW,
+        "update_time": NOW,
+    }
+    return Model(**values | changes)
 
 
 def sealed(mark: str) -> SealedSecret:

@@ -24,6 +24,7 @@ _sym_db = _symbol_database.Default()
 
 from drawbridge.v1 import aws_pb2 as drawbridge_dot_v1_dot_aws__pb2
 from drawbridge.v1 import error_reason_pb2 as drawbridge_dot_v1_dot_error__reason__pb2
+from drawbridge.v1 import model_pb2 as drawbridge_dot_v1_dot_model__pb2
 from drawbridge.v1 import provider_pb2 as drawbridge_dot_v1_dot_provider__pb2
 from drawbridge.v1 import user_pb2 as drawbridge_dot_v1_dot_user__pb2
 from google.protobuf import empty_pb2 as google_dot_protobuf_dot_empty__pb2
@@ -31,7 +32,7 @@ from google.protobuf import field_mask_pb2 as google_dot_protobuf_dot_field__mas
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n!drawbridge/v1/admin_service.proto\x12\rdrawbridge.v1\x1a\x17\x64rawbridge/v1/aws.proto\x1a drawbridge/v1/error_reason.proto\x1a\x1c\x64rawbridge/v1/provider.proto\x1a\x18\x64rawbridge/v1/user.proto\x1a\x1bgoogle/protobuf/empty.proto\x1a google/protobuf/field_mask.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"x\n\x15\x43reateProviderRequest\x12)\n\x08provider\x18\x01 \x01(\x0b\x32\x17.drawbridge.v1.Provider\x12\x34\n\x0b\x63\x65ntral_key\x18\x02 \x01(\x0b\x32\x1a.drawbridge.v1.KeyMaterialB\x03\x80\x01\x01\"\"\n\x12GetProviderRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"=\n\x14ListProvidersRequest\x12\x11\n\tpage_size\x18\x01 \x01(\x05\x12\x12\n\npage_token\x18\x02 \x01(\t\"\\\n\x15ListProvidersResponse\x12*\n\tproviders\x18\x01 \x03(\x0b\x32\x17.drawbridge.v1.Provider\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"\xc4\x01\n\x15UpdateProviderRequest\x12)\n\x08provider\x18\x01 \x01(\x0b\x32\x17.drawbridge.v1.Provider\x12/\n\x0bupdate_mask\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.FieldMask\x12\x34\n\x0b\x63\x65ntral_key\x18\x03 \x01(\x0b\x32\x1a.drawbridge.v1.KeyMaterialB\x03\x80\x01\x01\x12\x19\n\x11\x63lear_central_key\x18\x04 \x01(\x08\"3\n\x15\x44\x65leteProviderRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0c\n\x04\x65tag\x18\x02 \x01(\t\"$\n\x14\x43heckProviderRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"\x90\x03\n\x15\x43heckProviderResponse\x12)\n\x08provider\x18\x01 \x01(\x0b\x32\x17.drawbridge.v1.Provider\x12/\n\x06source\x18\x02 \x01(\x0e\x32\x1f.drawbridge.v1.CredentialSource\x12*\n\x06reason\x18\x03 \x01(\x0e\x32\x1a.drawbridge.v1.ErrorReason\x12\x0f\n\x07message\x18\x04 \x01(\t\x12%\n\x05steps\x18\x05 \x03(\x0b\x32\x16.drawbridge.v1.AwsStep\x12\x13\n\x0b\x61nswered_by\x18\x06 \x01(\t\x12\x0f\n\x07\x61\x63\x63ount\x18\x07 \x01(\t\x12\x0b\n\x03\x61rn\x18\x08 \x01(\t\x12/\n\x0b\x65xpire_time\x18\t \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12&\n\x05place\x18\n \x01(\x0b\x32\x17.drawbridge.v1.AwsPlace\x12\x10\n\x08role_arn\x18\x0b \x01(\t\x12\x19\n\x11role_session_name\x18\x0c \x01(\t\"l\n\x14SetCentralKeyRequest\x12\x10\n\x08provider\x18\x01 \x01(\t\x12\x34\n\x0b\x63\x65ntral_key\x18\x02 \x01(\x0b\x32\x1a.drawbridge.v1.KeyMaterialB\x03\x80\x01\x01\x12\x0c\n\x04\x65tag\x18\x03 \x01(\t\"9\n\x17\x44\x65leteCentralKeyRequest\x12\x10\n\x08provider\x18\x01 \x01(\t\x12\x0c\n\x04\x65tag\x18\x02 \x01(\t\"6\n\x11\x43reateUserRequest\x12!\n\x04user\x18\x01 \x01(\x0b\x32\x13.drawbridge.v1.User\"\x1e\n\x0eGetUserRequest\x12\x0c\n\x04user\x18\x01 \x01(\t\"9\n\x10ListUsersRequest\x12\x11\n\tpage_size\x18\x01 \x01(\x05\x12\x12\n\npage_token\x18\x02 \x01(\t\"P\n\x11ListUsersResponse\x12\"\n\x05users\x18\x01 \x03(\x0b\x32\x13.drawbridge.v1.User\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"\"\n\x12SuspendUserRequest\x12\x0c\n\x04user\x18\x01 \x01(\t\"!\n\x11ResumeUserRequest\x12\x0c\n\x04user\x18\x01 \x01(\t\"!\n\x11\x44\x65leteUserRequest\x12\x0c\n\x04user\x18\x01 \x01(\t\"_\n\x12\x43reateTokenRequest\x12\x0c\n\x04user\x18\x01 \x01(\t\x12/\n\x0b\x65xpire_time\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\n\n\x02id\x18\x03 \x01(\t\"U\n\x13\x43reateTokenResponse\x12#\n\x05token\x18\x01 \x01(\x0b\x32\x14.drawbridge.v1.Token\x12\x19\n\x0c\x61\x63\x63\x65ss_token\x18\x02 \x01(\tB\x03\x80\x01\x01\"H\n\x11ListTokensRequest\x12\x0c\n\x04user\x18\x01 \x01(\t\x12\x11\n\tpage_size\x18\x02 \x01(\x05\x12\x12\n\npage_token\x18\x03 \x01(\t\"S\n\x12ListTokensResponse\x12$\n\x06tokens\x18\x01 \x03(\x0b\x32\x14.drawbridge.v1.Token\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\" \n\x12RevokeTokenRequest\x12\n\n\x02id\x18\x01 \x01(\t\"?\n\x14\x43reateServiceRequest\x12\'\n\x07service\x18\x01 \x01(\x0b\x32\x16.drawbridge.v1.Service\"\\\n\x15\x43reateServiceResponse\x12\'\n\x07service\x18\x01 \x01(\x0b\x32\x16.drawbridge.v1.Service\x12\x1a\n\rservice_token\x18\x02 \x01(\tB\x03\x80\x01\x01\"<\n\x13ListServicesRequest\x12\x11\n\tpage_size\x18\x01 \x01(\x05\x12\x12\n\npage_token\x18\x02 \x01(\t\"Y\n\x14ListServicesResponse\x12(\n\x08services\x18\x01 \x03(\x0b\x32\x16.drawbridge.v1.Service\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\")\n\x19RotateServiceTokenRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"a\n\x1aRotateServiceTokenResponse\x12\'\n\x07service\x18\x01 \x01(\x0b\x32\x16.drawbridge.v1.Service\x12\x1a\n\rservice_token\x18\x02 \x01(\tB\x03\x80\x01\x01\"$\n\x14\x44\x65leteServiceRequest\x12\x0c\n\x04name\x18\x01 \x01(\t2\xae\r\n\x0c\x41\x64minService\x12O\n\x0e\x43reateProvider\x12$.drawbridge.v1.CreateProviderRequest\x1a\x17.drawbridge.v1.Provider\x12I\n\x0bGetProvider\x12!.drawbridge.v1.GetProviderRequest\x1a\x17.drawbridge.v1.Provider\x12Z\n\rListProviders\x12#.drawbridge.v1.ListProvidersRequest\x1a$.drawbridge.v1.ListProvidersResponse\x12O\n\x0eUpdateProvider\x12$.drawbridge.v1.UpdateProviderRequest\x1a\x17.drawbridge.v1.Provider\x12N\n\x0e\x44\x65leteProvider\x12$.drawbridge.v1.DeleteProviderRequest\x1a\x16.google.protobuf.Empty\x12Z\n\rCheckProvider\x12#.drawbridge.v1.CheckProviderRequest\x1a$.drawbridge.v1.CheckProviderResponse\x12M\n\rSetCentralKey\x12#.drawbridge.v1.SetCentralKeyRequest\x1a\x17.drawbridge.v1.Provider\x12S\n\x10\x44\x65leteCentralKey\x12&.drawbridge.v1.DeleteCentralKeyRequest\x1a\x17.drawbridge.v1.Provider\x12\x43\n\nCreateUser\x12 .drawbridge.v1.CreateUserRequest\x1a\x13.drawbridge.v1.User\x12=\n\x07GetUser\x12\x1d.drawbridge.v1.GetUserRequest\x1a\x13.drawbridge.v1.User\x12N\n\tListUsers\x12\x1f.drawbridge.v1.ListUsersRequest\x1a .drawbridge.v1.ListUsersResponse\x12\x45\n\x0bSuspendUser\x12!.drawbridge.v1.SuspendUserRequest\x1a\x13.drawbridge.v1.User\x12\x43\n\nResumeUser\x12 .drawbridge.v1.ResumeUserRequest\x1a\x13.drawbridge.v1.User\x12\x46\n\nDeleteUser\x12 .drawbridge.v1.DeleteUserRequest\x1a\x16.google.protobuf.Empty\x12T\n\x0b\x43reateToken\x12!.drawbridge.v1.CreateTokenRequest\x1a\".drawbridge.v1.CreateTokenResponse\x12Q\n\nListTokens\x12 .drawbridge.v1.ListTokensRequest\x1a!.drawbridge.v1.ListTokensResponse\x12\x46\n\x0bRevokeToken\x12!.drawbridge.v1.RevokeTokenRequest\x1a\x14.drawbridge.v1.Token\x12Z\n\rCreateService\x12#.drawbridge.v1.CreateServiceRequest\x1a$.drawbridge.v1.CreateServiceResponse\x12W\n\x0cListServices\x12\".drawbridge.v1.ListServicesRequest\x1a#.drawbridge.v1.ListServicesResponse\x12i\n\x12RotateServiceToken\x12(.drawbridge.v1.RotateServiceTokenRequest\x1a).drawbridge.v1.RotateServiceTokenResponse\x12L\n\rDeleteService\x12#.drawbridge.v1.DeleteServiceRequest\x1a\x16.google.protobuf.Emptyb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n!drawbridge/v1/admin_service.proto\x12\rdrawbridge.v1\x1a\x17\x64rawbridge/v1/aws.proto\x1a drawbridge/v1/error_reason.proto\x1a\x19\x64rawbridge/v1/model.proto\x1a\x1c\x64rawbridge/v1/provider.proto\x1a\x18\x64rawbridge/v1/user.proto\x1a\x1bgoogle/protobuf/empty.proto\x1a google/protobuf/field_mask.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"x\n\x15\x43reateProviderRequest\x12)\n\x08provider\x18\x01 \x01(\x0b\x32\x17.drawbridge.v1.Provider\x12\x34\n\x0b\x63\x65ntral_key\x18\x02 \x01(\x0b\x32\x1a.drawbridge.v1.KeyMaterialB\x03\x80\x01\x01\"\"\n\x12GetProviderRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"=\n\x14ListProvidersRequest\x12\x11\n\tpage_size\x18\x01 \x01(\x05\x12\x12\n\npage_token\x18\x02 \x01(\t\"\\\n\x15ListProvidersResponse\x12*\n\tproviders\x18\x01 \x03(\x0b\x32\x17.drawbridge.v1.Provider\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"\xc4\x01\n\x15UpdateProviderRequest\x12)\n\x08provider\x18\x01 \x01(\x0b\x32\x17.drawbridge.v1.Provider\x12/\n\x0bupdate_mask\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.FieldMask\x12\x34\n\x0b\x63\x65ntral_key\x18\x03 \x01(\x0b\x32\x1a.drawbridge.v1.KeyMaterialB\x03\x80\x01\x01\x12\x19\n\x11\x63lear_central_key\x18\x04 \x01(\x08\"3\n\x15\x44\x65leteProviderRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0c\n\x04\x65tag\x18\x02 \x01(\t\"$\n\x14\x43heckProviderRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"\x90\x03\n\x15\x43heckProviderResponse\x12)\n\x08provider\x18\x01 \x01(\x0b\x32\x17.drawbridge.v1.Provider\x12/\n\x06source\x18\x02 \x01(\x0e\x32\x1f.drawbridge.v1.CredentialSource\x12*\n\x06reason\x18\x03 \x01(\x0e\x32\x1a.drawbridge.v1.ErrorReason\x12\x0f\n\x07message\x18\x04 \x01(\t\x12%\n\x05steps\x18\x05 \x03(\x0b\x32\x16.drawbridge.v1.AwsStep\x12\x13\n\x0b\x61nswered_by\x18\x06 \x01(\t\x12\x0f\n\x07\x61\x63\x63ount\x18\x07 \x01(\t\x12\x0b\n\x03\x61rn\x18\x08 \x01(\t\x12/\n\x0b\x65xpire_time\x18\t \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12&\n\x05place\x18\n \x01(\x0b\x32\x17.drawbridge.v1.AwsPlace\x12\x10\n\x08role_arn\x18\x0b \x01(\t\x12\x19\n\x11role_session_name\x18\x0c \x01(\t\"l\n\x14SetCentralKeyRequest\x12\x10\n\x08provider\x18\x01 \x01(\t\x12\x34\n\x0b\x63\x65ntral_key\x18\x02 \x01(\x0b\x32\x1a.drawbridge.v1.KeyMaterialB\x03\x80\x01\x01\x12\x0c\n\x04\x65tag\x18\x03 \x01(\t\"9\n\x17\x44\x65leteCentralKeyRequest\x12\x10\n\x08provider\x18\x01 \x01(\t\x12\x0c\n\x04\x65tag\x18\x02 \x01(\t\"9\n\x12\x43reateModelRequest\x12#\n\x05model\x18\x01 \x01(\x0b\x32\x14.drawbridge.v1.Model\"1\n\x0fGetModelRequest\x12\x10\n\x08provider\x18\x01 \x01(\t\x12\x0c\n\x04name\x18\x02 \x01(\t\"L\n\x11ListModelsRequest\x12\x10\n\x08provider\x18\x01 \x01(\t\x12\x11\n\tpage_size\x18\x02 \x01(\x05\x12\x12\n\npage_token\x18\x03 \x01(\t\"S\n\x12ListModelsResponse\x12$\n\x06models\x18\x01 \x03(\x0b\x32\x14.drawbridge.v1.Model\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"j\n\x12UpdateModelRequest\x12#\n\x05model\x18\x01 \x01(\x0b\x32\x14.drawbridge.v1.Model\x12/\n\x0bupdate_mask\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.FieldMask\"B\n\x12\x44\x65leteModelRequest\x12\x10\n\x08provider\x18\x01 \x01(\t\x12\x0c\n\x04name\x18\x02 \x01(\t\x12\x0c\n\x04\x65tag\x18\x03 \x01(\t\"6\n\x11\x43reateUserRequest\x12!\n\x04user\x18\x01 \x01(\x0b\x32\x13.drawbridge.v1.User\"\x1e\n\x0eGetUserRequest\x12\x0c\n\x04user\x18\x01 \x01(\t\"9\n\x10ListUsersRequest\x12\x11\n\tpage_size\x18\x01 \x01(\x05\x12\x12\n\npage_token\x18\x02 \x01(\t\"P\n\x11ListUsersResponse\x12\"\n\x05users\x18\x01 \x03(\x0b\x32\x13.drawbridge.v1.User\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"\"\n\x12SuspendUserRequest\x12\x0c\n\x04user\x18\x01 \x01(\t\"!\n\x11ResumeUserRequest\x12\x0c\n\x04user\x18\x01 \x01(\t\"!\n\x11\x44\x65leteUserRequest\x12\x0c\n\x04user\x18\x01 \x01(\t\"_\n\x12\x43reateTokenRequest\x12\x0c\n\x04user\x18\x01 \x01(\t\x12/\n\x0b\x65xpire_time\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\n\n\x02id\x18\x03 \x01(\t\"U\n\x13\x43reateTokenResponse\x12#\n\x05token\x18\x01 \x01(\x0b\x32\x14.drawbridge.v1.Token\x12\x19\n\x0c\x61\x63\x63\x65ss_token\x18\x02 \x01(\tB\x03\x80\x01\x01\"H\n\x11ListTokensRequest\x12\x0c\n\x04user\x18\x01 \x01(\t\x12\x11\n\tpage_size\x18\x02 \x01(\x05\x12\x12\n\npage_token\x18\x03 \x01(\t\"S\n\x12ListTokensResponse\x12$\n\x06tokens\x18\x01 \x03(\x0b\x32\x14.drawbridge.v1.Token\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\" \n\x12RevokeTokenRequest\x12\n\n\x02id\x18\x01 \x01(\t\"?\n\x14\x43reateServiceRequest\x12\'\n\x07service\x18\x01 \x01(\x0b\x32\x16.drawbridge.v1.Service\"\\\n\x15\x43reateServiceResponse\x12\'\n\x07service\x18\x01 \x01(\x0b\x32\x16.drawbridge.v1.Service\x12\x1a\n\rservice_token\x18\x02 \x01(\tB\x03\x80\x01\x01\"<\n\x13ListServicesRequest\x12\x11\n\tpage_size\x18\x01 \x01(\x05\x12\x12\n\npage_token\x18\x02 \x01(\t\"Y\n\x14ListServicesResponse\x12(\n\x08services\x18\x01 \x03(\x0b\x32\x16.drawbridge.v1.Service\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\")\n\x19RotateServiceTokenRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"a\n\x1aRotateServiceTokenResponse\x12\'\n\x07service\x18\x01 \x01(\x0b\x32\x16.drawbridge.v1.Service\x12\x1a\n\rservice_token\x18\x02 \x01(\tB\x03\x80\x01\x01\"$\n\x14\x44\x65leteServiceRequest\x12\x0c\n\x04name\x18\x01 \x01(\t2\x9d\x10\n\x0c\x41\x64minService\x12O\n\x0e\x43reateProvider\x12$.drawbridge.v1.CreateProviderRequest\x1a\x17.drawbridge.v1.Provider\x12I\n\x0bGetProvider\x12!.drawbridge.v1.GetProviderRequest\x1a\x17.drawbridge.v1.Provider\x12Z\n\rListProviders\x12#.drawbridge.v1.ListProvidersRequest\x1a$.drawbridge.v1.ListProvidersResponse\x12O\n\x0eUpdateProvider\x12$.drawbridge.v1.UpdateProviderRequest\x1a\x17.drawbridge.v1.Provider\x12N\n\x0e\x44\x65leteProvider\x12$.drawbridge.v1.DeleteProviderRequest\x1a\x16.google.protobuf.Empty\x12Z\n\rCheckProvider\x12#.drawbridge.v1.CheckProviderRequest\x1a$.drawbridge.v1.CheckProviderResponse\x12M\n\rSetCentralKey\x12#.drawbridge.v1.SetCentralKeyRequest\x1a\x17.drawbridge.v1.Provider\x12S\n\x10\x44\x65leteCentralKey\x12&.drawbridge.v1.DeleteCentralKeyRequest\x1a\x17.drawbridge.v1.Provider\x12\x46\n\x0b\x43reateModel\x12!.drawbridge.v1.CreateModelRequest\x1a\x14.drawbridge.v1.Model\x12@\n\x08GetModel\x12\x1e.drawbridge.v1.GetModelRequest\x1a\x14.drawbridge.v1.Model\x12Q\n\nListModels\x12 .drawbridge.v1.ListModelsRequest\x1a!.drawbridge.v1.ListModelsResponse\x12\x46\n\x0bUpdateModel\x12!.drawbridge.v1.UpdateModelRequest\x1a\x14.drawbridge.v1.Model\x12H\n\x0b\x44\x65leteModel\x12!.drawbridge.v1.DeleteModelRequest\x1a\x16.google.protobuf.Empty\x12\x43\n\nCreateUser\x12 .drawbridge.v1.CreateUserRequest\x1a\x13.drawbridge.v1.User\x12=\n\x07GetUser\x12\x1d.drawbridge.v1.GetUserRequest\x1a\x13.drawbridge.v1.User\x12N\n\tListUsers\x12\x1f.drawbridge.v1.ListUsersRequest\x1a .drawbridge.v1.ListUsersResponse\x12\x45\n\x0bSuspendUser\x12!.drawbridge.v1.SuspendUserRequest\x1a\x13.drawbridge.v1.User\x12\x43\n\nResumeUser\x12 .drawbridge.v1.ResumeUserRequest\x1a\x13.drawbridge.v1.User\x12\x46\n\nDeleteUser\x12 .drawbridge.v1.DeleteUserRequest\x1a\x16.google.protobuf.Empty\x12T\n\x0b\x43reateToken\x12!.drawbridge.v1.CreateTokenRequest\x1a\".drawbridge.v1.CreateTokenResponse\x12Q\n\nListTokens\x12 .drawbridge.v1.ListTokensRequest\x1a!.drawbridge.v1.ListTokensResponse\x12\x46\n\x0bRevokeToken\x12!.drawbridge.v1.RevokeTokenRequest\x1a\x14.drawbridge.v1.Token\x12Z\n\rCreateService\x12#.drawbridge.v1.CreateServiceRequest\x1a$.drawbridge.v1.CreateServiceResponse\x12W\n\x0cListServices\x12\".drawbridge.v1.ListServicesRequest\x1a#.drawbridge.v1.ListServicesResponse\x12i\n\x12RotateServiceToken\x12(.drawbridge.v1.RotateServiceTokenRequest\x1a).drawbridge.v1.RotateServiceTokenResponse\x12L\n\rDeleteService\x12#.drawbridge.v1.DeleteServiceRequest\x1a\x16.google.protobuf.Emptyb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -50,64 +51,76 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_CREATESERVICERESPONSE'].fields_by_name['service_token']._serialized_options = b'\200\001\001'
   _globals['_ROTATESERVICETOKENRESPONSE'].fields_by_name['service_token']._loaded_options = None
   _globals['_ROTATESERVICETOKENRESPONSE'].fields_by_name['service_token']._serialized_options = b'\200\001\001'
-  _globals['_CREATEPROVIDERREQUEST']._serialized_start=263
-  _globals['_CREATEPROVIDERREQUEST']._serialized_end=383
-  _globals['_GETPROVIDERREQUEST']._serialized_start=385
-  _globals['_GETPROVIDERREQUEST']._serialized_end=419
-  _globals['_LISTPROVIDERSREQUEST']._serialized_start=421
-  _globals['_LISTPROVIDERSREQUEST']._serialized_end=482
-  _globals['_LISTPROVIDERSRESPONSE']._serialized_start=484
-  _globals['_LISTPROVIDERSRESPONSE']._serialized_end=576
-  _globals['_UPDATEPROVIDERREQUEST']._serialized_start=579
-  _globals['_UPDATEPROVIDERREQUEST']._serialized_end=775
-  _globals['_DELETEPROVIDERREQUEST']._serialized_start=777
-  _globals['_DELETEPROVIDERREQUEST']._serialized_end=828
-  _globals['_CHECKPROVIDERREQUEST']._serialized_start=830
-  _globals['_CHECKPROVIDERREQUEST']._serialized_end=866
-  _globals['_CHECKPROVIDERRESPONSE']._serialized_start=869
-  _globals['_CHECKPROVIDERRESPONSE']._serialized_end=1269
-  _globals['_SETCENTRALKEYREQUEST']._serialized_start=1271
-  _globals['_SETCENTRALKEYREQUEST']._serialized_end=1379
-  _globals['_DELETECENTRALKEYREQUEST']._serialized_start=1381
-  _globals['_DELETECENTRALKEYREQUEST']._serialized_end=1438
-  _globals['_CREATEUSERREQUEST']._serialized_start=1440
-  _globals['_CREATEUSERREQUEST']._serialized_end=1494
-  _globals['_GETUSERREQUEST']._serialized_start=1496
-  _globals['_GETUSERREQUEST']._serialized_end=1526
-  _globals['_LISTUSERSREQUEST']._serialized_start=1528
-  _globals['_LISTUSERSREQUEST']._serialized_end=1585
-  _globals['_LISTUSERSRESPONSE']._serialized_start=1587
-  _globals['_LISTUSERSRESPONSE']._serialized_end=1667
-  _globals['_SUSPENDUSERREQUEST']._serialized_start=1669
-  _globals['_SUSPENDUSERREQUEST']._serialized_end=1703
-  _globals['_RESUMEUSERREQUEST']._serialized_start=1705
-  _globals['_RESUMEUSERREQUEST']._serialized_end=1738
-  _globals['_DELETEUSERREQUEST']._serialized_start=1740
-  _globals['_DELETEUSERREQUEST']._serialized_end=1773
-  _globals['_CREATETOKENREQUEST']._serialized_start=1775
-  _globals['_CREATETOKENREQUEST']._serialized_end=1870
-  _globals['_CREATETOKENRESPONSE']._serialized_start=1872
-  _globals['_CREATETOKENRESPONSE']._serialized_end=1957
-  _globals['_LISTTOKENSREQUEST']._serialized_start=1959
-  _globals['_LISTTOKENSREQUEST']._serialized_end=2031
-  _globals['_LISTTOKENSRESPONSE']._serialized_start=2033
-  _globals['_LISTTOKENSRESPONSE']._serialized_end=2116
-  _globals['_REVOKETOKENREQUEST']._serialized_start=2118
-  _globals['_REVOKETOKENREQUEST']._serialized_end=2150
-  _globals['_CREATESERVICEREQUEST']._serialized_start=2152
-  _globals['_CREATESERVICEREQUEST']._serialized_end=2215
-  _globals['_CREATESERVICERESPONSE']._serialized_start=2217
-  _globals['_CREATESERVICERESPONSE']._serialized_end=2309
-  _globals['_LISTSERVICESREQUEST']._serialized_start=2311
-  _globals['_LISTSERVICESREQUEST']._serialized_end=2371
-  _globals['_LISTSERVICESRESPONSE']._serialized_start=2373
-  _globals['_LISTSERVICESRESPONSE']._serialized_end=2462
-  _globals['_ROTATESERVICETOKENREQUEST']._serialized_start=2464
-  _globals['_ROTATESERVICETOKENREQUEST']._serialized_end=2505
-  _globals['_ROTATESERVICETOKENRESPONSE']._serialized_start=2507
-  _globals['_ROTATESERVICETOKENRESPONSE']._serialized_end=2604
-  _globals['_DELETESERVICEREQUEST']._serialized_start=2606
-  _globals['_DELETESERVICEREQUEST']._serialized_end=2642
-  _globals['_ADMINSERVICE']._serialized_start=2645
-  _globals['_ADMINSERVICE']._serialized_end=4355
+  _globals['_CREATEPROVIDERREQUEST']._serialized_start=290
+  _globals['_CREATEPROVIDERREQUEST']._serialized_end=410
+  _globals['_GETPROVIDERREQUEST']._serialized_start=412
+  _globals['_GETPROVIDERREQUEST']._serialized_end=446
+  _globals['_LISTPROVIDERSREQUEST']._serialized_start=448
+  _globals['_LISTPROVIDERSREQUEST']._serialized_end=509
+  _globals['_LISTPROVIDERSRESPONSE']._serialized_start=511
+  _globals['_LISTPROVIDERSRESPONSE']._serialized_end=603
+  _globals['_UPDATEPROVIDERREQUEST']._serialized_start=606
+  _globals['_UPDATEPROVIDERREQUEST']._serialized_end=802
+  _globals['_DELETEPROVIDERREQUEST']._serialized_start=804
+  _globals['_DELETEPROVIDERREQUEST']._serialized_end=855
+  _globals['_CHECKPROVIDERREQUEST']._serialized_start=857
+  _globals['_CHECKPROVIDERREQUEST']._serialized_end=893
+  _globals['_CHECKPROVIDERRESPONSE']._serialized_start=896
+  _globals['_CHECKPROVIDERRESPONSE']._serialized_end=1296
+  _globals['_SETCENTRALKEYREQUEST']._serialized_start=1298
+  _globals['_SETCENTRALKEYREQUEST']._serialized_end=1406
+  _globals['_DELETECENTRALKEYREQUEST']._serialized_start=1408
+  _globals['_DELETECENTRALKEYREQUEST']._serialized_end=1465
+  _globals['_CREATEMODELREQUEST']._serialized_start=1467
+  _globals['_CREATEMODELREQUEST']._serialized_end=1524
+  _globals['_GETMODELREQUEST']._serialized_start=1526
+  _globals['_GETMODELREQUEST']._serialized_end=1575
+  _globals['_LISTMODELSREQUEST']._serialized_start=1577
+  _globals['_LISTMODELSREQUEST']._serialized_end=1653
+  _globals['_LISTMODELSRESPONSE']._serialized_start=1655
+  _globals['_LISTMODELSRESPONSE']._serialized_end=1738
+  _globals['_UPDATEMODELREQUEST']._serialized_start=1740
+  _globals['_UPDATEMODELREQUEST']._serialized_end=1846
+  _globals['_DELETEMODELREQUEST']._serialized_start=1848
+  _globals['_DELETEMODELREQUEST']._serialized_end=1914
+  _globals['_CREATEUSERREQUEST']._serialized_start=1916
+  _globals['_CREATEUSERREQUEST']._serialized_end=1970
+  _globals['_GETUSERREQUEST']._serialized_start=1972
+  _globals['_GETUSERREQUEST']._serialized_end=2002
+  _globals['_LISTUSERSREQUEST']._serialized_start=2004
+  _globals['_LISTUSERSREQUEST']._serialized_end=2061
+  _globals['_LISTUSERSRESPONSE']._serialized_start=2063
+  _globals['_LISTUSERSRESPONSE']._serialized_end=2143
+  _globals['_SUSPENDUSERREQUEST']._serialized_start=2145
+  _globals['_SUSPENDUSERREQUEST']._serialized_end=2179
+  _globals['_RESUMEUSERREQUEST']._serialized_start=2181
+  _globals['_RESUMEUSERREQUEST']._serialized_end=2214
+  _globals['_DELETEUSERREQUEST']._serialized_start=2216
+  _globals['_DELETEUSERREQUEST']._serialized_end=2249
+  _globals['_CREATETOKENREQUEST']._serialized_start=2251
+  _globals['_CREATETOKENREQUEST']._serialized_end=2346
+  _globals['_CREATETOKENRESPONSE']._serialized_start=2348
+  _globals['_CREATETOKENRESPONSE']._serialized_end=2433
+  _globals['_LISTTOKENSREQUEST']._serialized_start=2435
+  _globals['_LISTTOKENSREQUEST']._serialized_end=2507
+  _globals['_LISTTOKENSRESPONSE']._serialized_start=2509
+  _globals['_LISTTOKENSRESPONSE']._serialized_end=2592
+  _globals['_REVOKETOKENREQUEST']._serialized_start=2594
+  _globals['_REVOKETOKENREQUEST']._serialized_end=2626
+  _globals['_CREATESERVICEREQUEST']._serialized_start=2628
+  _globals['_CREATESERVICEREQUEST']._serialized_end=2691
+  _globals['_CREATESERVICERESPONSE']._serialized_start=2693
+  _globals['_CREATESERVICERESPONSE']._serialized_end=2785
+  _globals['_LISTSERVICESREQUEST']._serialized_start=2787
+  _globals['_LISTSERVICESREQUEST']._serialized_end=2847
+  _globals['_LISTSERVICESRESPONSE']._serialized_start=2849
+  _globals['_LISTSERVICESRESPONSE']._serialized_end=2938
+  _globals['_ROTATESERVICETOKENREQUEST']._serialized_start=2940
+  _globals['_ROTATESERVICETOKENREQUEST']._serialized_end=2981
+  _globals['_ROTATESERVICETOKENRESPONSE']._serialized_start=2983
+  _globals['_ROTATESERVICETOKENRESPONSE']._serialized_end=3080
+  _globals['_DELETESERVICEREQUEST']._serialized_start=3082
+  _globals['_DELETESERVICEREQUEST']._serialized_end=3118
+  _globals['_ADMINSERVICE']._serialized_start=3121
+  _globals['_ADMINSERVICE']._serialized_end=5198
 # @@protoc_insertion_point(module_scope)

@@ -4,6 +4,7 @@ import grpc
 import warnings
 
 from drawbridge.v1 import admin_service_pb2 as drawbridge_dot_v1_dot_admin__service__pb2
+from drawbridge.v1 import model_pb2 as drawbridge_dot_v1_dot_model__pb2
 from drawbridge.v1 import provider_pb2 as drawbridge_dot_v1_dot_provider__pb2
 from drawbridge.v1 import user_pb2 as drawbridge_dot_v1_dot_user__pb2
 from google.protobuf import empty_pb2 as google_dot_protobuf_dot_empty__pb2
@@ -79,6 +80,31 @@ class AdminServiceStub:
                 '/drawbridge.v1.AdminService/DeleteCentralKey',
                 request_serializer=drawbridge_dot_v1_dot_admin__service__pb2.DeleteCentralKeyRequest.SerializeToString,
                 response_deserializer=drawbridge_dot_v1_dot_provider__pb2.Provider.FromString,
+                _registered_method=True)
+        self.CreateModel = channel.unary_unary(
+                '/drawbridge.v1.AdminService/CreateModel',
+                request_serializer=drawbridge_dot_v1_dot_admin__service__pb2.CreateModelRequest.SerializeToString,
+                response_deserializer=drawbridge_dot_v1_dot_model__pb2.Model.FromString,
+                _registered_method=True)
+        self.GetModel = channel.unary_unary(
+                '/drawbridge.v1.AdminService/GetModel',
+                request_serializer=drawbridge_dot_v1_dot_admin__service__pb2.GetModelRequest.SerializeToString,
+                response_deserializer=drawbridge_dot_v1_dot_model__pb2.Model.FromString,
+                _registered_method=True)
+        self.ListModels = channel.unary_unary(
+                '/drawbridge.v1.AdminService/ListModels',
+                request_serializer=drawbridge_dot_v1_dot_admin__service__pb2.ListModelsRequest.SerializeToString,
+                response_deserializer=drawbridge_dot_v1_dot_admin__service__pb2.ListModelsResponse.FromString,
+                _registered_method=True)
+        self.UpdateModel = channel.unary_unary(
+                '/drawbridge.v1.AdminService/UpdateModel',
+                request_serializer=drawbridge_dot_v1_dot_admin__service__pb2.UpdateModelRequest.SerializeToString,
+                response_deserializer=drawbridge_dot_v1_dot_model__pb2.Model.FromString,
+                _registered_method=True)
+        self.DeleteModel = channel.unary_unary(
+                '/drawbridge.v1.AdminService/DeleteModel',
+                request_serializer=drawbridge_dot_v1_dot_admin__service__pb2.DeleteModelRequest.SerializeToString,
+                response_deserializer=google_dot_protobuf_dot_empty__pb2.Empty.FromString,
                 _registered_method=True)
         self.CreateUser = channel.unary_unary(
                 '/drawbridge.v1.AdminService/CreateUser',
@@ -184,7 +210,7 @@ class AdminServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def DeleteProvider(self, request, context):
-        """User keys and central keys of the provider go with it.
+        """User keys, central keys and models of the provider go with it.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -210,6 +236,41 @@ class AdminServiceServicer:
         """Removes the central key. For Bedrock this returns to ambient credentials; for
         other types it is refused with KEY_REQUIRED while the central key is on.
         """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def CreateModel(self, request, context):
+        """Prices of a model, for any provider, also one from the environment. They count
+        for what is recorded from now on. Refused with PROVIDER_NOT_FOUND,
+        ALREADY_EXISTS or INVALID_ARGUMENT.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def GetModel(self, request, context):
+        """Missing associated documentation comment in .proto file."""
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListModels(self, request, context):
+        """By provider and name.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def UpdateModel(self, request, context):
+        """Changes the prices named by the mask; what was recorded keeps its cost.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def DeleteModel(self, request, context):
+        """Missing associated documentation comment in .proto file."""
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
@@ -343,6 +404,31 @@ def add_AdminServiceServicer_to_server(servicer, server):
                     servicer.DeleteCentralKey,
                     request_deserializer=drawbridge_dot_v1_dot_admin__service__pb2.DeleteCentralKeyRequest.FromString,
                     response_serializer=drawbridge_dot_v1_dot_provider__pb2.Provider.SerializeToString,
+            ),
+            'CreateModel': grpc.unary_unary_rpc_method_handler(
+                    servicer.CreateModel,
+                    request_deserializer=drawbridge_dot_v1_dot_admin__service__pb2.CreateModelRequest.FromString,
+                    response_serializer=drawbridge_dot_v1_dot_model__pb2.Model.SerializeToString,
+            ),
+            'GetModel': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetModel,
+                    request_deserializer=drawbridge_dot_v1_dot_admin__service__pb2.GetModelRequest.FromString,
+                    response_serializer=drawbridge_dot_v1_dot_model__pb2.Model.SerializeToString,
+            ),
+            'ListModels': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListModels,
+                    request_deserializer=drawbridge_dot_v1_dot_admin__service__pb2.ListModelsRequest.FromString,
+                    response_serializer=drawbridge_dot_v1_dot_admin__service__pb2.ListModelsResponse.SerializeToString,
+            ),
+            'UpdateModel': grpc.unary_unary_rpc_method_handler(
+                    servicer.UpdateModel,
+                    request_deserializer=drawbridge_dot_v1_dot_admin__service__pb2.UpdateModelRequest.FromString,
+                    response_serializer=drawbridge_dot_v1_dot_model__pb2.Model.SerializeToString,
+            ),
+            'DeleteModel': grpc.unary_unary_rpc_method_handler(
+                    servicer.DeleteModel,
+                    request_deserializer=drawbridge_dot_v1_dot_admin__service__pb2.DeleteModelRequest.FromString,
+                    response_serializer=google_dot_protobuf_dot_empty__pb2.Empty.SerializeToString,
             ),
             'CreateUser': grpc.unary_unary_rpc_method_handler(
                     servicer.CreateUser,
@@ -629,6 +715,141 @@ class AdminService:
             '/drawbridge.v1.AdminService/DeleteCentralKey',
             drawbridge_dot_v1_dot_admin__service__pb2.DeleteCentralKeyRequest.SerializeToString,
             drawbridge_dot_v1_dot_provider__pb2.Provider.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def CreateModel(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/drawbridge.v1.AdminService/CreateModel',
+            drawbridge_dot_v1_dot_admin__service__pb2.CreateModelRequest.SerializeToString,
+            drawbridge_dot_v1_dot_model__pb2.Model.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetModel(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/drawbridge.v1.AdminService/GetModel',
+            drawbridge_dot_v1_dot_admin__service__pb2.GetModelRequest.SerializeToString,
+            drawbridge_dot_v1_dot_model__pb2.Model.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListModels(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/drawbridge.v1.AdminService/ListModels',
+            drawbridge_dot_v1_dot_admin__service__pb2.ListModelsRequest.SerializeToString,
+            drawbridge_dot_v1_dot_admin__service__pb2.ListModelsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def UpdateModel(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/drawbridge.v1.AdminService/UpdateModel',
+            drawbridge_dot_v1_dot_admin__service__pb2.UpdateModelRequest.SerializeToString,
+            drawbridge_dot_v1_dot_model__pb2.Model.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def DeleteModel(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/drawbridge.v1.AdminService/DeleteModel',
+            drawbridge_dot_v1_dot_admin__service__pb2.DeleteModelRequest.SerializeToString,
+            google_dot_protobuf_dot_empty__pb2.Empty.FromString,
             options,
             channel_credentials,
             insecure,

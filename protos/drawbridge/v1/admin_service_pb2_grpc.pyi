@@ -5,6 +5,7 @@ isort:skip_file
 
 from collections import abc as _abc
 from drawbridge.v1 import admin_service_pb2 as _admin_service_pb2
+from drawbridge.v1 import model_pb2 as _model_pb2
 from drawbridge.v1 import provider_pb2 as _provider_pb2
 from drawbridge.v1 import user_pb2 as _user_pb2
 from google.protobuf import empty_pb2 as _empty_pb2
@@ -52,7 +53,7 @@ class AdminServiceStub:
     stored one. Refused with PROVIDER_READ_ONLY for providers from the environment.
     """
     DeleteProvider: _grpc.UnaryUnaryMultiCallable[_admin_service_pb2.DeleteProviderRequest, _empty_pb2.Empty]
-    """User keys and central keys of the provider go with it."""
+    """User keys, central keys and models of the provider go with it."""
     CheckProvider: _grpc.UnaryUnaryMultiCallable[_admin_service_pb2.CheckProviderRequest, _admin_service_pb2.CheckProviderResponse]
     """Tries out what the provider's requests are made with: a stored key is opened; a
     provider that reaches AWS has its credential fetched now, and AWS is asked who
@@ -64,6 +65,17 @@ class AdminServiceStub:
     """Removes the central key. For Bedrock this returns to ambient credentials; for
     other types it is refused with KEY_REQUIRED while the central key is on.
     """
+    CreateModel: _grpc.UnaryUnaryMultiCallable[_admin_service_pb2.CreateModelRequest, _model_pb2.Model]
+    """Prices of a model, for any provider, also one from the environment. They count
+    for what is recorded from now on. Refused with PROVIDER_NOT_FOUND,
+    ALREADY_EXISTS or INVALID_ARGUMENT.
+    """
+    GetModel: _grpc.UnaryUnaryMultiCallable[_admin_service_pb2.GetModelRequest, _model_pb2.Model]
+    ListModels: _grpc.UnaryUnaryMultiCallable[_admin_service_pb2.ListModelsRequest, _admin_service_pb2.ListModelsResponse]
+    """By provider and name."""
+    UpdateModel: _grpc.UnaryUnaryMultiCallable[_admin_service_pb2.UpdateModelRequest, _model_pb2.Model]
+    """Changes the prices named by the mask; what was recorded keeps its cost."""
+    DeleteModel: _grpc.UnaryUnaryMultiCallable[_admin_service_pb2.DeleteModelRequest, _empty_pb2.Empty]
     CreateUser: _grpc.UnaryUnaryMultiCallable[_admin_service_pb2.CreateUserRequest, _user_pb2.User]
     GetUser: _grpc.UnaryUnaryMultiCallable[_admin_service_pb2.GetUserRequest, _user_pb2.User]
     ListUsers: _grpc.UnaryUnaryMultiCallable[_admin_service_pb2.ListUsersRequest, _admin_service_pb2.ListUsersResponse]
@@ -108,7 +120,7 @@ class AdminServiceAsyncStub(AdminServiceStub):
     stored one. Refused with PROVIDER_READ_ONLY for providers from the environment.
     """
     DeleteProvider: _aio.UnaryUnaryMultiCallable[_admin_service_pb2.DeleteProviderRequest, _empty_pb2.Empty]  # type: ignore[assignment]
-    """User keys and central keys of the provider go with it."""
+    """User keys, central keys and models of the provider go with it."""
     CheckProvider: _aio.UnaryUnaryMultiCallable[_admin_service_pb2.CheckProviderRequest, _admin_service_pb2.CheckProviderResponse]  # type: ignore[assignment]
     """Tries out what the provider's requests are made with: a stored key is opened; a
     provider that reaches AWS has its credential fetched now, and AWS is asked who
@@ -120,6 +132,17 @@ class AdminServiceAsyncStub(AdminServiceStub):
     """Removes the central key. For Bedrock this returns to ambient credentials; for
     other types it is refused with KEY_REQUIRED while the central key is on.
     """
+    CreateModel: _aio.UnaryUnaryMultiCallable[_admin_service_pb2.CreateModelRequest, _model_pb2.Model]  # type: ignore[assignment]
+    """Prices of a model, for any provider, also one from the environment. They count
+    for what is recorded from now on. Refused with PROVIDER_NOT_FOUND,
+    ALREADY_EXISTS or INVALID_ARGUMENT.
+    """
+    GetModel: _aio.UnaryUnaryMultiCallable[_admin_service_pb2.GetModelRequest, _model_pb2.Model]  # type: ignore[assignment]
+    ListModels: _aio.UnaryUnaryMultiCallable[_admin_service_pb2.ListModelsRequest, _admin_service_pb2.ListModelsResponse]  # type: ignore[assignment]
+    """By provider and name."""
+    UpdateModel: _aio.UnaryUnaryMultiCallable[_admin_service_pb2.UpdateModelRequest, _model_pb2.Model]  # type: ignore[assignment]
+    """Changes the prices named by the mask; what was recorded keeps its cost."""
+    DeleteModel: _aio.UnaryUnaryMultiCallable[_admin_service_pb2.DeleteModelRequest, _empty_pb2.Empty]  # type: ignore[assignment]
     CreateUser: _aio.UnaryUnaryMultiCallable[_admin_service_pb2.CreateUserRequest, _user_pb2.User]  # type: ignore[assignment]
     GetUser: _aio.UnaryUnaryMultiCallable[_admin_service_pb2.GetUserRequest, _user_pb2.User]  # type: ignore[assignment]
     ListUsers: _aio.UnaryUnaryMultiCallable[_admin_service_pb2.ListUsersRequest, _admin_service_pb2.ListUsersResponse]  # type: ignore[assignment]
@@ -191,7 +214,7 @@ class AdminServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _admin_service_pb2.DeleteProviderRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_empty_pb2.Empty, _abc.Awaitable[_empty_pb2.Empty]]:
-        """User keys and central keys of the provider go with it."""
+        """User keys, central keys and models of the provider go with it."""
 
     @_abc_1.abstractmethod
     def CheckProvider(
@@ -221,6 +244,47 @@ class AdminServiceServicer(metaclass=_abc_1.ABCMeta):
         """Removes the central key. For Bedrock this returns to ambient credentials; for
         other types it is refused with KEY_REQUIRED while the central key is on.
         """
+
+    @_abc_1.abstractmethod
+    def CreateModel(
+        self,
+        request: _admin_service_pb2.CreateModelRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_model_pb2.Model, _abc.Awaitable[_model_pb2.Model]]:
+        """Prices of a model, for any provider, also one from the environment. They count
+        for what is recorded from now on. Refused with PROVIDER_NOT_FOUND,
+        ALREADY_EXISTS or INVALID_ARGUMENT.
+        """
+
+    @_abc_1.abstractmethod
+    def GetModel(
+        self,
+        request: _admin_service_pb2.GetModelRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_model_pb2.Model, _abc.Awaitable[_model_pb2.Model]]: ...
+
+    @_abc_1.abstractmethod
+    def ListModels(
+        self,
+        request: _admin_service_pb2.ListModelsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_admin_service_pb2.ListModelsResponse, _abc.Awaitable[_admin_service_pb2.ListModelsResponse]]:
+        """By provider and name."""
+
+    @_abc_1.abstractmethod
+    def UpdateModel(
+        self,
+        request: _admin_service_pb2.UpdateModelRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_model_pb2.Model, _abc.Awaitable[_model_pb2.Model]]:
+        """Changes the prices named by the mask; what was recorded keeps its cost."""
+
+    @_abc_1.abstractmethod
+    def DeleteModel(
+        self,
+        request: _admin_service_pb2.DeleteModelRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_empty_pb2.Empty, _abc.Awaitable[_empty_pb2.Empty]]: ...
 
     @_abc_1.abstractmethod
     def CreateUser(

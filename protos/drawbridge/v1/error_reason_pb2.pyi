@@ -189,9 +189,9 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     Check the name; `credentiald services list`.
     """
     ERROR_REASON_MODEL_NOT_FOUND: _ErrorReason.ValueType  # 34
-    """No model has this name.
-    Metadata: model.
-    Check the name.
+    """The provider has no model of this name in the table of prices.
+    Metadata: provider, model.
+    Check the name; `credentiald models list`.
     """
     ERROR_REASON_INVALID_ARGUMENT: _ErrorReason.ValueType  # 35
     """A field of the request has a value that is not allowed.
@@ -461,9 +461,9 @@ Metadata: service.
 Check the name; `credentiald services list`.
 """
 ERROR_REASON_MODEL_NOT_FOUND: ErrorReason.ValueType  # 34
-"""No model has this name.
-Metadata: model.
-Check the name.
+"""The provider has no model of this name in the table of prices.
+Metadata: provider, model.
+Check the name; `credentiald models list`.
 """
 ERROR_REASON_INVALID_ARGUMENT: ErrorReason.ValueType  # 35
 """A field of the request has a value that is not allowed.

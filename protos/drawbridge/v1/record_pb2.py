@@ -25,7 +25,7 @@ _sym_db = _symbol_database.Default()
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1a\x64rawbridge/v1/record.proto\x12\rdrawbridge.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"\xcb\x02\n\nTokenUsage\x12\n\n\x02id\x18\x01 \x01(\t\x12/\n\x0b\x63reate_time\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x13\n\x0bresponse_id\x18\x03 \x01(\t\x12\x14\n\x0cinput_tokens\x18\x04 \x01(\x03\x12\x15\n\routput_tokens\x18\x05 \x01(\x03\x12\x1f\n\x17\x63\x61\x63he_read_input_tokens\x18\x06 \x01(\x03\x12 \n\x18\x63\x61\x63he_write_input_tokens\x18\x07 \x01(\x03\x12\x39\n\x08metadata\x18\x08 \x03(\x0b\x32\'.drawbridge.v1.TokenUsage.MetadataEntry\x12\x0f\n\x07partial\x18\t \x01(\x08\x1a/\n\rMetadataEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x03:\x02\x38\x01\"|\n\x06Prompt\x12\n\n\x02id\x18\x01 \x01(\t\x12/\n\x0b\x63reate_time\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x13\n\x0bresponse_id\x18\x03 \x01(\t\x12\x0c\n\x04text\x18\x04 \x01(\t\x12\x12\n\ntext_bytes\x18\x05 \x01(\x03\"\xf5\x01\n\x08ToolCall\x12\n\n\x02id\x18\x01 \x01(\t\x12/\n\x0b\x63reate_time\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x13\n\x0bresponse_id\x18\x03 \x01(\t\x12\x14\n\x0ctool_call_id\x18\x04 \x01(\t\x12\x0f\n\x07item_id\x18\x05 \x01(\t\x12\x0c\n\x04tool\x18\x06 \x01(\t\x12\r\n\x05input\x18\x07 \x01(\t\x12\x13\n\x0binput_bytes\x18\x08 \x01(\x03\x12\x12\n\nserver_url\x18\t \x01(\t\x12\x10\n\x08injected\x18\n \x01(\x08\x12\x18\n\x10invocation_error\x18\x0b \x01(\t\"\x98\x01\n\x0cModelThought\x12\n\n\x02id\x18\x01 \x01(\t\x12/\n\x0b\x63reate_time\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x13\n\x0bresponse_id\x18\x03 \x01(\t\x12\x0f\n\x07\x63ontent\x18\x04 \x01(\t\x12\x15\n\rcontent_bytes\x18\x05 \x01(\x03\x12\x0e\n\x06source\x18\x06 \x01(\t*\xa9\x02\n\x13InterceptionOutcome\x12$\n INTERCEPTION_OUTCOME_UNSPECIFIED\x10\x00\x12\"\n\x1eINTERCEPTION_OUTCOME_COMPLETED\x10\x01\x12\'\n#INTERCEPTION_OUTCOME_UPSTREAM_ERROR\x10\x02\x12$\n INTERCEPTION_OUTCOME_CLIENT_GONE\x10\x03\x12\'\n#INTERCEPTION_OUTCOME_BRIDGE_STOPPED\x10\x04\x12&\n\"INTERCEPTION_OUTCOME_BRIDGE_FAILED\x10\x05\x12(\n$INTERCEPTION_OUTCOME_BRIDGE_VANISHED\x10\x06*\x82\x03\n\x15UpstreamErrorCategory\x12\'\n#UPSTREAM_ERROR_CATEGORY_UNSPECIFIED\x10\x00\x12\'\n#UPSTREAM_ERROR_CATEGORY_BAD_REQUEST\x10\x01\x12(\n$UPSTREAM_ERROR_CATEGORY_UNAUTHORIZED\x10\x02\x12(\n$UPSTREAM_ERROR_CATEGORY_RATE_LIMITED\x10\x03\x12&\n\"UPSTREAM_ERROR_CATEGORY_OVERLOADED\x10\x04\x12(\n$UPSTREAM_ERROR_CATEGORY_SERVER_ERROR\x10\x05\x12#\n\x1fUPSTREAM_ERROR_CATEGORY_TIMEOUT\x10\x06\x12\'\n#UPSTREAM_ERROR_CATEGORY_UNREACHABLE\x10\x07\x12#\n\x1fUPSTREAM_ERROR_CATEGORY_UNKNOWN\x10\x08\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1a\x64rawbridge/v1/record.proto\x12\rdrawbridge.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"\xf5\x02\n\nTokenUsage\x12\n\n\x02id\x18\x01 \x01(\t\x12/\n\x0b\x63reate_time\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x13\n\x0bresponse_id\x18\x03 \x01(\t\x12\x14\n\x0cinput_tokens\x18\x04 \x01(\x03\x12\x15\n\routput_tokens\x18\x05 \x01(\x03\x12\x1f\n\x17\x63\x61\x63he_read_input_tokens\x18\x06 \x01(\x03\x12 \n\x18\x63\x61\x63he_write_input_tokens\x18\x07 \x01(\x03\x12\x39\n\x08metadata\x18\x08 \x03(\x0b\x32\'.drawbridge.v1.TokenUsage.MetadataEntry\x12\x0f\n\x07partial\x18\t \x01(\x08\x12\x18\n\x0b\x63ost_micros\x18\n \x01(\x03H\x00\x88\x01\x01\x1a/\n\rMetadataEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x03:\x02\x38\x01\x42\x0e\n\x0c_cost_micros\"|\n\x06Prompt\x12\n\n\x02id\x18\x01 \x01(\t\x12/\n\x0b\x63reate_time\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x13\n\x0bresponse_id\x18\x03 \x01(\t\x12\x0c\n\x04text\x18\x04 \x01(\t\x12\x12\n\ntext_bytes\x18\x05 \x01(\x03\"\xf5\x01\n\x08ToolCall\x12\n\n\x02id\x18\x01 \x01(\t\x12/\n\x0b\x63reate_time\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x13\n\x0bresponse_id\x18\x03 \x01(\t\x12\x14\n\x0ctool_call_id\x18\x04 \x01(\t\x12\x0f\n\x07item_id\x18\x05 \x01(\t\x12\x0c\n\x04tool\x18\x06 \x01(\t\x12\r\n\x05input\x18\x07 \x01(\t\x12\x13\n\x0binput_bytes\x18\x08 \x01(\x03\x12\x12\n\nserver_url\x18\t \x01(\t\x12\x10\n\x08injected\x18\n \x01(\x08\x12\x18\n\x10invocation_error\x18\x0b \x01(\t\"\x98\x01\n\x0cModelThought\x12\n\n\x02id\x18\x01 \x01(\t\x12/\n\x0b\x63reate_time\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x13\n\x0bresponse_id\x18\x03 \x01(\t\x12\x0f\n\x07\x63ontent\x18\x04 \x01(\t\x12\x15\n\rcontent_bytes\x18\x05 \x01(\x03\x12\x0e\n\x06source\x18\x06 \x01(\t*\xa9\x02\n\x13InterceptionOutcome\x12$\n INTERCEPTION_OUTCOME_UNSPECIFIED\x10\x00\x12\"\n\x1eINTERCEPTION_OUTCOME_COMPLETED\x10\x01\x12\'\n#INTERCEPTION_OUTCOME_UPSTREAM_ERROR\x10\x02\x12$\n INTERCEPTION_OUTCOME_CLIENT_GONE\x10\x03\x12\'\n#INTERCEPTION_OUTCOME_BRIDGE_STOPPED\x10\x04\x12&\n\"INTERCEPTION_OUTCOME_BRIDGE_FAILED\x10\x05\x12(\n$INTERCEPTION_OUTCOME_BRIDGE_VANISHED\x10\x06*\x82\x03\n\x15UpstreamErrorCategory\x12\'\n#UPSTREAM_ERROR_CATEGORY_UNSPECIFIED\x10\x00\x12\'\n#UPSTREAM_ERROR_CATEGORY_BAD_REQUEST\x10\x01\x12(\n$UPSTREAM_ERROR_CATEGORY_UNAUTHORIZED\x10\x02\x12(\n$UPSTREAM_ERROR_CATEGORY_RATE_LIMITED\x10\x03\x12&\n\"UPSTREAM_ERROR_CATEGORY_OVERLOADED\x10\x04\x12(\n$UPSTREAM_ERROR_CATEGORY_SERVER_ERROR\x10\x05\x12#\n\x1fUPSTREAM_ERROR_CATEGORY_TIMEOUT\x10\x06\x12\'\n#UPSTREAM_ERROR_CATEGORY_UNREACHABLE\x10\x07\x12#\n\x1fUPSTREAM_ERROR_CATEGORY_UNKNOWN\x10\x08\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -34,18 +34,18 @@ if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_TOKENUSAGE_METADATAENTRY']._loaded_options = None
   _globals['_TOKENUSAGE_METADATAENTRY']._serialized_options = b'8\001'
-  _globals['_INTERCEPTIONOUTCOME']._serialized_start=942
-  _globals['_INTERCEPTIONOUTCOME']._serialized_end=1239
-  _globals['_UPSTREAMERRORCATEGORY']._serialized_start=1242
-  _globals['_UPSTREAMERRORCATEGORY']._serialized_end=1628
+  _globals['_INTERCEPTIONOUTCOME']._serialized_start=984
+  _globals['_INTERCEPTIONOUTCOME']._serialized_end=1281
+  _globals['_UPSTREAMERRORCATEGORY']._serialized_start=1284
+  _globals['_UPSTREAMERRORCATEGORY']._serialized_end=1670
   _globals['_TOKENUSAGE']._serialized_start=79
-  _globals['_TOKENUSAGE']._serialized_end=410
-  _globals['_TOKENUSAGE_METADATAENTRY']._serialized_start=363
-  _globals['_TOKENUSAGE_METADATAENTRY']._serialized_end=410
-  _globals['_PROMPT']._serialized_start=412
-  _globals['_PROMPT']._serialized_end=536
-  _globals['_TOOLCALL']._serialized_start=539
-  _globals['_TOOLCALL']._serialized_end=784
-  _globals['_MODELTHOUGHT']._serialized_start=787
-  _globals['_MODELTHOUGHT']._serialized_end=939
+  _globals['_TOKENUSAGE']._serialized_end=452
+  _globals['_TOKENUSAGE_METADATAENTRY']._serialized_start=389
+  _globals['_TOKENUSAGE_METADATAENTRY']._serialized_end=436
+  _globals['_PROMPT']._serialized_start=454
+  _globals['_PROMPT']._serialized_end=578
+  _globals['_TOOLCALL']._serialized_start=581
+  _globals['_TOOLCALL']._serialized_end=826
+  _globals['_MODELTHOUGHT']._serialized_start=829
+  _globals['_MODELTHOUGHT']._serialized_end=981
 # @@protoc_insertion_point(module_scope)

@@ -138,15 +138,21 @@ class TokenUsage(_message.Message):
     CACHE_WRITE_INPUT_TOKENS_FIELD_NUMBER: _builtins.int
     METADATA_FIELD_NUMBER: _builtins.int
     PARTIAL_FIELD_NUMBER: _builtins.int
+    COST_MICROS_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     response_id: _builtins.str
     """The upstream's id of the response, empty where it has none."""
     input_tokens: _builtins.int
+    """Each from 0 to 1000000000000."""
     output_tokens: _builtins.int
     cache_read_input_tokens: _builtins.int
     cache_write_input_tokens: _builtins.int
     partial: _builtins.bool
     """The answer was cut: these are the last counts that were seen."""
+    cost_micros: _builtins.int
+    """Output only: in micro-dollars (USD / 1,000,000), by the prices of the time
+    when it was stored. Absent: not known (unpriced).
+    """
     @_builtins.property
     def create_time(self) -> _timestamp_pb2.Timestamp: ...
     @_builtins.property
@@ -167,12 +173,15 @@ class TokenUsage(_message.Message):
         cache_write_input_tokens: _builtins.int = ...,
         metadata: _abc.Mapping[_builtins.str, _builtins.int] | None = ...,
         partial: _builtins.bool = ...,
+        cost_micros: _builtins.int | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_cost_micros", b"_cost_micros", "cost_micros", b"cost_micros", "create_time", b"create_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["cache_read_input_tokens", b"cache_read_input_tokens", "cache_write_input_tokens", b"cache_write_input_tokens", "create_time", b"create_time", "id", b"id", "input_tokens", b"input_tokens", "metadata", b"metadata", "output_tokens", b"output_tokens", "partial", b"partial", "response_id", b"response_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_cost_micros", b"_cost_micros", "cache_read_input_tokens", b"cache_read_input_tokens", "cache_write_input_tokens", b"cache_write_input_tokens", "cost_micros", b"cost_micros", "create_time", b"create_time", "id", b"id", "input_tokens", b"input_tokens", "metadata", b"metadata", "output_tokens", b"output_tokens", "partial", b"partial", "response_id", b"response_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
+    _WhichOneofReturnType__cost_micros: _TypeAlias = _typing.Literal["cost_micros"]  # noqa: Y015
+    _WhichOneofArgType__cost_micros: _TypeAlias = _typing.Literal["_cost_micros", b"_cost_micros"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__cost_micros) -> _WhichOneofReturnType__cost_micros | None: ...
 
 Global___TokenUsage: _TypeAlias = TokenUsage  # noqa: Y015
 

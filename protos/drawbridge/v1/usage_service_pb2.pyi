@@ -126,6 +126,30 @@ class TokenTotals(_message.Message):
 Global___TokenTotals: _TypeAlias = TokenTotals  # noqa: Y015
 
 @_typing.final
+class CostTotals(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    COST_MICROS_FIELD_NUMBER: _builtins.int
+    UNPRICED_TOKEN_USAGES_FIELD_NUMBER: _builtins.int
+    cost_micros: _builtins.int
+    """Of the token usages that have a cost, in micro-dollars (USD / 1,000,000)."""
+    unpriced_token_usages: _builtins.int
+    """How many have none, because a price is not known. Theirs is missing above."""
+    def __init__(
+        self,
+        *,
+        cost_micros: _builtins.int = ...,
+        unpriced_token_usages: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cost_micros", b"cost_micros", "unpriced_token_usages", b"unpriced_token_usages"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___CostTotals: _TypeAlias = CostTotals  # noqa: Y015
+
+@_typing.final
 class Session(_message.Message):
     """The interceptions of one client conversation. Sums are of all of them, also of
     those that retention has removed.
@@ -145,6 +169,7 @@ class Session(_message.Message):
     THREADS_FIELD_NUMBER: _builtins.int
     TOKENS_FIELD_NUMBER: _builtins.int
     LAST_PROMPT_FIELD_NUMBER: _builtins.int
+    COST_FIELD_NUMBER: _builtins.int
     session_id: _builtins.str
     user_id: _builtins.str
     username: _builtins.str
@@ -166,6 +191,8 @@ class Session(_message.Message):
 
     @_builtins.property
     def tokens(self) -> Global___TokenTotals: ...
+    @_builtins.property
+    def cost(self) -> Global___CostTotals: ...
     def __init__(
         self,
         *,
@@ -181,10 +208,11 @@ class Session(_message.Message):
         threads: _builtins.int = ...,
         tokens: Global___TokenTotals | None = ...,
         last_prompt: _builtins.str = ...,
+        cost: Global___CostTotals | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["last_active_time", b"last_active_time", "start_time", b"start_time", "tokens", b"tokens"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["cost", b"cost", "last_active_time", b"last_active_time", "start_time", b"start_time", "tokens", b"tokens"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["client", b"client", "interceptions", b"interceptions", "last_active_time", b"last_active_time", "last_prompt", b"last_prompt", "models", b"models", "providers", b"providers", "session_id", b"session_id", "start_time", b"start_time", "threads", b"threads", "tokens", b"tokens", "user_id", b"user_id", "username", b"username"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["client", b"client", "cost", b"cost", "interceptions", b"interceptions", "last_active_time", b"last_active_time", "last_prompt", b"last_prompt", "models", b"models", "providers", b"providers", "session_id", b"session_id", "start_time", b"start_time", "threads", b"threads", "tokens", b"tokens", "user_id", b"user_id", "username", b"username"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -224,6 +252,7 @@ class Interception(_message.Message):
     FIRST_BYTE_MICROS_FIELD_NUMBER: _builtins.int
     TOKENS_FIELD_NUMBER: _builtins.int
     BRIDGE_INSTANCE_ID_FIELD_NUMBER: _builtins.int
+    COST_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     resolution_id: _builtins.str
     user_id: _builtins.str
@@ -260,6 +289,8 @@ class Interception(_message.Message):
 
     @_builtins.property
     def tokens(self) -> Global___TokenTotals: ...
+    @_builtins.property
+    def cost(self) -> Global___CostTotals: ...
     def __init__(
         self,
         *,
@@ -293,10 +324,11 @@ class Interception(_message.Message):
         first_byte_micros: _builtins.int | None = ...,
         tokens: Global___TokenTotals | None = ...,
         bridge_instance_id: _builtins.str = ...,
+        cost: Global___CostTotals | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_first_byte_micros", b"_first_byte_micros", "end_time", b"end_time", "first_byte_micros", b"first_byte_micros", "start_time", b"start_time", "tokens", b"tokens"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_first_byte_micros", b"_first_byte_micros", "cost", b"cost", "end_time", b"end_time", "first_byte_micros", b"first_byte_micros", "start_time", b"start_time", "tokens", b"tokens"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_first_byte_micros", b"_first_byte_micros", "bridge_instance_id", b"bridge_instance_id", "client", b"client", "correlating_tool_call_id", b"correlating_tool_call_id", "credential_id", b"credential_id", "duration_micros", b"duration_micros", "end_time", b"end_time", "error_category", b"error_category", "error_message", b"error_message", "error_reason", b"error_reason", "first_byte_micros", b"first_byte_micros", "http_status", b"http_status", "id", b"id", "model", b"model", "operation", b"operation", "outcome", b"outcome", "provider", b"provider", "provider_type", b"provider_type", "resolution_id", b"resolution_id", "session_id", b"session_id", "source", b"source", "start_time", b"start_time", "streaming", b"streaming", "thread_parent_id", b"thread_parent_id", "thread_root_id", b"thread_root_id", "tokens", b"tokens", "upstream_model", b"upstream_model", "upstream_request_id", b"upstream_request_id", "user_agent", b"user_agent", "user_id", b"user_id", "username", b"username"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_first_byte_micros", b"_first_byte_micros", "bridge_instance_id", b"bridge_instance_id", "client", b"client", "correlating_tool_call_id", b"correlating_tool_call_id", "cost", b"cost", "credential_id", b"credential_id", "duration_micros", b"duration_micros", "end_time", b"end_time", "error_category", b"error_category", "error_message", b"error_message", "error_reason", b"error_reason", "first_byte_micros", b"first_byte_micros", "http_status", b"http_status", "id", b"id", "model", b"model", "operation", b"operation", "outcome", b"outcome", "provider", b"provider", "provider_type", b"provider_type", "resolution_id", b"resolution_id", "session_id", b"session_id", "source", b"source", "start_time", b"start_time", "streaming", b"streaming", "thread_parent_id", b"thread_parent_id", "thread_root_id", b"thread_root_id", "tokens", b"tokens", "upstream_model", b"upstream_model", "upstream_request_id", b"upstream_request_id", "user_agent", b"user_agent", "user_id", b"user_id", "username", b"username"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__first_byte_micros: _TypeAlias = _typing.Literal["first_byte_micros"]  # noqa: Y015
     _WhichOneofArgType__first_byte_micros: _TypeAlias = _typing.Literal["_first_byte_micros", b"_first_byte_micros"]  # noqa: Y015
@@ -563,6 +595,7 @@ class UsageRow(_message.Message):
     INTERCEPTIONS_FIELD_NUMBER: _builtins.int
     TOKEN_USAGES_FIELD_NUMBER: _builtins.int
     TOKENS_FIELD_NUMBER: _builtins.int
+    COST_FIELD_NUMBER: _builtins.int
     day: _builtins.str
     """YYYY-MM-DD in UTC, of the start. Dimensions that were not asked for are
     empty.
@@ -578,6 +611,8 @@ class UsageRow(_message.Message):
     """How many upstream calls reported usage."""
     @_builtins.property
     def tokens(self) -> Global___TokenTotals: ...
+    @_builtins.property
+    def cost(self) -> Global___CostTotals: ...
     def __init__(
         self,
         *,
@@ -590,10 +625,11 @@ class UsageRow(_message.Message):
         interceptions: _builtins.int = ...,
         token_usages: _builtins.int = ...,
         tokens: Global___TokenTotals | None = ...,
+        cost: Global___CostTotals | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["tokens", b"tokens"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["cost", b"cost", "tokens", b"tokens"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["client", b"client", "day", b"day", "interceptions", b"interceptions", "model", b"model", "provider", b"provider", "token_usages", b"token_usages", "tokens", b"tokens", "user_id", b"user_id", "username", b"username"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["client", b"client", "cost", b"cost", "day", b"day", "interceptions", b"interceptions", "model", b"model", "provider", b"provider", "token_usages", b"token_usages", "tokens", b"tokens", "user_id", b"user_id", "username", b"username"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
