@@ -82,6 +82,7 @@ class Bridge:
         self._under_way: set[Interception] = set()
         self._gathered_bytes = 0
         metrics.in_flight.set_function(lambda: len(self._under_way))
+        metrics.draining.set_function(lambda: self._draining)
         self._draining = False
         self._idle = asyncio.Event()
         self._idle.set()
@@ -220,8 +221,17 @@ class Bridge:
             self._idle.set()
         whole = interception.error != CLIENT_GONE and not (interception.error and interception.sent_bytes)
         status = interception.status if whole else None
-        self.metrics.answered(interception.match.operation if interception.match else "", status)
-        log_end(interception, self.now() - interception.started_seconds)
+        operation = interception.match.operation if interception.match else ""
+        seconds = self.now() - interception.started_seconds
+        self.metrics.answered(operation, status)
+        self.metrics.ended(
+            operation,
+            seconds,
+            interception.first_byte_seconds,
+            interception.received_bytes,
+            interception.sent_bytes,
+        )
+        log_end(interception, seconds)
         self.record(interception)
 
     # -- stopping ---------------------------------------------------------------------------------------------------

@@ -8,7 +8,6 @@
 
 import asyncio
 import logging
-from collections import Counter
 from collections.abc import Callable, Sequence
 from datetime import datetime
 from itertools import islice
@@ -62,7 +61,9 @@ class RecordBook:
         self._timer: asyncio.TimerHandle | None = None
         self._flush = asyncio.Lock()
         self._flushing: set[asyncio.Task[None]] = set()
-        metrics.watch_waiting_records(lambda: len(self._openings) + self._waiting_reports)
+        # On the loop's clock, when the reports that wait began to.
+        self._reports_seconds = 0.0
+        metrics.records.watch_waiting(lambda: len(self._openings) + self._waiting_reports, self.oldest_seconds)
 
     def note(self, noted: Sequence[Noted]) -> None:
         """Openings of interceptions that have been answered."""
@@ -79,7 +80,7 @@ class RecordBook:
         if excess > 0:
             for key in list(islice(openings, excess)):
                 del openings[key]
-            self._metrics.openings_dropped(excess)
+            self._metrics.records.openings_dropped(excess)
         if self._timer is None:
             self._later(OPENING_SECONDS)
 
@@ -95,6 +96,8 @@ class RecordBook:
         if self._waiting_reports + len(reports) > _MOST_REPORTS:
             raise StoreUnavailable
         done: asyncio.Future[list[int]] = asyncio.get_running_loop().create_future()
+        if not self._waiting:
+            self._reports_seconds = asyncio.get_running_loop().time()
         self._waiting.append(_Waiting(reports, done))
         self._waiting_reports += len(reports)
         self._later(REPORT_SECONDS)
@@ -119,9 +122,8 @@ class RecordBook:
             try:
                 stored = await self._store(Batch(openings=openings, reports=reports, seen=seen))
             except Refusal as refusal:
-                # What was noted is tried again; reports are with their bridges.
-                for one in noted:
-                    self._openings.setdefault(one[0], one)
+                # What was noted is tried again, before what has come since; reports are with their bridges.
+                self._openings = {one[0]: one for one in noted} | self._openings
                 _refuse(waiting, refusal)
                 self._later(_RETRY_SECONDS)
                 return
@@ -140,7 +142,7 @@ class RecordBook:
             await self._store(Batch(openings=openings))
         except Exception:
             log.exception("openings could not be stored")
-            self._metrics.openings_dropped(len(openings))
+            self._metrics.records.openings_dropped(len(openings))
         for one in waiting:
             try:
                 stored = await self._store(Batch(reports=one.reports))
@@ -154,12 +156,21 @@ class RecordBook:
         loop = asyncio.get_running_loop()
         started_seconds = loop.time()
         stored = await self._records.write(record_writing.store, batch)
-        kinds = Counter(type(fact).__name__ for _, fact in stored.facts)
-        kinds["Interception"] = len(stored.started)
-        self._metrics.records_stored(kinds, (one.outcome for one in stored.ended), loop.time() - started_seconds)
+        self._metrics.records.stored(stored, loop.time() - started_seconds)
         if self._writes_log:
             await asyncio.to_thread(record_log.write, stored)
         return stored
+
+    def oldest_seconds(self) -> float:
+        """How long the oldest opening or report has waited; 0 where none does."""
+        ages = [0.0]
+        if self._openings:
+            # In the order in which they came.
+            micros = next(iter(self._openings.values()))[-1]
+            ages.append((to_micros(self._clock()) - micros) / 1_000_000)
+        if self._waiting:
+            ages.append(asyncio.get_running_loop().time() - self._reports_seconds)
+        return max(ages)
 
     def _taken(self, reports: Sequence[Report], *, all_openings: bool) -> list[Noted]:
         """The openings that are stored now; they are not held any more."""
@@ -218,7 +229,7 @@ class RecordBook:
         await self.flush()
         if self._timer is not None:
             self._timer.cancel()
-        self._metrics.openings_dropped(len(self._openings))
+        self._metrics.records.openings_dropped(len(self._openings))
 
 
 def _opening(noted: Noted) -> Opening:
