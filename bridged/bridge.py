@@ -106,6 +106,7 @@ class Bridge:
         dialect = routes.dialect_of_target(target, headers)
         answer = error_answer(Refused(reason, detail), dialect, new_id())
         self.metrics.answered("", answer.status)
+        self.metrics.failed(reason)
         return answer.status, (*answer.headers, self.date()), answer.body
 
     def date(self) -> tuple[str, str]:
@@ -224,6 +225,8 @@ class Bridge:
         operation = interception.match.operation if interception.match else ""
         seconds = self.now() - interception.started_seconds
         self.metrics.answered(operation, status)
+        if interception.error:
+            self.metrics.failed(interception.error)
         self.metrics.ended(
             operation,
             seconds,

@@ -9,6 +9,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge
 
 from bridged.adapters import ADAPTERS
 from bridged.adapters.bedrock import WIRE_TYPE as BEDROCK
+from bridged.endings import CLIENT_GONE
 from bridged.errors import REFUSALS
 from daemonkit.tallies import Buckets, CounterTally, HistogramTally
 
@@ -18,6 +19,7 @@ _OTHER = "OTHER"
 _PROVIDER_TYPES = frozenset({*ADAPTERS, BEDROCK})
 _OTHER_TYPE = "other"
 _NO_OPERATION = "none"
+_FAILURES = frozenset({*REFUSALS, CLIENT_GONE})
 # From an answer of an idle credentiald to the default of --credentiald-timeout, in seconds.
 _RESOLVE_BUCKETS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.5, 1.0, 5.0)
 # From a list of models to a model that thinks for minutes, in seconds.
@@ -60,6 +62,14 @@ class Metrics:
             ["operation"],
             self.registry,
         )
+        self._failures = CounterTally(
+            "bridged_request_failures",
+            "Requests that did not go well, by the reason that the client was told; CLIENT_GONE where it left before.",
+            ["reason"],
+            self.registry,
+        )
+        # There as 0 before it happens: the first of a series is no increase to who reads it.
+        self._failures.add(0, "INTERNAL")
         self._upstream_responses = CounterTally(
             "bridged_upstream_responses",
             "Answers of upstreams that went to clients, by type of provider and class of status.",
@@ -151,6 +161,10 @@ class Metrics:
             self._response_bytes.add(response_bytes, operation)
         if request_bytes:
             self._request_bytes.add(request_bytes, operation)
+
+    def failed(self, reason: str) -> None:
+        """Count one request that did not go well."""
+        self._failures.count(reason if reason in _FAILURES else _OTHER)
 
     def upstream_answered(self, provider_type: str, status: int) -> None:
         """Count one answer's head."""

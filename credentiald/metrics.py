@@ -30,6 +30,7 @@ class Metrics:
             ["rpc", "outcome"],
             registry=self.registry,
         )
+        self._rpc_names: set[str] = set()
         self._seconds = Histogram(
             "credentiald_rpc_duration_seconds",
             "Time from receiving a question to its answer; streams are not in it.",
@@ -80,6 +81,10 @@ class Metrics:
     def rpc_done(self, rpc: str, outcome: str, seconds: float | None) -> None:
         """Count one ended rpc. `rpc` is a method of the contract, so the label is bounded; no time for streams."""
         self._rpcs.labels(rpc, outcome).inc()
+        if rpc not in self._rpc_names:
+            # There as 0 before it happens: the first of a series is no increase to who reads it.
+            self._rpcs.labels(rpc, "INTERNAL")
+            self._rpc_names.add(rpc)
         if seconds is not None:
             self._seconds.labels(rpc).observe(seconds)
 

@@ -63,7 +63,10 @@ class RecordBook:
         self._flushing: set[asyncio.Task[None]] = set()
         # On the loop's clock, when the reports that wait began to.
         self._reports_seconds = 0.0
-        metrics.records.watch_waiting(lambda: len(self._openings) + self._waiting_reports, self.oldest_seconds)
+        # What is being stored has not arrived yet: it still waits.
+        self._storing = Batch()
+        self._storing_seconds = 0.0
+        metrics.records.watch_waiting(self.waiting, self.oldest_seconds)
 
     def note(self, noted: Sequence[Noted]) -> None:
         """Openings of interceptions that have been answered."""
@@ -154,20 +157,29 @@ class RecordBook:
 
     async def _store(self, batch: Batch) -> Stored:
         loop = asyncio.get_running_loop()
-        started_seconds = loop.time()
-        stored = await self._records.write(record_writing.store, batch)
-        self._metrics.records.stored(stored, loop.time() - started_seconds)
+        self._storing, self._storing_seconds = batch, loop.time()
+        try:
+            stored = await self._records.write(record_writing.store, batch)
+        finally:
+            self._storing = Batch()
+        self._metrics.records.stored(stored, loop.time() - self._storing_seconds)
         if self._writes_log:
             await asyncio.to_thread(record_log.write, stored)
         return stored
 
+    def waiting(self) -> int:
+        """How many openings and reports are not on the disk."""
+        storing = self._storing
+        return len(self._openings) + self._waiting_reports + len(storing.openings) + len(storing.reports)
+
     def oldest_seconds(self) -> float:
-        """How long the oldest opening or report has waited; 0 where none does."""
-        ages = [0.0]
-        if self._openings:
-            # In the order in which they came.
-            micros = next(iter(self._openings.values()))[-1]
-            ages.append((to_micros(self._clock()) - micros) / 1_000_000)
+        """How long the oldest of them has waited; 0 where none does."""
+        # Both in the order in which they came.
+        noted = [one.start_micros for one in self._storing.openings[:1]]
+        noted += [one[-1] for one in islice(self._openings.values(), 1)]
+        ages = [0.0, *((to_micros(self._clock()) - micros) / 1_000_000 for micros in noted)]
+        if self._storing.reports:
+            ages.append(asyncio.get_running_loop().time() - self._storing_seconds)
         if self._waiting:
             ages.append(asyncio.get_running_loop().time() - self._reports_seconds)
         return max(ages)

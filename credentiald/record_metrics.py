@@ -13,7 +13,16 @@ from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.registry import Collector
 
 from credentiald.catalog import CATALOG
-from credentiald.record_model import Fact, InterceptionDraft, ModelThought, Prompt, TokenUsage, ToolCall
+from credentiald.record_model import (
+    PRESUMED,
+    Fact,
+    InterceptionDraft,
+    ModelThought,
+    Prompt,
+    Rejection,
+    TokenUsage,
+    ToolCall,
+)
 from credentiald.store.record_writing import Stored
 from daemonkit.tallies import CounterTally, HistogramTally
 
@@ -65,9 +74,13 @@ class RecordMetrics:
         self._purged = CounterTally(
             "credentiald_interceptions_purged", "Interceptions that retention removed.", [], registry
         )
-        # So that they are there as 0 before anything goes wrong.
-        self._dropped.add(0)
-        self._purged.add(0)
+        # There as 0 before anything happens: the first of a series is no increase to who reads it.
+        for tally in (self._dropped, self._purged):
+            tally.add(0)
+        for rejection in Rejection:
+            self._rejected.add(0, rejection.value)
+        for provider_type in (*CATALOG, OTHER):
+            self._ends.add(0, PRESUMED, provider_type)
         self._commit = HistogramTally(
             "credentiald_records_commit_duration_seconds",
             "Time from handing a batch of records to the store until it is on the disk.",
