@@ -17,8 +17,9 @@ import bridged.settings_table
 import credentiald.settings_table
 from bridged.adapters import ADAPTERS
 from bridged.adapters.bedrock import WIRE_TYPE as BEDROCK
-from bridged.errors import CLIENT_GONE
+from bridged.endings import CLIENT_GONE
 from bridged.errors import REFUSALS as BRIDGED_REFUSALS
+from bridged.recorder import REASONS
 from credentiald.catalog import CATALOG
 from credentiald.errors import REFUSALS
 from credentiald.record_model import Outcome
@@ -35,6 +36,7 @@ VALUES = {
     ("bridged_requests_total", "status"): {*CLASSES, "aborted"},
     ("bridged_request_failures_total", "reason"): {*BRIDGED_REFUSALS, CLIENT_GONE, "OTHER"},
     ("bridged_resolves_total", "outcome"): {*BRIDGED_REFUSALS, "OK", "OTHER"},
+    ("bridged_records_lost_total", "reason"): set(REASONS),
     ("credentiald_answer_cache_total", "outcome"): {"hit", "miss"},
     ("credentiald_interceptions_ended_total", "outcome"): {one.value for one in Outcome},
     ("credentiald_rpcs_total", "outcome"): {*REFUSALS, "OK", "CANCELLED", "INTERNAL"},
@@ -109,6 +111,15 @@ def test_each_metric_that_the_runbook_names_exists() -> None:
     assert named <= SERIES.keys() | METRICS.keys()
 
 
+def test_each_option_that_is_named_for_operators_exists() -> None:
+    texts = (ROOT / "docs" / "runbook.md").read_text() + json.dumps(DASHBOARD)
+    known = (ROOT / "docs" / "settings.md").read_text() + (ROOT / "docs" / "cli.md").read_text()
+    named = set(re.findall(r"--[a-z][a-z-]+", texts))
+
+    assert named
+    assert [one for one in sorted(named) if not re.search(rf"{one}\b(?!-)", known)] == []
+
+
 def test_each_alert_has_a_case_in_which_it_fires() -> None:
     cases = json.dumps(read_yaml("alerts_test.yaml"))
 
@@ -162,7 +173,7 @@ def test_what_is_made_is_up_to_date(command: str, page: str) -> None:
 def test_names_have_their_units_and_no_label_is_about_a_person() -> None:
     allowed = {
         "error", "file", "kind", "model", "operation", "outcome", "provider", "provider_type", "reason", "rpc",
-        "source", "status", "version",
+        "source", "status", "trouble", "version",
     }  # fmt: skip
     for one in METRICS.values():
         assert set(one.labels) <= allowed, one.name

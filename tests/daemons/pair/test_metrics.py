@@ -14,7 +14,8 @@ from tests.support.pair import CENTRAL_KEY, running_pair
 
 PROVIDERS = {"corp": {"TYPE": "openai", "KEY": CENTRAL_KEY, "BASE_URL": "{upstream}/v1"}}
 CHAT = "/corp/v1/chat/completions"
-ANSWER = b'{"choices":[]}'
+USAGE = {"prompt_tokens": 10, "completion_tokens": 5, "prompt_tokens_details": {"cached_tokens": 4}}
+ANSWER = json.dumps({"id": "chatcmpl-1", "choices": [], "usage": USAGE}).encode()
 
 
 def families_of(daemon):
@@ -29,6 +30,10 @@ def value_of(families, sample, **labels):
     family = families[sample.removesuffix("_total").removesuffix("_sum").removesuffix("_count")]
     [value] = [one.value for one in family.samples if one.name == sample and one.labels == labels]
     return value
+
+
+def count_of(family):
+    return sum(one.value for one in family.samples if not one.name.endswith("_created"))
 
 
 def series_of(families):
@@ -68,10 +73,16 @@ async def test_both_daemons_export_what_is_listed_and_no_client_makes_a_series(t
         async def exported():
             return {name: await asyncio.to_thread(families_of, daemon) for name, daemon in daemons.items()}
 
+        async def recorded(count):
+            async with asyncio.timeout(10):
+                while count_of((await exported())["credentiald"]["credentiald_interceptions_ended"]) < count:
+                    await asyncio.sleep(0.05)
+            return await exported()
+
         await traffic(pair)
-        before = await exported()
+        before = await recorded(5)
         body_bytes = await traffic(pair)
-        after = await exported()
+        after = await recorded(10)
 
     for daemon, metrics in described().items():
         families = after[daemon]
@@ -96,6 +107,15 @@ async def test_both_daemons_export_what_is_listed_and_no_client_makes_a_series(t
     assert value_of(bridge, "bridged_request_failures_total", reason="ACCESS_TOKEN_INVALID") == 2
     assert value_of(bridge, "bridged_request_failures_total", reason="METHOD_NOT_ALLOWED") == 2
     assert (value_of(bridge, "bridged_ready"), value_of(bridge, "bridged_draining")) == (1, 0)
+    tokens = {(one.labels["model"], one.labels["kind"]): one.value for one in plane["credentiald_tokens"].samples}
+    assert tokens == {
+        ("other", "input"): 12,
+        ("other", "output"): 10,
+        ("other", "cache_read"): 8,
+        ("other", "cache_write"): 0,
+    }
+    assert value_of(bridge, "bridged_interceptions_reported_total") == 10
+    assert value_of(plane, "credentiald_interceptions_ended_total", outcome="COMPLETED", provider_type="openai") == 4
     assert value_of(plane, "credentiald_store_bytes", file="database") > 0
     assert value_of(plane, "credentiald_store_bytes", file="records") > 0
     assert value_of(plane, "credentiald_bridges_heard") <= 1
