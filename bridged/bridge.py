@@ -21,7 +21,7 @@ from bridged.http1.exchange import Carrier, Exchange
 from bridged.http1.fields import field_lines
 from bridged.http1.framing import Request
 from bridged.http1.pool import UpstreamPool
-from bridged.ids import new_id
+from bridged.ids import new_id, smallest_id
 from bridged.interception import Interception
 from bridged.metrics import Metrics
 from bridged.model import DialectName, Headers, Refused, Resolution
@@ -83,6 +83,7 @@ class Bridge:
         self._under_way: set[Interception] = set()
         self._gathered_bytes = 0
         metrics.in_flight.set_function(lambda: len(self._under_way))
+        metrics.draining.set_function(lambda: self._draining)
         self._draining = False
         self._idle = asyncio.Event()
         self._idle.set()
@@ -106,6 +107,7 @@ class Bridge:
         dialect = routes.dialect_of_target(target, headers)
         answer = error_answer(Refused(reason, detail), dialect, new_id())
         self.metrics.answered("", answer.status)
+        self.metrics.failed(reason)
         return answer.status, (*answer.headers, self.date()), answer.body
 
     def date(self) -> tuple[str, str]:
@@ -200,7 +202,7 @@ class Bridge:
         """The smallest id of an interception that is not over or not reported yet; a new one where there is none."""
         waiting = None if self._recorder is None else self._recorder.oldest_id()
         ids = [one.interception_id for one in self._under_way]
-        return min(ids if waiting is None else [*ids, waiting], default=new_id())
+        return min(ids if waiting is None else [*ids, waiting], default=smallest_id())
 
     def keys_for_signing(self) -> SigningKeys:
         """The derived keys that are remembered; an old one is forgotten also where no request comes after it."""
@@ -235,8 +237,19 @@ class Bridge:
             self._idle.set()
         whole = interception.error != CLIENT_GONE and not (interception.error and interception.sent_bytes)
         status = interception.status if whole else None
-        self.metrics.answered(interception.match.operation if interception.match else "", status)
-        log_end(interception, self.now() - interception.started_seconds)
+        operation = interception.match.operation if interception.match else ""
+        seconds = self.now() - interception.started_seconds
+        self.metrics.answered(operation, status)
+        if interception.error:
+            self.metrics.failed(interception.error)
+        self.metrics.ended(
+            operation,
+            seconds,
+            interception.first_byte_seconds,
+            interception.received_bytes,
+            interception.sent_bytes,
+        )
+        log_end(interception, seconds)
         self.record(interception)
 
     # -- stopping ---------------------------------------------------------------------------------------------------

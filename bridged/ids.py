@@ -36,6 +36,16 @@ _digits = _Digits()
 def new_id() -> str:
     """A new id for what begins or happens now."""
     tail = _digits.take()
-    millis = f"{time.time_ns() // 1_000_000:012x}"
+    millis = _millis()
     # Layout of RFC 9562, 5.7: the version is 7.
     return f"{millis[:8]}-{millis[8:]}-7{tail[:3]}-{_VARIANTS[tail[3]]}{tail[4:7]}-{tail[7:19]}"
+
+
+def smallest_id() -> str:
+    """An id that is not larger than any that is made from now on, as long as the clock is not set back."""
+    millis = _millis()
+    return f"{millis[:8]}-{millis[8:]}-7000-8000-000000000000"
+
+
+def _millis() -> str:
+    return f"{time.time_ns() // 1_000_000:012x}"

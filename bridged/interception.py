@@ -57,8 +57,9 @@ class Interception:
 
     __slots__ = (
         "_body_ended", "_bridge", "_call", "_client", "_early", "_exchange", "_over", "_paused", "_question", "_relay",
-        "_reserved_bytes", "_streamed", "dialect", "error", "facts", "interception_id", "is_stream", "match",
-        "provider", "recording", "resolution", "sent_bytes", "started_seconds", "status", "stopped",
+        "_reserved_bytes", "_streamed", "dialect", "error", "facts", "first_byte_seconds", "interception_id",
+        "is_stream", "match", "provider", "received_bytes", "recording", "resolution", "sent_bytes", "started_seconds",
+        "status", "stopped",
     )  # fmt: skip
 
     def __init__(self, bridge: "Bridge", exchange: Exchange) -> None:
@@ -89,7 +90,11 @@ class Interception:
         # Of the answer, once it has ended.
         self.is_stream = False
         self.sent_bytes = 0
+        # Of the request's body so far.
+        self.received_bytes = 0
         self.started_seconds = bridge.now()
+        # From there to the upstream's answer.
+        self.first_byte_seconds: float | None = None
 
     # -- the client's side ------------------------------------------------------------------------------------------
 
@@ -137,6 +142,7 @@ class Interception:
             match, client = self.match, self._client
             if match is None or client is None or self._over:
                 return
+            self.received_bytes = len(data)
             self.facts = request_facts(match, self._exchange.request.headers, data)
             self._early = [data]
             self._ask(match, client)
@@ -146,6 +152,7 @@ class Interception:
     def body_part(self, data: bytes) -> None:
         """Some of a streamed body."""
         try:
+            self.received_bytes += len(data)
             if self._call is not None:
                 self._call.send_body(data)
             elif not self._over:
@@ -293,11 +300,15 @@ class Interception:
         What takes a copy of the answer's body, if anything does.
         """
         self.status = status
+        now_seconds = self._bridge.now()
+        self.first_byte_seconds = now_seconds - self.started_seconds
+        if self.resolution is not None:
+            self._bridge.metrics.upstream_answered(self.resolution.provider_type, status)
         self._release()
         recording = self.recording
         if recording is None:
             return None
-        return recording.answer_begins(status, headers, self._bridge.now(), is_stream=is_stream)
+        return recording.answer_begins(status, headers, now_seconds, is_stream=is_stream)
 
     def tap_failed(self) -> None:
         """What took a copy of the answer's body raised."""

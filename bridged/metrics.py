@@ -7,14 +7,23 @@ from collections.abc import Callable
 
 from prometheus_client import CollectorRegistry, Counter, Gauge
 
+from bridged.adapters import ADAPTERS
+from bridged.adapters.bedrock import WIRE_TYPE as BEDROCK
+from bridged.endings import CLIENT_GONE
 from bridged.errors import REFUSALS
-from daemonkit.tallies import CounterTally, HistogramTally
+from daemonkit.tallies import Buckets, CounterTally, HistogramTally
 
 _CLASSES = tuple(f"{hundred}xx" for hundred in range(10))
 # Reasons of a newer credentiald share one label value, so that what a peer says cannot make new series.
 _OTHER = "OTHER"
+_PROVIDER_TYPES = frozenset({*ADAPTERS, BEDROCK})
+_OTHER_TYPE = "other"
+_NO_OPERATION = "none"
+_FAILURES = frozenset({*REFUSALS, CLIENT_GONE})
 # From an answer of an idle credentiald to the default of --credentiald-timeout, in seconds.
 _RESOLVE_BUCKETS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.5, 1.0, 5.0)
+# From a list of models to a model that thinks for minutes, in seconds.
+_REQUEST_BUCKETS = (0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0, 600.0)
 
 
 class Metrics:
@@ -28,6 +37,49 @@ class Metrics:
             ["operation", "status"],
             self.registry,
         )
+        self._seconds = HistogramTally(
+            "bridged_request_duration_seconds",
+            "Time from a request's arrival to its end, however it ended.",
+            _REQUEST_BUCKETS,
+            self.registry,
+            ["operation"],
+        )
+        self._first_byte_seconds = HistogramTally(
+            "bridged_time_to_first_byte_seconds",
+            "Time from a request's arrival to the head of the upstream's answer; requests without one are not in it.",
+            _REQUEST_BUCKETS,
+            self.registry,
+            ["operation"],
+        )
+        # The series of both by operation, so that it is looked up once.
+        self._times: dict[str, tuple[Buckets, Buckets]] = {}
+        self._request_bytes = CounterTally(
+            "bridged_request_bytes", "Bytes of bodies from clients, without framing.", ["operation"], self.registry
+        )
+        self._response_bytes = CounterTally(
+            "bridged_response_bytes",
+            "Bytes of upstreams' bodies as they went to clients, without framing.",
+            ["operation"],
+            self.registry,
+        )
+        self._failures = CounterTally(
+            "bridged_request_failures",
+            "Requests that did not go well, by the reason that the client was told; CLIENT_GONE where it left before.",
+            ["reason"],
+            self.registry,
+        )
+        # There as 0 before it happens: the first of a series is no increase to who reads it.
+        self._failures.add(0, "INTERNAL")
+        self._upstream_responses = CounterTally(
+            "bridged_upstream_responses",
+            "Answers of upstreams that went to clients, by type of provider and class of status.",
+            ["provider_type", "status"],
+            self.registry,
+        )
+        self._ready = Gauge(
+            "bridged_ready", "1 while /readyz says so; of several workers, while all do.", registry=self.registry
+        )
+        self.draining = Gauge("bridged_draining", "1 from the request to stop until the end.", registry=self.registry)
         self.in_flight = Gauge("bridged_requests_in_flight", "Requests under way.", registry=self.registry)
         self._resolves = CounterTally(
             "bridged_resolves",
@@ -42,7 +94,7 @@ class Metrics:
             self.registry,
         )
         # Called for every request, as it is.
-        self.resolve_took = seconds.observe
+        self.resolve_took = seconds.at().observe
         self._resolve_streams = Counter(
             "bridged_resolve_streams_opened_total",
             "Streams opened to credentiald; more than its replicas means that some were lost.",
@@ -92,7 +144,36 @@ class Metrics:
 
     def answered(self, operation: str, status: int | None) -> None:
         """Count one request. `operation` is a row of routes.py or empty; `status` None means aborted."""
-        self._requests.count(operation or "none", _CLASSES[status // 100] if status else "aborted")
+        self._requests.count(operation or _NO_OPERATION, _CLASSES[status // 100] if status else "aborted")
+
+    def ended(
+        self, operation: str, seconds: float, first_byte_seconds: float | None, request_bytes: int, response_bytes: int
+    ) -> None:
+        """How long one request took and what it carried. `first_byte_seconds` is None where no upstream answered."""
+        operation = operation or _NO_OPERATION
+        times = self._times.get(operation)
+        if times is None:
+            both = (self._seconds.at(operation), self._first_byte_seconds.at(operation))
+            times = self._times[operation] = both
+        times[0].observe(seconds)
+        if first_byte_seconds is not None:
+            times[1].observe(first_byte_seconds)
+            self._response_bytes.add(response_bytes, operation)
+        if request_bytes:
+            self._request_bytes.add(request_bytes, operation)
+
+    def failed(self, reason: str) -> None:
+        """Count one request that did not go well."""
+        self._failures.count(reason if reason in _FAILURES else _OTHER)
+
+    def upstream_answered(self, provider_type: str, status: int) -> None:
+        """Count one answer's head."""
+        known = provider_type if provider_type in _PROVIDER_TYPES else _OTHER_TYPE
+        self._upstream_responses.count(known, _CLASSES[status // 100])
+
+    def watch_readiness(self, reasons: Callable[[], object]) -> None:
+        """Show whether there are reasons not to be ready when the metrics are read."""
+        self._ready.set_function(lambda: not reasons())
 
     def resolved(self, outcome: str) -> None:
         """Count one question to credentiald: `OK`, or the reason."""

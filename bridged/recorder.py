@@ -25,6 +25,7 @@ log = logging.getLogger(__name__)
 
 # The reasons why records are lost, as the metric has them.
 QUEUE_FULL, REJECTED, REFUSED, UNREADABLE, STOPPED = "queue_full", "rejected", "refused", "unreadable", "stopped"
+REASONS = (QUEUE_FULL, REJECTED, REFUSED, UNREADABLE, STOPPED)
 
 # What a server reads by default is 4 MiB.
 MAX_BATCH_BYTES = 3_500_000
@@ -66,6 +67,9 @@ class Recorder:
         self._empty = asyncio.Event()
         self._empty.set()
         metrics.watch_records(lambda: len(self._queue), lambda: self._queue_bytes)
+        for reason in REASONS:
+            # There as 0 before it happens: the first of a series is no increase to who reads it.
+            metrics.records_lost(reason, 0)
 
     def add(self, interception_id: str, report: bytes) -> None:
         """Take one report on its way."""

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, final
 
 from drawbridge.v1 import credential_service_pb2 as pb
 
-from bridged.ids import new_id
+from bridged.ids import smallest_id
 from bridged.metrics import Metrics
 from bridged.model import Refused, Resolution
 from bridged.readiness import Readiness
@@ -55,7 +55,7 @@ class Pool:
         self.metadata = metadata
         self.bridge_instance_id = bridge_instance_id
         # The smallest id of an interception that is not over or not reported; Resolver.tell_oldest replaces it.
-        self.oldest_id: Callable[[], str] = new_id
+        self.oldest_id: Callable[[], str] = smallest_id
         self.timeout_seconds = timeout_seconds
         self.metrics = metrics
         self._took = metrics.resolve_took

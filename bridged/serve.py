@@ -122,6 +122,7 @@ async def serve(settings: Settings, worker: Worker | None = None) -> None:
     def not_ready() -> list[str]:
         return readiness.reasons(asyncio.get_running_loop().time())
 
+    metrics.watch_readiness(not_ready)
     async with (
         health_listener(
             settings.listener("metrics_listen"),

@@ -3,7 +3,8 @@
 One registry a process, handed around; nothing is registered globally.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Metric
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
@@ -11,6 +12,7 @@ from prometheus_client.registry import Collector
 
 from credentiald.aws.access import AwsAccess
 from credentiald.aws.supply import SupplyState
+from credentiald.record_metrics import RecordMetrics, StoreSizes
 
 # From a cached answer to the deadline, in seconds.
 _RPC_BUCKETS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.5, 1.0, 5.0)
@@ -28,6 +30,7 @@ class Metrics:
             ["rpc", "outcome"],
             registry=self.registry,
         )
+        self._rpc_names: set[str] = set()
         self._seconds = Histogram(
             "credentiald_rpc_duration_seconds",
             "Time from receiving a question to its answer; streams are not in it.",
@@ -60,42 +63,9 @@ class Metrics:
             registry=self.registry,
         )
         self._hits, self._misses = answers.labels("hit"), answers.labels("miss")
-        self._records = Counter(
-            "credentiald_records_stored_total", "Records that were stored, by kind.", ["kind"], registry=self.registry
-        )
-        self._unpriced = Counter(
-            "credentiald_unpriced_token_usages_total",
-            "Stored token usages without a cost, because a price is not known.",
-            registry=self.registry,
-        )
-        self._rejected = Counter(
-            "credentiald_records_rejected_total",
-            "Reports of interceptions that can never be stored, by reason.",
-            ["reason"],
-            registry=self.registry,
-        )
-        self._ends = Counter(
-            "credentiald_interceptions_ended_total",
-            "Ends of interceptions by outcome; a real end after one that was presumed counts again.",
-            ["outcome"],
-            registry=self.registry,
-        )
-        self._dropped = Counter(
-            "credentiald_openings_dropped_total",
-            "Openings that were not stored; a bridge's records make them good unless the bridge is lost, too.",
-            registry=self.registry,
-        )
-        self._purged = Counter(
-            "credentiald_interceptions_purged_total", "Interceptions that retention removed.", registry=self.registry
-        )
-        self._commit_seconds = Histogram(
-            "credentiald_records_commit_duration_seconds",
-            "Time from handing a batch of records to the store until it is on the disk.",
-            buckets=_RPC_BUCKETS,
-            registry=self.registry,
-        )
-        self._waiting = Gauge(
-            "credentiald_records_waiting", "Openings and reports that wait to be stored.", registry=self.registry
+        self.records = RecordMetrics(self.registry)
+        self.draining = Gauge(
+            "credentiald_draining", "1 from the request to stop until the end.", registry=self.registry
         )
         build = Gauge("credentiald_build_info", "Always 1; the label says which.", ["version"], registry=self.registry)
         build.labels(version).set(1)
@@ -104,9 +74,17 @@ class Metrics:
         """Show AWS's credentials as they are when the metrics are read."""
         self.registry.register(_AwsCredentials(aws))
 
+    def watch_store(self, paths: Mapping[str, Path]) -> None:
+        """Show how large these files are, by what they are called, when the metrics are read."""
+        self.registry.register(StoreSizes(paths))
+
     def rpc_done(self, rpc: str, outcome: str, seconds: float | None) -> None:
         """Count one ended rpc. `rpc` is a method of the contract, so the label is bounded; no time for streams."""
         self._rpcs.labels(rpc, outcome).inc()
+        if rpc not in self._rpc_names:
+            # There as 0 before it happens: the first of a series is no increase to who reads it.
+            self._rpcs.labels(rpc, "INTERNAL")
+            self._rpc_names.add(rpc)
         if seconds is not None:
             self._seconds.labels(rpc).observe(seconds)
 
@@ -124,34 +102,6 @@ class Metrics:
         self._hits.inc(items - misses)
         self._misses.inc(misses)
 
-    def watch_waiting_records(self, count: Callable[[], int]) -> None:
-        """Show how many records wait when the metrics are read."""
-        self._waiting.set_function(count)
-
-    def records_stored(self, kinds: Mapping[str, int], outcomes: Iterable[str], seconds: float) -> None:
-        """Count one batch: new records by kind, and how interceptions ended."""
-        for kind, count in kinds.items():
-            self._records.labels(kind).inc(count)
-        for outcome in outcomes:
-            self._ends.labels(outcome).inc()
-        self._commit_seconds.observe(seconds)
-
-    def token_usages_unpriced(self, count: int) -> None:
-        """Count token usages that were stored without a cost."""
-        self._unpriced.inc(count)
-
-    def records_rejected(self, reason: str) -> None:
-        """Count what a bridge has reported of one interception in vain."""
-        self._rejected.labels(reason).inc()
-
-    def openings_dropped(self, count: int) -> None:
-        """Count openings that are lost."""
-        self._dropped.inc(count)
-
-    def interceptions_purged(self, count: int) -> None:
-        """Count what retention removed."""
-        self._purged.inc(count)
-
 
 class _AwsCredentials(Collector):
     """One sample a provider and kind ("source", "role"): the oldest, the first to end, any outage, all attempts."""
@@ -160,35 +110,15 @@ class _AwsCredentials(Collector):
         self._aws = aws
 
     def describe(self) -> Iterable[Metric]:
-        """Nothing: a registry would read all states to find out the names."""
-        return ()
+        """For the registry: the names, without looking at any state."""
+        return self._families()
 
     def collect(self) -> Iterator[Metric]:
         """The families, from what the supplies are now."""
         groups: dict[tuple[str, str], list[SupplyState]] = {}
         for provider, state in self._aws.states():
             groups.setdefault((provider, state.kind), []).append(state)
-        labels = ["provider", "kind"]
-        fetched = GaugeMetricFamily(
-            "credentiald_aws_credential_fetch_timestamp_seconds",
-            "When the oldest AWS credential that is given out was fetched.",
-            labels=labels,
-        )
-        ends = GaugeMetricFamily(
-            "credentiald_aws_credential_expiry_timestamp_seconds",
-            "When the first of the AWS credentials that are given out ends.",
-            labels=labels,
-        )
-        outage = GaugeMetricFamily(
-            "credentiald_aws_credential_outage",
-            "1 while a source of AWS credentials fails, whether or not what it gave before is still good.",
-            labels=labels,
-        )
-        attempts = CounterMetricFamily(
-            "credentiald_aws_credential_fetches",
-            "Attempts to fetch an AWS credential, by outcome.",
-            labels=[*labels, "outcome"],
-        )
+        fetched, ends, outage, attempts = families = self._families()
         for names, states in groups.items():
             spans = [state.span for state in states if state.span is not None and state.is_served]
             if spans:
@@ -199,4 +129,29 @@ class _AwsCredentials(Collector):
             outage.add_metric(names, any(state.failures.count for state in states))
         for (provider, kind, outcome), count in self._aws.attempts.items():
             attempts.add_metric([provider, kind, outcome], count)
-        yield from (fetched, ends, outage, attempts)
+        yield from families
+
+    def _families(self) -> tuple[GaugeMetricFamily, GaugeMetricFamily, GaugeMetricFamily, CounterMetricFamily]:
+        labels = ["provider", "kind"]
+        return (
+            GaugeMetricFamily(
+                "credentiald_aws_credential_fetch_timestamp_seconds",
+                "When the oldest AWS credential that is given out was fetched.",
+                labels=labels,
+            ),
+            GaugeMetricFamily(
+                "credentiald_aws_credential_expiry_timestamp_seconds",
+                "When the first of the AWS credentials that are given out ends.",
+                labels=labels,
+            ),
+            GaugeMetricFamily(
+                "credentiald_aws_credential_outage",
+                "1 while a source of AWS credentials fails, whether or not what it gave before is still good.",
+                labels=labels,
+            ),
+            CounterMetricFamily(
+                "credentiald_aws_credential_fetches",
+                "Attempts to fetch an AWS credential, by outcome.",
+                labels=[*labels, "outcome"],
+            ),
+        )

@@ -8,7 +8,6 @@
 
 import asyncio
 import logging
-from collections import Counter
 from collections.abc import Awaitable, Callable, Sequence
 from datetime import datetime
 from itertools import islice
@@ -18,7 +17,7 @@ from credentiald import record_log
 from credentiald.errors import Refusal, StoreUnavailable
 from credentiald.metrics import Metrics
 from credentiald.prices import NO_PRICES, PriceTable
-from credentiald.record_model import Noted, Opening, Report, TokenUsage
+from credentiald.record_model import Noted, Opening, Report
 from credentiald.resolve import upstream_model
 from credentiald.store import record_writing
 from credentiald.store.record_writing import Batch, Stored
@@ -75,7 +74,12 @@ class RecordBook:
         self._timer: asyncio.TimerHandle | None = None
         self._flush = asyncio.Lock()
         self._flushing: set[asyncio.Task[None]] = set()
-        metrics.watch_waiting_records(lambda: len(self._openings) + self._waiting_reports)
+        # On the loop's clock, when the reports that wait began to.
+        self._reports_seconds = 0.0
+        # What is being stored has not arrived yet: it still waits.
+        self._storing = Batch()
+        self._storing_seconds = 0.0
+        metrics.records.watch_waiting(self.waiting, self.oldest_seconds)
 
     def note(self, noted: Sequence[Noted]) -> None:
         """Openings of interceptions that have been answered."""
@@ -92,7 +96,7 @@ class RecordBook:
         if excess > 0:
             for key in list(islice(openings, excess)):
                 del openings[key]
-            self._metrics.openings_dropped(excess)
+            self._metrics.records.openings_dropped(excess)
         if self._timer is None:
             self._later(OPENING_SECONDS)
 
@@ -108,6 +112,8 @@ class RecordBook:
         if self._waiting_reports + len(reports) > _MOST_REPORTS:
             raise StoreUnavailable
         done: asyncio.Future[list[int]] = asyncio.get_running_loop().create_future()
+        if not self._waiting:
+            self._reports_seconds = asyncio.get_running_loop().time()
         self._waiting.append(_Waiting(reports, done))
         self._waiting_reports += len(reports)
         self._later(REPORT_SECONDS)
@@ -132,9 +138,8 @@ class RecordBook:
             try:
                 stored = await self._store(Batch(openings=openings, reports=reports, seen=seen))
             except Refusal as refusal:
-                # What was noted is tried again; reports are with their bridges.
-                for one in noted:
-                    self._openings.setdefault(one[0], one)
+                # What was noted is tried again, before what has come since; reports are with their bridges.
+                self._openings = {one[0]: one for one in noted} | self._openings
                 _refuse(waiting, refusal)
                 self._later(_RETRY_SECONDS)
                 return
@@ -153,7 +158,7 @@ class RecordBook:
             await self._store(Batch(openings=openings))
         except Exception:
             log.exception("openings could not be stored")
-            self._metrics.openings_dropped(len(openings))
+            self._metrics.records.openings_dropped(len(openings))
         for one in waiting:
             try:
                 stored = await self._store(Batch(reports=one.reports))
@@ -165,17 +170,33 @@ class RecordBook:
 
     async def _store(self, batch: Batch) -> Stored:
         loop = asyncio.get_running_loop()
-        started_seconds = loop.time()
-        prices = await self._read_prices() if batch.reports else NO_PRICES
-        stored = await self._records.write(record_writing.store, batch, prices)
-        kinds = Counter(type(fact).__name__ for _, fact in stored.facts)
-        kinds["Interception"] = len(stored.started)
-        usages = (fact for _, fact in stored.facts if isinstance(fact, TokenUsage))
-        self._metrics.token_usages_unpriced(sum(one.cost_micros is None for one in usages))
-        self._metrics.records_stored(kinds, (one.outcome for one in stored.ended), loop.time() - started_seconds)
+        self._storing, self._storing_seconds = batch, loop.time()
+        try:
+            prices = await self._read_prices() if batch.reports else NO_PRICES
+            stored = await self._records.write(record_writing.store, batch, prices)
+        finally:
+            self._storing = Batch()
+        self._metrics.records.stored(stored, loop.time() - self._storing_seconds)
         if self._writes_log:
             await asyncio.to_thread(record_log.write, stored)
         return stored
+
+    def waiting(self) -> int:
+        """How many openings and reports are not on the disk."""
+        storing = self._storing
+        return len(self._openings) + self._waiting_reports + len(storing.openings) + len(storing.reports)
+
+    def oldest_seconds(self) -> float:
+        """How long the oldest of them has waited; 0 where none does."""
+        # Both in the order in which they came.
+        noted = [one.start_micros for one in self._storing.openings[:1]]
+        noted += [one[-1] for one in islice(self._openings.values(), 1)]
+        ages = [0.0, *((to_micros(self._clock()) - micros) / 1_000_000 for micros in noted)]
+        if self._storing.reports:
+            ages.append(asyncio.get_running_loop().time() - self._storing_seconds)
+        if self._waiting:
+            ages.append(asyncio.get_running_loop().time() - self._reports_seconds)
+        return max(ages)
 
     def _taken(self, reports: Sequence[Report], *, all_openings: bool) -> list[Noted]:
         """The openings that are stored now; they are not held any more."""
@@ -234,7 +255,7 @@ class RecordBook:
         await self.flush()
         if self._timer is not None:
             self._timer.cancel()
-        self._metrics.openings_dropped(len(self._openings))
+        self._metrics.records.openings_dropped(len(self._openings))
 
 
 def _opening(noted: Noted) -> Opening:

@@ -77,7 +77,8 @@ class Rounds:
             while count := await self._step(step, before_micros):
                 if step is record_retention.purge:
                     purged += count
-                    self._metrics.interceptions_purged(count)
+                    self._metrics.records.purged(count)
+        self._metrics.records.retention_succeeded(self._clock().timestamp())
         if purged:
             log.info("removed old records", extra={"interceptions": purged, "retention": str(self._retention)})
         return purged

@@ -26,7 +26,9 @@ from credentiald.settings import Loaded, Settings
 from credentiald.store import providers
 from credentiald.store.connection import Connection
 from credentiald.store.database import Database, open_database
-from credentiald.store.records import Records, open_records
+from credentiald.store.records import Records, open_records, records_path
+from credentiald.store.sqlite import database_path
+from credentiald.watching import watching
 from daemonkit.binding import AddressTaken, bound_sockets
 from daemonkit.health import health_listener
 from daemonkit.logs import running_logs
@@ -137,6 +139,8 @@ async def _serve(loaded: Loaded, settings: Settings, sealer: Sealer, worker: Wor
         await _refuse_shared_names(db, gateway)
         plane = make_plane(db, sealer, gateway)
         metrics.watch_aws(plane.aws)
+        path = database_path(settings.database)
+        metrics.watch_store({"database": path, "records": records_path(path)})
         states = Health()
         readiness = Readiness(db)
         async with (
@@ -156,6 +160,7 @@ async def _serve(loaded: Loaded, settings: Settings, sealer: Sealer, worker: Wor
                 is_worker=worker is not None,
             ),
             readiness.listening(),
+            watching(plane, records, metrics),
         ):
             # What was made up to here lives as long as the process: no need to look through it again.
             gc.collect()
@@ -165,6 +170,7 @@ async def _serve(loaded: Loaded, settings: Settings, sealer: Sealer, worker: Wor
             if worker is not None:
                 worker.serving()
             await stop
+            metrics.draining.set(1)
             log.info("draining")
         plane.aws.close()
     log.info("stopped")

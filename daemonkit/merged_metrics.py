@@ -9,6 +9,17 @@ from prometheus_client.samples import Sample
 
 # What a process that has ended still counts for.
 _LASTING_TYPES = frozenset({"counter", "histogram"})
+# Gauges of what all processes share, or of which one says enough, by the ends of their names. All others add up.
+_GREATEST = (
+    "_age_seconds",
+    "_bridges_heard",
+    "_build_info",
+    "_draining",
+    "_last_success_timestamp_seconds",
+    "_outage",
+    "_store_bytes",
+)
+_LEAST = ("_created", "_ready", "_timestamp_seconds")
 
 
 def families_of(text: str) -> list[Metric]:
@@ -22,7 +33,7 @@ def lasting(families: Iterable[Metric]) -> list[Metric]:
 
 
 def merged(snapshots: Iterable[Sequence[Metric]]) -> list[Metric]:
-    """One family a name: samples with the same labels summed, but build_info, outages (greatest), times (least)."""
+    """One family a name: samples with the same labels summed, where they do not speak of the same thing."""
     kinds: dict[str, Metric] = {}
     values: dict[str, dict[tuple[str, tuple[tuple[str, str], ...]], float]] = {}
     for families in snapshots:
@@ -52,9 +63,9 @@ class _Fixed(Collector):
 
 
 def _joined_by(name: str) -> Callable[[float, float], float]:
-    if name.endswith(("_build_info", "_outage")):
+    if name.endswith(_GREATEST):
         return max
-    if name.endswith(("_created", "_timestamp_seconds")):
+    if name.endswith(_LEAST):
         return min
     return float.__add__
 

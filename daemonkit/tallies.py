@@ -5,7 +5,7 @@ the event loop's: an increment is one addition to a dictionary, and the series a
 """
 
 from bisect import bisect_left
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 
 from prometheus_client import CollectorRegistry
 from prometheus_client.core import CounterMetricFamily, HistogramMetricFamily, Metric
@@ -27,6 +27,17 @@ class CounterTally(Collector):
         counts = self._counts
         counts[values] = counts.get(values, 0) + 1
 
+    def add(self, amount: int, *values: str) -> None:
+        """So many more, under these values of the labels."""
+        counts = self._counts
+        counts[values] = counts.get(values, 0) + amount
+
+    def keep(self, label: str, values: Collection[str]) -> None:
+        """Forget the series in which this label has another value."""
+        place = self._labels.index(label)
+        for gone in [one for one in self._counts if one[place] not in values]:
+            del self._counts[gone]
+
     def describe(self) -> Iterator[Metric]:
         """For the registry: the name, so that it can find two of one."""
         yield CounterMetricFamily(self._name, self._documentation, labels=self._labels)
@@ -39,33 +50,62 @@ class CounterTally(Collector):
         yield family
 
 
-class HistogramTally(Collector):
-    """A histogram without labels. `bounds` are the upper bounds of its buckets, ascending, without infinity."""
+class Buckets:
+    """One series of a histogram."""
 
-    def __init__(self, name: str, documentation: str, bounds: Sequence[float], registry: CollectorRegistry) -> None:
-        self._name = name
-        self._documentation = documentation
-        self._bounds = tuple(bounds)
-        self._counts = [0] * (len(self._bounds) + 1)
-        self._sum = 0.0
-        registry.register(self)
+    __slots__ = ("_bounds", "counts", "total")
+
+    def __init__(self, bounds: tuple[float, ...]) -> None:
+        self._bounds = bounds
+        self.counts = [0] * (len(bounds) + 1)
+        self.total = 0.0
 
     def observe(self, value: float) -> None:
         """One more observation."""
-        self._counts[bisect_left(self._bounds, value)] += 1
-        self._sum += value
+        self.counts[bisect_left(self._bounds, value)] += 1
+        self.total += value
+
+
+class HistogramTally(Collector):
+    """A histogram. `bounds` are the upper bounds of its buckets, ascending, without infinity."""
+
+    def __init__(
+        self,
+        name: str,
+        documentation: str,
+        bounds: Sequence[float],
+        registry: CollectorRegistry,
+        labels: Sequence[str] = (),
+    ) -> None:
+        self._name = name
+        self._documentation = documentation
+        self._bounds = tuple(bounds)
+        self._labels = tuple(labels)
+        self._series: dict[tuple[str, ...], Buckets] = {}
+        if not labels:
+            self.at()
+        registry.register(self)
+
+    def at(self, *values: str) -> Buckets:
+        """The series of these values of the labels, to be kept by who observes often."""
+        series = self._series.get(values)
+        if series is None:
+            series = self._series[values] = Buckets(self._bounds)
+        return series
 
     def describe(self) -> Iterator[Metric]:
         """For the registry: the name, so that it can find two of one."""
-        yield HistogramMetricFamily(self._name, self._documentation)
+        yield HistogramMetricFamily(self._name, self._documentation, labels=self._labels)
 
     def collect(self) -> Iterator[Metric]:
         """For the registry: the buckets, each with all that is below it."""
-        total = 0
-        buckets: list[tuple[str, float]] = []
-        for bound, count in zip((*map(str, map(float, self._bounds)), "+Inf"), tuple(self._counts), strict=True):
-            total += count
-            buckets.append((bound, total))
-        family = HistogramMetricFamily(self._name, self._documentation)
-        family.add_metric([], buckets, self._sum)
+        family = HistogramMetricFamily(self._name, self._documentation, labels=self._labels)
+        edges = (*map(str, map(float, self._bounds)), "+Inf")
+        for values, series in self._series.copy().items():
+            total = 0
+            buckets: list[tuple[str, float]] = []
+            for edge, count in zip(edges, tuple(series.counts), strict=True):
+                total += count
+                buckets.append((edge, total))
+            family.add_metric(values, buckets, series.total)
         yield family

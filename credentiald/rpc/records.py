@@ -45,7 +45,7 @@ class Records(RecordServiceServicer):
             taken = await self._book.append([report for _, report in sound])
             rejected.update((sound[place][0], Rejection.INTERCEPTION_TAKEN) for place in taken)
         for rejection in rejected.values():
-            self._metrics.records_rejected(rejection.value)
+            self._metrics.records.rejected(rejection.value)
         return pb.AppendRecordsResponse(
             rejected=[
                 pb.RejectedRecords(index=place, rejection=pb.RecordRejection.Value(f"RECORD_REJECTION_{one.value}"))

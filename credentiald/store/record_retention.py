@@ -51,3 +51,9 @@ def forget_instances(conn: Connection, *, before_micros: int) -> None:
         " (SELECT 1 FROM interceptions AS i WHERE i.bridge_instance_id = bridge_instances.id AND i.end_time IS NULL)",
         (before_micros,),
     )
+
+
+def heard_since(conn: Connection, *, since_micros: int) -> int:
+    """How many bridges were heard of since that time."""
+    (count,) = conn.execute("SELECT count(*) FROM bridge_instances WHERE seen_time >= ?", (since_micros,)).fetchone()
+    return int(count)

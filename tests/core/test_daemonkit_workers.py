@@ -72,6 +72,24 @@ def test_of_times_the_first_counts_and_of_outages_any():
     assert (found["x_expiry_timestamp_seconds",], found["x_outage",]) == (1e9, 1)
 
 
+def test_of_what_all_processes_share_the_greatest_counts_and_ready_are_all_or_none():
+    def told(**gauges):
+        registry = CollectorRegistry()
+        for name, value in gauges.items():
+            Gauge(f"x_{name}", "What.", registry=registry).set(value)
+        return families_of(generate_latest(registry).decode())
+
+    one = told(store_bytes=7, waiting_age_seconds=3, bridges_heard=2, ready=1, last_success_timestamp_seconds=5)
+    other = told(store_bytes=7, waiting_age_seconds=9, bridges_heard=2, ready=0, last_success_timestamp_seconds=4)
+    found = samples(merged([one, other]))
+
+    assert found["x_store_bytes",] == 7
+    assert found["x_waiting_age_seconds",] == 9
+    assert found["x_bridges_heard",] == 2
+    assert found["x_ready",] == 0
+    assert found["x_last_success_timestamp_seconds",] == 5
+
+
 def test_what_is_merged_reads_like_the_answer_of_one_process():
     text = counted({"a": 3}, [0.5])
 

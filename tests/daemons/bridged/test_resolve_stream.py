@@ -606,7 +606,7 @@ async def peer_of(fake: FakeCredentiald, pool: Pool) -> AsyncIterator[tuple[Peer
 
 async def test_nothing_waits_for_a_replica_that_was_told_to_leave() -> None:
     metrics = Metrics()
-    pool = Pool(metadata=(), timeout_seconds=10, readiness=Readiness(), metrics=metrics)
+    pool = Pool(metadata=(), timeout_seconds=10, readiness=Readiness(), metrics=metrics, bridge_instance_id="b-1")
     async with replicas(2) as pair:
         leaving, without_stream = pair.fakes
         without_stream.has_stream = False

@@ -225,7 +225,7 @@ async def test_a_token_usage_has_the_cost_of_its_time_whatever_prices_become(tmp
             line["interception_id"]: line["cost_micros"] for line in lines if line["record_type"] == "token_usage"
         }
         assert logged == expected
-        assert metrics.registry.get_sample_value("credentiald_unpriced_token_usages_total") == 2
+        assert metrics.registry.get_sample_value("credentiald_unpriced_token_usages_total", {"provider": "corp"}) == 2
         changes = [
             (each.msg, each.provider, each.model, each.caller) for each in caplog.records
             if each.name == "credentiald.admin" and each.levelno == logging.INFO and "model" in each.msg

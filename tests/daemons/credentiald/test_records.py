@@ -323,7 +323,8 @@ async def test_records_do_not_make_kept_answers_count_no_more(tmp_path):
         call.cancel()
         labels = {"outcome": "miss"}
         assert metrics.registry.get_sample_value("credentiald_answer_cache_total", labels) == 1
-        stored = metrics.registry.get_sample_value("credentiald_records_stored_total", {"kind": "Interception"})
+        labels = {"kind": "interception", "provider": "corp"}
+        stored = metrics.registry.get_sample_value("credentiald_records_stored_total", labels)
         assert stored == 3
 
 

@@ -1,0 +1,209 @@
+"""What credentiald counts of records: tokens, ends, and what waits. Bounded labels, no names of users.
+
+`provider` is an instance's name while there is one, `model` a configured one of that provider, both `other` for the
+rest. That a client may invent models and an administrator delete providers must not make series without end.
+"""
+
+from collections import Counter as Counts
+from collections.abc import Callable, Collection, Mapping
+from pathlib import Path
+
+from prometheus_client import CollectorRegistry, Gauge
+from prometheus_client.core import GaugeMetricFamily
+from prometheus_client.registry import Collector
+
+from credentiald.catalog import CATALOG
+from credentiald.record_model import (
+    PRESUMED,
+    Fact,
+    InterceptionDraft,
+    ModelThought,
+    Prompt,
+    Rejection,
+    TokenUsage,
+    ToolCall,
+)
+from credentiald.store.record_writing import Stored
+from daemonkit.tallies import CounterTally, HistogramTally
+
+OTHER = "other"
+# From a batch of one on a fast disk to a disk that does not keep up, in seconds.
+_COMMIT_BUCKETS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.5, 1.0, 5.0)
+_KINDS: dict[type[Fact], str] = {
+    TokenUsage: "token_usage",
+    Prompt: "prompt",
+    ToolCall: "tool_call",
+    ModelThought: "model_thought",
+}
+# No token is in two of them: input that came out of a cache or went into one is not in `input`.
+_TOKEN_KINDS = ("input", "output", "cache_read", "cache_write")
+
+
+class RecordMetrics:
+    """The series about records of one credentiald process."""
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        self._models: Collection[tuple[str, str]] = frozenset()
+        self._stored = CounterTally(
+            "credentiald_records_stored", "Records that were stored, each once.", ["kind", "provider"], registry
+        )
+        self._tokens = CounterTally(
+            "credentiald_tokens",
+            "Tokens of stored usages. No token is of two kinds: cached input is not in input.",
+            ["provider", "model", "kind"],
+            registry,
+        )
+        self._ends = CounterTally(
+            "credentiald_interceptions_ended",
+            "Ends of interceptions; a real end after one that was presumed (BRIDGE_VANISHED) counts again.",
+            ["outcome", "provider_type"],
+            registry,
+        )
+        self._unpriced = CounterTally(
+            "credentiald_unpriced_token_usages",
+            "Stored token usages without a cost, because a price is not known.",
+            ["provider"],
+            registry,
+        )
+        self._rejected = CounterTally(
+            "credentiald_records_rejected",
+            "Reports of interceptions that can never be stored.",
+            ["reason"],
+            registry,
+        )
+        self._dropped = CounterTally(
+            "credentiald_openings_dropped",
+            "Openings that were not stored; a bridge's records make them good unless the bridge is lost, too.",
+            [],
+            registry,
+        )
+        self._purged = CounterTally(
+            "credentiald_interceptions_purged", "Interceptions that retention removed.", [], registry
+        )
+        # There as 0 before anything happens: the first of a series is no increase to who reads it.
+        for tally in (self._dropped, self._purged):
+            tally.add(0)
+        for rejection in Rejection:
+            self._rejected.add(0, rejection.value)
+        for provider_type in (*CATALOG, OTHER):
+            self._ends.add(0, PRESUMED, provider_type)
+        self._commit = HistogramTally(
+            "credentiald_records_commit_duration_seconds",
+            "Time from handing a batch of records to the store until it is on the disk.",
+            _COMMIT_BUCKETS,
+            registry,
+        ).at()
+        self._waiting = Gauge(
+            "credentiald_records_waiting", "Openings and reports that wait to be stored.", registry=registry
+        )
+        self._oldest = Gauge(
+            "credentiald_records_waiting_age_seconds",
+            "How long the oldest of them has waited; 0 where none does.",
+            registry=registry,
+        )
+        self.bridges = Gauge(
+            "credentiald_bridges_heard",
+            "Processes of bridges that were heard of within a minute, by any worker.",
+            registry=registry,
+        )
+        self._retention = _LastSuccess()
+        registry.register(self._retention)
+
+    def know(self, providers: Collection[str], models: Collection[tuple[str, str]]) -> None:
+        """Which providers there are, and which models are configured, as names of provider and model."""
+        self._models = models
+        known = {*providers, OTHER}
+        self._stored.keep("provider", known)
+        self._tokens.keep("provider", known)
+        self._unpriced.keep("provider", known)
+
+    def watch_waiting(self, count: Callable[[], int], oldest_seconds: Callable[[], float]) -> None:
+        """Show how many records wait, and for how long, when the metrics are read."""
+        self._waiting.set_function(count)
+        self._oldest.set_function(oldest_seconds)
+
+    def stored(self, stored: Stored, seconds: float) -> None:
+        """Count what was new in one batch."""
+        kinds: Counts[tuple[str, str]] = Counts()
+        tokens: dict[tuple[str, str], list[int]] = {}
+        for draft in stored.started:
+            kinds["interception", draft.provider_name] += 1
+        for draft, fact in stored.facts:
+            kinds[_KINDS[type(fact)], draft.provider_name] += 1
+            if isinstance(fact, TokenUsage):
+                if fact.cost_micros is None:
+                    self._unpriced.count(draft.provider_name or OTHER)
+                sums = tokens.setdefault((draft.provider_name or OTHER, self._model(draft)), [0, 0, 0, 0])
+                for place, count in enumerate(fact[3:7]):
+                    sums[place] += count
+        for (kind, provider), count in kinds.items():
+            self._stored.add(count, kind, provider or OTHER)
+        for (provider, model), sums in tokens.items():
+            for kind, count in zip(_TOKEN_KINDS, sums, strict=True):
+                self._tokens.add(count, provider, model, kind)
+        for draft in stored.ended:
+            self._ends.count(draft.outcome, draft.provider_type if draft.provider_type in CATALOG else OTHER)
+        self._commit.observe(seconds)
+
+    def rejected(self, reason: str) -> None:
+        """Count what a bridge has reported of one interception in vain."""
+        self._rejected.count(reason)
+
+    def openings_dropped(self, count: int) -> None:
+        """Count openings that are lost."""
+        self._dropped.add(count)
+
+    def purged(self, count: int) -> None:
+        """Count what retention removed."""
+        self._purged.add(count)
+
+    def retention_succeeded(self, timestamp_seconds: float) -> None:
+        """Retention has removed all that it should."""
+        self._retention.timestamp_seconds = timestamp_seconds
+
+    def _model(self, draft: InterceptionDraft) -> str:
+        for model in (draft.upstream_model, draft.model):
+            if (draft.provider_name, model) in self._models:
+                return model
+        return OTHER
+
+
+class _LastSuccess(Collector):
+    """No sample before the first one: 0 would read as fifty years ago."""
+
+    def __init__(self) -> None:
+        self.timestamp_seconds: float | None = None
+
+    def collect(self) -> list[GaugeMetricFamily]:
+        """The family, from the time as it is now."""
+        family = GaugeMetricFamily(
+            "credentiald_retention_last_success_timestamp_seconds",
+            "When retention last had nothing left to remove; absent before, and where records are kept for ever.",
+            value=self.timestamp_seconds,
+        )
+        return [family]
+
+
+class StoreSizes(Collector):
+    """How large the store's files are, each with what of it is still in its write-ahead log."""
+
+    def __init__(self, paths: Mapping[str, Path]) -> None:
+        self._paths = paths
+
+    def collect(self) -> list[GaugeMetricFamily]:
+        """The family, from the files as they are now."""
+        family = GaugeMetricFamily(
+            "credentiald_store_bytes",
+            "Size of a file of the store with its write-ahead log.",
+            labels=["file"],
+        )
+        for name, path in self._paths.items():
+            family.add_metric([name], sum(map(_size_bytes, (path, path.with_name(f"{path.name}-wal")))))
+        return [family]
+
+
+def _size_bytes(path: Path) -> int:
+    try:
+        return path.stat().st_size
+    except OSError:
+        return 0

@@ -1,0 +1,49 @@
+"""What a client or a peer says makes no series of its own."""
+
+import pytest
+
+from bridged.metrics import Metrics
+
+
+def labels_of(metrics: Metrics, name: str) -> list[dict[str, str]]:
+    """The labels of the series of a counter that have counted something."""
+    return [
+        sample.labels
+        for family in metrics.registry.collect()
+        for sample in family.samples
+        if sample.name == name and sample.value
+    ]
+
+
+@pytest.mark.parametrize(
+    ("said", "counted"),
+    [("UPSTREAM_TIMEOUT", "UPSTREAM_TIMEOUT"), ("CLIENT_GONE", "CLIENT_GONE"), ("A_REASON_OF_TOMORROW", "OTHER")],
+)
+def test_reasons_that_are_not_known_share_one_value(said: str, counted: str) -> None:
+    metrics = Metrics()
+    metrics.failed(said)
+
+    assert labels_of(metrics, "bridged_request_failures_total") == [{"reason": counted}]
+
+
+@pytest.mark.parametrize(("said", "counted"), [("bedrock", "bedrock"), ("openai", "openai"), ("tomorrow", "other")])
+def test_types_of_providers_that_are_not_known_share_one_value(said: str, counted: str) -> None:
+    metrics = Metrics()
+    metrics.upstream_answered(said, 503)
+
+    assert labels_of(metrics, "bridged_upstream_responses_total") == [{"provider_type": counted, "status": "5xx"}]
+
+
+def test_a_request_without_an_answer_of_an_upstream_is_in_no_time_to_first_byte() -> None:
+    metrics = Metrics()
+    metrics.ended("openai.models", 0.2, None, 0, 0)
+    metrics.ended("", 0.2, None, 0, 0)
+    metrics.ended("openai.models", 0.2, 0.1, 7, 70)
+    value, labels = metrics.registry.get_sample_value, {"operation": "openai.models"}
+
+    assert value("bridged_request_duration_seconds_count", labels) == 2
+    assert value("bridged_request_duration_seconds_count", {"operation": "none"}) == 1
+    assert value("bridged_time_to_first_byte_seconds_count", labels) == 1
+    assert value("bridged_time_to_first_byte_seconds_sum", labels) == 0.1
+    assert value("bridged_request_bytes_total", labels) == 7
+    assert value("bridged_response_bytes_total", labels) == 70

@@ -1,0 +1,195 @@
+"""What credentiald counts of records: each token once, under names that somebody has configured."""
+
+import asyncio
+import sqlite3
+from contextlib import closing
+from datetime import UTC, datetime, timedelta
+from uuid import uuid4
+
+import pytest
+from drawbridge.v1 import admin_service_pb2 as admin
+from drawbridge.v1 import record_pb2
+
+from credentiald.metrics import Metrics
+from credentiald.record_metrics import StoreSizes
+from credentiald.record_rounds import Rounds
+from credentiald.watching import look
+from tests.support.credentiald import bearer, running
+from tests.support.reports import INSTANCE, Bridge, whole
+
+
+class Clock:
+    def __init__(self):
+        self.now = datetime.now(UTC)
+
+    def __call__(self):
+        return self.now
+
+
+@pytest.fixture
+def metrics():
+    return Metrics("test")
+
+
+def series(metrics, name):
+    """The samples of a metric by the values of their labels, zeros left out."""
+    return {
+        tuple(sample.labels.values()): sample.value
+        for family in metrics.registry.collect()
+        for sample in family.samples
+        if sample.name == name and sample.value
+    }
+
+
+def a_usage(**changes):
+    values = {
+        "id": str(uuid4()), "response_id": "r", "input_tokens": 1, "output_tokens": 20,
+        "cache_read_input_tokens": 300, "cache_write_input_tokens": 4000,
+    }  # fmt: skip
+    return record_pb2.TokenUsage(**values | changes)
+
+
+async def provider_and_token(one, name="corp"):
+    _, token = await one.make_user(f"user-of-{name}")
+    await one.make_provider(name, flags=(True, False, False), key="sk-test-4711")
+    return token
+
+
+async def test_each_token_counts_once_and_in_one_kind_however_often_it_is_reported(tmp_path, metrics):
+    async with running(tmp_path, metrics=metrics) as one:
+        token = await provider_and_token(one)
+        bridge = Bridge(one)
+        _, receipt = await bridge.resolve(token)
+        report = whole(receipt, token_usages=[a_usage(), a_usage()])
+        for _ in range(3):
+            assert await bridge.report(report) == {}
+
+    assert series(metrics, "credentiald_tokens_total") == {
+        ("corp", "other", "input"): 2,
+        ("corp", "other", "output"): 40,
+        ("corp", "other", "cache_read"): 600,
+        ("corp", "other", "cache_write"): 8000,
+    }
+    assert series(metrics, "credentiald_records_stored_total") == {
+        ("interception", "corp"): 1,
+        ("token_usage", "corp"): 2,
+        ("prompt", "corp"): 1,
+        ("tool_call", "corp"): 1,
+        ("model_thought", "corp"): 1,
+    }
+    assert series(metrics, "credentiald_interceptions_ended_total") == {("COMPLETED", "openai"): 1}
+
+
+async def test_models_that_clients_make_up_share_one_name_and_configured_ones_have_theirs(tmp_path, metrics):
+    async with running(tmp_path, metrics=metrics) as one:
+        token = await provider_and_token(one)
+        metrics.records.know({"corp"}, {("corp", "gpt-5"), ("other-provider", "made-up-1")})
+        bridge = Bridge(one)
+        for model in ("gpt-5", "made-up-1", "made-up-2"):
+            _, receipt = await bridge.resolve(token, model=model)
+            await bridge.report(whole(receipt, token_usages=[a_usage()]))
+
+    counted = series(metrics, "credentiald_tokens_total")
+    assert {model for _, model, _ in counted} == {"gpt-5", "other"}
+    assert (counted["corp", "gpt-5", "input"], counted["corp", "other", "input"]) == (1, 2)
+
+
+async def test_the_series_of_a_provider_end_with_it(tmp_path, metrics):
+    async with running(tmp_path, metrics=metrics) as one:
+        for name in ("stays", "goes"):
+            token = await provider_and_token(one, name)
+            bridge = Bridge(one)
+            _, receipt = await bridge.resolve(token, provider=name)
+            await bridge.report(whole(receipt))
+        await look(one.plane, one.stored, metrics)
+        before = {provider for provider, *_ in series(metrics, "credentiald_tokens_total")}
+        await one.admin.DeleteProvider(admin.DeleteProviderRequest(name="goes"), metadata=bearer(one.admin_token))
+        await look(one.plane, one.stored, metrics)
+
+    assert before == {"stays", "goes"}
+    assert {provider for provider, *_ in series(metrics, "credentiald_tokens_total")} == {"stays"}
+    assert {provider for _, provider in series(metrics, "credentiald_records_stored_total")} == {"stays"}
+
+
+async def test_bridges_are_heard_of_for_a_minute_and_what_they_leave_open_is_an_end(tmp_path, metrics):
+    clock = Clock()
+    async with running(tmp_path, clock=clock, metrics=metrics) as one:
+        token = await provider_and_token(one)
+        for instance in (INSTANCE, "22222222-2222-4333-8444-555555555555"):
+            await Bridge(one, instance=instance).resolve(token)
+        await one.book.flush()
+        await look(one.plane, one.stored, metrics)
+        heard = metrics.registry.get_sample_value("credentiald_bridges_heard")
+        rounds = Rounds(one.stored, one.book, metrics, clock, retention=timedelta())
+        clock.now += timedelta(seconds=61)
+        await rounds.end_vanished()
+        await look(one.plane, one.stored, metrics)
+
+    assert heard == 2
+    assert metrics.registry.get_sample_value("credentiald_bridges_heard") == 0
+    assert series(metrics, "credentiald_interceptions_ended_total") == {("BRIDGE_VANISHED", "openai"): 2}
+
+
+async def test_what_waits_has_a_number_and_an_age(tmp_path, metrics):
+    clock = Clock()
+    async with running(tmp_path, clock=clock, metrics=metrics) as one:
+        token = await provider_and_token(one)
+        await Bridge(one).resolve(token)
+        clock.now += timedelta(seconds=5)
+        await Bridge(one).resolve(token)
+        waiting = metrics.registry.get_sample_value("credentiald_records_waiting")
+        age_seconds = metrics.registry.get_sample_value("credentiald_records_waiting_age_seconds")
+        await one.book.flush()
+
+        assert (waiting, age_seconds) == (2, 5)
+        assert metrics.registry.get_sample_value("credentiald_records_waiting") == 0
+        assert metrics.registry.get_sample_value("credentiald_records_waiting_age_seconds") == 0
+
+
+async def test_openings_that_could_not_be_stored_are_as_old_as_before(tmp_path, metrics):
+    clock = Clock()
+    async with running(tmp_path, clock=clock, metrics=metrics) as one:
+        token = await provider_and_token(one)
+        with closing(sqlite3.connect(tmp_path / "credentiald.records.db", isolation_level=None)) as other:
+            other.execute("BEGIN IMMEDIATE")
+            await Bridge(one).resolve(token)
+            flushing = asyncio.create_task(one.book.flush())
+            await asyncio.sleep(0)
+            clock.now += timedelta(seconds=5)
+            await Bridge(one).resolve(token)
+            await flushing
+            age_seconds = metrics.registry.get_sample_value("credentiald_records_waiting_age_seconds")
+            other.execute("ROLLBACK")
+
+    assert age_seconds == 5
+
+
+async def test_retention_says_when_it_was_done_and_nothing_before(tmp_path, metrics):
+    clock = Clock()
+    name = "credentiald_retention_last_success_timestamp_seconds"
+    async with running(tmp_path, clock=clock, metrics=metrics) as one:
+        assert metrics.registry.get_sample_value(name) is None
+        await Rounds(one.stored, one.book, metrics, clock, retention=timedelta()).purge()
+        assert metrics.registry.get_sample_value(name) is None
+        await Rounds(one.stored, one.book, metrics, clock, retention=timedelta(days=60)).purge()
+
+    assert metrics.registry.get_sample_value(name) == clock.now.timestamp()
+
+
+def test_a_file_of_the_store_is_as_large_as_with_its_log(tmp_path, metrics):
+    path = tmp_path / "credentiald.db"
+    path.write_bytes(bytes(100))
+    path.with_name("credentiald.db-wal").write_bytes(bytes(20))
+    metrics.registry.register(StoreSizes({"database": path, "records": tmp_path / "not there yet"}))
+
+    assert metrics.registry.get_sample_value("credentiald_store_bytes", {"file": "database"}) == 120
+    assert metrics.registry.get_sample_value("credentiald_store_bytes", {"file": "records"}) == 0
+
+
+def test_what_should_never_happen_is_there_as_nothing_before_it_does(metrics):
+    value = metrics.registry.get_sample_value
+
+    assert value("credentiald_records_rejected_total", {"reason": "RECEIPT_INVALID"}) == 0
+    assert value("credentiald_openings_dropped_total") == 0
+    labels = {"outcome": "BRIDGE_VANISHED", "provider_type": "bedrock"}
+    assert value("credentiald_interceptions_ended_total", labels) == 0
