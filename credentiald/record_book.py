@@ -10,9 +10,10 @@ import asyncio
 import logging
 from collections import Counter
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from datetime import datetime
 from itertools import islice
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from credentiald import record_log
 from credentiald.errors import Refusal, StoreUnavailable
@@ -23,6 +24,9 @@ from credentiald.store import record_writing
 from credentiald.store.record_writing import Batch, Stored
 from credentiald.store.records import Records
 from credentiald.store.times import to_micros
+
+if TYPE_CHECKING:
+    from credentiald.tracing import Tracing
 
 log = logging.getLogger(__name__)
 
@@ -46,12 +50,19 @@ class RecordBook:
     """Made by `running_book` (record_rounds.py) for the length of a block."""
 
     def __init__(
-        self, records: Records, metrics: Metrics, clock: Callable[[], datetime], *, writes_log: bool = False
+        self,
+        records: Records,
+        metrics: Metrics,
+        clock: Callable[[], datetime],
+        *,
+        writes_log: bool = False,
+        tracing: "Tracing | None" = None,
     ) -> None:
         self._records = records
         self._metrics = metrics
         self._clock = clock
         self._writes_log = writes_log
+        self._tracing = tracing
         self._openings: dict[bytes, Noted] = {}
         # The earlier ones of interceptions that were resolved again.
         self._earlier: list[Noted] = []
@@ -153,13 +164,20 @@ class RecordBook:
     async def _store(self, batch: Batch) -> Stored:
         loop = asyncio.get_running_loop()
         started_seconds = loop.time()
-        stored = await self._records.write(record_writing.store, batch)
+        with self._traced(batch):
+            stored = await self._records.write(record_writing.store, batch)
         kinds = Counter(type(fact).__name__ for _, fact in stored.facts)
         kinds["Interception"] = len(stored.started)
         self._metrics.records_stored(kinds, (one.outcome for one in stored.ended), loop.time() - started_seconds)
         if self._writes_log:
             await asyncio.to_thread(record_log.write, stored)
         return stored
+
+    def _traced(self, batch: Batch) -> AbstractContextManager[None]:
+        if self._tracing is None:
+            return nullcontext()
+        ids = [one.interception_id for one in batch.openings]
+        return self._tracing.commit([*ids, *(one.interception_id for one in batch.reports)])
 
     def _taken(self, reports: Sequence[Report], *, all_openings: bool) -> list[Noted]:
         """The openings that are stored now; they are not held any more."""

@@ -6,6 +6,7 @@ import logging
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from datetime import datetime, timedelta
+from typing import TYPE_CHECKING
 
 from credentiald.errors import StoreUnavailable
 from credentiald.metrics import Metrics
@@ -13,6 +14,9 @@ from credentiald.record_book import RecordBook
 from credentiald.store import record_retention
 from credentiald.store.records import Records
 from credentiald.store.times import to_micros
+
+if TYPE_CHECKING:
+    from credentiald.tracing import Tracing
 
 log = logging.getLogger(__name__)
 
@@ -98,9 +102,10 @@ async def running_book(
     *,
     retention: timedelta = timedelta(),
     writes_log: bool = False,
+    tracing: "Tracing | None" = None,
 ) -> AsyncIterator[RecordBook]:
     """A book with its rounds, for the length of the block; what waits at its end is stored."""
-    book = RecordBook(records, metrics, clock, writes_log=writes_log)
+    book = RecordBook(records, metrics, clock, writes_log=writes_log, tracing=tracing)
     rounds = Rounds(records, book, metrics, clock, retention=retention)
     tasks = [
         asyncio.create_task(_for_ever(rounds.end_vanished, _VANISHED_ROUND_SECONDS)),
