@@ -2,14 +2,10 @@
 
 import asyncio
 import json
-from collections.abc import Sequence
 from pathlib import Path
 
 import grpc
 import pytest
-from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
-from opentelemetry.sdk.trace.export import SimpleSpanProcessor
-from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from opentelemetry.trace import SpanKind
 
 from bridged.trace_headers import TraceHeaders
@@ -18,6 +14,7 @@ from tests.fakes.credentiald import FakeCredentiald, Refuse, provider
 from tests.fakes.scripted_upstream import CUT, ScriptedUpstream, hang_up, reply, stream
 from tests.support.bridge import AUTH, running_bridge, until
 from tests.support.raw_http import raw_client, raw_exchange, request
+from tests.support.traces import Traces
 
 TRACE, SPAN = "0af7651916cd43dd8448eb211c80319c", "b7ad6b7169203331"
 TRACED = ("traceparent", f"00-{TRACE}-{SPAN}-01")
@@ -27,24 +24,6 @@ DATA = Path(__file__).parents[2] / "data" / "taps"
 # What the model thought, said and did in the recorded answer.
 TOLD = ("Two cities", "I look at ", "toolu_01")
 EVERYWHERE = TraceHeaders(everywhere=True)
-
-
-class Traces:
-    """A tracer of the SDK whose spans stay in memory."""
-
-    def __init__(self) -> None:
-        self._exporter = InMemorySpanExporter()
-        processors = TracerProvider(shutdown_on_exit=False)
-        processors.add_span_processor(SimpleSpanProcessor(self._exporter))
-        self.tracing = Tracing(processors.get_tracer("test"))
-
-    @property
-    def spans(self) -> Sequence[ReadableSpan]:
-        return self._exporter.get_finished_spans()
-
-    def named(self, name: str) -> ReadableSpan:
-        [found] = [span for span in self.spans if span.name == name]
-        return found
 
 
 @pytest.fixture
@@ -59,7 +38,7 @@ def post(*headers: tuple[str, str], target: str = MESSAGES, body: bytes = BODY) 
 async def test_a_request_is_three_spans_of_its_clients_trace(
     credentiald: FakeCredentiald, upstream: ScriptedUpstream, traces: Traces
 ) -> None:
-    async with running_bridge(credentiald, tracing=traces.tracing) as bridge:
+    async with running_bridge(credentiald, tracing=Tracing(traces.tracer)) as bridge:
         answer = await raw_exchange(bridge.port, post(TRACED, ("tracestate", "vendor=1")))
 
     server, resolve, chat = (traces.named(name) for name in ("POST /v1/messages", "resolve", "chat claude-x"))
@@ -95,7 +74,7 @@ async def test_the_call_tells_what_the_upstream_said_of_its_answer_and_nothing_o
 ) -> None:
     events = (DATA / "anthropic_messages.sse").read_bytes()
     upstream.script(stream(events))
-    async with running_bridge(credentiald, tracing=traces.tracing) as bridge:
+    async with running_bridge(credentiald, tracing=Tracing(traces.tracer)) as bridge:
         answer = await raw_exchange(bridge.port, post())
 
     assert answer.body == events
@@ -117,7 +96,7 @@ async def test_an_error_within_a_good_answer_is_one_of_the_call(
 ) -> None:
     error = b'{"type":"error","error":{"type":"overloaded_error","message":"the secret of the upstream"}}'
     upstream.script(stream(b"event: error\ndata: " + error + b"\n\n"))
-    async with running_bridge(credentiald, tracing=traces.tracing) as bridge:
+    async with running_bridge(credentiald, tracing=Tracing(traces.tracer)) as bridge:
         await raw_exchange(bridge.port, post())
 
     chat = traces.named("chat claude-x")
@@ -127,7 +106,7 @@ async def test_an_error_within_a_good_answer_is_one_of_the_call(
 
 
 async def test_credentiald_is_told_the_span_that_asks(credentiald: FakeCredentiald, traces: Traces) -> None:
-    async with running_bridge(credentiald, tracing=traces.tracing) as bridge:
+    async with running_bridge(credentiald, tracing=Tracing(traces.tracer)) as bridge:
         await raw_exchange(bridge.port, post(TRACED))
 
     asked = f"{traces.named('resolve').context.span_id:016x}"
@@ -147,7 +126,7 @@ async def test_credentiald_is_told_the_span_that_asks(credentiald: FakeCredentia
 async def test_without_a_valid_parent_a_trace_begins_here(
     credentiald: FakeCredentiald, traces: Traces, headers: list[tuple[str, str]]
 ) -> None:
-    async with running_bridge(credentiald, tracing=traces.tracing) as bridge:
+    async with running_bridge(credentiald, tracing=Tracing(traces.tracer)) as bridge:
         answer = await raw_exchange(bridge.port, post(*headers))
 
     server = traces.named("POST /v1/messages")
@@ -160,7 +139,7 @@ async def test_without_a_valid_parent_a_trace_begins_here(
 async def test_what_the_client_does_not_record_nobody_records(
     credentiald: FakeCredentiald, upstream: ScriptedUpstream, traces: Traces
 ) -> None:
-    async with running_bridge(credentiald, tracing=traces.tracing, send_trace_headers=EVERYWHERE) as bridge:
+    async with running_bridge(credentiald, tracing=Tracing(traces.tracer), send_trace_headers=EVERYWHERE) as bridge:
         answer = await raw_exchange(bridge.port, post(UNSAMPLED))
 
     assert answer.status == 200
@@ -177,7 +156,7 @@ async def test_what_the_client_does_not_record_nobody_records(
 async def test_no_upstream_is_told_of_a_trace_unless_its_provider_is_named(
     credentiald: FakeCredentiald, upstream: ScriptedUpstream, traces: Traces, with_tracing: bool, sends: object
 ) -> None:
-    tracing = traces.tracing if with_tracing else None
+    tracing = Tracing(traces.tracer) if with_tracing else None
     async with running_bridge(credentiald, tracing=tracing, send_trace_headers=sends) as bridge:  # type: ignore[arg-type]
         await raw_exchange(bridge.port, post(TRACED, ("tracestate", "a=1"), ("baggage", "b=2")))
 
@@ -190,7 +169,7 @@ async def test_no_upstream_is_told_of_a_trace_unless_its_provider_is_named(
 async def test_an_upstream_that_may_know_is_told_our_span(
     credentiald: FakeCredentiald, upstream: ScriptedUpstream, traces: Traces, sends: TraceHeaders
 ) -> None:
-    async with running_bridge(credentiald, tracing=traces.tracing, send_trace_headers=sends) as bridge:
+    async with running_bridge(credentiald, tracing=Tracing(traces.tracer), send_trace_headers=sends) as bridge:
         await raw_exchange(bridge.port, post(TRACED, ("tracestate", "a=1"), ("baggage", "b=2")))
 
     arrived = upstream.requests[0]
@@ -221,7 +200,7 @@ async def test_an_upstreams_error_is_an_error_of_its_span_and_of_ours_only_from_
     for status in (429, 529):
         traces = Traces()
         upstream.script(reply(status, b"{}"))
-        async with running_bridge(credentiald, tracing=traces.tracing) as bridge:
+        async with running_bridge(credentiald, tracing=Tracing(traces.tracer)) as bridge:
             await raw_exchange(bridge.port, post())
         for name in ("chat claude-x", "POST /v1/messages"):
             span = traces.named(name)
@@ -242,7 +221,7 @@ async def test_an_upstream_that_breaks_off_is_an_error_of_both_spans(
     credentiald: FakeCredentiald, upstream: ScriptedUpstream, traces: Traces, script: object, head_sent: bool
 ) -> None:
     upstream.default = script  # type: ignore[assignment]
-    async with running_bridge(credentiald, tracing=traces.tracing) as bridge:
+    async with running_bridge(credentiald, tracing=Tracing(traces.tracer)) as bridge:
         await raw_exchange(bridge.port, post())
 
     for name in ("chat claude-x", "POST /v1/messages"):
@@ -258,7 +237,7 @@ async def test_a_refusal_of_credentialds_is_told_by_its_reason_and_calls_nobody(
     credentiald: FakeCredentiald, upstream: ScriptedUpstream, traces: Traces
 ) -> None:
     credentiald.refuse = Refuse(code=grpc.StatusCode.PERMISSION_DENIED, reason="PROVIDER_DISABLED")
-    async with running_bridge(credentiald, tracing=traces.tracing) as bridge:
+    async with running_bridge(credentiald, tracing=Tracing(traces.tracer)) as bridge:
         answer = await raw_exchange(bridge.port, post())
 
     resolve, server = traces.named("resolve"), traces.named("POST /v1/messages")
@@ -280,7 +259,7 @@ async def test_a_refusal_of_credentialds_is_told_by_its_reason_and_calls_nobody(
 async def test_a_request_for_nothing_that_is_forwarded_has_no_path_in_its_span(
     credentiald: FakeCredentiald, traces: Traces, method: str, target: str, name: str
 ) -> None:
-    async with running_bridge(credentiald, tracing=traces.tracing) as bridge:
+    async with running_bridge(credentiald, tracing=Tracing(traces.tracer)) as bridge:
         answer = await raw_exchange(bridge.port, request(method, target, headers=[AUTH]))
 
     [server] = traces.spans
@@ -290,7 +269,7 @@ async def test_a_request_for_nothing_that_is_forwarded_has_no_path_in_its_span(
 
 
 async def test_ids_in_a_path_are_not_told(credentiald: FakeCredentiald, traces: Traces) -> None:
-    async with running_bridge(credentiald, tracing=traces.tracing) as bridge:
+    async with running_bridge(credentiald, tracing=Tracing(traces.tracer)) as bridge:
         await raw_exchange(bridge.port, request("GET", "/openai/v1/responses/resp_secret?x=1", headers=[AUTH]))
 
     assert sorted(span.name for span in traces.spans) == ["GET /v1/responses/{id}", "GET /v1/responses/{id}", "resolve"]
@@ -304,7 +283,7 @@ async def test_a_client_that_leaves_ends_the_spans_and_is_nobodys_failure(
 ) -> None:
     never = asyncio.Event()
     upstream.script(stream(b"event: ping\ndata: {}\n\n", never))
-    async with running_bridge(credentiald, tracing=traces.tracing) as bridge:
+    async with running_bridge(credentiald, tracing=Tracing(traces.tracer)) as bridge:
         async with raw_client(bridge.port) as client:
             await client.send(post())
             await client.read_head()
@@ -321,7 +300,7 @@ async def test_a_client_that_leaves_while_credentiald_is_asked_ends_the_spans(
     credentiald: FakeCredentiald, traces: Traces
 ) -> None:
     credentiald.hang()
-    async with running_bridge(credentiald, tracing=traces.tracing) as bridge:
+    async with running_bridge(credentiald, tracing=Tracing(traces.tracer)) as bridge:
         async with raw_client(bridge.port) as client:
             await client.send(post())
             await until(lambda: bool(credentiald.resolves))
@@ -335,7 +314,7 @@ async def test_an_upstream_that_cannot_be_reached_is_an_error_of_its_span(
     credentiald: FakeCredentiald, traces: Traces
 ) -> None:
     credentiald.providers["openrouter"] = provider("openrouter", "http://127.0.0.1:9/v1/", api_key="sk-x")
-    async with running_bridge(credentiald, tracing=traces.tracing) as bridge:
+    async with running_bridge(credentiald, tracing=Tracing(traces.tracer)) as bridge:
         answer = await raw_exchange(
             bridge.port, post(target="/openrouter/v1/chat/completions", body=b'{"model":"a/b","messages":[]}')
         )
