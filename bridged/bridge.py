@@ -81,6 +81,7 @@ class Bridge:
         # None where traces are off, and where no upstream gets the headers of one.
         self.tracing = tracing
         self.send_trace_headers = send_trace_headers
+        self.traces_calls = tracing is not None or send_trace_headers is not None
         self.now = asyncio.get_running_loop().time
         self._not_ready = not_ready
         self._date_second = 0

@@ -240,7 +240,8 @@ class Interception:
                 if body is not None and self.facts.stream and match.dialect is _CHAT:
                     sent = self._asking_for_usage(body, relay)
                 request = outgoing_request(self._exchange.request, match, client, answer, sent)
-                self._trace_call(client, answer, request)
+                if self._bridge.traces_calls:
+                    self._trace_call(client, answer, request)
                 call = self._call = self._bridge.pool.send(request, relay)
             if self.recording is not None and body is not None:
                 self.recording.request_sent(body, max_bytes=self._bridge.max_body_bytes)
@@ -280,7 +281,8 @@ class Interception:
             now=datetime.now(UTC),
             signing_keys=bridge.keys_for_signing(),
         )
-        self._trace_call(client, resolution, request)
+        if bridge.traces_calls:
+            self._trace_call(client, resolution, request)
         return bridge.pool.send(
             request, relay if answer is None else AnswerTranslator(self, relay, answer, bridge.metrics)
         )

@@ -25,8 +25,9 @@ from daemonkit.version import version
 _FLUSH_SECONDS = 3.0
 # A context without a span. Never None: that would be whatever the thread happens to be in.
 NO_PARENT = Context()
-# Tells a header that it cannot read with its value, which may be a collector's key (trace_settings.py says it without).
-_TELLS_VALUES = "opentelemetry.util.re"
+# These tell what they cannot read with its value: a header that may hold the collector's key (trace_settings.py says it
+# without), and a client's `tracestate`, which may hold anything.
+_TELL_VALUES = ("opentelemetry.util.re", "opentelemetry.trace.span")
 
 
 @contextmanager
@@ -36,7 +37,8 @@ def running_tracer(service_name: str, exporter: SpanExporter | None = None) -> I
     `service_name` where OTEL_SERVICE_NAME and OTEL_RESOURCE_ATTRIBUTES name none. `exporter` None is OTLP over HTTP.
     ConfigErrors where the SDK refuses its variables.
     """
-    logging.getLogger(_TELLS_VALUES).setLevel(logging.CRITICAL)
+    for name in _TELL_VALUES:
+        logging.getLogger(name).setLevel(logging.CRITICAL)
     # At debug level a line for each export.
     logging.getLogger("urllib3").setLevel(logging.WARNING)
     try:

@@ -107,6 +107,7 @@ async def test_nothing_secret_is_exported(tmp_path, collector) -> None:
     async with running_pair(tmp_path, PROVIDERS, **exported(collector)) as pair:
         pair.upstream.default = reply(200, json.dumps({"id": "msg_1", "content": f"an answer, {stray}"}).encode())
         await ask(pair, **TRACED, tracestate=f"a={stray}", baggage=f"b={stray}", cookie=stray)
+        await ask(pair, **TRACED, tracestate="a canary-in-a-state")
         await ask(pair, **{"X-Coder-AI-Governance-Token": pair.token, "Authorization": f"Bearer {own}"})
         await ask(pair, provider=pair.token)
         await ask(pair, path=f"/{pair.token}?key={stray}")
@@ -125,6 +126,7 @@ async def test_nothing_secret_is_exported(tmp_path, collector) -> None:
     # What the collector is asked with is its own, and nobody else's.
     assert COLLECTORS_KEY.encode() in collector.raw
     assert COLLECTORS_KEY not in pair.output
+    assert "canary-in-a-state" not in pair.output
 
 
 async def test_a_third_party_is_told_nothing_unless_it_is_named(tmp_path, collector) -> None:
