@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from email.utils import formatdate
+from typing import TYPE_CHECKING
 
 from bridged import report_messages, routes
 from bridged.aws.sigv4 import SigningKeys
@@ -31,6 +32,10 @@ from bridged.recorder import Recorder
 from bridged.recording import Recording, TapMaker
 from bridged.resolver import Resolver
 from bridged.taps import answer_tap
+from bridged.trace_headers import TraceHeaders
+
+if TYPE_CHECKING:
+    from bridged.tracing import Tracing
 
 log = logging.getLogger(__name__)
 
@@ -63,6 +68,8 @@ class Bridge:
         needs_records: bool = False,
         asks_for_usage: ProviderSwitch = ASKS_EVERYBODY,
         make_tap: TapMaker = answer_tap,
+        tracing: "Tracing | None" = None,
+        send_trace_headers: TraceHeaders | None = None,
     ) -> None:
         self.resolver = resolver
         self.pool = pool
@@ -72,6 +79,10 @@ class Bridge:
         self._recorder = recorder
         self._needs_records = needs_records
         self._make_tap = make_tap
+        # None where traces are off, and where no upstream gets the headers of one.
+        self.tracing = tracing
+        self.send_trace_headers = send_trace_headers
+        self.traces_calls = tracing is not None or send_trace_headers is not None
         self.now = asyncio.get_running_loop().time
         self._not_ready = not_ready
         self._date_second = 0
@@ -251,6 +262,10 @@ class Bridge:
         )
         log_end(interception, seconds)
         self.record(interception)
+        if interception.trace is not None:
+            recording = interception.recording
+            answer = None if recording is None else recording.answer(whole=not interception.error)
+            interception.trace.ends(interception, answer)
 
     # -- stopping ---------------------------------------------------------------------------------------------------
 
@@ -328,5 +343,6 @@ def log_end(interception: Interception, seconds: float) -> None:
             "credential_id": resolution.credential_id if resolution else "",
             "sent_bytes": interception.sent_bytes,
             "duration_ms": round(seconds * 1000),
+            **({} if interception.trace is None else {"trace_id": interception.trace.trace_id}),
         },
     )

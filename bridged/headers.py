@@ -61,7 +61,7 @@ REQUEST_DROPPED = (
         "x-method-override",
         "x-original-url",
         "x-rewrite-url",
-        # the client's own trace; the bridge is not part of it
+        # who is behind whom; where an upstream may know, they are written again (trace_headers.py)
         "baggage",
         "traceparent",
         "tracestate",

@@ -26,6 +26,7 @@ from bridged.endings import CLIENT_GONE
 from bridged.error_answer import error_answer
 from bridged.http1.answer_framing import Framing
 from bridged.http1.exchange import Exchange
+from bridged.http1.request_head import OutgoingRequest
 from bridged.http1.upstream import UpstreamCall
 from bridged.http_types import BodyBroken, BodyTimeout, BodyTooLarge
 from bridged.ids import new_id
@@ -36,6 +37,7 @@ from bridged.recording import Recording
 from bridged.resolver import Question
 from bridged.routes import RouteMatch
 from bridged.taps.usage_chunk import UsageChunkFilter, asking_for_usage
+from bridged.trace_headers import clients_trace_headers
 
 if TYPE_CHECKING:
     from bridged.bridge import Bridge
@@ -59,7 +61,7 @@ class Interception:
         "_body_ended", "_bridge", "_call", "_client", "_early", "_exchange", "_over", "_paused", "_question", "_relay",
         "_reserved_bytes", "_streamed", "dialect", "error", "facts", "first_byte_seconds", "interception_id",
         "is_stream", "match", "provider", "received_bytes", "recording", "resolution", "sent_bytes", "started_seconds",
-        "status", "stopped",
+        "status", "stopped", "trace",
     )  # fmt: skip
 
     def __init__(self, bridge: "Bridge", exchange: Exchange) -> None:
@@ -95,6 +97,8 @@ class Interception:
         self.started_seconds = bridge.now()
         # From there to the upstream's answer.
         self.first_byte_seconds: float | None = None
+        tracing = bridge.tracing
+        self.trace = None if tracing is None else tracing.begin(exchange.request, self.interception_id)
 
     # -- the client's side ------------------------------------------------------------------------------------------
 
@@ -214,6 +218,7 @@ class Interception:
             presented_key=client.presented is not None,
             interception_id=self.interception_id,
             client=recording.client if recording is not None else "",
+            trace_parent="" if self.trace is None else self.trace.asks(),
         )
         self._question = self._bridge.resolver.submit(question, self.resolved)
 
@@ -224,6 +229,8 @@ class Interception:
             if self._over or match is None or client is None:
                 return
             self._question = None
+            if self.trace is not None:
+                self.trace.resolved(answer)
             if isinstance(answer, Refused):
                 self._bridge.metrics.resolved(answer.reason)
                 # Not raised: one refusal may be told to many, and would keep the frames of all of them, tokens and all.
@@ -240,6 +247,8 @@ class Interception:
                 if body is not None and self.facts.stream and match.dialect is _CHAT:
                     sent = self._asking_for_usage(body, relay)
                 request = outgoing_request(self._exchange.request, match, client, answer, sent)
+                if self._bridge.traces_calls:
+                    self._trace_call(client, answer, request)
                 call = self._call = self._bridge.pool.send(request, relay)
             if self.recording is not None and body is not None:
                 self._bridge.read_turn(self.recording, self.facts.conversation, body)
@@ -280,9 +289,23 @@ class Interception:
             now=datetime.now(UTC),
             signing_keys=bridge.keys_for_signing(),
         )
+        if bridge.traces_calls:
+            self._trace_call(client, resolution, request)
         return bridge.pool.send(
             request, relay if answer is None else AnswerTranslator(self, relay, answer, bridge.metrics)
         )
+
+    def _trace_call(self, client: ClientCredentials, resolution: Resolution, request: OutgoingRequest) -> None:
+        """The upstream is called: a span, and what the upstream is told of it, which is nothing unless it was named."""
+        trace, sends = self.trace, self._bridge.send_trace_headers
+        if trace is not None:
+            trace.calls(self, resolution, request)
+        if sends is not None and client.token is not None and sends.go_to(resolution.provider_name):
+            headers = self._exchange.request.headers
+            told = (
+                clients_trace_headers(headers, client.token) if trace is None else trace.headers(headers, client.token)
+            )
+            request.headers = (*request.headers, *told)
 
     def _send_early(self, call: UpstreamCall) -> None:
         early, self._early = self._early, []
@@ -304,11 +327,13 @@ class Interception:
         self.first_byte_seconds = now_seconds - self.started_seconds
         if self.resolution is not None:
             self._bridge.metrics.upstream_answered(self.resolution.provider_type, status)
+        if self.trace is not None:
+            self.trace.answer_begins(status)
         self._release()
         recording = self.recording
         if recording is None:
             return None
-        return recording.answer_begins(status, headers, now_seconds, is_stream=is_stream)
+        return recording.answer_begins(status, headers, is_stream=is_stream)
 
     def tap_failed(self) -> None:
         """What took a copy of the answer's body raised."""

@@ -48,8 +48,8 @@ class Recording:
     """
 
     __slots__ = (
-        "_ended_micros", "_ended_seconds", "_first_byte_seconds", "_headers", "_interception_id", "_make_tap",
-        "_match", "_named", "_pieces", "_status", "_tap", "_turn", "client", "held_bytes",
+        "_answer", "_ended_micros", "_ended_seconds", "_headers", "_interception_id", "_make_tap", "_match", "_named",
+        "_pieces", "_status", "_tap", "_turn", "client", "held_bytes",
     )  # fmt: skip
 
     def __init__(self, interception_id: str, match: RouteMatch, headers: Headers, make_tap: TapMaker) -> None:
@@ -63,7 +63,7 @@ class Recording:
         self._pieces: list[bytes] | None = None
         self._status: int | None = None
         self._headers: Headers = ()
-        self._first_byte_seconds: float | None = None
+        self._answer: AnswerRecords | None = None
         self._ended_seconds = 0.0
         self._ended_micros = 0
         self.held_bytes = 0
@@ -81,11 +81,8 @@ class Recording:
         except Exception:
             self._failed()
 
-    def answer_begins(
-        self, status: int, headers: Headers, now_seconds: float, *, is_stream: bool
-    ) -> Callable[[bytes], None] | None:
+    def answer_begins(self, status: int, headers: Headers, *, is_stream: bool) -> Callable[[bytes], None] | None:
         """The head of an upstream's answer, as the client gets it. What takes the pieces of its body, if anything."""
-        self._first_byte_seconds = now_seconds
         self._status, self._headers = status, headers
         if not is_stream and self._match.dialect is not _BEDROCK:
             self._pieces = []
@@ -105,8 +102,8 @@ class Recording:
 
     def report(self, interception: "Interception", resolution: Resolution) -> Report:
         """The report of the interception, which has ended."""
-        answer, facts = self._answer(whole=not interception.error), interception.facts
-        started_seconds, first_byte_seconds = interception.started_seconds, self._first_byte_seconds
+        answer, facts = self.answer(whole=not interception.error), interception.facts
+        first_byte_seconds = interception.first_byte_seconds
         return Report(
             interception_id=self._interception_id,
             receipt=resolution.receipt,
@@ -125,10 +122,8 @@ class Recording:
             http_status=interception.status or 0,
             upstream_request_id=self._upstream_request_id(),
             end_micros=self._ended_micros,
-            duration_micros=int((self._ended_seconds - started_seconds) * 1_000_000),
-            first_byte_micros=None
-            if first_byte_seconds is None
-            else int((first_byte_seconds - started_seconds) * 1_000_000),
+            duration_micros=int((self._ended_seconds - interception.started_seconds) * 1_000_000),
+            first_byte_micros=None if first_byte_seconds is None else int(first_byte_seconds * 1_000_000),
         )
 
     def _hold(self, data: bytes) -> None:
@@ -155,8 +150,13 @@ class Recording:
         except Exception:
             self._failed()
 
-    def _answer(self, *, whole: bool) -> AnswerRecords:
-        """What was in the answer. `whole`: it came to its end."""
+    def answer(self, *, whole: bool) -> AnswerRecords:
+        """What was in the answer, which has ended; `whole`: it came to its end."""
+        if self._answer is None:
+            self._answer = self._read_answer(whole=whole)
+        return self._answer
+
+    def _read_answer(self, *, whole: bool) -> AnswerRecords:
         if self._pieces is not None:
             self._begin_tap()
         tap, self._tap = self._tap, None

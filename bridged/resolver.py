@@ -42,6 +42,8 @@ class Question:
     presented_key: bool
     interception_id: str
     client: str = ""
+    # A `traceparent`; empty where the request is not traced.
+    trace_parent: str = ""
 
 
 class Resolver:
@@ -73,6 +75,7 @@ class Resolver:
                 question.client,
                 presented_key=question.presented_key,
                 of_this_bridge=self._of_this_bridge,
+                trace_parent=question.trace_parent,
             )
         except ValueError:  # a half of a surrogate pair, which JSON may hold and UTF-8 may not
             callback(Refused("INVALID_ARGUMENT", "the name of the model or provider is not text"))

@@ -25,6 +25,7 @@ _PRESENTED_KEY = _tag(pb.ResolveProviderRequest.PRESENTED_KEY_FIELD_NUMBER, 0) +
 _INTERCEPTION_ID = _tag(pb.ResolveProviderRequest.INTERCEPTION_ID_FIELD_NUMBER)
 _CLIENT = _tag(pb.ResolveProviderRequest.CLIENT_FIELD_NUMBER)
 _BRIDGE_INSTANCE_ID = _tag(pb.ResolveProviderRequest.BRIDGE_INSTANCE_ID_FIELD_NUMBER)
+_TRACE_PARENT = _tag(pb.ResolveProviderRequest.TRACE_PARENT_FIELD_NUMBER)
 _MIN_REVISION = _tag(pb.ResolveProviderRequest.MIN_REVISION_FIELD_NUMBER, 0)
 
 
@@ -43,6 +44,7 @@ def item(
     *,
     presented_key: bool,
     of_this_bridge: bytes,
+    trace_parent: str = "",
 ) -> bytes:
     """One question, as an item of a batch. UnicodeEncodeError for what is no text."""
     question = b"".join(
@@ -61,6 +63,7 @@ def item(
             _CLIENT,
             sized(client),
             of_this_bridge,
+            _TRACE_PARENT + sized(trace_parent) if trace_parent else b"",
         )
     )
     return b"".join((_ITEM, varint(len(question)), question))

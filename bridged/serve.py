@@ -12,6 +12,7 @@ from contextlib import ExitStack
 from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import uvloop
 
@@ -33,8 +34,12 @@ from daemonkit.settings import ConfigErrors
 from daemonkit.stopping import stop_requested
 from daemonkit.supervisor import Bound, Plan, WorkersFailed, supervise
 from daemonkit.tls import server_context
+from daemonkit.trace_settings import traces_wanted
 from daemonkit.version import version
 from daemonkit.worker import Worker
+
+if TYPE_CHECKING:
+    from bridged.tracing import Tracing
 
 log = logging.getLogger(__name__)
 
@@ -49,13 +54,13 @@ class CannotStart(Exception):
 
 def run(loaded: Loaded) -> int:
     """Serve until asked to stop; the exit code."""
-    return _logging(loaded, lambda: uvloop.run(serve(loaded.settings)), warnings=loaded.warnings)
+    return _logging(loaded, lambda: _serve_traced(loaded.settings), warnings=loaded.warnings)
 
 
 def run_worker(loaded: Loaded, worker: Worker) -> int:
     """Serve as one of several until the supervisor asks to stop; the exit code."""
     settings = replace(loaded.settings, metrics_listen=worker.metrics_listen)
-    return _logging(loaded, lambda: uvloop.run(serve(settings, worker)))
+    return _logging(loaded, lambda: _serve_traced(settings, worker))
 
 
 def run_supervisor(loaded: Loaded, flags: Mapping[str, str | None]) -> int:
@@ -110,7 +115,19 @@ def _keep_freed_memory() -> None:
         libc.mallopt(_M_TRIM_THRESHOLD, 64 * 1024 * 1024)
 
 
-async def serve(settings: Settings, worker: Worker | None = None) -> None:
+def _serve_traced(settings: Settings, worker: Worker | None = None) -> None:
+    """Serve, with traces where they are on; else nothing of OpenTelemetry is loaded."""
+    if not traces_wanted(settings.traces, os.environ):
+        uvloop.run(serve(settings, worker))
+        return
+    from bridged.tracing import Tracing
+    from daemonkit.tracing import running_tracer
+
+    with running_tracer("bridged") as tracer:
+        uvloop.run(serve(settings, worker, Tracing(tracer)))
+
+
+async def serve(settings: Settings, worker: Worker | None = None, tracing: "Tracing | None" = None) -> None:
     """Run bridged until asked to stop; as a worker, on the sockets of its supervisor."""
     _keep_freed_memory()
     pairs = most_pairs(raise_descriptor_limit())
@@ -157,6 +174,8 @@ async def serve(settings: Settings, worker: Worker | None = None) -> None:
             recorder=recorder,
             needs_records=settings.without_records == REFUSE,
             asks_for_usage=settings.ask_for_usage,
+            tracing=tracing,
+            send_trace_headers=settings.send_trace_headers,
         )
         resolver.tell_oldest(bridge.oldest_id)
         listener = settings.listener("listen")

@@ -9,8 +9,10 @@ from daemonkit.listen import is_local_target, shared_errors
 from daemonkit.load import aligned_lines, click_options, open_sources
 from daemonkit.logs import log_errors, log_target_problem
 from daemonkit.names import unknown_keys, unknown_variables
+from daemonkit.otel_extra import otel_extra_problem
 from daemonkit.settings import ConfigErrors, Effective, ReadFile, Sources, read, read_text_file, rows
 from daemonkit.tls import TlsFiles, listener_errors, tls_problem
+from daemonkit.trace_settings import trace_errors
 
 if TYPE_CHECKING:
     import click
@@ -59,7 +61,14 @@ def options() -> list["click.Option"]:
 
 def load_from_cli(params: Mapping[str, str | None], environ: Mapping[str, str]) -> Loaded:
     """The configuration from click's parameters, the environment and the files of this machine, or ConfigErrors."""
-    return load(params, environ, read_file=read_text_file, check_tls=tls_problem, check_log=log_target_problem)
+    return load(
+        params,
+        environ,
+        read_file=read_text_file,
+        check_tls=tls_problem,
+        check_log=log_target_problem,
+        check_traces=otel_extra_problem,
+    )
 
 
 def config_check_lines(loaded: Loaded) -> list[str]:
@@ -74,10 +83,12 @@ def load(
     read_file: ReadFile,
     check_tls: Callable[[TlsFiles], str | None] | None = None,
     check_log: Callable[[str], str | None] | None = None,
+    check_traces: Callable[[], str | None] | None = None,
 ) -> Loaded:
     """The configuration, or ConfigErrors with all that is wrong.
 
-    `check_tls` tries TLS files and `check_log` the places of logs, which is I/O; each says what is wrong or None.
+    `check_tls` tries TLS files, `check_log` the places of logs, and `check_traces` looks for what traces need, which is
+    I/O; each says what is wrong or None.
     """
     sources, errors = open_sources(flags, environ, read_file, config_env="BRIDGED_CONFIG")
     own = read(SECTION, sources)
@@ -91,6 +102,8 @@ def load(
     errors += shared_errors({name: getattr(settings, name) for name in LISTENERS}, workers=settings.workers)
     if check_log is not None:
         errors += log_errors(settings.log_human, settings.log_json, check_log)
+    if check_traces is not None:
+        errors += trace_errors(settings.traces, environ, check_traces)
     if errors:
         raise ConfigErrors(list(dict.fromkeys(errors)))
     return Loaded(settings=settings, effective=own.effective, warnings=tuple(_warnings(settings)))

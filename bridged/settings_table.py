@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from datetime import timedelta
 
 from bridged.provider_switch import ProviderSwitch, parse_provider_switch
+from bridged.trace_headers import TraceHeaders, parse_trace_headers
+from daemonkit import trace_settings
 from daemonkit.durations import parse_duration, parse_timeout
 from daemonkit.listen import Address, parse_addresses
 from daemonkit.logs import parse_log_target
@@ -168,6 +170,13 @@ class Settings:
         "CIRCUIT_BREAKER_MAX_REQUESTS", "How many probes a half-open breaker admits."
     )
     dump_dir: object = _unsupported("DUMP_DIR", "Folder for dumps of requests and answers.")
+    send_trace_headers: TraceHeaders | None = setting(
+        "none",
+        "Which upstreams get traceparent, tracestate and baggage: none, all, or names of providers with commas.",
+        parse_trace_headers,
+        metavar="none|all|PROVIDERS",
+    )
+    traces: str = setting("auto", trace_settings.HELP, trace_settings.parse_traces, metavar="auto|on|off")
     log_human: str = setting(
         "stderr",
         "Log for people: stderr, - for stdout, a file, or none.",

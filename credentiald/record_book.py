@@ -9,9 +9,10 @@
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from datetime import datetime
 from itertools import islice
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from credentiald import record_log
 from credentiald.errors import Refusal, StoreUnavailable
@@ -23,6 +24,9 @@ from credentiald.store import record_writing
 from credentiald.store.record_writing import Batch, Stored
 from credentiald.store.records import Records
 from credentiald.store.times import to_micros
+
+if TYPE_CHECKING:
+    from credentiald.tracing import Tracing
 
 log = logging.getLogger(__name__)
 
@@ -58,12 +62,14 @@ class RecordBook:
         *,
         writes_log: bool = False,
         read_prices: Callable[[], Awaitable[PriceTable]] = no_prices,
+        tracing: "Tracing | None" = None,
     ) -> None:
         self._records = records
         self._metrics = metrics
         self._clock = clock
         self._writes_log = writes_log
         self._read_prices = read_prices
+        self._tracing = tracing
         self._openings: dict[bytes, Noted] = {}
         # The earlier ones of interceptions that were resolved again.
         self._earlier: list[Noted] = []
@@ -173,7 +179,8 @@ class RecordBook:
         self._storing, self._storing_seconds = batch, loop.time()
         try:
             prices = await self._read_prices() if batch.reports else NO_PRICES
-            stored = await self._records.write(record_writing.store, batch, prices)
+            with self._traced(batch):
+                stored = await self._records.write(record_writing.store, batch, prices)
         finally:
             self._storing = Batch()
         self._metrics.records.stored(stored, loop.time() - self._storing_seconds)
@@ -197,6 +204,12 @@ class RecordBook:
         if self._waiting:
             ages.append(asyncio.get_running_loop().time() - self._reports_seconds)
         return max(ages)
+
+    def _traced(self, batch: Batch) -> AbstractContextManager[None]:
+        if self._tracing is None:
+            return nullcontext()
+        ids = [one.interception_id for one in batch.openings]
+        return self._tracing.commit([*ids, *(one.interception_id for one in batch.reports)])
 
     def _taken(self, reports: Sequence[Report], *, all_openings: bool) -> list[Noted]:
         """The openings that are stored now; they are not held any more."""

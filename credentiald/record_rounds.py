@@ -6,6 +6,7 @@ import logging
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from datetime import datetime, timedelta
+from typing import TYPE_CHECKING
 
 from credentiald.errors import StoreUnavailable
 from credentiald.metrics import Metrics
@@ -14,6 +15,9 @@ from credentiald.record_book import RecordBook, no_prices
 from credentiald.store import record_retention
 from credentiald.store.records import Records
 from credentiald.store.times import to_micros
+
+if TYPE_CHECKING:
+    from credentiald.tracing import Tracing
 
 log = logging.getLogger(__name__)
 
@@ -101,9 +105,10 @@ async def running_book(
     retention: timedelta = timedelta(),
     writes_log: bool = False,
     read_prices: Callable[[], Awaitable[PriceTable]] = no_prices,
+    tracing: "Tracing | None" = None,
 ) -> AsyncIterator[RecordBook]:
     """A book with its rounds, for the length of the block; what waits at its end is stored."""
-    book = RecordBook(records, metrics, clock, writes_log=writes_log, read_prices=read_prices)
+    book = RecordBook(records, metrics, clock, writes_log=writes_log, read_prices=read_prices, tracing=tracing)
     rounds = Rounds(records, book, metrics, clock, retention=retention)
     tasks = [
         asyncio.create_task(_for_ever(rounds.end_vanished, _VANISHED_ROUND_SECONDS)),

@@ -3,11 +3,13 @@
 import asyncio
 import gc
 import logging
+import os
 import sys
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
-from contextlib import AbstractAsyncContextManager, ExitStack, asynccontextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager, ExitStack, asynccontextmanager, contextmanager
 from dataclasses import replace
 from datetime import UTC, datetime
+from typing import TYPE_CHECKING
 
 import uvloop
 
@@ -36,8 +38,12 @@ from daemonkit.settings import ConfigErrors
 from daemonkit.stopping import stop_requested
 from daemonkit.supervisor import Bound, Plan, WorkersFailed, supervise
 from daemonkit.tls import read_pem
+from daemonkit.trace_settings import traces_wanted
 from daemonkit.version import version
 from daemonkit.worker import Worker
+
+if TYPE_CHECKING:
+    from credentiald.tracing import Tracing
 
 log = logging.getLogger("credentiald")
 
@@ -52,7 +58,9 @@ def run(loaded: Loaded) -> int:
     settings = loaded.settings
 
     def serving() -> None:
-        uvloop.run(_serve(loaded, settings, _prepared_sealer(settings)))
+        sealer = _prepared_sealer(settings)
+        with _tracing(settings) as tracing:
+            uvloop.run(_serve(loaded, settings, sealer, tracing))
 
     return _logging(settings, serving, warnings=loaded.warnings)
 
@@ -68,7 +76,8 @@ def run_worker(loaded: Loaded, worker: Worker) -> int:
 
     def serving() -> None:
         sealer = fitting_sealer(settings.database, settings.sealing_keys)
-        uvloop.run(_serve(loaded, settings, sealer, worker))
+        with _tracing(settings) as tracing:
+            uvloop.run(_serve(loaded, settings, sealer, tracing, worker))
 
     return _logging(settings, serving)
 
@@ -128,13 +137,28 @@ def _logging(settings: Settings, serving: Callable[[], None], *, warnings: Seque
     return 0
 
 
-async def _serve(loaded: Loaded, settings: Settings, sealer: Sealer, worker: Worker | None = None) -> None:
+@contextmanager
+def _tracing(settings: Settings) -> Iterator["Tracing | None"]:
+    """Who is told of spans, where traces are on; else nobody, and nothing of OpenTelemetry is loaded."""
+    if not traces_wanted(settings.traces, os.environ):
+        yield None
+        return
+    from credentiald.tracing import Tracing
+    from daemonkit.tracing import running_tracer
+
+    with running_tracer("credentiald") as tracer:
+        yield Tracing(tracer)
+
+
+async def _serve(
+    loaded: Loaded, settings: Settings, sealer: Sealer, tracing: "Tracing | None", worker: Worker | None = None
+) -> None:
     stop: Awaitable[object] = stop_requested() if worker is None else worker.stop_requested()
     gateway, metrics = loaded.gateway, Metrics(version())
     async with (
         open_database(settings.database, sealer) as db,
         open_records(settings.database) as records,
-        _running_book(loaded, db, records, metrics) as book,
+        _running_book(loaded, db, records, metrics, tracing) as book,
     ):
         await _refuse_shared_names(db, gateway)
         plane = make_plane(db, sealer, gateway)
@@ -158,6 +182,7 @@ async def _serve(loaded: Loaded, settings: Settings, sealer: Sealer, worker: Wor
                 Recording(book=book, stored=records, rules=settings.keep_rules()),
                 grace_seconds=settings.grace.total_seconds(),
                 is_worker=worker is not None,
+                tracing=tracing,
             ),
             readiness.listening(),
             watching(plane, records, metrics),
@@ -177,7 +202,7 @@ async def _serve(loaded: Loaded, settings: Settings, sealer: Sealer, worker: Wor
 
 
 def _running_book(
-    loaded: Loaded, db: Database, records: Records, metrics: Metrics
+    loaded: Loaded, db: Database, records: Records, metrics: Metrics, tracing: "Tracing | None"
 ) -> AbstractAsyncContextManager[RecordBook]:
     writes_log = loaded.gateway_settings.structured_logging
     if writes_log:
@@ -190,6 +215,7 @@ def _running_book(
         retention=loaded.gateway_settings.retention,
         writes_log=writes_log,
         read_prices=PriceList(db).current,
+        tracing=tracing,
     )
 
 

@@ -7,6 +7,7 @@ from datetime import timedelta
 
 from credentiald.record_rules import KeepRule, KeepRules, parse_keep_rule
 from credentiald.store.sqlite import database_path
+from daemonkit import trace_settings
 from daemonkit.durations import parse_duration
 from daemonkit.listen import Address, parse_addresses
 from daemonkit.logs import parse_log_target
@@ -121,6 +122,7 @@ class Settings:
     record_thoughts: KeepRule = setting(
         "on", f"What records keep of models' thoughts: {_KEEP_HELP}", parse_keep_rule, metavar="RULE"
     )
+    traces: str = setting("auto", trace_settings.HELP, trace_settings.parse_traces, metavar="auto|on|off")
     log_human: str = setting(
         "stderr",
         "Log for people: stderr, - for stdout, a file, or none.",

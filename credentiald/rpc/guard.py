@@ -28,6 +28,9 @@ log = logging.getLogger("credentiald.rpc")
 DEADLINE_SECONDS = 5.0
 _LONGER_SECONDS = {"/drawbridge.v1.AdminService/CheckProvider": CHECK_SECONDS + 2.0}
 
+# Bridges ask for it all the time, and it says nothing.
+_UNTRACED = frozenset({"Ping"})
+
 # What is kept of a rpc's time for the way back, when it waits for somebody else.
 _RESERVE_SECONDS = 0.25
 
@@ -36,6 +39,8 @@ _end: ContextVar[float] = ContextVar("end")
 _admit: ContextVar[Callable[[], Awaitable[Caller]]] = ContextVar("admit")
 
 if TYPE_CHECKING:
+    from credentiald.tracing import Tracing
+
     # Generic to the type checker only.
     Handler = grpc.RpcMethodHandler[Any, Any]
     Context = grpc.aio.ServicerContext[Any, Any]
@@ -60,9 +65,10 @@ async def admit_again() -> Caller:
 class Guard(grpc.aio.ServerInterceptor):
     """Authenticates, checks rpc × role, bounds the time, turns refusals into statuses, counts and logs."""
 
-    def __init__(self, plane: Plane, metrics: Metrics) -> None:
+    def __init__(self, plane: Plane, metrics: Metrics, tracing: "Tracing | None" = None) -> None:
         self._plane = plane
         self._metrics = metrics
+        self._tracing = tracing
 
     async def intercept_service(
         self,
@@ -92,7 +98,7 @@ class Guard(grpc.aio.ServerInterceptor):
         async def call(request: Any, context: "Context") -> Any:
             seconds = _seconds_left(context, _LONGER_SECONDS.get(method, DEADLINE_SECONDS))
             _end.set(asyncio.get_running_loop().time() + seconds)
-            async with self._accounted(method, context, streams=False), asyncio.timeout(seconds):
+            async with self._accounted(method, context, request), asyncio.timeout(seconds):
                 _caller.set(await admit())
                 return await behaviour(request, context)
 
@@ -102,7 +108,7 @@ class Guard(grpc.aio.ServerInterceptor):
         """As `_guarded`, without a bound for the time: a stream lives as long as its caller."""
 
         async def call(requests: Any, context: "Context") -> None:
-            async with self._accounted(method, context, streams=True):
+            async with self._accounted(method, context, None):
                 _admit.set(admit)
                 _caller.set(await admit_again())
                 await behaviour(requests, context)
@@ -116,8 +122,11 @@ class Guard(grpc.aio.ServerInterceptor):
         return caller
 
     @asynccontextmanager
-    async def _accounted(self, method: str, context: "Context", *, streams: bool) -> AsyncIterator[None]:
-        """Turns what is raised in the block into a status; counts and logs how the rpc ended."""
+    async def _accounted(self, method: str, context: "Context", request: Any | None) -> AsyncIterator[None]:
+        """Turns what is raised in the block into a status; counts, logs and traces how the rpc ended.
+
+        `request` is None for a stream, which takes as long as its caller likes: its questions are traced by themselves.
+        """
         name = method.rpartition("/")[2]
         started = time.perf_counter()
         outcome = "INTERNAL"
@@ -138,13 +147,26 @@ class Guard(grpc.aio.ServerInterceptor):
             log.exception("unhandled error", extra={"rpc": name})
             await context.abort(grpc.StatusCode.INTERNAL, "internal error")
         finally:
-            self._metrics.rpc_done(name, outcome, None if streams else time.perf_counter() - started)
+            seconds = time.perf_counter() - started
+            self._metrics.rpc_done(name, outcome, None if request is None else seconds)
+            if self._tracing is not None and request is not None and name not in _UNTRACED:
+                self._tracing.answered(
+                    method.removeprefix("/"),
+                    trace_parent=getattr(request, "trace_parent", "") or _metadatum(context, "traceparent"),
+                    seconds=seconds,
+                    outcome=outcome,
+                    interception_id=getattr(request, "interception_id", ""),
+                )
 
 
 def _seconds_left(context: Any, most: float) -> float:
     """What is left of the caller's deadline, at most the server's own."""
     left = context.time_remaining()
     return most if left is None else min(float(left), most)
+
+
+def _metadatum(context: Any, name: str) -> str:
+    return next((str(value) for key, value in context.invocation_metadata() or () if key == name), "")
 
 
 def _bearer(metadata: Any) -> str:

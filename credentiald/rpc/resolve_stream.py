@@ -7,11 +7,12 @@ caller is authenticated anew, so a rotated service token stops working on a stre
 
 import asyncio
 import logging
+import time
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from datetime import datetime
 from itertools import repeat
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import grpc
 from drawbridge.v1 import credential_service_pb2 as pb
@@ -31,9 +32,13 @@ from credentiald.rpc import codec, reply_bytes, status
 from credentiald.rpc.guard import admit_again
 from credentiald.store.database import State
 
+if TYPE_CHECKING:
+    from credentiald.tracing import Tracing
+
 log = logging.getLogger("credentiald.rpc")
 
 MAX_ITEMS = 256
+_METHOD = "drawbridge.v1.CredentialService/ResolveProviderStream"
 # For the questions of a batch that need the store. Its neighbours wait for them, so this is less than a bridge waits.
 _STORE_SECONDS = 1.0
 # How often old answers are looked for, so that opened keys do not stay for want of a next request.
@@ -48,12 +53,19 @@ class ResolveStreams:
     """All running streams, and the answers that they share."""
 
     def __init__(
-        self, plane: Plane, metrics: Metrics, book: RecordBook, *, sweep_seconds: float = SWEEP_SECONDS
+        self,
+        plane: Plane,
+        metrics: Metrics,
+        book: RecordBook,
+        *,
+        sweep_seconds: float = SWEEP_SECONDS,
+        tracing: "Tracing | None" = None,
     ) -> None:
         self._plane = plane
         self._metrics = metrics
         self._book = book
         self._sweep_seconds = sweep_seconds
+        self._tracing = tracing
         self._answers = Answers()
         self._sweep: asyncio.TimerHandle | None = None
         # The tasks of the streams that wait for their next batch.
@@ -93,9 +105,13 @@ class ResolveStreams:
                 # While the caller was looked up, another change may have come: answers are those of now.
                 state = self._state()
             now = self._plane.clock()
+            started_seconds = time.perf_counter()
             answered: list[_OneAnswered] = []
             try:
-                await context.write(b"".join(await self._results(request.items, caller, state, now, answered)))
+                results = await self._results(request.items, caller, state, now, answered)
+                await context.write(b"".join(results))
+                if self._tracing is not None:
+                    _trace(self._tracing, request.items, results, time.perf_counter() - started_seconds)
             finally:
                 # Only now that the answers are out; also where the caller is lost that may just have got them.
                 if answered and caller.role is Role.BRIDGE:
@@ -273,6 +289,29 @@ class ResolveStreams:
         self._answers.forget_old(self._plane.clock())
         if len(self._answers):
             self._sweep_later()
+
+
+def _trace(
+    tracing: "Tracing", items: Sequence[pb.ResolveProviderRequest], results: Sequence[bytes], seconds: float
+) -> None:
+    """A span for each question whose trace is recorded. Reads the answers again: without traces nobody has to."""
+    for item, result in zip(items, results, strict=True):
+        if not item.trace_parent:
+            continue
+        told = pb.ResolveProviderStreamResponse.FromString(result).results[0]
+        refused, response = told.HasField("refusal"), told.response
+        tracing.answered(
+            _METHOD,
+            trace_parent=item.trace_parent,
+            seconds=seconds,
+            outcome=(told.refusal.reason or "INTERNAL") if refused else "OK",
+            interception_id=item.interception_id,
+            facts={
+                "drawbridge.provider": response.provider.name,
+                "drawbridge.resolution_id": response.resolution_id,
+                "drawbridge.questions_together": len(items),
+            },
+        )
 
 
 def _noted(answered: Sequence[_OneAnswered], micros: int) -> list[Noted]:

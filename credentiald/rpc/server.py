@@ -9,6 +9,7 @@ import os
 from collections.abc import AsyncIterator, Iterable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import grpc
 from drawbridge.v1 import (
@@ -45,6 +46,9 @@ from daemonkit.binding import AddressTaken, remove_stale_socket
 from daemonkit.listen import Address
 from daemonkit.logs import announce
 from daemonkit.tls import TlsBytes
+
+if TYPE_CHECKING:
+    from credentiald.tracing import Tracing
 
 log = logging.getLogger("credentiald")
 
@@ -117,6 +121,7 @@ async def listening(
     *,
     grace_seconds: float,
     is_worker: bool = False,
+    tracing: "Tracing | None" = None,
 ) -> AsyncIterator[None]:
     """The listeners, bound for the length of the block; then what is under way has `grace_seconds`.
 
@@ -124,8 +129,8 @@ async def listening(
     """
     # Two daemons that are started by accident must not share a port in silence.
     options = (("grpc.so_reuseport", int(is_worker)), *_OPTIONS)
-    guard = Guard(plane, metrics)
-    streams = ResolveStreams(plane, metrics, recording.book)
+    guard = Guard(plane, metrics, tracing)
+    streams = ResolveStreams(plane, metrics, recording.book, tracing=tracing)
     pages = paging.Pages(plane.db.deployment_key("page-token"))
     servers: list[grpc.aio.Server] = []
     try:

@@ -32,7 +32,7 @@ def test_there_is_no_lock_file_that_names_addresses() -> None:
 
 
 def test_every_requirement_is_pinned_and_hashed() -> None:
-    for name in ("run.txt", "test.txt", "gen.txt"):
+    for name in ("run.txt", "otel.txt", "test.txt", "gen.txt"):
         lines = (ROOT / "requirements" / name).read_text().replace("\\\n", " ").splitlines()
         entries = [line for line in lines if line and not line.startswith("#")]
 
@@ -43,7 +43,9 @@ def test_every_requirement_is_pinned_and_hashed() -> None:
 def test_what_is_locked_is_within_the_ranges_of_the_project() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())
     groups = [one for group in project["dependency-groups"].values() for one in group]
-    wanted = {"run.txt": project["project"]["dependencies"], "test.txt": project["project"]["dependencies"] + groups}
+    run = project["project"]["dependencies"]
+    otel = run + project["project"]["optional-dependencies"]["otel"]
+    wanted = {"run.txt": run, "otel.txt": otel, "test.txt": otel + groups}
 
     for name, requirements in wanted.items():
         locked = dict(re.findall(r"^([\w.-]+)==([^\s;]+)", (ROOT / "requirements" / name).read_text(), re.MULTILINE))

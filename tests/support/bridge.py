@@ -8,6 +8,7 @@ import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from bridged.bridge import Bridge
 from bridged.http1.downstream import Limits, Server, listening
@@ -19,9 +20,13 @@ from bridged.recorder import running_recorder
 from bridged.recording import TapMaker
 from bridged.resolver import running_resolver
 from bridged.taps import answer_tap
+from bridged.trace_headers import TraceHeaders
 from daemonkit.listen import Address
 from daemonkit.secret import Secret
 from tests.fakes.credentiald import SERVICE_TOKEN, USER_TOKEN, FakeCredentiald
+
+if TYPE_CHECKING:
+    from bridged.tracing import Tracing
 
 AUTH = ("Authorization", f"Bearer {USER_TOKEN}")
 
@@ -55,6 +60,8 @@ async def running_bridge(
     record_queue_bytes: int = 1024 * 1024,
     asks_for_usage: bool = True,
     make_tap: TapMaker = answer_tap,
+    tracing: "Tracing | None" = None,
+    send_trace_headers: TraceHeaders | None = None,
 ) -> AsyncIterator[RunningBridge]:
     """A listening bridge for the length of the block."""
     readiness, metrics = Readiness(), Metrics()
@@ -87,6 +94,8 @@ async def running_bridge(
             needs_records=needs_records,
             asks_for_usage=ProviderSwitch(is_on=asks_for_usage),
             make_tap=make_tap,
+            tracing=tracing,
+            send_trace_headers=send_trace_headers,
         )
         resolver.tell_oldest(bridge.oldest_id)
         address = Address(host="127.0.0.1", port=0)

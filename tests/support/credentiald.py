@@ -5,6 +5,7 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import grpc
 from drawbridge.v1 import admin_service_pb2 as admin
@@ -30,6 +31,9 @@ from credentiald.rpc.server import ADMIN_SERVICES, MAIN_SERVICES, Health, Record
 from credentiald.store.database import open_database
 from credentiald.store.records import Records, open_records
 from daemonkit.listen import Address
+
+if TYPE_CHECKING:
+    from credentiald.tracing import Tracing
 
 
 def bearer(token: str) -> tuple[tuple[str, str], ...]:
@@ -124,6 +128,7 @@ async def running(
     metrics: Metrics | None = None,
     rules: KeepRules | None = None,
     writes_log: bool = False,
+    tracing: "Tracing | None" = None,
 ) -> AsyncIterator[Running]:
     """A plane on a database in `folder`, served until the end of the block."""
     url = f"sqlite:///{folder / 'credentiald.db'}"
@@ -153,10 +158,14 @@ async def running(
         counting = metrics or Metrics("test")
         stored = await stack.enter_async_context(open_records(url))
         book = await stack.enter_async_context(
-            running_book(stored, counting, clock, writes_log=writes_log, read_prices=PriceList(db).current)
+            running_book(
+                stored, counting, clock, writes_log=writes_log, read_prices=PriceList(db).current, tracing=tracing
+            )
         )
         recording = Recording(book=book, stored=stored, rules=rules or KeepRules())
-        await stack.enter_async_context(listening(plane, counting, listeners, Health(), recording, grace_seconds=0))
+        await stack.enter_async_context(
+            listening(plane, counting, listeners, Health(), recording, grace_seconds=0, tracing=tracing)
+        )
         channels = {
             name: await stack.enter_async_context(grpc.aio.insecure_channel(str(address)))
             for name, address in addresses.items()

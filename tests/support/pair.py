@@ -71,7 +71,10 @@ async def until_ready(daemon: Daemon) -> None:
 async def running_pair(
     folder: Path, providers: Mapping[str, Mapping[str, str]] | None = None, *arguments: str, **environ: str
 ) -> AsyncIterator[Pair]:
-    """The pair with these providers from the environment; `{upstream}` in a value is the upstream's URL."""
+    """The pair with these providers from the environment; `{upstream}` in a value is the upstream's URL.
+
+    `arguments` are bridged's; of `environ` it gets what OpenTelemetry or Python reads, credentiald all.
+    """
     async with AsyncExitStack() as stack:
         upstream = await stack.enter_async_context(running_upstream())
         variables = {
@@ -79,7 +82,8 @@ async def running_pair(
         }
         plane = await asyncio.to_thread(stack.enter_context, credentiald(folder, {**variables, **environ}))
         target = plane.addresses["main"]
-        bridge = await asyncio.to_thread(stack.enter_context, bridged(folder, target, None, *arguments))
+        shared = {name: value for name, value in environ.items() if name.startswith(("OTEL_", "PYTHON"))}
+        bridge = await asyncio.to_thread(stack.enter_context, bridged(folder, target, shared, *arguments))
         await until_ready(bridge)
         commanded(folder, plane, "users", "create", "ann")
         token = commanded(folder, plane, "tokens", "create", "--user", "ann").strip()

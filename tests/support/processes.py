@@ -13,7 +13,18 @@ from pathlib import Path
 
 START_SECONDS = 20.0
 STOP_SECONDS = 15.0
-_FOREIGN = ("AWS_", "CODER_", "CREDENTIALD_", "BRIDGED_", "ANTHROPIC_", "OPENAI_", "GOOGLE_", "GEMINI_", "AZURE_")
+_FOREIGN = (
+    "AWS_",
+    "CODER_",
+    "CREDENTIALD_",
+    "BRIDGED_",
+    "ANTHROPIC_",
+    "OPENAI_",
+    "GOOGLE_",
+    "GEMINI_",
+    "AZURE_",
+    "OTEL_",
+)
 _PROXIES = {"http_proxy", "https_proxy", "all_proxy", "no_proxy"}
 
 

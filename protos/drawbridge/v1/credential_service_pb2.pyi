@@ -37,6 +37,7 @@ class ResolveProviderRequest(_message.Message):
     BRIDGE_INSTANCE_ID_FIELD_NUMBER: _builtins.int
     MIN_REVISION_FIELD_NUMBER: _builtins.int
     CLIENT_FIELD_NUMBER: _builtins.int
+    TRACE_PARENT_FIELD_NUMBER: _builtins.int
     provider: _builtins.str
     """Instance name, e.g. "anthropic-corp"."""
     access_token: _builtins.str
@@ -65,6 +66,10 @@ class ResolveProviderRequest(_message.Message):
     """Optional: the client's name, such as "Claude Code", for the opening of the
     interception.
     """
+    trace_parent: _builtins.str
+    """Optional: a W3C traceparent. Only from bridges that trace, and only for
+    requests whose trace is sampled.
+    """
     @_builtins.property
     def failed_credential_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Failover: these were refused for this interception."""
@@ -83,10 +88,11 @@ class ResolveProviderRequest(_message.Message):
         bridge_instance_id: _builtins.str = ...,
         min_revision: _builtins.int = ...,
         client: _builtins.str = ...,
+        trace_parent: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["access_token", b"access_token", "principal", b"principal", "user", b"user"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["access_token", b"access_token", "bridge_instance_id", b"bridge_instance_id", "client", b"client", "failed_credential_ids", b"failed_credential_ids", "interception_id", b"interception_id", "min_revision", b"min_revision", "model", b"model", "operation", b"operation", "presented_key", b"presented_key", "principal", b"principal", "provider", b"provider", "user", b"user"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["access_token", b"access_token", "bridge_instance_id", b"bridge_instance_id", "client", b"client", "failed_credential_ids", b"failed_credential_ids", "interception_id", b"interception_id", "min_revision", b"min_revision", "model", b"model", "operation", b"operation", "presented_key", b"presented_key", "principal", b"principal", "provider", b"provider", "trace_parent", b"trace_parent", "user", b"user"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType_principal: _TypeAlias = _typing.Literal["access_token", "user"]  # noqa: Y015
     _WhichOneofArgType_principal: _TypeAlias = _typing.Literal["principal", b"principal"]  # noqa: Y015

@@ -15,10 +15,12 @@ TEXTS = st.text(st.characters(exclude_categories=["Cs"]), max_size=300) | st.sam
 REVISIONS = st.integers(min_value=0, max_value=2**63 - 1)
 
 
-@given(st.lists(st.tuples(TEXTS, TEXTS, TEXTS, TEXTS, TEXTS, TEXTS, st.booleans(), TEXTS, REVISIONS), max_size=4))
+@given(
+    st.lists(st.tuples(TEXTS, TEXTS, TEXTS, TEXTS, TEXTS, TEXTS, st.booleans(), TEXTS, REVISIONS, TEXTS), max_size=4)
+)
 def test_a_batch_reads_as_the_message_with_the_same_questions(questions: list[tuple[Any, ...]]) -> None:
     expected, items = pb.ResolveProviderStreamRequest(), []
-    for provider, token, operation, model, interception_id, client, presented_key, bridge, revision in questions:
+    for provider, token, operation, model, interception_id, client, presented_key, bridge, revision, trace in questions:
         message = expected.items.add(
             provider=provider,
             access_token=token,
@@ -29,6 +31,7 @@ def test_a_batch_reads_as_the_message_with_the_same_questions(questions: list[tu
             presented_key=presented_key,
             bridge_instance_id=bridge,
             min_revision=revision,
+            trace_parent=trace,
         )
         item = resolver_question.item(
             provider,
@@ -39,6 +42,7 @@ def test_a_batch_reads_as_the_message_with_the_same_questions(questions: list[tu
             client,
             presented_key=presented_key,
             of_this_bridge=resolver_question.of_this_bridge(bridge, revision),
+            trace_parent=trace,
         )
         assert resolver_question.message_of(item) == message
         items.append(item)
