@@ -16,7 +16,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 # Kept out of the installed package, like everything of the tests.
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+SCRIPTS = Path(__file__).resolve().parent
+sys.path.insert(0, str(SCRIPTS.parent))
 
 from tests.support.processes import bridged, commanded, credentiald
 
@@ -132,8 +133,8 @@ def floor(nginx: str, folder: Path, upstream_port: int) -> Iterator[Target]:
 
 
 @contextlib.contextmanager
-def pair(folder: Path, upstream_port: int) -> Iterator[Target]:
-    """Both daemons with a database, a user and a token of their own."""
+def pair(folder: Path, upstream_port: int, *, name: str = "drawbridge", prefix: str = "") -> Iterator[Target]:
+    """Both daemons with a database, a user and a token of their own. `prefix`: those of scripts/bench_plain_*.py."""
     folder.mkdir()
     environ = {
         f"CODER_AIBRIDGE_PROVIDER_{number}_{name}": value
@@ -143,13 +144,19 @@ def pair(folder: Path, upstream_port: int) -> Iterator[Target]:
             ("BASE_URL", f"http://127.0.0.1:{upstream_port}/{kind}/v1"),
         )
     }  # fmt: skip
-    with credentiald(folder, environ) as plane, bridged(folder, plane.addresses["main"]) as bridge:
+    if prefix:
+        path = os.pathsep.join([str(SCRIPTS), os.environ.get("PYTHONPATH", "")])
+        environ["PYTHONPATH"] = path
+    with (
+        credentiald(folder, environ, module=f"{prefix}credentiald") as plane,
+        bridged(folder, plane.addresses["main"], environ, module=f"{prefix}bridged") as bridge,
+    ):
         commanded(folder, plane, "users", "create", "bench")
         token = commanded(folder, plane, "tokens", "create", "--user", "bench").strip()
         _wait(f"http://{bridge.addresses['metrics']}/readyz", "bridged")
         base_url = f"http://{bridge.addresses['http']}/api/v2/aibridge"
         yield Target(
-            name="drawbridge",
+            name=name,
             pids=(plane.process.pid, bridge.process.pid),
             urls={kind: f"{base_url}/{kind}/v1/chat/completions" for kind in ANSWERS},
             headers={"Authorization": f"Bearer {token}"},

@@ -124,22 +124,26 @@ def daemon(
 
 
 @contextmanager
-def credentiald(folder: Path, environ: Mapping[str, str] | None = None, *arguments: str) -> Iterator[Daemon]:
+def credentiald(
+    folder: Path, environ: Mapping[str, str] | None = None, *arguments: str, module: str = "credentiald"
+) -> Iterator[Daemon]:
     """A credentiald on free ports, with its database in `folder`."""
     listeners = ("--listen", "--admin-listen", "--metrics-listen")
     flags = [part for flag in listeners for part in (flag, "127.0.0.1:0") if flag not in arguments]
-    with daemon("credentiald", [*flags, *arguments], folder, environ or {}, listeners=len(listeners)) as running:
+    with daemon(module, [*flags, *arguments], folder, environ or {}, listeners=len(listeners)) as running:
         yield running
 
 
 @contextmanager
-def bridged(folder: Path, target: str, environ: Mapping[str, str] | None = None, *arguments: str) -> Iterator[Daemon]:
+def bridged(
+    folder: Path, target: str, environ: Mapping[str, str] | None = None, *arguments: str, module: str = "bridged"
+) -> Iterator[Daemon]:
     """A bridged on free ports that asks the credentiald at `target`; its token is the file in `folder`."""
     flags = ["--credentiald", target]
     for flag in ("--listen", "--metrics-listen"):
         if flag not in arguments:
             flags += [flag, "127.0.0.1:0"]
-    with daemon("bridged", [*flags, *arguments], folder, environ or {}, listeners=2) as running:
+    with daemon(module, [*flags, *arguments], folder, environ or {}, listeners=2) as running:
         yield running
 
 

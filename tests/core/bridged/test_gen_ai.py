@@ -33,7 +33,7 @@ def test_every_provider_type_has_a_name_of_the_conventions_or_one_of_its_own() -
 def test_every_attribute_is_one_of_the_conventions() -> None:
     known = {value for name, value in vars(gen_ai_attributes).items() if name.startswith("GEN_AI_")}
     facts = RequestFacts(model="m", stream=True)
-    usage = TokenUsage(msg_id="i", input_tokens=1, output_tokens=2, metadata={"output_reasoning": 1})
+    usage = TokenUsage(input_tokens=1, output_tokens=2, metadata={"output_reasoning": 1})
     written = {
         **gen_ai.request_attributes("anthropic.messages", "anthropic", facts),
         **gen_ai.response_attributes(AnswerRecords(msg_id="i", model="m-1", usage=usage)),
