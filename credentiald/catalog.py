@@ -64,6 +64,26 @@ _BEDROCK = frozenset(
 # bedrock-mantle speaks the APIs that clients know, and none of Bedrock's own.
 _MANTLE = frozenset({"anthropic.messages", "anthropic.count_tokens", "openai.chat_completions", "openai.responses"})
 
+# Turns of a conversation: what bridges intercept, and what is recorded. A test holds them against bridged/routes.py.
+TURNS = frozenset(
+    {
+        "anthropic.messages",
+        "azure.chat_completions",
+        "azure.responses",
+        "bedrock.converse",
+        "bedrock.converse_stream",
+        "bedrock.invoke_model",
+        "bedrock.invoke_model_stream",
+        "copilot.chat_completions",
+        "copilot.responses",
+        "google.generate_content",
+        "google.openai_chat_completions",
+        "google.stream_generate_content",
+        "openai.chat_completions",
+        "openai.responses",
+    }
+)
+
 _API_KEY = frozenset({KeyKind.API_KEY})
 _NO_KEY: frozenset[KeyKind] = frozenset()
 _BEDROCK_KEYS = frozenset({KeyKind.API_KEY, KeyKind.AWS_ACCESS_KEY_PAIR})

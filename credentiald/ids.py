@@ -14,6 +14,7 @@ from typing import final
 _HEX_DIGITS = b"0123456789abcdefABCDEF"
 _HYPHENS = b"----"
 _UUID = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}", re.ASCII)
+_WRITTEN = re.compile(r"[0-9a-fA-F]{8}(?:-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}", re.ASCII).fullmatch
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _RANDOM_BITS = 74
 _RANDOM_BYTES = 10
@@ -113,5 +114,5 @@ def uuid_bytes(text: str) -> bytes | None:
 
 
 def is_uuid(text: str) -> bool:
-    """Whether this is a UUID in the form 8-4-4-4-12."""
-    return canonical_uuid(text) is not None
+    """Whether this is a UUID in the form 8-4-4-4-12, in either case."""
+    return _WRITTEN(text) is not None

@@ -4,21 +4,24 @@
   `OPENING_SECONDS`. Openings that are lost with the process are made good by the receipts that bridges bring.
 - A report is acknowledged when it is on the disk. While the store does not answer, bridges keep their reports, and
   openings wait here, up to a bound; what is dropped is counted.
+- One transaction takes so much that whoever waits for the next is not kept long.
 """
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, field
 from datetime import datetime
 from itertools import islice
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, TypeVar
 
-from credentiald import record_log
+from credentiald import record_log, record_merge
+from credentiald.bridge_instances import Instance, Instances
 from credentiald.errors import Refusal, StoreUnavailable
 from credentiald.metrics import Metrics
 from credentiald.prices import NO_PRICES, PriceTable
-from credentiald.record_model import Noted, Opening, Report
+from credentiald.record_model import Noted, Opening, Rejection, Report
 from credentiald.resolve import upstream_model
 from credentiald.store import record_writing
 from credentiald.store.record_writing import Batch, Stored
@@ -28,22 +31,36 @@ from credentiald.store.times import to_micros
 if TYPE_CHECKING:
     from credentiald.tracing import Tracing
 
+T = TypeVar("T")
+
 log = logging.getLogger(__name__)
 
 # How long an opening waits for the records of its interception.
 OPENING_SECONDS = 0.7
 # How long reports wait for others.
 REPORT_SECONDS = 0.05
+_OPENING_MICROS = int(OPENING_SECONDS * 1_000_000)
 _RETRY_SECONDS = 1.0
 _MOST_OPENINGS = 200_000
 _MOST_REPORTS = 50_000
-# How often it is noted that a bridge is there.
-_SEEN_MICROS = 10_000_000
+_MOST_REPORT_BYTES = 64 * 1024 * 1024
+# Of one transaction.
+_OPENINGS_AT_ONCE = 2000
+_REPORT_BYTES_AT_ONCE = 4 * 1024 * 1024
+# More reports than this that cannot be stored are no trouble of theirs.
+_MOST_UNSTORABLE = 16
 
 
-class _Waiting(NamedTuple):
+@dataclass(slots=True, eq=False)
+class _Waiting:
+    """What came with one call."""
+
     reports: Sequence[Report]
-    done: "asyncio.Future[list[int]]"
+    size_bytes: int
+    # On the loop's clock.
+    since_seconds: float
+    done: "asyncio.Future[Mapping[int, Rejection]]"
+    rejections: dict[int, Rejection] = field(default_factory=dict)
 
 
 async def no_prices() -> PriceTable:
@@ -70,34 +87,53 @@ class RecordBook:
         self._writes_log = writes_log
         self._read_prices = read_prices
         self._tracing = tracing
+        self.instances = Instances()
+        # In the order in which they came; each stays until it is on the disk.
         self._openings: dict[bytes, Noted] = {}
-        # The earlier ones of interceptions that were resolved again.
-        self._earlier: list[Noted] = []
         self._waiting: list[_Waiting] = []
+        # What is being stored has not arrived yet: it still waits.
+        self._storing: Sequence[_Waiting] = ()
         self._waiting_reports = 0
-        self._seen: dict[str, int] = {}
-        self._seen_stored: dict[str, int] = {}
+        self._waiting_bytes = 0
+        self._refused_time: datetime | None = None
+        self._retry_seconds = 0.0
+        self._closed = False
         self._timer: asyncio.TimerHandle | None = None
         self._flush = asyncio.Lock()
         self._flushing: set[asyncio.Task[None]] = set()
-        # On the loop's clock, when the reports that wait began to.
-        self._reports_seconds = 0.0
-        # What is being stored has not arrived yet: it still waits.
-        self._storing = Batch()
-        self._storing_seconds = 0.0
         metrics.records.watch_waiting(self.waiting, self.oldest_seconds)
+
+    def waiting(self) -> int:
+        """How many openings and reports are not on the disk."""
+        return len(self._openings) + self._waiting_reports
+
+    def oldest_seconds(self) -> float:
+        """How long the oldest of them has waited; 0 where none does."""
+        # All in the order in which they came.
+        openings = islice(self._openings.values(), 1)
+        ages = [0.0, *((to_micros(self._clock()) - one[-1]) / 1_000_000 for one in openings)]
+        reports = (*self._storing[:1], *self._waiting[:1])
+        ages += [asyncio.get_running_loop().time() - one.since_seconds for one in reports]
+        return max(ages)
+
+    @property
+    def refused_time(self) -> datetime | None:
+        """When the store did not take something for the last time."""
+        return self._refused_time
 
     def note(self, noted: Sequence[Noted]) -> None:
         """Openings of interceptions that have been answered."""
         if not noted:
             return
         openings = self._openings
-        keys = [one[0] for one in noted]
-        if not openings.keys().isdisjoint(keys):
-            self._earlier.extend(openings[key] for key in keys if key in openings)
-        openings.update(zip(keys, noted, strict=True))
-        *_, bridge_instance_id, micros = noted[-1]
-        self.seen(bridge_instance_id, micros)
+        fresh = {one[0]: one for one in noted}
+        if len(fresh) == len(noted) and openings.keys().isdisjoint(fresh):
+            openings.update(fresh)
+        else:
+            for one in noted:
+                openings[one[0]] = record_merge.noted_again(openings.get(one[0]), one)
+        _, _, decided, _, _, instance_id, micros = noted[-1]
+        self.heard((decided.origin.service_id, instance_id), micros)
         excess = len(openings) - _MOST_OPENINGS
         if excess > 0:
             for key in list(islice(openings, excess)):
@@ -106,104 +142,139 @@ class RecordBook:
         if self._timer is None:
             self._later(OPENING_SECONDS)
 
-    def seen(self, bridge_instance_id: str, micros: int) -> None:
+    def heard(self, instance: Instance, micros: int) -> None:
         """A bridge was heard of."""
-        if bridge_instance_id:
-            self._seen[bridge_instance_id] = micros
-            if micros - self._seen_stored.get(bridge_instance_id, 0) >= _SEEN_MICROS:
-                self._later(OPENING_SECONDS)
+        if self.instances.heard(instance, micros) and self._timer is None:
+            self._later(OPENING_SECONDS)
 
-    async def append(self, reports: Sequence[Report]) -> list[int]:
-        """Store reports; the places of those whose interception is somebody else's. StoreUnavailable."""
-        if self._waiting_reports + len(reports) > _MOST_REPORTS:
+    async def append(self, reports: Sequence[Report], *, size_bytes: int = 0) -> Mapping[int, Rejection]:
+        """Store reports; the places of those that are not stored, and why. StoreUnavailable."""
+        if (
+            self._closed
+            or self._waiting_reports + len(reports) > _MOST_REPORTS
+            or self._waiting_bytes + size_bytes > _MOST_REPORT_BYTES
+        ):
             raise StoreUnavailable
-        done: asyncio.Future[list[int]] = asyncio.get_running_loop().create_future()
-        if not self._waiting:
-            self._reports_seconds = asyncio.get_running_loop().time()
-        self._waiting.append(_Waiting(reports, done))
+        loop = asyncio.get_running_loop()
+        one = _Waiting(reports, size_bytes, loop.time(), loop.create_future())
+        self._waiting.append(one)
         self._waiting_reports += len(reports)
+        self._waiting_bytes += size_bytes
         self._later(REPORT_SECONDS)
-        return await done
+        return await one.done
 
-    async def end_vanished(self, vanished: Sequence[tuple[str, int]]) -> None:
-        """End interceptions whose bridge was last heard of at these times. StoreUnavailable."""
+    async def end_presumed(self, ends: Sequence[tuple[str, int]]) -> None:
+        """End interceptions of which nothing more will be heard, at these times. StoreUnavailable."""
         async with self._flush:
-            await self._store(Batch(vanished=vanished))
+            await self._tell(await self._stored(Batch(vanished=ends)))
+
+    async def write_heard(self) -> None:
+        """Write down which bridges were heard of up to now. StoreUnavailable."""
+        async with self._flush:
+            heard = self.instances.unwritten(all_newer=True)
+            if heard:
+                await self._stored(Batch(heard=heard))
+                self.instances.written(heard)
 
     async def flush(self, *, all_openings: bool = True) -> None:
         """Store what waits: all reports with their openings, and openings that have waited long enough or all."""
         async with self._flush:
-            waiting, self._waiting = self._waiting, []
-            self._waiting_reports = 0
-            reports = [report for one in waiting for report in one.reports]
-            noted = self._taken(reports, all_openings=all_openings)
-            seen = self._due_seen()
-            if not (reports or noted or seen):
-                return
-            openings = [_opening(one) for one in noted]
-            try:
-                stored = await self._store(Batch(openings=openings, reports=reports, seen=seen))
-            except Refusal as refusal:
-                # What was noted is tried again, before what has come since; reports are with their bridges.
-                self._openings = {one[0]: one for one in noted} | self._openings
-                _refuse(waiting, refusal)
-                self._later(_RETRY_SECONDS)
-                return
-            except Exception:
-                log.exception("records could not be stored together")
-                await self._store_apart(openings, waiting)
-                return
-            self._seen_stored.update(seen)
-            _acknowledge(waiting, stored.taken)
-        if self._openings:
-            self._later(OPENING_SECONDS)
+            while await self._flush_some(all_openings=all_openings):
+                pass
+        self._next_flush()
 
-    async def _store_apart(self, openings: Sequence[Opening], waiting: Sequence[_Waiting]) -> None:
-        """A bug that one report brings out must not be its neighbours' trouble."""
+    async def _flush_some(self, *, all_openings: bool) -> bool:
+        """Store what one transaction takes; whether there was more."""
+        waiting = self._due_reports()
+        reports = [report for one in waiting for report in one.reports]
+        noted = self._due_openings(reports, all_openings=all_openings)
+        heard = self.instances.unwritten()
+        if not (reports or noted or heard):
+            return False
+        openings = [_opening(one) for one in noted]
         try:
-            await self._store(Batch(openings=openings))
+            stored = await self._stored(Batch(openings=openings, reports=reports, heard=heard))
+            self._stored_now(noted)
+            self.instances.written(heard)
+            _reject_taken(waiting, stored)
+        except Refusal as refusal:
+            self._refuse(waiting, refusal)
+            return False
         except Exception:
-            log.exception("openings could not be stored")
-            self._metrics.records.openings_dropped(len(openings))
-        for one in waiting:
-            try:
-                stored = await self._store(Batch(reports=one.reports))
-            except Exception:
-                log.exception("reports could not be stored")
-                _refuse([one], StoreUnavailable())
-            else:
-                _acknowledge([one], stored.taken)
+            log.exception("records could not be stored together")
+            await self._store_apart(noted, waiting)
+            return False
+        except BaseException:
+            self._refuse(waiting, StoreUnavailable())
+            raise
+        self._acknowledge(waiting)
+        # On the disk and acknowledged: what becomes of the lines is no concern of those who wait.
+        await self._tell(stored)
+        return bool(self._waiting) or len(noted) >= _OPENINGS_AT_ONCE
 
-    async def _store(self, batch: Batch) -> Stored:
+    async def _store_apart(self, noted: Sequence[Noted], waiting: Sequence[_Waiting]) -> None:
+        """A bug that one record brings out must not be its neighbours' trouble."""
+        places = [(one, place) for one in waiting for place in range(len(one.reports))]
+        try:
+            lost = await self._unstorable(noted, lambda some: Batch(openings=[_opening(one) for one in some]))
+            self._stored_now(noted)
+            self._metrics.records.openings_dropped(len(lost))
+            failed = await self._unstorable(
+                places, lambda some: Batch(reports=[one.reports[place] for one, place in some]), _reject_places
+            )
+        except Refusal as refusal:
+            self._refuse(waiting, refusal)
+            return
+        if places and len(failed) == len(places):
+            # Perhaps it is no fault of theirs.
+            self._refuse(waiting, StoreUnavailable())
+            return
+        for one, place in failed:
+            one.rejections[place] = Rejection.RECORD_INVALID
+        self._acknowledge(waiting)
+
+    async def _unstorable(
+        self,
+        items: Sequence[T],
+        batch_of: Callable[[Sequence[T]], Batch],
+        reject: Callable[[Sequence[T], Stored], None] = lambda _, __: None,
+    ) -> list[T]:
+        """Store those that can be stored; the others. StoreUnavailable, also where there are many of these."""
+        failed: list[T] = []
+        parts = [items] if items else []
+        while parts:
+            part = parts.pop()
+            try:
+                stored = await self._stored(batch_of(part))
+            except Refusal:
+                raise
+            except Exception as error:
+                if len(part) > 1:
+                    middle = len(part) // 2
+                    parts += [part[middle:], part[:middle]]
+                    continue
+                log.exception("a record cannot be stored")
+                failed += part
+                if len(failed) > _MOST_UNSTORABLE:
+                    raise StoreUnavailable from error
+            else:
+                reject(part, stored)
+                await self._tell(stored)
+        return failed
+
+    async def _stored(self, batch: Batch) -> Stored:
         loop = asyncio.get_running_loop()
-        self._storing, self._storing_seconds = batch, loop.time()
+        started_seconds = loop.time()
         try:
             prices = await self._read_prices() if batch.reports else NO_PRICES
             with self._traced(batch):
                 stored = await self._records.write(record_writing.store, batch, prices)
-        finally:
-            self._storing = Batch()
-        self._metrics.records.stored(stored, loop.time() - self._storing_seconds)
-        if self._writes_log:
-            await asyncio.to_thread(record_log.write, stored)
+        except StoreUnavailable:
+            self._refused_time = self._clock()
+            self._retry_seconds = loop.time() + _RETRY_SECONDS
+            raise
+        self._metrics.records.stored(stored, loop.time() - started_seconds)
         return stored
-
-    def waiting(self) -> int:
-        """How many openings and reports are not on the disk."""
-        storing = self._storing
-        return len(self._openings) + self._waiting_reports + len(storing.openings) + len(storing.reports)
-
-    def oldest_seconds(self) -> float:
-        """How long the oldest of them has waited; 0 where none does."""
-        # Both in the order in which they came.
-        noted = [one.start_micros for one in self._storing.openings[:1]]
-        noted += [one[-1] for one in islice(self._openings.values(), 1)]
-        ages = [0.0, *((to_micros(self._clock()) - micros) / 1_000_000 for micros in noted)]
-        if self._storing.reports:
-            ages.append(asyncio.get_running_loop().time() - self._storing_seconds)
-        if self._waiting:
-            ages.append(asyncio.get_running_loop().time() - self._reports_seconds)
-        return max(ages)
 
     def _traced(self, batch: Batch) -> AbstractContextManager[None]:
         if self._tracing is None:
@@ -211,40 +282,79 @@ class RecordBook:
         ids = [one.interception_id for one in batch.openings]
         return self._tracing.commit([*ids, *(one.interception_id for one in batch.reports)])
 
-    def _taken(self, reports: Sequence[Report], *, all_openings: bool) -> list[Noted]:
-        """The openings that are stored now; they are not held any more."""
-        openings, noted = self._openings, self._earlier
-        self._earlier = []
-        if all_openings:
-            noted.extend(openings.values())
-            openings.clear()
-            return noted
-        for report in reports:
-            found = openings.pop(report.interception_id.encode(), None)
-            if found is not None:
-                noted.append(found)
-        oldest = to_micros(self._clock()) - int(OPENING_SECONDS * 1_000_000)
-        old = []
-        for key, one in openings.items():
-            # In the order in which they came, so the rest is younger.
-            if one[-1] > oldest:
+    async def _tell(self, stored: Stored) -> None:
+        """Log what was stored."""
+        if self._writes_log:
+            try:
+                await asyncio.to_thread(record_log.write, stored)
+            except Exception:
+                log.exception("records are stored but could not be logged")
+
+    def _due_reports(self) -> Sequence[_Waiting]:
+        count = size_bytes = 0
+        for count, one in enumerate(self._waiting, 1):  # noqa: B007 - how many is what is looked for
+            size_bytes += one.size_bytes
+            if size_bytes >= _REPORT_BYTES_AT_ONCE:
                 break
-            old.append(key)
-        noted.extend(openings.pop(key) for key in old)
-        return noted
+        self._storing, self._waiting = self._waiting[:count], self._waiting[count:]
+        return self._storing
 
-    def _due_seen(self) -> dict[str, int]:
-        stored = self._seen_stored
-        return {one: micros for one, micros in self._seen.items() if micros - stored.get(one, 0) >= _SEEN_MICROS}
+    def _due_openings(self, reports: Sequence[Report], *, all_openings: bool) -> list[Noted]:
+        """The openings that are stored now: those of the reports, and the oldest."""
+        openings = self._openings
+        due = {}
+        for report in reports:
+            key = report.interception_id.encode()
+            if (one := openings.get(key)) is not None:
+                due[key] = one
+        if not all_openings and asyncio.get_running_loop().time() < self._retry_seconds:
+            return list(due.values())
+        now_micros = to_micros(self._clock())
+        young_micros = now_micros if all_openings else now_micros - _OPENING_MICROS
+        for key, one in openings.items():
+            # In the order in which they came, so the rest is younger; from the future, where the clock was set back.
+            if len(due) >= _OPENINGS_AT_ONCE or young_micros < one[-1] <= now_micros:
+                break
+            due[key] = one
+        return list(due.values())
 
-    def forget_instances(self, *, before_micros: int) -> None:
-        """Forget bridges that were last heard of before that time."""
-        for one in [one for one, micros in self._seen.items() if micros < before_micros]:
-            self._seen.pop(one)
-            self._seen_stored.pop(one, None)
+    def _stored_now(self, noted: Sequence[Noted]) -> None:
+        openings = self._openings
+        for one in noted:
+            # One that was noted again meanwhile is another.
+            if openings.get(one[0]) is one:
+                del openings[one[0]]
+
+    def _acknowledge(self, waiting: Sequence[_Waiting]) -> None:
+        self._leave(waiting)
+        for one in waiting:
+            if not one.done.done():
+                one.done.set_result(one.rejections)
+
+    def _refuse(self, waiting: Sequence[_Waiting], refusal: Refusal) -> None:
+        self._leave(waiting)
+        for one in waiting:
+            if not one.done.done():
+                one.done.set_exception(refusal)
+
+    def _leave(self, waiting: Sequence[_Waiting]) -> None:
+        self._waiting_reports -= sum(len(one.reports) for one in waiting)
+        self._waiting_bytes -= sum(one.size_bytes for one in waiting)
+        self._storing = ()
+
+    def _next_flush(self) -> None:
+        if self._waiting:
+            self._later(REPORT_SECONDS)
+        elif self._openings:
+            waited_seconds = (to_micros(self._clock()) - next(iter(self._openings.values()))[-1]) / 1_000_000
+            wait_seconds = min(max(OPENING_SECONDS - waited_seconds, REPORT_SECONDS), OPENING_SECONDS)
+            retry_seconds = self._retry_seconds - asyncio.get_running_loop().time()
+            self._later(max(wait_seconds, retry_seconds))
 
     def _later(self, seconds: float) -> None:
         """Flush after this time, or when that was said already if it comes earlier."""
+        if self._closed:
+            return
         loop = asyncio.get_running_loop()
         due = loop.time() + seconds
         if self._timer is not None:
@@ -261,13 +371,12 @@ class RecordBook:
 
     async def close(self) -> None:
         """Store what is there, once."""
+        self._closed = True
         if self._timer is not None:
             self._timer.cancel()
         if self._flushing:
-            await asyncio.gather(*self._flushing)
+            await asyncio.gather(*self._flushing, return_exceptions=True)
         await self.flush()
-        if self._timer is not None:
-            self._timer.cancel()
         self._metrics.records.openings_dropped(len(self._openings))
 
 
@@ -286,16 +395,12 @@ def _opening(noted: Noted) -> Opening:
     )
 
 
-def _refuse(waiting: Sequence[_Waiting], refusal: Refusal) -> None:
-    for one in waiting:
-        if not one.done.done():
-            one.done.set_exception(refusal)
+def _reject_taken(waiting: Sequence[_Waiting], stored: Stored) -> None:
+    if stored.taken:
+        _reject_places([(one, place) for one in waiting for place in range(len(one.reports))], stored)
 
 
-def _acknowledge(waiting: Sequence[_Waiting], taken: Sequence[int]) -> None:
-    first = 0
-    for one in waiting:
-        after = first + len(one.reports)
-        if not one.done.done():
-            one.done.set_result([place - first for place in taken if first <= place < after])
-        first = after
+def _reject_places(places: Sequence[tuple[_Waiting, int]], stored: Stored) -> None:
+    for taken in stored.taken:
+        one, place = places[taken]
+        one.rejections[place] = Rejection.INTERCEPTION_TAKEN

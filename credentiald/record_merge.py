@@ -4,7 +4,17 @@ An opening may be lost (then the receipt stands in for it), come late, or come t
 repeated; an end may be presumed before the bridge tells the real one. Whatever the order, the row is the same.
 """
 
-from credentiald.record_model import PRESUMED, End, Facts, InterceptionDraft, Opening, Origin, Report, ThreadPlace
+from credentiald.record_model import (
+    PRESUMED,
+    End,
+    Facts,
+    InterceptionDraft,
+    Noted,
+    Opening,
+    Origin,
+    Report,
+    ThreadPlace,
+)
 
 
 def opened(draft: InterceptionDraft | None, opening: Opening) -> InterceptionDraft | None:
@@ -12,7 +22,7 @@ def opened(draft: InterceptionDraft | None, opening: Opening) -> InterceptionDra
     origin = opening.origin
     if draft is None:
         draft = _new(opening.interception_id, opening.resolution_id, origin, opening.start_micros)
-    elif not _is_same(draft, origin):
+    elif not _is_of(draft, origin):
         return None
     else:
         _resolved(draft, opening.resolution_id, origin, opening.start_micros)
@@ -29,7 +39,7 @@ def reported(draft: InterceptionDraft | None, report: Report) -> InterceptionDra
     origin = report.origin
     if draft is None:
         draft = _new(report.interception_id, report.resolution_id, origin, report.start_micros)
-    elif not _is_same(draft, origin):
+    elif not _is_of(draft, origin):
         return None
     else:
         _resolved(draft, report.resolution_id, origin, report.start_micros)
@@ -41,6 +51,25 @@ def reported(draft: InterceptionDraft | None, report: Report) -> InterceptionDra
     if report.end is not None and (draft.end_time is None or draft.outcome == PRESUMED):
         _add_end(draft, report.end)
     return draft
+
+
+def noted_again(one: Noted | None, other: Noted) -> Noted:
+    """One opening of an interception that was resolved twice; the first alone where the second is somebody else's."""
+    if one is None:
+        return other
+    if not _is_of(one[2].origin, other[2].origin):
+        return one
+    first, last = (one, other) if one[1] <= other[1] else (other, one)
+    interception_id, _, _, model, client, bridge_instance_id, micros = first
+    return (
+        interception_id,
+        last[1],
+        last[2],
+        model or last[3],
+        client or last[4],
+        bridge_instance_id or last[5],
+        min(micros, last[6]),
+    )
 
 
 def presumed_ended(draft: InterceptionDraft, end_micros: int) -> None:
@@ -101,12 +130,12 @@ def _new(interception_id: str, resolution_id: str, origin: Origin, start_micros:
     )
 
 
-def _is_same(draft: InterceptionDraft, origin: Origin) -> bool:
+def _is_of(whose: InterceptionDraft | Origin, origin: Origin) -> bool:
     """Ids of interceptions are chosen by bridges: one that names another's must not get at its row."""
     return (
-        draft.service_id == origin.service_id
-        and draft.user_id == origin.user_id
-        and draft.provider_id == origin.provider_id
+        whose.service_id == origin.service_id
+        and whose.user_id == origin.user_id
+        and whose.provider_id == origin.provider_id
     )
 
 

@@ -12,6 +12,8 @@ from typing import NamedTuple
 from credentiald.model import BedrockOptions
 
 DAY_MICROS = 86_400_000_000
+# The longest names of models, clients and the like that are kept; longer ones are cut.
+NAME_CHARACTERS = 256
 
 
 class Outcome(StrEnum):
@@ -51,11 +53,15 @@ class Origin(NamedTuple):
 
 
 class Decided(NamedTuple):
-    """A decision about an operation, as it is kept for the next requests: nothing in it is secret."""
+    """A decision about an operation, as it is kept for the next requests: nothing in it is secret.
+
+    `opens`: requests that it answers are interceptions, because a bridge asked about a turn of a conversation.
+    """
 
     origin: Origin
     operation: str
     bedrock: BedrockOptions | None
+    opens: bool
 
 
 # An opening as an answer leaves it behind, from which Opening is made later: ids of interception and resolution in
@@ -176,6 +182,8 @@ class Report(NamedTuple):
     tool_calls: tuple[ToolCall, ...] = ()
     model_thoughts: tuple[ModelThought, ...] = ()
     end: End | None = None
+    # False where records of it were left out, because no store takes them.
+    is_whole: bool = True
 
 
 @dataclass(slots=True, kw_only=True)

@@ -1,13 +1,13 @@
 """What happens to records by itself: bridges that have vanished are noticed, and what is too old goes."""
 
 import asyncio
-import contextlib
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING
 
+from credentiald.bridge_instances import SILENT_MICROS
 from credentiald.errors import StoreUnavailable
 from credentiald.metrics import Metrics
 from credentiald.prices import PriceTable
@@ -22,8 +22,10 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 # A bridge asks every second or so whether credentiald is there.
-VANISHED_AFTER = timedelta(seconds=60)
-_VANISHED_ROUND_SECONDS = 15.0
+VANISHED_AFTER = timedelta(microseconds=SILENT_MICROS)
+_PRESUMED_ROUND_SECONDS = 15.0
+# By how much a round may come late, or the clock jump, before that counts as time in which nobody was heard.
+_TOLERATED_GAP_SECONDS = 15.0
 _PURGE_ROUND_SECONDS = 600.0
 _FORGOTTEN_AFTER = timedelta(days=1)
 # Small enough that nobody waits long for a purge's transaction.
@@ -53,17 +55,50 @@ class Rounds:
         # Bridges could not be heard while nobody listened, so silence counts from here.
         self._start_time = clock()
 
+    def was_away(self) -> None:
+        """Time has passed in which no bridge could be heard, as while the machine slept."""
+        self._start_time = self._clock()
+
+    async def end_presumed(self) -> int:
+        """End that of which nothing more will be heard; how many interceptions. StoreUnavailable."""
+        return await self.end_left_behind() + await self.end_vanished()
+
+    async def end_left_behind(self) -> int:
+        """End what bridges have left open that are there, but know nothing of it any more; how many."""
+        ended = 0
+        for instance, mark in self._book.instances.settled().items():
+            more = True
+            while more:
+                found = await self._records.read(
+                    record_retention.left_behind, instance=instance, mark=mark, limit=_ENDED_AT_ONCE
+                )
+                now_micros = to_micros(self._clock())
+                if found:
+                    await self._book.end_presumed([(one, now_micros) for one in found])
+                ended += len(found)
+                more = len(found) == _ENDED_AT_ONCE
+        if ended:
+            log.info("ended what bridges know nothing of any more", extra={"interceptions": ended})
+        return ended
+
     async def end_vanished(self) -> int:
-        """End what vanished bridges have left open; how many. StoreUnavailable."""
+        """End what vanished bridges have left open; how many."""
+        # What this process has heard counts, written down already or not.
+        await self._book.write_heard()
         now, ended = self._clock(), 0
-        if now - self._start_time < self._vanished_after:
+        # What another worker has heard, it could not write down while the store took nothing.
+        since = max(self._start_time, self._book.refused_time or self._start_time)
+        if now - since < self._vanished_after:
             return 0
-        before_micros = to_micros(now - self._vanished_after)
-        while found := await self._records.read(
-            record_retention.left_open, before_micros=before_micros, limit=_ENDED_AT_ONCE
-        ):
-            await self._book.end_vanished(found)
+        before_micros, more = to_micros(now - self._vanished_after), True
+        while more:
+            found = await self._records.read(
+                record_retention.left_open, before_micros=before_micros, limit=_ENDED_AT_ONCE
+            )
+            if found:
+                await self._book.end_presumed(found)
             ended += len(found)
+            more = len(found) == _ENDED_AT_ONCE
         if ended:
             log.warning("ended what bridges that are gone had left open", extra={"interceptions": ended})
         return ended
@@ -72,7 +107,7 @@ class Rounds:
         """Remove what is older than the retention, in small steps; how many interceptions. StoreUnavailable."""
         now = self._clock()
         forgotten_micros = to_micros(now - _FORGOTTEN_AFTER)
-        self._book.forget_instances(before_micros=forgotten_micros)
+        self._book.instances.forget(before_micros=forgotten_micros)
         await self._records.write(record_retention.forget_instances, before_micros=forgotten_micros)
         if not self._retention:
             return 0
@@ -111,8 +146,8 @@ async def running_book(
     book = RecordBook(records, metrics, clock, writes_log=writes_log, read_prices=read_prices, tracing=tracing)
     rounds = Rounds(records, book, metrics, clock, retention=retention)
     tasks = [
-        asyncio.create_task(_for_ever(rounds.end_vanished, _VANISHED_ROUND_SECONDS)),
-        asyncio.create_task(_for_ever(rounds.purge, _PURGE_ROUND_SECONDS)),
+        asyncio.create_task(_for_ever(rounds.end_presumed, _PRESUMED_ROUND_SECONDS, clock, rounds.was_away)),
+        asyncio.create_task(_for_ever(rounds.purge, _PURGE_ROUND_SECONDS, clock)),
     ]
     try:
         yield book
@@ -123,9 +158,21 @@ async def running_book(
         await book.close()
 
 
-async def _for_ever(work: Callable[[], Awaitable[int]], seconds: float) -> None:
+async def _for_ever(
+    work: Callable[[], Awaitable[int]],
+    seconds: float,
+    clock: Callable[[], datetime],
+    was_away: Callable[[], None] = lambda: None,
+) -> None:
     while True:
+        before = clock()
         await asyncio.sleep(seconds)
-        # The store has said so in the log; the next round tries again.
-        with contextlib.suppress(StoreUnavailable):
+        if abs((clock() - before).total_seconds() - seconds) > _TOLERATED_GAP_SECONDS:
+            was_away()
+        try:
             await work()
+        except StoreUnavailable:
+            # The store has said so in the log; the next round tries again.
+            continue
+        except Exception:
+            log.exception("a round failed")

@@ -18,6 +18,8 @@ class KeepRule:
 
     def kept(self, text: str, provider: str) -> str:
         """The beginning of the text that is kept, cut between two characters."""
+        if self.most_bytes == WHOLE and not self.by_provider:
+            return text
         most_bytes = self.by_provider.get(provider, self.most_bytes)
         if most_bytes == WHOLE:
             return text

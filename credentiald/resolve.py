@@ -45,6 +45,7 @@ from credentiald.model import (
 )
 from credentiald.plane import Plane, policy_inputs, refusal_of
 from credentiald.policy import choose_source
+from credentiald.record_model import Origin
 from credentiald.sealing import SealContext, central_key_context, user_key_context
 from credentiald.store import providers, revision, user_keys, users
 from credentiald.store.connection import Connection
@@ -96,6 +97,8 @@ class Answer:
     resolution_id: str
     upstream_model: str
     revision: int
+    origin: Origin
+    resolve_time_micros: int
     receipt: bytes
     expire_time: datetime | None
     credential_expire_time: datetime | None
@@ -177,16 +180,16 @@ def _answer(plane: Plane, caller: Caller, question: Question, found: _Found, *, 
     placement = plane.aws.placement(provider, chosen.identity) if wire_of(provider) == "bedrock" else None
     held = _held(plane, found, chosen, placement)
     resolution_id = uuid7(now)
-    receipt = receipts.Receipt(
-        interception_id=question.interception_id,
-        resolution_id=resolution_id,
+    origin = Origin(
         service_id=caller.service.id if caller.service else "",
         user_id=found.user.id,
-        provider_id=found.provider.id,
+        provider_id=provider.id,
+        provider_name=provider.name,
+        provider_type=provider.type,
         source=found.source.value,
         credential_id=chosen.credential_id,
-        resolve_time_micros=int(now.timestamp() * 1_000_000),
     )
+    receipt = receipts.Receipt(question.interception_id, resolution_id, origin, int(now.timestamp() * 1_000_000))
     return Answer(
         provider=provider,
         wire_type=wire_of(provider),
@@ -203,6 +206,8 @@ def _answer(plane: Plane, caller: Caller, question: Question, found: _Found, *, 
         resolution_id=resolution_id,
         upstream_model=upstream_model(provider.bedrock, question.model),
         revision=found.revision,
+        origin=origin,
+        resolve_time_micros=receipt.resolve_time_micros,
         receipt=receipts.write(plane.receipt_key, receipt),
         expire_time=_earlier(found.expire_time, held.look_again_time),
         credential_expire_time=held.expire_time,

@@ -18,7 +18,7 @@ from google.protobuf.timestamp_pb2 import Timestamp
 from credentiald.catalog import wire_of
 from credentiald.errors import EtagMismatch, InvalidArgument
 from credentiald.explain import Check, Explanation
-from credentiald.ids import is_uuid
+from credentiald.ids import canonical_uuid
 from credentiald.manage_user_keys import UserKeyView
 from credentiald.model import (
     ApiKeyMaterial,
@@ -244,8 +244,7 @@ def user_key(view: UserKeyView) -> user_key_pb2.UserKey:
 
 def question(message: credential_service_pb2.ResolveProviderRequest) -> Question:
     """What is asked; INVALID_ARGUMENT for an interception id that is no UUID."""
-    if message.interception_id and not is_uuid(message.interception_id):
-        raise InvalidArgument(field="interception_id", problem="must be a UUID")
+    interception_id = uuid_of(message.interception_id, field="interception_id")
     principal = message.WhichOneof("principal")
     return Question(
         provider=message.provider,
@@ -255,9 +254,17 @@ def question(message: credential_service_pb2.ResolveProviderRequest) -> Question
         model=message.model,
         presented_key=message.presented_key,
         failed_credential_ids=frozenset(message.failed_credential_ids),
-        interception_id=message.interception_id,
+        interception_id=interception_id,
         min_revision=message.min_revision,
     )
+
+
+def uuid_of(text: str, *, field: str) -> str:
+    """The UUID as we write it, empty for none; INVALID_ARGUMENT for everything else."""
+    found = canonical_uuid(text) if text else ""
+    if found is None:
+        raise InvalidArgument(field=field, problem="must be a UUID")
+    return found
 
 
 def answer(value: Answer) -> credential_service_pb2.ResolveProviderResponse:

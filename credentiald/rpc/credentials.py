@@ -5,7 +5,6 @@ from typing import Any
 from drawbridge.v1 import credential_service_pb2 as pb
 from drawbridge.v1.credential_service_pb2_grpc import CredentialServiceServicer
 
-from credentiald import receipts
 from credentiald.metrics import Metrics
 from credentiald.model import Role
 from credentiald.plane import Plane
@@ -13,7 +12,8 @@ from credentiald.record_book import RecordBook
 from credentiald.resolve import resolve
 from credentiald.rpc import codec
 from credentiald.rpc.guard import current_caller, seconds_to_wait
-from credentiald.rpc.resolve_stream import ResolveStreams, decided_of
+from credentiald.rpc.record_codec import instance_of
+from credentiald.rpc.resolve_stream import ResolveStreams, noted_one
 from credentiald.store import revision
 from credentiald.store.times import to_micros
 from daemonkit.version import version
@@ -33,21 +33,7 @@ class Credentials(CredentialServiceServicer):
         caller = current_caller()
         answer = await resolve(self._plane, caller, question, wait_seconds=seconds_to_wait())
         self._metrics.resolved(answer.source.value)
-        receipt = receipts.read(self._plane.receipt_key, answer.receipt)
-        if caller.role is Role.BRIDGE and question.interception_id and receipt is not None:
-            self._book.note(
-                [
-                    (
-                        question.interception_id.encode(),
-                        answer.resolution_id.encode(),
-                        decided_of(answer, question.operation, caller),
-                        question.model,
-                        request.client,
-                        request.bridge_instance_id,
-                        receipt.resolve_time_micros,
-                    )
-                ]
-            )
+        self._book.note(noted_one(request, question, answer, caller))
         return codec.answer(answer)
 
     # The generated type knows generators only; this reads and writes by the context.
@@ -55,7 +41,11 @@ class Credentials(CredentialServiceServicer):
         await self._streams.serve(context)
 
     async def Ping(self, request: pb.PingRequest, context: Any) -> pb.PingResponse:
-        if current_caller().role is Role.BRIDGE:
-            self._book.seen(request.bridge_instance_id, to_micros(self._plane.clock()))
+        caller = current_caller()
+        if caller.role is Role.BRIDGE and caller.service is not None and request.bridge_instance_id:
+            instance = instance_of(caller.service.id, request.bridge_instance_id)
+            mark = codec.uuid_of(request.oldest_interception_id, field="oldest_interception_id")
+            self._book.heard(instance, to_micros(self._plane.clock()))
+            self._book.instances.told(instance, mark)
         seen = await self._plane.db.read(revision.current)
         return pb.PingResponse(version=version(), revision=seen, database_id=self._plane.db.database_id)

@@ -1,19 +1,29 @@
-"""Reports of bridges to values. What cannot be stored is told apart, so that no bridge sends it for ever."""
+"""Reports of bridges to values.
+
+What no store takes is left out, and said, so that no bridge sends it for ever; all else of the report is kept, for an
+interception must not lose its end to a count that makes no sense. This runs for every record of every request, so each
+field of a message is read once.
+"""
 
 import json
-from collections.abc import Iterable
+from collections.abc import Mapping
+from itertools import islice
+from typing import NamedTuple
 
 from drawbridge.v1 import record_pb2
 from drawbridge.v1 import record_service_pb2 as pb
 from google.protobuf.timestamp_pb2 import Timestamp
 
-from credentiald.ids import uuid_bytes
+from credentiald.bridge_instances import INSTANCE_CHARACTERS, Instance
+from credentiald.errors import InvalidArgument
+from credentiald.ids import is_uuid
 from credentiald.receipts import Receipt
 from credentiald.record_model import (
+    DAY_MICROS,
+    NAME_CHARACTERS,
     End,
     Facts,
     ModelThought,
-    Origin,
     Outcome,
     Prompt,
     Report,
@@ -23,13 +33,13 @@ from credentiald.record_model import (
 from credentiald.record_rules import KeepRules
 
 # The longest of each that is kept; longer ones are cut.
-_NAME_CHARACTERS = 256
 _AGENT_CHARACTERS = 512
 _MESSAGE_CHARACTERS = 1024
-_LAST_SECOND = 253_402_300_799
-_MOST_COUNT = 1 << 62
+_MOST_METADATA = 64
 # No call takes a trillion tokens, and sums of nine million such calls fit into 64 bits.
-_MOST_TOKENS = 1_000_000_000_000
+_MOST_COUNT = 1_000_000_000_000
+_MOST_MICROS = 1 << 53
+_MOST_STATUS = 999
 
 _OUTCOMES = {
     record_pb2.InterceptionOutcome.Value(f"INTERCEPTION_OUTCOME_{one.value}"): one.value
@@ -42,159 +52,186 @@ _CATEGORIES = {
 }
 
 
-class RecordInvalid(Exception):
-    """A record that no store takes; told to the bridge as a rejection."""
+class _Frame(NamedTuple):
+    """What the records of one interception are read in."""
+
+    rules: KeepRules
+    provider: str
+    start_micros: int
+    now_micros: int
+
+
+def instance_of(service_id: str, bridge_instance_id: str) -> Instance:
+    """The bridge that calls; INVALID_ARGUMENT for one that does not name itself."""
+    if not 0 < len(bridge_instance_id) <= INSTANCE_CHARACTERS:
+        raise InvalidArgument(field="bridge_instance_id", problem=f"must have 1 to {INSTANCE_CHARACTERS} characters")
+    return service_id, bridge_instance_id
 
 
 def report_of(
-    message: pb.InterceptionRecords,
-    receipt: Receipt,
-    *,
-    provider_name: str,
-    provider_type: str,
-    bridge_instance_id: str,
-    rules: KeepRules,
+    message: pb.InterceptionRecords, receipt: Receipt, *, bridge_instance_id: str, rules: KeepRules, now_micros: int
 ) -> Report:
-    """What the bridge says of one interception, with what the receipt says of it. RecordInvalid."""
-    origin = Origin(
-        receipt.service_id,
-        receipt.user_id,
-        receipt.provider_id,
-        provider_name,
-        provider_type,
-        receipt.source,
-        receipt.credential_id,
-    )
-    start = receipt.resolve_time_micros
+    """What the bridge says of one interception, with what the receipt says of it."""
+    interception_id, resolution_id, origin, start_micros = receipt
+    frame = _Frame(rules, origin.provider_name, start_micros, now_micros)
+    token_usages = [_token_usage(one, frame) for one in message.token_usages]
+    prompts = [_prompt(one, frame) for one in message.prompts]
+    # Most have none of these, and asking is cheaper than going through none.
+    tool_calls = [_tool_call(one, frame) for one in calls] if (calls := message.tool_calls) else []
+    thoughts = [_thought(one, frame) for one in thinking] if (thinking := message.model_thoughts) else []
+    says_end = message.HasField("end")
+    end = _end(message.end, frame) if says_end else None
     return Report(
-        receipt.interception_id,
-        receipt.resolution_id,
+        interception_id,
+        resolution_id,
         origin,
-        start,
-        bridge_instance_id[:_NAME_CHARACTERS],
+        start_micros,
+        bridge_instance_id,
         _facts(message.facts) if message.HasField("facts") else None,
-        tuple([_token_usage(one, start) for one in message.token_usages]),
-        tuple([_prompt(one, start, rules, provider_name) for one in message.prompts]),
-        tuple([_tool_call(one, start, rules, provider_name) for one in message.tool_calls]),
-        tuple([_thought(one, start, rules, provider_name) for one in message.model_thoughts]),
-        _end(message.end, start) if message.HasField("end") else None,
+        tuple(filter(None, token_usages)),
+        tuple(filter(None, prompts)),
+        tuple(filter(None, tool_calls)),
+        tuple(filter(None, thoughts)),
+        end,
+        not (
+            (says_end and end is None)
+            or None in token_usages
+            or None in prompts
+            or None in tool_calls
+            or None in thoughts
+        ),
     )
 
 
 def _facts(message: pb.InterceptionFacts) -> Facts:
     return Facts(
-        message.client[:_NAME_CHARACTERS],
+        message.client[:NAME_CHARACTERS],
         message.user_agent[:_AGENT_CHARACTERS],
-        message.client_session_id[:_NAME_CHARACTERS],
-        message.correlating_tool_call_id[:_NAME_CHARACTERS],
-        message.operation[:_NAME_CHARACTERS],
-        message.model[:_NAME_CHARACTERS],
-        message.upstream_model[:_NAME_CHARACTERS],
+        message.client_session_id[:NAME_CHARACTERS],
+        message.correlating_tool_call_id[:NAME_CHARACTERS],
+        message.operation[:NAME_CHARACTERS],
+        message.model[:NAME_CHARACTERS],
+        message.upstream_model[:NAME_CHARACTERS],
         message.streaming,
     )
 
 
-def _end(message: pb.InterceptionEnd, start_micros: int) -> End:
+def _end(message: pb.InterceptionEnd, frame: _Frame) -> End | None:
     outcome = _OUTCOMES.get(message.outcome)
     if outcome is None:
-        raise RecordInvalid("outcome")
+        return None
     return End(
-        max(_micros(message.end_time, start_micros), start_micros),
+        # By the bridge's clock, but neither before its beginning nor in the future by ours.
+        _within(frame.start_micros, _micros(message.end_time, frame.now_micros), frame.now_micros),
         outcome,
         # A newer bridge may know more of them.
         _CATEGORIES.get(message.error_category, "UNKNOWN"),
-        message.error_reason[:_NAME_CHARACTERS],
+        message.error_reason[:NAME_CHARACTERS],
         message.error_message[:_MESSAGE_CHARACTERS],
-        message.http_status,
-        message.upstream_request_id[:_NAME_CHARACTERS],
-        _count(message.duration_micros),
-        _count(message.first_byte_micros) if message.HasField("first_byte_micros") else None,
+        _within(0, message.http_status, _MOST_STATUS),
+        message.upstream_request_id[:NAME_CHARACTERS],
+        _within(0, message.duration_micros, _MOST_MICROS),
+        _within(0, message.first_byte_micros, _MOST_MICROS) if message.HasField("first_byte_micros") else None,
     )
 
 
-def _token_usage(message: record_pb2.TokenUsage, start_micros: int) -> TokenUsage:
+def _token_usage(message: record_pb2.TokenUsage, frame: _Frame) -> TokenUsage | None:
+    record_id = message.id
+    input_tokens, output_tokens = message.input_tokens, message.output_tokens
+    cache_read, cache_write = message.cache_read_input_tokens, message.cache_write_input_tokens
+    if not (
+        is_uuid(record_id)
+        and 0 <= input_tokens <= _MOST_COUNT
+        and 0 <= output_tokens <= _MOST_COUNT
+        and 0 <= cache_read <= _MOST_COUNT
+        and 0 <= cache_write <= _MOST_COUNT
+    ):
+        return None
     return TokenUsage(
-        _id(message.id),
-        _micros(message.create_time, start_micros),
-        message.response_id[:_NAME_CHARACTERS],
-        _tokens(message.input_tokens),
-        _tokens(message.output_tokens),
-        _tokens(message.cache_read_input_tokens),
-        _tokens(message.cache_write_input_tokens),
-        _metadata(message.metadata.items()),
+        record_id.lower(),
+        _create_micros(message.create_time, frame),
+        message.response_id[:NAME_CHARACTERS],
+        input_tokens,
+        output_tokens,
+        cache_read,
+        cache_write,
+        _metadata(kinds) if (kinds := message.metadata) else "{}",
         message.partial,
     )
 
 
-def _prompt(message: record_pb2.Prompt, start_micros: int, rules: KeepRules, provider: str) -> Prompt:
+def _prompt(message: record_pb2.Prompt, frame: _Frame) -> Prompt | None:
+    record_id = message.id
+    if not is_uuid(record_id):
+        return None
+    text = message.text
     return Prompt(
-        _id(message.id),
-        _micros(message.create_time, start_micros),
-        message.response_id[:_NAME_CHARACTERS],
-        rules.prompts.kept(message.text, provider),
-        _count(message.text_bytes) or _size(message.text),
+        record_id.lower(),
+        _create_micros(message.create_time, frame),
+        message.response_id[:NAME_CHARACTERS],
+        frame.rules.prompts.kept(text, frame.provider),
+        _length(message.text_bytes, text),
     )
 
 
-def _tool_call(message: record_pb2.ToolCall, start_micros: int, rules: KeepRules, provider: str) -> ToolCall:
+def _tool_call(message: record_pb2.ToolCall, frame: _Frame) -> ToolCall | None:
+    record_id = message.id
+    if not is_uuid(record_id):
+        return None
+    text = message.input
     return ToolCall(
-        _id(message.id),
-        _micros(message.create_time, start_micros),
-        message.response_id[:_NAME_CHARACTERS],
-        message.tool_call_id[:_NAME_CHARACTERS],
-        message.item_id[:_NAME_CHARACTERS],
-        message.tool[:_NAME_CHARACTERS],
-        rules.tool_inputs.kept(message.input, provider),
-        _count(message.input_bytes) or _size(message.input),
+        record_id.lower(),
+        _create_micros(message.create_time, frame),
+        message.response_id[:NAME_CHARACTERS],
+        message.tool_call_id[:NAME_CHARACTERS],
+        message.item_id[:NAME_CHARACTERS],
+        message.tool[:NAME_CHARACTERS],
+        frame.rules.tool_inputs.kept(text, frame.provider),
+        _length(message.input_bytes, text),
         message.server_url[:_AGENT_CHARACTERS],
         message.injected,
         message.invocation_error[:_MESSAGE_CHARACTERS],
     )
 
 
-def _thought(message: record_pb2.ModelThought, start_micros: int, rules: KeepRules, provider: str) -> ModelThought:
+def _thought(message: record_pb2.ModelThought, frame: _Frame) -> ModelThought | None:
+    record_id = message.id
+    if not is_uuid(record_id):
+        return None
+    text = message.content
     return ModelThought(
-        _id(message.id),
-        _micros(message.create_time, start_micros),
-        message.response_id[:_NAME_CHARACTERS],
-        rules.thoughts.kept(message.content, provider),
-        _count(message.content_bytes) or _size(message.content),
-        message.source[:_NAME_CHARACTERS],
+        record_id.lower(),
+        _create_micros(message.create_time, frame),
+        message.response_id[:NAME_CHARACTERS],
+        frame.rules.thoughts.kept(text, frame.provider),
+        _length(message.content_bytes, text),
+        message.source[:NAME_CHARACTERS],
     )
 
 
-def _id(text: str) -> str:
-    if uuid_bytes(text) is None:
-        raise RecordInvalid("id")
-    return text.lower()
+def _create_micros(moment: Timestamp, frame: _Frame) -> int:
+    """The time by the bridge's clock, which is taken for wrong where it is a day off."""
+    start_micros = frame.start_micros
+    return _within(start_micros - DAY_MICROS, _micros(moment, start_micros), frame.now_micros + DAY_MICROS)
 
 
-def _count(number: int) -> int:
-    if not 0 <= number < _MOST_COUNT:
-        raise RecordInvalid("number")
-    return number
+def _micros(moment: Timestamp, unset: int) -> int:
+    seconds = moment.seconds
+    return seconds * 1_000_000 + moment.nanos // 1000 if seconds else unset
 
 
-def _tokens(number: int) -> int:
-    if not 0 <= number <= _MOST_TOKENS:
-        raise RecordInvalid("tokens")
-    return number
+def _within(least: int, number: int, most: int) -> int:
+    """The nearest to the number that can be; `least` where there is none."""
+    if least <= number <= most:
+        return number
+    return least if number < least else max(least, most)
 
 
-def _micros(moment: Timestamp, start_micros: int) -> int:
-    """The time, or that of the resolve for one that is not set."""
-    seconds, nanos = moment.seconds, moment.nanos
-    if not seconds:
-        return start_micros
-    if not 0 < seconds <= _LAST_SECOND or not 0 <= nanos < 1_000_000_000:
-        raise RecordInvalid("time")
-    return seconds * 1_000_000 + nanos // 1000
+def _length(told: int, text: str) -> int:
+    """Of the whole text in bytes: as the bridge told, who may have cut it; no less than what is here."""
+    here = len(text) if text.isascii() else len(text.encode())
+    return min(told, _MOST_COUNT) if told > here else here
 
 
-def _metadata(items: Iterable[tuple[str, int]]) -> str:
-    found = {name[:_NAME_CHARACTERS]: number for name, number in items}
-    return json.dumps(found, sort_keys=True) if found else "{}"
-
-
-def _size(text: str) -> int:
-    return len(text) if text.isascii() else len(text.encode())
+def _metadata(kinds: Mapping[str, int]) -> str:
+    return json.dumps({name[:NAME_CHARACTERS]: kinds[name] for name in islice(sorted(kinds), _MOST_METADATA)})

@@ -1,6 +1,6 @@
 """RecordService: bridges report what became of their interceptions."""
 
-from collections.abc import Sequence
+import asyncio
 from typing import Any
 
 from drawbridge.v1 import record_service_pb2 as pb
@@ -14,11 +14,12 @@ from credentiald.record_book import RecordBook
 from credentiald.record_model import Rejection, Report
 from credentiald.record_rules import KeepRules
 from credentiald.rpc.guard import current_caller
-from credentiald.rpc.record_codec import RecordInvalid, report_of
-from credentiald.store import providers
+from credentiald.rpc.record_codec import instance_of, report_of
 from credentiald.store.times import to_micros
 
 MAX_INTERCEPTIONS = 1000
+# After how many records those who ask get their turn.
+_RECORDS_AT_ONCE = 500
 
 
 class Records(RecordServiceServicer):
@@ -29,21 +30,20 @@ class Records(RecordServiceServicer):
         self._metrics = metrics
         self._book = book
         self._rules = rules
-        # Name and type by id, for receipts, which have the id.
-        self._providers: dict[str, tuple[str, str]] = {
-            one.provider.id: (one.provider.name, one.provider.type) for one in plane.environment.values()
-        }
+        self._read_receipt = receipts.reader(plane.receipt_key)
 
     async def AppendRecords(self, request: pb.AppendRecordsRequest, context: Any) -> pb.AppendRecordsResponse:
         if len(request.interceptions) > MAX_INTERCEPTIONS:
             raise InvalidArgument(field="interceptions", problem=f"at most {MAX_INTERCEPTIONS} in one message")
-        self._book.seen(request.bridge_instance_id, to_micros(self._plane.clock()))
+        instance = instance_of(_service_id(), request.bridge_instance_id)
+        self._book.heard(instance, to_micros(self._plane.clock()))
         judged = await self._judged(request)
-        sound = [(place, one) for place, one in enumerate(judged) if isinstance(one, Report)]
         rejected = {place: one for place, one in enumerate(judged) if isinstance(one, Rejection)}
+        sound = [(place, one) for place, one in enumerate(judged) if isinstance(one, Report)]
+        rejected.update((place, Rejection.RECORD_INVALID) for place, one in sound if not one.is_whole)
         if sound:
-            taken = await self._book.append([report for _, report in sound])
-            rejected.update((sound[place][0], Rejection.INTERCEPTION_TAKEN) for place in taken)
+            refused = await self._book.append([one for _, one in sound], size_bytes=request.ByteSize())
+            rejected.update((sound[place][0], rejection) for place, rejection in refused.items())
         for rejection in rejected.values():
             self._metrics.records.rejected(rejection.value)
         return pb.AppendRecordsResponse(
@@ -54,36 +54,31 @@ class Records(RecordServiceServicer):
         )
 
     async def _judged(self, request: pb.AppendRecordsRequest) -> list[Report | Rejection]:
-        read_receipt = receipts.reader(self._plane.receipt_key)
-        read = [read_receipt(one.receipt) for one in request.interceptions]
-        await self._learn_providers([one.provider_id for one in read if one is not None])
-        return [
-            self._report(message, receipt, request.bridge_instance_id)
-            for message, receipt in zip(request.interceptions, read, strict=True)
-        ]
+        """A report of each message, or why there is none."""
+        service_id, bridge_instance_id = _service_id(), request.bridge_instance_id
+        now_micros, rules = to_micros(self._plane.clock()), self._rules
+        judged: list[Report | Rejection] = []
+        records = 0
+        for message in request.interceptions:
+            receipt = self._read_receipt(message.receipt)
+            if receipt is None or not receipt.interception_id:
+                judged.append(Rejection.RECEIPT_INVALID)
+            elif receipt.origin.service_id != service_id:
+                judged.append(Rejection.RECEIPT_OF_ANOTHER_SERVICE)
+            else:
+                report = report_of(
+                    message, receipt, bridge_instance_id=bridge_instance_id, rules=rules, now_micros=now_micros
+                )
+                judged.append(report)
+                records += 1 + len(report.token_usages) + len(report.prompts)
+                records += len(report.tool_calls) + len(report.model_thoughts)
+            if records >= _RECORDS_AT_ONCE:
+                records = 0
+                await asyncio.sleep(0)
+        return judged
 
-    def _report(
-        self, message: pb.InterceptionRecords, receipt: receipts.Receipt | None, bridge_instance_id: str
-    ) -> Report | Rejection:
-        caller = current_caller()
-        if receipt is None or not receipt.interception_id:
-            return Rejection.RECEIPT_INVALID
-        if caller.service is None or receipt.service_id != caller.service.id:
-            return Rejection.RECEIPT_OF_ANOTHER_SERVICE
-        # A provider may have been deleted since.
-        name, type_name = self._providers.get(receipt.provider_id, ("", ""))
-        try:
-            return report_of(
-                message,
-                receipt,
-                provider_name=name,
-                provider_type=type_name,
-                bridge_instance_id=bridge_instance_id,
-                rules=self._rules,
-            )
-        except RecordInvalid:
-            return Rejection.RECORD_INVALID
 
-    async def _learn_providers(self, provider_ids: Sequence[str]) -> None:
-        if not self._providers.keys() >= set(provider_ids):
-            self._providers |= await self._plane.db.read(providers.names)
+def _service_id() -> str:
+    """Of the bridge that calls: services alone may."""
+    service = current_caller().service
+    return service.id if service else ""

@@ -20,13 +20,15 @@ from google.rpc import code_pb2
 
 from credentiald import receipts, tokens
 from credentiald.answers import Answers, Kept, Key, counts_until
+from credentiald.bridge_instances import INSTANCE_CHARACTERS
+from credentiald.catalog import TURNS
 from credentiald.errors import InvalidArgument, Refusal, StoreUnavailable
 from credentiald.ids import uuid7_many, uuid_bytes
 from credentiald.metrics import Metrics
 from credentiald.model import BedrockOptions, Caller, Role
 from credentiald.plane import Plane
 from credentiald.record_book import RecordBook
-from credentiald.record_model import Decided, Noted, Origin
+from credentiald.record_model import NAME_CHARACTERS, Decided, Noted
 from credentiald.resolve import Answer, Question, resolve_many, upstream_model
 from credentiald.rpc import codec, reply_bytes, status
 from credentiald.rpc.guard import admit_again
@@ -114,7 +116,7 @@ class ResolveStreams:
                     _trace(self._tracing, request.items, results, time.perf_counter() - started_seconds)
             finally:
                 # Only now that the answers are out; also where the caller is lost that may just have got them.
-                if answered and caller.role is Role.BRIDGE:
+                if answered:
                     self._book.note(_noted(answered, _micros(now)))
 
     async def _next(self, context: Any) -> pb.ResolveProviderStreamRequest | None:
@@ -181,7 +183,7 @@ class ResolveStreams:
                 kept = found[asked]
             else:
                 kept = found[asked] = find(_key(service_id, item), now)
-            interception_id = uuid_bytes(item.interception_id)
+            interception_id = uuid_bytes(item.interception_id.lower())
             if (
                 kept is None
                 or interception_id is None
@@ -226,9 +228,8 @@ class ResolveStreams:
                 results.append(self._refused(outcome))
                 continue
             results.append(self._answered(outcome, item, caller, state, now))
-            if item.interception_id:
-                ids = (item.interception_id.encode(), outcome.resolution_id.encode())
-                answered.append((item, *ids, decided_of(outcome, item.operation, caller)))
+            ids = (item.interception_id.lower().encode(), outcome.resolution_id.encode())
+            answered.append((item, *ids, decided_of(outcome, item.operation, caller)))
         return results
 
     def _answered(
@@ -247,13 +248,7 @@ class ResolveStreams:
                 message=unchanged,
                 before=before,
                 between=between,
-                receipt_part=receipts.unchanged_part(
-                    service_id=_service_id(caller),
-                    user_id=answer.user.id,
-                    provider_id=answer.provider.id,
-                    source=answer.source.value,
-                    credential_id=answer.credential_id,
-                ),
+                receipt_part=receipts.unchanged_part(answer.origin),
                 source=answer.source.value,
                 decided=decided_of(answer, item.operation, caller),
                 bedrock=answer.provider.bedrock,
@@ -314,26 +309,34 @@ def _trace(
         )
 
 
+def noted_one(request: pb.ResolveProviderRequest, question: Question, answer: Answer, caller: Caller) -> list[Noted]:
+    """The opening of a single question that was answered, if it is one of an interception."""
+    ids = (question.interception_id.encode(), answer.resolution_id.encode())
+    return _noted([(request, *ids, decided_of(answer, question.operation, caller))], answer.resolve_time_micros)
+
+
 def _noted(answered: Sequence[_OneAnswered], micros: int) -> list[Noted]:
     """The openings of the interceptions that were answered; nothing of the questions stays but these texts."""
     return [
-        (interception_id, resolution_id, decided, item.model, item.client, item.bridge_instance_id, micros)
+        (
+            interception_id,
+            resolution_id,
+            decided,
+            item.model[:NAME_CHARACTERS],
+            item.client[:NAME_CHARACTERS],
+            instance_id,
+            micros,
+        )
         for item, interception_id, resolution_id, decided in answered
+        # Whom we could not hear of any more, nothing is kept open for.
+        if decided.opens and interception_id and 0 < len(instance_id := item.bridge_instance_id) <= INSTANCE_CHARACTERS
     ]
 
 
 def decided_of(answer: Answer, operation: str, caller: Caller) -> Decided:
     """What a decision says of the interceptions that it answers."""
-    origin = Origin(
-        service_id=_service_id(caller),
-        user_id=answer.user.id,
-        provider_id=answer.provider.id,
-        provider_name=answer.provider.name,
-        provider_type=answer.provider.type,
-        source=answer.source.value,
-        credential_id=answer.credential_id,
-    )
-    return Decided(origin, operation, answer.provider.bedrock)
+    opens = caller.role is Role.BRIDGE and operation in TURNS
+    return Decided(answer.origin, operation, answer.provider.bedrock, opens)
 
 
 def _key(service_id: str, item: pb.ResolveProviderRequest) -> Key:

@@ -33,6 +33,14 @@ def select_pairs(conn: Connection, head: str, keys: Sequence[tuple[Value, Value]
         yield from conn.execute(_pair_selection(head, len(part)), tuple(chain.from_iterable(part))).fetchall()
 
 
+def select_for(conn: Connection, head: str, rows: Sequence[Sequence[Value]], tail: str) -> Iterator[Row]:
+    """The rows of `head (VALUES (?, …), …) tail`: a table of ours that the statement joins."""
+    for part in _parts(rows):
+        yield from conn.execute(
+            _row_selection(head, len(part), len(part[0]), tail), tuple(chain.from_iterable(part))
+        ).fetchall()
+
+
 def delete(conn: Connection, head: str, keys: Sequence[Value]) -> int:
     """How many rows `head (?, …)` deleted, where head ends in `IN`."""
     return sum(conn.execute(_selection(head, len(part), ""), part).rowcount for part in _parts(keys))
@@ -55,6 +63,12 @@ def _insertion(head: str, count: int, width: int, tail: str) -> str:
 @cache
 def _selection(head: str, count: int, tail: str) -> str:
     return f"{head} ({', '.join('?' * count)}) {tail}"
+
+
+@cache
+def _row_selection(head: str, count: int, width: int, tail: str) -> str:
+    row = f"({', '.join('?' * width)})"
+    return f"{head} (VALUES {', '.join([row] * count)}) {tail}"
 
 
 @cache

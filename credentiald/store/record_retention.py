@@ -1,5 +1,6 @@
 """What ends: interceptions whose bridge has vanished, and records that are too old."""
 
+from credentiald.bridge_instances import Instance
 from credentiald.record_model import DAY_MICROS
 from credentiald.store import bulk
 from credentiald.store.connection import Connection
@@ -10,11 +11,21 @@ def left_open(conn: Connection, *, before_micros: int, limit: int) -> list[tuple
     """At most `limit` interceptions without an end whose bridge was last heard of before that time, with that time."""
     rows = conn.execute(
         "SELECT i.id, COALESCE(b.seen_time, i.start_time) AS heard_time FROM interceptions AS i"
-        " LEFT JOIN bridge_instances AS b ON b.id = i.bridge_instance_id"
+        " LEFT JOIN bridge_instances AS b ON b.service_id = i.service_id AND b.id = i.bridge_instance_id"
         " WHERE i.end_time IS NULL AND COALESCE(b.seen_time, i.start_time) < ? LIMIT ?",
         (before_micros, limit),
     ).fetchall()
     return [(row["id"], row["heard_time"]) for row in rows]
+
+
+def left_behind(conn: Connection, *, instance: Instance, mark: str, limit: int) -> list[str]:
+    """At most `limit` interceptions without an end that this bridge opened and whose ids are below the mark."""
+    rows = conn.execute(
+        "SELECT id FROM interceptions"
+        " WHERE end_time IS NULL AND bridge_instance_id = ? AND service_id = ? AND id < ? LIMIT ?",
+        (instance[1], instance[0], mark, limit),
+    ).fetchall()
+    return [row["id"] for row in rows]
 
 
 def purge(conn: Connection, *, before_micros: int, limit: int) -> int:
@@ -48,7 +59,8 @@ def forget_instances(conn: Connection, *, before_micros: int) -> None:
     """Forget bridges that were last heard of before that time and have nothing open."""
     conn.execute(
         "DELETE FROM bridge_instances WHERE seen_time < ? AND NOT EXISTS"
-        " (SELECT 1 FROM interceptions AS i WHERE i.bridge_instance_id = bridge_instances.id AND i.end_time IS NULL)",
+        " (SELECT 1 FROM interceptions AS i WHERE i.bridge_instance_id = bridge_instances.id"
+        " AND i.service_id = bridge_instances.service_id AND i.end_time IS NULL)",
         (before_micros,),
     )
 

@@ -59,8 +59,8 @@ class Sums:
         self._sessions: dict[tuple[str, str], _Session] = {}
         self._days: dict[tuple[int, str, str, str, str], list[int]] = {}
 
-    def interception(self, draft: InterceptionDraft) -> None:
-        """Count one interception whose session is known now."""
+    def interception(self, draft: InterceptionDraft, count: int = 1) -> None:
+        """Count one interception whose session is known now; -1 for one that was counted and moves."""
         session = self._session(draft)
         session.providers[draft.provider_name] = None
         session.provider_types[draft.provider_type] = None
@@ -69,9 +69,9 @@ class Sums:
         session.client = draft.client or session.client
         session.start_time = min(session.start_time, draft.start_time)
         session.last_active_time = max(session.last_active_time, draft.start_time)
-        session.interceptions += 1
-        session.threads += draft.thread_root_id == draft.id
-        self._day(draft)[0] += 1
+        session.interceptions += count
+        session.threads += count * (draft.thread_root_id == draft.id)
+        self._day(draft)[0] += count
 
     def fact(self, draft: InterceptionDraft, fact: Fact) -> None:
         """Count one new record."""

@@ -3,13 +3,15 @@
 What is there already is read first, decided on in Python (record_merge.py), and written back in few statements.
 """
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from operator import attrgetter
 
 from credentiald import record_merge
+from credentiald.bridge_instances import Instance
 from credentiald.prices import NO_PRICES, PriceTable, priced
 from credentiald.record_model import (
+    DAY_MICROS,
     PRESUMED,
     Fact,
     InterceptionDraft,
@@ -48,14 +50,30 @@ _FACT_INSERTIONS = {
 }
 
 
+# When an interception began, and its id, so that all are in one order.
+_When = tuple[int, str]
+_NEVER: tuple[_When, None] = ((0, ""), None)
+# For rows of child id, user, tool call and time. So many calls of one id are looked at for the one that is answered.
+_PARENTS = (
+    "SELECT asked.column1 AS child_id, i.id, i.thread_root_id, i.session_id, i.start_time FROM",
+    "AS asked JOIN interceptions AS i ON i.id = ("
+    " SELECT caller.id FROM ("
+    "  SELECT interception_id FROM tool_calls WHERE tool_call_id = asked.column3 ORDER BY create_time DESC LIMIT 64"
+    " ) AS call JOIN interceptions AS caller ON caller.id = call.interception_id"
+    " WHERE caller.user_id = asked.column2 AND caller.start_time < asked.column4"
+    " ORDER BY caller.start_time DESC, caller.id DESC LIMIT 1)",
+)
+
+
 @dataclass(slots=True, kw_only=True)
 class Batch:
-    """What waits to be stored. `seen` is when each bridge instance was last heard of."""
+    """What waits to be stored. `vanished` are interceptions that end now, presumably, with the time; `heard` is when
+    each bridge was last heard of."""
 
     openings: Sequence[Opening] = ()
     reports: Sequence[Report] = ()
     vanished: Sequence[tuple[str, int]] = ()
-    seen: dict[str, int] = field(default_factory=dict)
+    heard: Mapping[Instance, int] = field(default_factory=dict)
 
 
 @dataclass(slots=True, kw_only=True)
@@ -98,7 +116,8 @@ def store(conn: Connection, batch: Batch, prices: PriceTable = NO_PRICES) -> Sto
         rows = [(draft.id, *fact) for draft, fact in stored.facts if type(fact) is kind]
         bulk.insert(conn, insertion, rows)
     sums.store(conn, new_sessions=frozenset(one.id for one in stored.started))
-    _note_seen(conn, batch.seen)
+    work.drop_left_sums()
+    _note_heard(conn, batch.heard)
     return stored
 
 
@@ -115,6 +134,13 @@ class _Work:
         # How those ended that were there, for who has ended now; and which of them had been told of.
         self.ends = {one.id: one.outcome for one in self.drafts.values()}
         self._told_before = {one.id for one in self.drafts.values() if one.session_id}
+        # Those that were given up before anything was told of them, as they were counted then.
+        self._given_up = {
+            one.id: replace(one)
+            for one in self.drafts.values()
+            if one.outcome == PRESUMED and one.session_id == one.id == one.thread_root_id
+        }
+        self._left: list[InterceptionDraft] = []
         self.changed: dict[str, InterceptionDraft] = {}
 
     def fold(self, interception_id: str, draft: InterceptionDraft | None) -> None:
@@ -130,6 +156,8 @@ class _Work:
     def new_facts(self, told: Sequence[tuple[InterceptionDraft, Report]]) -> Iterator[tuple[InterceptionDraft, Fact]]:
         """The facts that are not stored yet, each once."""
         known = self._stored_facts(told)
+        for interception_id, _, _ in known:
+            self._given_up.pop(interception_id, None)
         for draft, report in told:
             facts: list[Fact] = [*report.token_usages, *report.prompts, *report.tool_calls, *report.model_thoughts]
             for fact in facts:
@@ -152,36 +180,61 @@ class _Work:
         facts: Sequence[tuple[InterceptionDraft, Fact]],
         sums: record_sums.Sums,
     ) -> None:
-        """Give those rows thread and session that have none and that something is known of now; count them."""
+        """Give those rows thread and session that have none and that something is known of now; count them.
+
+        Those that were given up had a session of their own for want of anything better: they are told of now.
+        """
         client_sessions = {
             report.interception_id: report.facts.client_session_id for _, report in told if report.facts is not None
         }
         told_of = {report.interception_id for _, report in told}
+        for draft in [draft for draft, report in told if draft.id in self._given_up and report.facts is not None]:
+            given_up = self._given_up.pop(draft.id, None)
+            if given_up is not None:
+                sums.interception(given_up, -1)
+                self._left.append(given_up)
+                draft.session_id = draft.thread_root_id = ""
         fresh = [one for one in self.changed.values() if not one.session_id and (one.id in told_of or one.outcome)]
-        parents = self._parents(fresh)
-        called = {(draft.user_id, fact.tool_call_id): draft for draft, fact in facts if isinstance(fact, ToolCall)}
+        # What is answered began before what answers it, so its thread is known by then.
+        fresh.sort(key=_when)
+        parents = self._parents([one for one in fresh if one.correlating_tool_call_id])
+        calls = _calls(facts) if any(one.correlating_tool_call_id for one in fresh) else {}
         for draft in fresh:
-            answered = (draft.user_id, draft.correlating_tool_call_id)
-            parent = parents.get(answered)
-            if (caller := called.get(answered)) is not None and caller is not draft:
-                parent = ThreadPlace(caller.id, caller.thread_root_id, caller.session_id)
+            when, parent = parents.get(draft.id, _NEVER)
+            for caller in calls.get((draft.user_id, draft.correlating_tool_call_id), ()):
+                if when < _when(caller) < _when(draft):
+                    when = _when(caller)
+                    parent = ThreadPlace(caller.id, caller.thread_root_id, caller.session_id)
             record_merge.join_thread(draft, client_sessions.get(draft.id, ""), parent)
             sums.interception(draft)
 
-    def _parents(self, fresh: Sequence[InterceptionDraft]) -> dict[tuple[str, str], ThreadPlace]:
-        """By user and tool call, the latest interception in which the model called it."""
-        calls = list({one.correlating_tool_call_id for one in fresh if one.correlating_tool_call_id})
-        rows = bulk.select(
-            self._conn,
-            "SELECT t.tool_call_id, i.user_id, i.id, i.thread_root_id, i.session_id, i.start_time"
-            " FROM tool_calls AS t JOIN interceptions AS i ON i.id = t.interception_id WHERE t.tool_call_id IN",
-            calls,
-            "ORDER BY i.start_time",
-        )
+    def _parents(self, answering: Sequence[InterceptionDraft]) -> dict[str, tuple[_When, ThreadPlace | None]]:
+        """By interception, the latest one before it in which the model called what it answers, with its time.
+
+        Not every upstream makes ids of calls that are unique: of one that is called again and again, the latest are
+        looked at.
+        """
+        asked = [(one.id, one.user_id, one.correlating_tool_call_id, one.start_time) for one in answering]
+        rows = bulk.select_for(self._conn, _PARENTS[0], asked, _PARENTS[1])
         return {
-            (row["user_id"], row["tool_call_id"]): ThreadPlace(row["id"], row["thread_root_id"], row["session_id"])
+            row["child_id"]: (
+                (row["start_time"], row["id"]),
+                ThreadPlace(row["id"], row["thread_root_id"], row["session_id"]),
+            )
             for row in rows
         }
+
+    def drop_left_sums(self) -> None:
+        """Remove the sums that count nothing any more."""
+        for one in self._left:
+            self._conn.execute(
+                "DELETE FROM sessions WHERE user_id = ? AND session_id = ? AND interceptions = 0",
+                (one.user_id, one.session_id),
+            )
+            self._conn.execute(
+                "DELETE FROM usage_days WHERE start_day = ? AND user_id = ? AND interceptions = 0 AND token_usages = 0",
+                (one.start_time // DAY_MICROS, one.user_id),
+            )
 
 
 def _with_cost(draft: InterceptionDraft, fact: Fact, prices: PriceTable) -> Fact:
@@ -195,11 +248,26 @@ def draft_of(row: Row) -> InterceptionDraft:
     return InterceptionDraft(**{name: row[name] for name in COLUMNS})
 
 
-def _note_seen(conn: Connection, seen: dict[str, int]) -> None:
-    rows: list[tuple[Value, ...]] = list(seen.items())
+def _when(draft: InterceptionDraft) -> _When:
+    return draft.start_time, draft.id
+
+
+def _calls(
+    facts: Sequence[tuple[InterceptionDraft, Fact]],
+) -> dict[tuple[str, str], list[InterceptionDraft]]:
+    """By user and id of the call, who called."""
+    calls: dict[tuple[str, str], list[InterceptionDraft]] = {}
+    for draft, fact in facts:
+        if type(fact) is ToolCall:
+            calls.setdefault((draft.user_id, fact.tool_call_id), []).append(draft)
+    return calls
+
+
+def _note_heard(conn: Connection, heard: Mapping[Instance, int]) -> None:
+    rows: list[tuple[Value, ...]] = [(*instance, micros) for instance, micros in heard.items()]
     # Workers report of the same bridges: the latest word counts.
     tail = (
-        "ON CONFLICT (id) DO UPDATE SET seen_time = excluded.seen_time"
+        "ON CONFLICT (service_id, id) DO UPDATE SET seen_time = excluded.seen_time"
         " WHERE excluded.seen_time > bridge_instances.seen_time"
     )
-    bulk.insert(conn, "INSERT INTO bridge_instances (id, seen_time)", rows, tail)
+    bulk.insert(conn, "INSERT INTO bridge_instances (service_id, id, seen_time)", rows, tail)

@@ -100,7 +100,7 @@ RECORDS = (
         PRIMARY KEY (interception_id, id)
     )
     """,
-    "CREATE INDEX tool_calls_by_call ON tool_calls (tool_call_id)",
+    "CREATE INDEX tool_calls_by_call ON tool_calls (tool_call_id, create_time)",
     """
     CREATE TABLE model_thoughts (
         interception_id TEXT NOT NULL,
@@ -158,8 +158,10 @@ RECORDS = (
     """,
     """
     CREATE TABLE bridge_instances (
-        id TEXT PRIMARY KEY NOT NULL,
-        seen_time INTEGER NOT NULL
-    )
+        service_id TEXT NOT NULL,
+        id TEXT NOT NULL,
+        seen_time INTEGER NOT NULL,
+        PRIMARY KEY (service_id, id)
+    ) WITHOUT ROWID
     """,
 )

@@ -5,6 +5,8 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from credentiald.answers import MAX_AGE, Answers, Kept, Key, counts_until
+from credentiald.record_model import Decided
+from tests.support.records import an_origin
 
 NOW = datetime(2026, 11, 21, 12, tzinfo=UTC)
 STATE = (1, 7)
@@ -21,6 +23,7 @@ def kept(expire_time: datetime = NOW + MAX_AGE) -> Kept:
         between=b"",
         receipt_part=b"",
         source="CENTRAL_KEY",
+        decided=Decided(an_origin(), "anthropic.messages", None, opens=True),
         bedrock=None,
         revision=3,
         decide_time=NOW,

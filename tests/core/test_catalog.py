@@ -2,7 +2,8 @@
 
 import pytest
 
-from credentiald.catalog import CATALOG, effective_base_url, has_operation, policy_with_defaults, wire_type
+from bridged.routes import ROUTES
+from credentiald.catalog import CATALOG, TURNS, effective_base_url, has_operation, policy_with_defaults, wire_type
 from credentiald.model import BedrockOptions, BedrockProtocol, KeyPolicy
 
 NINE = ["openai", "anthropic", "copilot", "bedrock", "azure", "google", "openai-compat", "openrouter", "vercel"]
@@ -104,3 +105,7 @@ def test_flags_that_are_not_given_take_the_default_of_the_type():
     assert policy_with_defaults("copilot") == KeyPolicy(
         central_key_enabled=False, user_keys_allowed=True, central_key_fallback=False
     )
+
+
+def test_the_turns_that_are_recorded_are_those_that_bridges_intercept():
+    assert {route.operation for route in ROUTES if route.intercepted} == TURNS

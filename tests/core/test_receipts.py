@@ -1,15 +1,18 @@
 """Receipts come back as they were given, and no other bytes do."""
 
-import json
-
 from hypothesis import given
 from hypothesis import strategies as st
 
 from credentiald import receipts
+from credentiald.record_model import Origin
 
 KEY = bytes(range(32))
 TEXTS = st.text(st.characters(exclude_categories=["Cs"]), max_size=50)
-RECEIPTS = st.builds(receipts.Receipt, *[TEXTS] * 7, st.integers(min_value=0, max_value=2**60))
+IDS = st.uuids().map(str)
+ORIGINS = st.builds(Origin, *[TEXTS] * 7)
+RECEIPTS = st.builds(
+    receipts.Receipt, IDS | st.just(""), IDS, ORIGINS, st.integers(min_value=0, max_value=9_999_999_999_999_999)
+)
 
 
 @given(RECEIPTS)
@@ -17,23 +20,30 @@ def test_a_receipt_is_read_as_it_was_written(receipt):
     raw = receipts.write(KEY, receipt)
 
     assert receipts.read(KEY, raw) == receipt
-    assert json.loads(raw[:-32])[0] == 1
     assert receipts.read(b"\0" * 32, raw) is None
     assert receipts.read(KEY, raw[:-1] + bytes((raw[-1] ^ 1,))) is None
 
 
-@given(RECEIPTS, st.uuids())
-def test_the_receipt_of_one_more_request_differs_in_its_marks_alone(receipt, interception_id):
-    unchanged = receipts.unchanged_part(
-        service_id=receipt.service_id,
-        user_id=receipt.user_id,
-        provider_id=receipt.provider_id,
-        source=receipt.source,
-        credential_id=receipt.credential_id,
-    )
-    again = receipts.read(KEY, receipts.writer(KEY, 5)(unchanged, str(interception_id).encode(), b"r-2"))
+@given(st.lists(RECEIPTS, max_size=8))
+def test_one_reader_reads_receipts_of_many_decisions(written):
+    read_one = receipts.reader(KEY)
 
-    assert again == receipts.Receipt(
-        str(interception_id), "r-2", receipt.service_id, receipt.user_id, receipt.provider_id, receipt.source,
-        receipt.credential_id, 5,
-    )  # fmt: skip
+    assert [read_one(receipts.write(KEY, one)) for one in [*written, *written]] == [*written, *written]
+
+
+@given(ORIGINS, st.uuids(), st.uuids())
+def test_the_receipt_of_one_more_request_differs_in_its_marks_alone(origin, interception_id, resolution_id):
+    write_one = receipts.writer(KEY, 5)
+    ids = (str(interception_id), str(resolution_id))
+    again = receipts.read(KEY, write_one(receipts.unchanged_part(origin), *map(str.encode, ids)))
+
+    assert again == receipts.Receipt(*ids, origin, 5)
+
+
+def test_all_receipts_of_one_decision_have_one_length():
+    part = receipts.unchanged_part(Origin("s", "u", "p", "corp", "openai", "CENTRAL_KEY", "c"))
+    lengths = {
+        len(receipts.writer(KEY, micros)(part, one, b"r" * 36)) for micros in (1, 10**15) for one in (b"", b"i" * 36)
+    }
+
+    assert len(lengths) == 1

@@ -4,8 +4,8 @@ from itertools import permutations
 
 import pytest
 
-from credentiald.record_merge import join_thread, opened, presumed_ended, reported
-from credentiald.record_model import InterceptionDraft, Opening, Report, ThreadPlace
+from credentiald.record_merge import join_thread, noted_again, opened, presumed_ended, reported
+from credentiald.record_model import Decided, InterceptionDraft, Opening, Report, ThreadPlace
 from tests.support.records import BOB, SECOND, START, a_report, an_end, an_id, an_opening, an_origin, some_facts
 
 PRESUME = "presume"
@@ -96,3 +96,20 @@ def test_the_session_is_the_clients_then_the_threads_then_its_own(client_session
     draft = row_of([OPENING])
     join_thread(draft, client_session, parent)
     assert (draft.session_id, draft.thread_parent_id, draft.thread_root_id) == (session, parent_id, root)
+
+
+def noted(resolution: int, seconds: int, **changes) -> tuple:
+    decided = Decided(an_origin(**changes), "openai.responses", None, True)
+    return (b"i", an_id(resolution).encode(), decided, f"model-{resolution}", "", f"bridge-{resolution}", seconds)
+
+
+def test_one_opening_of_two_resolutions_is_the_same_in_either_order():
+    first, last = noted(1, 10), noted(2, 30, credential_id="credential-2")
+    expected = (b"i", last[1], last[2], "model-1", "", "bridge-1", 10)
+    assert noted_again(first, last) == noted_again(last, first) == noted_again(expected, last) == expected
+    assert noted_again(None, last) is last
+
+
+def test_an_opening_of_an_id_that_is_somebody_elses_changes_nothing():
+    first = noted(1, 10)
+    assert noted_again(first, noted(2, 5, user_id=BOB)) is first

@@ -2,6 +2,7 @@
 
 import sqlite3
 from collections import Counter
+from itertools import pairwise
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -109,6 +110,80 @@ def test_interceptions_that_answer_tool_calls_are_one_thread_and_one_session(con
     assert session["input_tokens"] == 30
 
 
+@given(st.permutations(range(1, 6)), st.sets(st.integers(1, 4)))
+@settings(max_examples=30, deadline=None)
+def test_a_thread_is_the_same_however_its_interceptions_stand_in_a_batch(order, cuts):
+    """Interceptions of one batch in any order; of several batches as they are answered, the earlier one first."""
+    reports = {
+        number: a_whole(number, facts=some_facts(correlating_tool_call_id=f"toolu_{number - 1}"))
+        for number in range(1, 6)
+    }
+    with TemporaryDirectory() as folder, empty_records(Path(folder) / "one.db") as conn:
+        for first, after in pairwise([1, *sorted(cuts - {1}), 6]):
+            put(conn, *(reports[number] for number in order if first <= number < after))
+        rows = {row["id"]: row for row in rows_of(conn, "interceptions")}
+        assert {row["thread_root_id"] for row in rows.values()} == {an_id(1)}
+        assert [rows[an_id(one)]["thread_parent_id"] for one in range(1, 6)] == ["", *map(an_id, range(1, 5))]
+        [session] = rows_of(conn, "sessions")
+        assert (session["interceptions"], session["threads"]) == (5, 1)
+
+
+@pytest.mark.parametrize("in_one_batch", [True, False])
+def test_where_an_upstream_numbers_calls_anew_the_latest_one_before_is_answered(conn, in_one_batch):
+    reports = [
+        a_whole(number, tool_calls=(a_tool_call("call_0", create_micros=START + number * SECOND),))
+        for number in (1, 3, 5, 9)
+    ]
+    reports.append(a_whole(7, facts=some_facts(correlating_tool_call_id="call_0"), tool_calls=()))
+    for batch in [reports] if in_one_batch else [[one] for one in reports]:
+        put(conn, *batch)
+    [child] = [row for row in rows_of(conn, "interceptions") if row["id"] == an_id(7)]
+    assert child["thread_parent_id"] == an_id(5)
+
+
+def test_interceptions_that_answer_each_others_calls_make_no_circle(conn):
+    put(
+        conn,
+        a_whole(1, facts=some_facts(correlating_tool_call_id="toolu_2")),
+        a_whole(2, facts=some_facts(correlating_tool_call_id="toolu_1")),
+    )
+    rows = {row["id"]: row["thread_parent_id"] for row in rows_of(conn, "interceptions")}
+    assert rows == {an_id(1): "", an_id(2): an_id(1)}
+
+
+@pytest.mark.parametrize("has_session", [True, False])
+def test_what_was_given_up_and_reported_after_all_is_as_if_it_had_never_been_given_up(conn, tmp_path, has_session):
+    facts = some_facts(
+        client="Codex",
+        client_session_id="s-1" if has_session else "",
+        correlating_tool_call_id="toolu_1",
+    )
+    steps = [[a_whole(1, facts=some_facts(client_session_id="s-1"))], [an_opening(2, client="")]]
+    late = [[a_report(2, token_usages=(a_usage(),), facts=facts)], [a_report(2, end=an_end(2))]]
+    for step in steps:
+        put(conn, *step)
+    put(conn, vanished=((an_id(2), START + 99 * SECOND),))
+    assert sum(row["interceptions"] for row in rows_of(conn, "sessions")) == 2
+    with empty_records(tmp_path / "other.db") as other:
+        for step in [*steps, *late]:
+            put(other, *step)
+        for step in late:
+            put(conn, *step)
+        assert everything(conn) == everything(other)
+
+
+def test_ids_and_marks_of_bridges_are_those_of_their_service(conn):
+    put(conn, an_opening(1), an_opening(2), an_opening(3), an_opening(4, origin=an_origin(service_id="service-2")))
+    put(conn, a_whole(2))
+    found = record_retention.left_behind(conn, instance=("service-1", "bridge-1"), mark=an_id(3), limit=10)
+    assert found == [an_id(1)]
+    assert record_retention.left_behind(conn, instance=("service-2", "bridge-1"), mark=an_id(4), limit=10) == []
+    with sqlite.transaction(conn, write=True):
+        conn.execute("INSERT INTO bridge_instances VALUES ('service-2', 'bridge-1', ?)", (START + 90 * SECOND,))
+    found = record_retention.left_open(conn, before_micros=START + 60 * SECOND, limit=10)
+    assert sorted(one for one, _ in found) == [an_id(1), an_id(3)]
+
+
 def test_a_tool_call_of_another_user_makes_no_thread(conn):
     put(conn, a_whole(1, origin=an_origin(BOB)))
     put(conn, a_whole(2, facts=some_facts(correlating_tool_call_id="toolu_1")))
@@ -202,7 +277,8 @@ def test_a_session_says_the_prompt_of_its_latest_interception(conn):
 def test_what_a_silent_bridge_left_open_is_found_and_ended_once(conn):
     with sqlite.transaction(conn, write=True):
         conn.execute(
-            "INSERT INTO bridge_instances VALUES ('bridge-1', ?), ('bridge-2', ?)", (START, START + 90 * SECOND)
+            "INSERT INTO bridge_instances VALUES ('service-1', 'bridge-1', ?), ('service-1', 'bridge-2', ?)",
+            (START, START + 90 * SECOND),
         )
     put(conn, an_opening(1), an_opening(2, bridge_instance_id="bridge-2"), an_opening(3), a_whole(3))
     put(conn, an_opening(4, bridge_instance_id="never heard of", start_micros=START))
@@ -238,7 +314,10 @@ def test_sums_go_when_all_that_they_count_has_gone(conn):
 
 def test_bridges_are_forgotten_when_nothing_of_theirs_is_open(conn):
     with sqlite.transaction(conn, write=True):
-        conn.execute("INSERT INTO bridge_instances VALUES ('bridge-1', 1), ('bridge-2', 1), ('bridge-3', 9)")
+        conn.execute(
+            "INSERT INTO bridge_instances (id, service_id, seen_time)"
+            " VALUES ('bridge-1', 'service-1', 1), ('bridge-2', 'service-1', 1), ('bridge-3', 'service-1', 9)"
+        )
     put(conn, an_opening(1))
     record_retention.forget_instances(conn, before_micros=5)
     assert {row["id"] for row in rows_of(conn, "bridge_instances")} == {"bridge-1", "bridge-3"}

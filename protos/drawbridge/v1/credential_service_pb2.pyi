@@ -59,7 +59,10 @@ class ResolveProviderRequest(_message.Message):
     interception_id: _builtins.str
     """UUID chosen by the bridge."""
     bridge_instance_id: _builtins.str
-    """Random for each start of a bridge process."""
+    """Random for each start of a bridge process, at most 64 characters. A question
+    of a bridge that names this and an interception, for an operation that is a
+    turn of a conversation, opens the interception.
+    """
     min_revision: _builtins.int
     """The highest revision this caller has seen: an older view must not answer."""
     client: _builtins.str
@@ -398,16 +401,24 @@ class PingRequest(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     BRIDGE_INSTANCE_ID_FIELD_NUMBER: _builtins.int
+    OLDEST_INTERCEPTION_ID_FIELD_NUMBER: _builtins.int
     bridge_instance_id: _builtins.str
-    """As in ResolveProviderRequest."""
+    """As in ResolveProviderRequest, at most 64 characters."""
+    oldest_interception_id: _builtins.str
+    """A UUIDv7: no interception of this bridge with a smaller id (compared as text
+    in lower case) is under way or waits to be reported. With none at all, an id
+    that the bridge makes for this. What the bridge is known to have left open
+    below it is ended as BRIDGE_VANISHED. Unset: not told, so nothing is ended.
+    """
     def __init__(
         self,
         *,
         bridge_instance_id: _builtins.str = ...,
+        oldest_interception_id: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["bridge_instance_id", b"bridge_instance_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["bridge_instance_id", b"bridge_instance_id", "oldest_interception_id", b"oldest_interception_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -38,8 +38,10 @@ class _InterceptionOutcomeEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_I
     INTERCEPTION_OUTCOME_BRIDGE_FAILED: _InterceptionOutcome.ValueType  # 5
     """The bridge refused it after the resolve, for a reason of its own: see error_reason."""
     INTERCEPTION_OUTCOME_BRIDGE_VANISHED: _InterceptionOutcome.ValueType  # 6
-    """Presumed by credentiald, because nothing is heard of the bridge any more. No
-    bridge may send it; an end that a bridge reports later takes its place.
+    """Presumed by credentiald: nothing more will be heard of it, because nothing is
+    heard of the bridge, or because the bridge knows nothing of it (the answer to
+    its question was lost). No bridge may send it; an end that a bridge reports
+    later takes its place.
     """
 
 class InterceptionOutcome(_InterceptionOutcome, metaclass=_InterceptionOutcomeEnumTypeWrapper):
@@ -62,8 +64,10 @@ INTERCEPTION_OUTCOME_BRIDGE_STOPPED: InterceptionOutcome.ValueType  # 4
 INTERCEPTION_OUTCOME_BRIDGE_FAILED: InterceptionOutcome.ValueType  # 5
 """The bridge refused it after the resolve, for a reason of its own: see error_reason."""
 INTERCEPTION_OUTCOME_BRIDGE_VANISHED: InterceptionOutcome.ValueType  # 6
-"""Presumed by credentiald, because nothing is heard of the bridge any more. No
-bridge may send it; an end that a bridge reports later takes its place.
+"""Presumed by credentiald: nothing more will be heard of it, because nothing is
+heard of the bridge, or because the bridge knows nothing of it (the answer to
+its question was lost). No bridge may send it; an end that a bridge reports
+later takes its place.
 """
 Global___InterceptionOutcome: _TypeAlias = InterceptionOutcome  # noqa: Y015
 

@@ -33,7 +33,10 @@ class _RecordRejectionEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Recor
     RECORD_REJECTION_RECEIPT_OF_ANOTHER_SERVICE: _RecordRejection.ValueType  # 2
     """Another service resolved it."""
     RECORD_REJECTION_RECORD_INVALID: _RecordRejection.ValueType  # 3
-    """A record without a UUID, a time or an outcome that there is."""
+    """A record without a UUID, a count that is negative or above a
+    trillion, or an outcome that there is not. Only such records are left out: the others of the
+    interception are stored.
+    """
     RECORD_REJECTION_INTERCEPTION_TAKEN: _RecordRejection.ValueType  # 4
     """Another user or provider has this interception id."""
 
@@ -45,7 +48,10 @@ RECORD_REJECTION_RECEIPT_INVALID: RecordRejection.ValueType  # 1
 RECORD_REJECTION_RECEIPT_OF_ANOTHER_SERVICE: RecordRejection.ValueType  # 2
 """Another service resolved it."""
 RECORD_REJECTION_RECORD_INVALID: RecordRejection.ValueType  # 3
-"""A record without a UUID, a time or an outcome that there is."""
+"""A record without a UUID, a count that is negative or above a
+trillion, or an outcome that there is not. Only such records are left out: the others of the
+interception are stored.
+"""
 RECORD_REJECTION_INTERCEPTION_TAKEN: RecordRejection.ValueType  # 4
 """Another user or provider has this interception id."""
 Global___RecordRejection: _TypeAlias = RecordRejection  # noqa: Y015
@@ -57,7 +63,7 @@ class AppendRecordsRequest(_message.Message):
     BRIDGE_INSTANCE_ID_FIELD_NUMBER: _builtins.int
     INTERCEPTIONS_FIELD_NUMBER: _builtins.int
     bridge_instance_id: _builtins.str
-    """As in ResolveProviderRequest."""
+    """As in ResolveProviderRequest; must be set."""
     @_builtins.property
     def interceptions(self) -> _containers.RepeatedCompositeFieldContainer[Global___InterceptionRecords]:
         """At most 1000, and less than 4 MB together."""
@@ -234,7 +240,7 @@ class AppendRecordsResponse(_message.Message):
     REJECTED_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def rejected(self) -> _containers.RepeatedCompositeFieldContainer[Global___RejectedRecords]:
-        """What will never be stored, however often it is sent."""
+        """What will never be stored, however often it is sent. All else is stored."""
 
     def __init__(
         self,

@@ -10,6 +10,7 @@ from uuid import uuid4
 
 import grpc
 import pytest
+from drawbridge.v1 import admin_service_pb2 as admin
 from drawbridge.v1 import credential_service_pb2 as credentials
 from drawbridge.v1 import record_pb2
 from drawbridge.v1 import record_service_pb2 as pb
@@ -17,6 +18,8 @@ from drawbridge.v1 import usage_service_pb2 as usage
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from credentiald import receipts
+from credentiald.errors import StoreUnavailable
+from credentiald.ids import uuid7
 from credentiald.metrics import Metrics
 from credentiald.record_rounds import Rounds
 from credentiald.record_rules import KeepRule, KeepRules
@@ -25,6 +28,20 @@ from tests.support.credentiald import Running, bearer, reason_of, running
 from tests.support.reports import COMPLETED, INSTANCE, Bridge, whole
 
 SECONDS = 5
+
+
+class Clock:
+    def __init__(self) -> None:
+        self.now = datetime.now(UTC)
+
+    def __call__(self) -> datetime:
+        return self.now
+
+
+@pytest.fixture
+def impatient(monkeypatch) -> None:
+    """A store that waits for locks of others for a moment only."""
+    monkeypatch.setattr("credentiald.store.sqlite.BUSY_TIMEOUT_SECONDS", 0.05)
 
 
 async def with_provider(one: Running, name: str = "corp") -> None:
@@ -154,9 +171,9 @@ async def test_reports_that_no_receipt_of_ours_stands_behind_are_rejected_and_th
         no_outcome = whole(receipt, end=pb.InterceptionEnd())
         presumed = whole(receipt, end=pb.InterceptionEnd(outcome=record_pb2.INTERCEPTION_OUTCOME_BRIDGE_VANISHED))
         negative = whole(receipt, token_usages=[record_pb2.TokenUsage(id=str(uuid4()), input_tokens=-1)])
-        no_time = whole(receipt, end=pb.InterceptionEnd(outcome=COMPLETED, end_time=Timestamp(seconds=1 << 60)))
+        countless = whole(receipt, token_usages=[record_pb2.TokenUsage(id=str(uuid4()), output_tokens=1 << 62)])
         rejected = await bridge.report(
-            whole(bytes(forged)), whole(b""), whole(of_another), no_id, no_outcome, presumed, negative, no_time,
+            whole(bytes(forged)), whole(b""), whole(of_another), no_id, no_outcome, presumed, negative, countless,
             whole(receipt), whole(taken),
         )  # fmt: skip
         assert rejected == {
@@ -168,7 +185,269 @@ async def test_reports_that_no_receipt_of_ours_stands_behind_are_rejected_and_th
         }
         found = await detail(one, interception_id)
         assert (found.interception.username, found.interception.outcome) == ("ann", COMPLETED)
-        assert len(found.thread[0].prompts) == 1
+        [only] = found.thread
+        # The two that nothing was wrong with, and what nothing was wrong with of five others.
+        assert [len(each) for each in (only.prompts, only.token_usages, only.tool_calls)] == [5, 4, 6]
+
+
+async def test_an_interception_does_not_lose_its_end_to_a_record_that_no_store_takes(tmp_path):
+    async with running(tmp_path) as one:
+        _, token = await one.make_user("ann")
+        await with_provider(one)
+        bridge = Bridge(one)
+        interception_id, receipt = await bridge.resolve(token)
+        usages = [
+            record_pb2.TokenUsage(id="none", input_tokens=1),
+            record_pb2.TokenUsage(id=str(uuid4()), input_tokens=(1 << 63) - 1),
+            record_pb2.TokenUsage(
+                id=str(uuid4()), input_tokens=7, metadata={f"kind-{each}": each for each in range(99)}
+            ),
+        ]
+        assert await bridge.report(whole(receipt, token_usages=usages)) == {0: "RECORD_INVALID"}
+        found = await detail(one, interception_id)
+        assert found.interception.outcome == COMPLETED
+        [usage_row] = found.thread[0].token_usages
+        assert (usage_row.input_tokens, len(usage_row.metadata)) == (7, 64)
+
+
+async def test_times_and_numbers_of_an_end_that_cannot_be_are_the_nearest_that_can(tmp_path):
+    clock = Clock()
+    async with running(tmp_path, clock=clock) as one:
+        _, token = await one.make_user("ann")
+        await with_provider(one)
+        bridge = Bridge(one)
+        began = clock.now
+        asked = [await bridge.resolve(token) for _ in range(3)]
+        clock.now += timedelta(seconds=5)
+        ends = [
+            {"end_time": Timestamp(seconds=-5), "duration_micros": -1, "http_status": -1},
+            {"end_time": Timestamp(seconds=1 << 60), "duration_micros": (1 << 63) - 1, "http_status": 1 << 30},
+            {"end_time": Timestamp(seconds=1, nanos=-1), "first_byte_micros": -7},
+        ]
+        reports = [
+            whole(receipt, end=pb.InterceptionEnd(outcome=COMPLETED, **end))
+            for (_, receipt), end in zip(asked, ends, strict=True)
+        ]
+        assert await bridge.report(*reports) == {}
+        rows = {row.id: row for row in await interceptions(one)}
+        first, second, third = (rows[interception_id] for interception_id, _ in asked)
+        assert [abs(row.end_time.ToDatetime(UTC) - began) < timedelta(milliseconds=1) for row in (first, third)] == [
+            True
+        ] * 2
+        assert abs(second.end_time.ToDatetime(UTC) - clock.now) < timedelta(milliseconds=1)
+        assert (first.duration_micros, first.http_status, third.first_byte_micros) == (0, 0, 0)
+        assert (second.duration_micros, second.http_status) == (1 << 53, 999)
+
+
+async def test_texts_with_any_characters_are_kept_and_cut_between_characters(tmp_path):
+    rules = KeepRules(prompts=KeepRule(most_bytes=6))
+    async with running(tmp_path, rules=rules, writes_log=True) as one:
+        _, token = await one.make_user("ann")
+        await with_provider(one)
+        bridge = Bridge(one)
+        interception_id, receipt = await bridge.resolve(token)
+        odd = "\0\x1b\u2028\ud7ff\U0010ffff" * 1000
+        report = whole(
+            receipt,
+            facts=pb.InterceptionFacts(client="C" * 5000, user_agent=odd, client_session_id=odd),
+            prompts=[record_pb2.Prompt(id=str(uuid4()), text="a" + "\U0001f600" * 2)],
+            model_thoughts=[record_pb2.ModelThought(id=str(uuid4()), content=odd, source=odd)],
+        )
+        assert await bridge.report(report) == {}
+        found = await detail(one, interception_id)
+        assert (found.thread[0].prompts[0].text, found.thread[0].prompts[0].text_bytes) == ("a\U0001f600", 9)
+        assert found.thread[0].model_thoughts[0].content == odd
+        assert found.interception.session_id == odd[:256]
+
+
+async def test_a_rule_for_a_provider_holds_for_what_is_reported_when_it_was_renamed_or_deleted(tmp_path):
+    rules = KeepRules(prompts=KeepRule(by_provider={"corp": 0}))
+    async with running(tmp_path, rules=rules) as one:
+        _, token = await one.make_user("ann")
+        await with_provider(one)
+        bridge = Bridge(one)
+        interception_id, receipt = await bridge.resolve(token)
+        one.book._openings.clear()
+        await one.admin.DeleteProvider(admin.DeleteProviderRequest(name="corp"), metadata=bearer(one.admin_token))
+        assert await bridge.report(whole(receipt)) == {}
+        found = await detail(one, interception_id)
+        assert (found.interception.provider, found.interception.provider_type) == ("corp", "openai")
+        assert [each.text for each in found.thread[0].prompts] == [""]
+
+
+async def test_one_interception_has_one_name_in_whatever_case_its_bridge_writes_it(tmp_path):
+    async with running(tmp_path) as one:
+        _, token = await one.make_user("ann")
+        await with_provider(one)
+        bridge = Bridge(one)
+        shouted = str(uuid4()).upper()
+        call = one.credentials.ResolveProviderStream(metadata=bearer(one.bridge_token))
+        for _ in range(2):
+            item = credentials.ResolveProviderRequest(
+                provider="corp", access_token=token, interception_id=shouted, operation="openai.responses",
+                bridge_instance_id=INSTANCE,
+            )  # fmt: skip
+            await call.write(credentials.ResolveProviderStreamRequest(items=[item]))
+            [result] = (await call.read()).results
+        call.cancel()
+        _, receipt = await bridge.resolve(token, interception_id=shouted)
+        await one.book.flush()
+        for each in (receipt, result.response.receipt):
+            assert await bridge.report(whole(each)) == {}
+        assert [row.id for row in await interceptions(one)] == [shouted.lower()]
+
+
+@pytest.mark.parametrize("by_stream", [True, False])
+async def test_only_turns_that_a_bridge_names_itself_for_open_an_interception(tmp_path, by_stream):
+    async with running(tmp_path) as one:
+        _, token = await one.make_user("ann")
+        await with_provider(one)
+        internal = await one.make_service("jobs", "INTERNAL")
+        turn = str(uuid4())
+        asked = [
+            (one.bridge_token, {"operation": "openai.responses", "interception_id": turn}),
+            (one.bridge_token, {"operation": "openai.embeddings"}),
+            (one.bridge_token, {"operation": "openai.models"}),
+            (one.bridge_token, {"operation": ""}),
+            (one.bridge_token, {"operation": "openai.responses", "interception_id": ""}),
+            (one.bridge_token, {"operation": "openai.responses", "bridge_instance_id": ""}),
+            (one.bridge_token, {"operation": "openai.responses", "bridge_instance_id": "x" * 65}),
+            (internal, {"operation": "openai.responses"}),
+        ]
+        for service, fields in asked * 2:
+            values = {"provider": "corp", "access_token": token, "bridge_instance_id": INSTANCE}
+            values["interception_id"] = str(uuid4())
+            item = credentials.ResolveProviderRequest(**values | fields)
+            if not by_stream:
+                await one.credentials.ResolveProvider(item, metadata=bearer(service))
+                continue
+            call = one.credentials.ResolveProviderStream(metadata=bearer(service))
+            for items in ([item, item], []):
+                await call.write(credentials.ResolveProviderStreamRequest(items=items))
+                assert not any(each.HasField("refusal") for each in (await call.read()).results)
+            call.cancel()
+        await one.book.flush()
+        assert [row.id for row in await interceptions(one)] == [turn]
+
+
+@pytest.mark.parametrize("by_stream", [True, False])
+async def test_an_interception_that_is_resolved_again_has_the_first_time_and_the_last_credential(
+    tmp_path, by_stream, impatient
+):
+    clock = Clock()
+    async with running(tmp_path, clock=clock) as one:
+        _, token = await one.make_user("ann")
+        made = await one.make_provider("corp", key="sk-1234567890")
+        interception_id, began = str(uuid4()), clock.now
+        key = one.credentials.ResolveProviderStream(metadata=bearer(one.bridge_token))
+        resolutions = []
+        for failed in ([], ["another"]):
+            item = credentials.ResolveProviderRequest(
+                provider="corp", access_token=token, interception_id=interception_id, operation="openai.responses",
+                bridge_instance_id=INSTANCE, failed_credential_ids=failed, model="gpt-5",
+            )  # fmt: skip
+            if by_stream:
+                await key.write(credentials.ResolveProviderStreamRequest(items=[item]))
+                resolutions.append((await key.read()).results[0].response.resolution_id)
+                await key.write(credentials.ResolveProviderStreamRequest())
+                await key.read()
+            else:
+                answer = await one.credentials.ResolveProvider(item, metadata=bearer(one.bridge_token))
+                resolutions.append(answer.resolution_id)
+            clock.now += timedelta(seconds=3)
+        key.cancel()
+        with closing(sqlite3.connect(tmp_path / "credentiald.records.db", isolation_level=None)) as other:
+            other.execute("BEGIN IMMEDIATE")
+            # The store is away for a moment: nothing of the two gets lost over that.
+            await one.book.flush()
+            other.execute("ROLLBACK")
+        await one.book.flush()
+        [row] = await interceptions(one)
+        assert (row.id, row.resolution_id, row.model) == (interception_id, resolutions[1], "gpt-5")
+        assert row.credential_id == made.central_keys[0].credential_id
+        assert abs(row.start_time.ToDatetime(UTC) - began) < timedelta(milliseconds=1)
+
+
+async def test_what_a_bridge_knows_nothing_of_any_more_is_ended_while_it_lives_and_nothing_else(tmp_path):
+    clock = Clock()
+    async with running(tmp_path, clock=clock) as one:
+        _, token = await one.make_user("ann")
+        await with_provider(one)
+        other_service = await one.make_service("second", "BRIDGE")
+        bridge, liar = Bridge(one), Bridge(one, other_service)
+        rounds = Rounds(one.stored, one.book, Metrics("test"), clock, retention=timedelta())
+        ids = [uuid7(clock.now + timedelta(seconds=each)) for each in range(4)]
+        receipts_of = [(await bridge.resolve(token, interception_id=each))[1] for each in ids]
+
+        async def ping(of: Bridge, mark: str) -> None:
+            asked = credentials.PingRequest(bridge_instance_id=of.instance, oldest_interception_id=mark)
+            await one.credentials.Ping(asked, metadata=of.metadata)
+
+        async def open_ones() -> set[str]:
+            return {row.id for row in await interceptions(one) if not row.HasField("end_time")}
+
+        await ping(liar, ids[3])
+        await ping(bridge, ids[2])
+        assert await rounds.end_left_behind() == 0
+        await one.book.flush()
+        assert await open_ones() == set(ids)
+        # A clock that was set back: what is said now counts where it is less.
+        await ping(bridge, ids[1].upper())
+        assert await rounds.end_left_behind() == 1
+        assert await open_ones() == set(ids[1:])
+        await ping(bridge, "")
+        assert await rounds.end_left_behind() == 0
+        await ping(bridge, ids[3])
+        assert await rounds.end_left_behind() == 0
+        await ping(bridge, ids[3])
+        assert await rounds.end_left_behind() == 2
+        assert await open_ones() == {ids[3]}
+        ended = (await detail(one, ids[0])).interception
+        assert ended.outcome == record_pb2.INTERCEPTION_OUTCOME_BRIDGE_VANISHED
+        # It turns up after all.
+        assert await bridge.report(whole(receipts_of[0])) == {}
+        assert (await detail(one, ids[0])).interception.outcome == COMPLETED
+        with pytest.raises(grpc.aio.AioRpcError) as refused:
+            await ping(bridge, "no id")
+        assert refused.value.code() is grpc.StatusCode.INVALID_ARGUMENT
+
+
+async def test_a_bridge_that_lives_loses_nothing_while_what_was_heard_of_it_cannot_be_written_down(tmp_path, impatient):
+    clock = Clock()
+    async with running(tmp_path, clock=clock) as one:
+        _, token = await one.make_user("ann")
+        await with_provider(one)
+        bridge = Bridge(one)
+        await bridge.resolve(token)
+        await one.book.flush()
+        rounds = Rounds(one.stored, one.book, Metrics("test"), clock, retention=timedelta())
+        ping = credentials.PingRequest(bridge_instance_id=bridge.instance)
+        clock.now += timedelta(seconds=9)
+        await one.credentials.Ping(ping, metadata=bridge.metadata)
+        clock.now += timedelta(seconds=55)
+        # Its last word is not in the file, which is not written for each of them.
+        assert await rounds.end_vanished() == 0
+        clock.now += timedelta(seconds=30)
+        rounds.was_away()
+        assert await rounds.end_vanished() == 0
+        with closing(sqlite3.connect(tmp_path / "credentiald.records.db", isolation_level=None)) as other:
+            other.execute("BEGIN IMMEDIATE")
+            await bridge.resolve(token)
+            await one.book.flush()
+            other.execute("ROLLBACK")
+        # Another worker may have heard of it, and could not write it down.
+        clock.now += timedelta(seconds=59)
+        assert await rounds.end_vanished() == 0
+        clock.now += timedelta(seconds=2)
+        assert await rounds.end_vanished() >= 1
+
+
+async def test_a_bridge_must_name_itself_to_report(tmp_path):
+    async with running(tmp_path) as one:
+        for name in ("", "x" * 65):
+            with pytest.raises(grpc.aio.AioRpcError) as refused:
+                await Bridge(one, instance=name).report()
+            assert refused.value.code() is grpc.StatusCode.INVALID_ARGUMENT
 
 
 async def test_a_user_sees_its_own_rows_only_and_an_administrator_all(tmp_path):
@@ -328,7 +607,9 @@ async def test_records_do_not_make_kept_answers_count_no_more(tmp_path):
         assert stored == 3
 
 
-async def test_while_the_records_cannot_be_written_questions_are_answered_and_reports_are_told_to_come_again(tmp_path):
+async def test_while_the_records_cannot_be_written_questions_are_answered_and_reports_are_told_to_come_again(
+    tmp_path, impatient
+):
     async with running(tmp_path) as one:
         _, token = await one.make_user("ann")
         await with_provider(one)
@@ -362,20 +643,137 @@ async def test_a_report_that_cannot_be_stored_is_not_acknowledged_and_no_trouble
         bad, good = await asyncio.gather(
             bridges[0].report(poison), bridges[1].report(whole(ids[1][1])), return_exceptions=True
         )
-        assert isinstance(bad, grpc.aio.AioRpcError)
-        assert reason_of(bad) == "STORE_UNAVAILABLE"
-        assert good == {}
+        assert (bad, good) == ({0: "RECORD_INVALID"}, {})
         rows = {row.id: row.HasField("end_time") for row in await interceptions(one)}
         assert rows == {ids[0][0]: False, ids[1][0]: True}
-    assert "reports could not be stored" in caplog.text
+        # With nobody beside it, it may be our trouble: it may come again.
+        with pytest.raises(grpc.aio.AioRpcError) as alone:
+            await bridges[0].report(poison)
+        assert reason_of(alone.value) == "STORE_UNAVAILABLE"
+        # In one call with others, too.
+        more = [await bridges[0].resolve(token) for _ in range(5)]
+        assert await bridges[0].report(poison, *(whole(receipt) for _, receipt in more)) == {0: "RECORD_INVALID"}
+        assert {row.id: row.HasField("end_time") for row in await interceptions(one)}[more[4][0]]
+    assert "a record cannot be stored" in caplog.text
 
 
-class Clock:
-    def __init__(self) -> None:
-        self.now = datetime.now(UTC)
+async def test_where_nothing_can_be_stored_nothing_is_rejected_for_good(tmp_path):
+    async with running(tmp_path) as one:
+        _, token = await one.make_user("ann")
+        await with_provider(one)
+        bridge = Bridge(one)
+        asked = [await bridge.resolve(token) for _ in range(40)]
+        with closing(sqlite3.connect(tmp_path / "credentiald.records.db")) as other:
+            other.execute("CREATE TRIGGER no BEFORE INSERT ON interceptions BEGIN SELECT RAISE(ABORT, 'no'); END")
+            with pytest.raises(grpc.aio.AioRpcError) as refused:
+                await bridge.report(*(whole(receipt) for _, receipt in asked))
+            assert reason_of(refused.value) == "STORE_UNAVAILABLE"
+            other.execute("DROP TRIGGER no")
+        assert await bridge.report(*(whole(receipt) for _, receipt in asked)) == {}
+        assert len(await interceptions(one)) == 40
 
-    def __call__(self) -> datetime:
-        return self.now
+
+async def test_records_that_cannot_be_logged_are_stored_and_acknowledged_all_the_same(tmp_path, monkeypatch, caplog):
+    def fails(_: object) -> None:
+        raise RuntimeError("no log")
+
+    monkeypatch.setattr("credentiald.record_log.write", fails)
+    async with running(tmp_path, writes_log=True) as one:
+        _, token = await one.make_user("ann")
+        await with_provider(one)
+        bridge = Bridge(one)
+        interception_id, receipt = await bridge.resolve(token)
+        assert await bridge.report(whole(receipt)) == {}
+        assert [row.id for row in await interceptions(one)] == [interception_id]
+    assert [each.msg for each in caplog.records if each.levelname == "ERROR"] == [
+        "records are stored but could not be logged"
+    ]
+
+
+async def test_what_waits_at_the_stop_is_on_the_disk_afterwards(tmp_path):
+    async with running(tmp_path) as one:
+        _, token = await one.make_user("ann")
+        await with_provider(one)
+        bridge = Bridge(one)
+        opened, _ = await bridge.resolve(token)
+        ended, receipt = await bridge.resolve(token)
+        request = pb.AppendRecordsRequest(bridge_instance_id=INSTANCE, interceptions=[whole(receipt)])
+        call = one.records.AppendRecords(request, metadata=bridge.metadata)
+        async with asyncio.timeout(SECONDS):
+            while not one.book._waiting:
+                await asyncio.sleep(0)
+        call.cancel()
+    with pytest.raises(StoreUnavailable):
+        await one.book.append([])
+    async with running(tmp_path) as one:
+        rows = {row.id: row.outcome for row in await interceptions(one)}
+        assert rows == {opened: 0, ended: COMPLETED}
+
+
+async def test_openings_wait_up_to_a_bound_and_are_stored_in_parts_when_the_store_is_back(
+    tmp_path, monkeypatch, impatient
+):
+    monkeypatch.setattr("credentiald.record_book._MOST_OPENINGS", 50)
+    monkeypatch.setattr("credentiald.record_book._OPENINGS_AT_ONCE", 20)
+    metrics = Metrics("test")
+    async with running(tmp_path, metrics=metrics) as one:
+        _, token = await one.make_user("ann")
+        await with_provider(one)
+        bridge = Bridge(one)
+        with closing(sqlite3.connect(tmp_path / "credentiald.records.db", isolation_level=None)) as other:
+            other.execute("BEGIN IMMEDIATE")
+            ids = [(await bridge.resolve(token))[0] for _ in range(60)]
+            await one.book.flush()
+            other.execute("ROLLBACK")
+        await one.book.flush()
+        answer = await one.usage.ListInterceptions(
+            usage.ListInterceptionsRequest(page_size=100), metadata=bearer(one.admin_token)
+        )
+        assert {row.id for row in answer.interceptions} == set(ids[10:])
+        assert metrics.registry.get_sample_value("credentiald_openings_dropped_total") == 10
+        batches = metrics.registry.get_sample_value("credentiald_records_commit_duration_seconds_count")
+        assert batches >= 3
+
+
+async def test_reports_that_would_fill_the_memory_are_told_to_come_again(tmp_path, monkeypatch):
+    monkeypatch.setattr("credentiald.record_book._MOST_REPORT_BYTES", 10_000)
+    async with running(tmp_path) as one:
+        _, token = await one.make_user("ann")
+        await with_provider(one)
+        bridge = Bridge(one)
+        _, receipt = await bridge.resolve(token)
+        with pytest.raises(grpc.aio.AioRpcError) as refused:
+            await bridge.report(whole(receipt, prompts=[record_pb2.Prompt(id=str(uuid4()), text="x" * 10_000)]))
+        assert reason_of(refused.value) == "STORE_UNAVAILABLE"
+        assert await bridge.report(whole(receipt)) == {}
+        assert await bridge.report(whole(receipt)) == {}
+
+
+async def test_a_round_that_fails_is_not_the_last(tmp_path, monkeypatch, caplog):
+    monkeypatch.setattr("credentiald.record_rounds._PRESUMED_ROUND_SECONDS", 0.01)
+    rounds = []
+
+    async def fails(_: Rounds) -> int:
+        rounds.append(1)
+        raise RuntimeError("a bug")
+
+    monkeypatch.setattr(Rounds, "end_presumed", fails)
+    async with running(tmp_path), asyncio.timeout(SECONDS):
+        while len(rounds) < 3:
+            await asyncio.sleep(0.01)
+    assert "a round failed" in caplog.text
+
+
+async def test_time_in_which_the_machine_slept_is_no_silence_of_a_bridge(tmp_path, monkeypatch):
+    monkeypatch.setattr("credentiald.record_rounds._PRESUMED_ROUND_SECONDS", 0.01)
+    away, clock = [], Clock()
+    monkeypatch.setattr(Rounds, "was_away", lambda _: away.append(1))
+    async with running(tmp_path, clock=clock), asyncio.timeout(SECONDS):
+        await asyncio.sleep(0.05)
+        assert not away
+        clock.now += timedelta(seconds=20)
+        while not away:
+            await asyncio.sleep(0.01)
 
 
 async def test_a_bridge_that_is_not_heard_of_any_more_leaves_nothing_open_and_one_that_pings_keeps_its_own(tmp_path):

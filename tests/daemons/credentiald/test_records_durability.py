@@ -65,6 +65,7 @@ class Bridges:
                 provider="corp",
                 access_token=self._access_token,
                 interception_id=interception_id,
+                operation="openai.responses",
                 bridge_instance_id=INSTANCE,
             ),
             metadata=self._metadata,

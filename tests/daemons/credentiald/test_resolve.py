@@ -12,6 +12,7 @@ from drawbridge.v1.error_reason_pb2 import ErrorReason
 
 from credentiald import receipts
 from credentiald.model import Gateway
+from credentiald.record_model import Origin
 from tests.support.credentiald import bearer, info_of, reason_of, running
 from tests.support.policy_rows import CENTRAL, DATABASE_ROWS, OWN, expected_of, write_row
 
@@ -162,8 +163,13 @@ async def test_the_answer_has_what_an_adapter_needs_and_a_receipt(tmp_path):
         assert answer.credential.credential_id == made.central_keys[0].credential_id
         assert UUID(answer.resolution_id).version == 7
         assert receipt == receipts.Receipt(
-            INTERCEPTION, answer.resolution_id, receipt.service_id, user_id, made.id, "CENTRAL_KEY",
-            answer.credential.credential_id, receipt.resolve_time_micros,
+            INTERCEPTION,
+            answer.resolution_id,
+            Origin(
+                receipt.origin.service_id, user_id, made.id, "prov", "anthropic", "CENTRAL_KEY",
+                answer.credential.credential_id,
+            ),
+            receipt.resolve_time_micros,
         )  # fmt: skip
 
 

@@ -111,7 +111,12 @@ def comparable(one: Running, result: pb.ResolveProviderResult) -> pb.ResolveProv
         receipt = receipts.read(one.plane.receipt_key, answer.receipt)
         assert receipt is not None
         assert UUID(answer.resolution_id).version == 7
-        assert (receipt.resolution_id, receipt.user_id, receipt.provider_id, receipt.credential_id) == (
+        assert (
+            receipt.resolution_id,
+            receipt.origin.user_id,
+            receipt.origin.provider_id,
+            receipt.origin.credential_id,
+        ) == (
             answer.resolution_id,
             answer.user.id,
             answer.provider.id,
@@ -120,7 +125,7 @@ def comparable(one: Running, result: pb.ResolveProviderResult) -> pb.ResolveProv
         age_seconds = time.time() - receipt.resolve_time_micros / 1e6
         assert 0 <= age_seconds < 60
         answer.resolution_id = ""
-        answer.receipt = f"{receipt.interception_id} {receipt.service_id} {receipt.source}".encode()
+        answer.receipt = f"{receipt.interception_id} {receipt.origin.service_id} {receipt.origin.source}".encode()
     return copy
 
 
@@ -224,7 +229,7 @@ async def test_the_answer_for_a_named_user_is_nobody_elses(tmp_path):
             receipt = receipts.read(one.plane.receipt_key, result.response.receipt)
             bridge = await one.plane.db.read(services.get, "bridge")
     assert receipt is not None
-    assert receipt.service_id == bridge.id
+    assert receipt.origin.service_id == bridge.id
 
 
 async def test_what_stood_in_for_a_failed_key_is_not_the_answer_for_everybody(tmp_path):
