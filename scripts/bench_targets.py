@@ -16,8 +16,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 # Kept out of the installed package, like everything of the tests.
-SCRIPTS = Path(__file__).resolve().parent
-sys.path.insert(0, str(SCRIPTS.parent))
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from tests.support.processes import bridged, commanded, credentiald
 
@@ -145,7 +144,7 @@ def pair(folder: Path, upstream_port: int, *, name: str = "drawbridge", prefix: 
         )
     }  # fmt: skip
     if prefix:
-        path = os.pathsep.join([str(SCRIPTS), os.environ.get("PYTHONPATH", "")])
+        path = os.pathsep.join([str(Path(__file__).resolve().parent), os.environ.get("PYTHONPATH", "")])
         environ["PYTHONPATH"] = path
     with (
         credentiald(folder, environ, module=f"{prefix}credentiald") as plane,
