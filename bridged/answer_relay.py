@@ -92,7 +92,11 @@ class AnswerRelay:
             else:
                 self._send(self.usage_filter.feed(data), more=more)
             if self._tap is not None:
-                self._feed_tap(self._tap, data)
+                try:
+                    self._tap(data)
+                except Exception:
+                    self._tap = None
+                    self._interception.tap_failed()
         except Exception as failure:
             self._interception.fail(failure)
 
@@ -106,13 +110,6 @@ class AnswerRelay:
         """What was held back goes out as well, before the end of whatever kind."""
         if self.usage_filter is not None:
             self._send(self.usage_filter.end(), more=True)
-
-    def _feed_tap(self, feed: Callable[[bytes], None], data: bytes) -> None:
-        try:
-            feed(data)
-        except Exception:
-            self._tap = None
-            self._interception.tap_failed()
 
     def response_end(self) -> None:
         """The answer is complete."""

@@ -110,7 +110,7 @@ class ChatReader:
         """One of the events that a stream ended with. Its end is `[DONE]`; some have a reason to finish only."""
         if data.strip() == _DONE:
             self.seen.finished = True
-        elif b'"error"' in data or b'"finish_reason"' in data:
+        elif b'"error"' in data or (b'"finish_reason"' in data and b'"finish_reason":null' not in data):
             chunk = decoded(_chunks, data)
             if chunk is None:
                 return

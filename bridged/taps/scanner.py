@@ -42,7 +42,10 @@ class Reader(Protocol):
 class EventScanner:
     """Follows one stream. Holds at most one event that is not whole yet, and a kilobyte."""
 
-    __slots__ = ("_after_cr", "_at_start", "_before_tail", "_open", "_overlong", "_reader", "_tail", "found_overlong")
+    __slots__ = (
+        "_after_cr", "_at_start", "_before_tail", "_is_between", "_open", "_overlong", "_reader", "_tail",
+        "found_overlong",
+    )  # fmt: skip
 
     def __init__(self, reader: Reader) -> None:
         self._reader = reader
@@ -50,11 +53,27 @@ class EventScanner:
         self._overlong = False
         self._after_cr = False  # the last byte was a CR: an LF that follows belongs to it
         self._at_start = True
+        # Behind a whole event, and not the first: nothing is held.
+        self._is_between = False
         self._tail = self._before_tail = b""
         self.found_overlong = False
 
     def feed(self, chunk: bytes) -> None:
         """Tell the reader of the events that became whole and matter, in order."""
+        if self._is_between and chunk.endswith(_BLANK):
+            # Nearly every piece is one event or more. What has no mark needs no other look, whatever its lines end
+            # with; where nothing is asked for, everything is told.
+            for mark in self._reader.marks or (b"",):
+                if mark in chunk:
+                    break
+            else:
+                self._before_tail = self._tail
+                self._tail = chunk if len(chunk) <= _SHORT_BYTES else chunk[-_TAIL_BYTES:]
+                return
+        self._feed_slowly(chunk)
+        self._is_between = not (self._open or self._after_cr or self._at_start or self._overlong)
+
+    def _feed_slowly(self, chunk: bytes) -> None:
         if self._after_cr or b"\r" in chunk:
             chunk = self._with_line_feeds(chunk)
         if self._open and len(self._open) <= _SHORT_BYTES and not self._overlong:
@@ -72,8 +91,9 @@ class EventScanner:
             chunk = chunk[:end]
         if not chunk:
             return
-        # References to pieces cost nothing, where adding them up would.
-        self._before_tail, self._tail = self._tail, chunk if len(chunk) <= _TAIL_BYTES else chunk[-_TAIL_BYTES:]
+        # References to short pieces cost nothing, where adding them up would.
+        self._before_tail = self._tail
+        self._tail = chunk if len(chunk) <= _SHORT_BYTES else chunk[-_TAIL_BYTES:]
         if self._at_start:
             chunk = chunk[self._first(chunk) :]
         marks = self._reader.marks
@@ -87,8 +107,11 @@ class EventScanner:
     def end(self) -> None:
         """The stream is over: what is open is taken for an event, and the last events are shown as such."""
         if self._open and not self._overlong:
-            self.feed(_BLANK)
-        for event in (self._before_tail + self._tail).split(_BLANK):
+            self._feed_slowly(_BLANK)
+        tail = self._before_tail[-_TAIL_BYTES:] + self._tail[-_TAIL_BYTES:]
+        if b"\r" in tail:
+            tail = tail.replace(b"\r\n", b"\n").replace(b"\r", b"\n")
+        for event in tail.split(_BLANK):
             data = _data_of(event)
             if data:
                 self._reader.last_event(data)

@@ -78,10 +78,11 @@ class UsageChunkFilter:
     What is not whole yet is held back, as far as it may be the extra chunk; no client can read it before it is whole.
     """
 
-    __slots__ = ("_after_cr", "_held", "_in_long", "_long_end", "_took_out")
+    __slots__ = ("_after_cr", "_held", "_in_long", "_is_between", "_long_end", "_took_out")
 
     def __init__(self) -> None:
         self._held = b""
+        self._is_between = True  # nothing is held, and nothing stands open
         self._in_long = False  # inside an event that is too long to be it
         self._long_end = b""  # its last bytes: the blank line that ends it may be cut
         self._after_cr = False  # the last event ended with a CR: an LF that follows is a part of it
@@ -89,15 +90,20 @@ class UsageChunkFilter:
 
     def feed(self, data: bytes) -> bytes:
         """What goes to the client now."""
+        if self._is_between and data.endswith(b"\n\n") and _USAGE not in data:
+            # Nearly every piece is one event or more.
+            return data
+        fed = self._feed_slowly(data)
+        self._is_between = not (self._held or self._after_cr or self._in_long)
+        return fed
+
+    def _feed_slowly(self, data: bytes) -> bytes:
         if not data:
             return data
         if self._after_cr:
             return self._after_line_end(data)
         if self._in_long:
             return self._after_long(data)
-        if not self._held and data.endswith(b"\n\n") and _USAGE not in data:
-            # Nearly every piece ends with an event.
-            return data
         return self._filtered(data)
 
     def end(self) -> bytes:
@@ -109,8 +115,8 @@ class UsageChunkFilter:
         """An LF behind the CR that an event ended with goes where the event went."""
         self._after_cr = False
         if not data.startswith(b"\n"):
-            return self.feed(data)
-        return (b"" if self._took_out else b"\n") + self.feed(data[1:])
+            return self._feed_slowly(data)
+        return (b"" if self._took_out else b"\n") + self._feed_slowly(data[1:])
 
     def _after_long(self, data: bytes) -> bytes:
         text = self._long_end + data
