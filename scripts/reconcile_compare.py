@@ -18,6 +18,7 @@ from reconcile_records import COLUMNS, ENDLESS, VANISHED, Row, Sum
 
 Account = Mapping[str, Any]
 MEASURES = ("interceptions", "token usages", *COLUMNS, "other kinds", "tool calls", "thoughts", "prompts")
+LEFT_EARLY = "the client left before the upstream had the request"
 # How records name what the upstream did; what it told within a stream depends on the API.
 _OUTCOMES = {
     "complete": "COMPLETED",
@@ -80,7 +81,8 @@ def compare(
         if account_of is not None:
             _hold(found, row, account_of, plans[number], seen)
         elif row.outcome == "CLIENT_GONE" and plans[number].ending is Ending.LEAVES_EARLY:
-            _must_be_bare(found, row, "the client left before the upstream was asked")
+            # What it asked is known as soon as the bridge begins to ask the upstream.
+            _must_be_bare(found, row, LEFT_EARLY, but_prompts=True)
         else:
             found.faults.append(f"{row.id} ({row.agent}, {row.outcome}) has no upstream call")
     missing = {number: one for number, one in by_number.items() if number not in reported}
@@ -143,8 +145,8 @@ def _judge_unreported(
             found.faults.append(f"{row.id} ({row.provider}, {row.model}) has no end but {row.outcome}, and no reason")
 
 
-def _must_be_bare(found: Reconciliation, row: Row, why: str) -> None:
-    if row.usages or row.tools or row.thoughts or row.prompts:
+def _must_be_bare(found: Reconciliation, row: Row, why: str, *, but_prompts: bool = False) -> None:
+    if row.usages or row.tools or row.thoughts or (row.prompts and not but_prompts):
         found.faults.append(f"{row.id} has records that no upstream told of")
     if why:
         found.apart[why] += 1
@@ -247,7 +249,7 @@ def table(found: Reconciliation, *, with_lost: bool) -> list[str]:
             lines.append(_line(f"{provider} {measure}", [upstream, records, *lost, found.difference(provider, measure)]))
     for outcome in sorted(found.expected_outcomes | found.outcomes):
         expected, actual = found.expected_outcomes[outcome], found.outcomes[outcome]
-        actual -= found.apart["the client left before the upstream was asked"] if outcome == "CLIENT_GONE" else 0
+        actual -= found.apart[LEFT_EARLY] if outcome == "CLIENT_GONE" else 0
         lines.append(_line(outcome, [expected, actual, *([""] if with_lost else []), expected - actual]))
     lines += [f"{count} apart: {why}" for why, count in sorted(found.apart.items())]
     return lines

@@ -100,9 +100,9 @@ class Upstream:
             account.end = "left"
             return False
         finally:
-            if not gone.done():
-                gone.cancel()
-            await asyncio.wait([gone])
+            gone.cancel()
+            # What it ended with is of no interest, a reset least of all.
+            await asyncio.gather(gone, return_exceptions=True)
 
     async def _answer(self, account: Account, writer: asyncio.StreamWriter, gone: asyncio.Future[bytes]) -> bool:
         plan = account.plan
