@@ -107,7 +107,7 @@ class Recorder:
             if await self._send_batch():
                 pause_seconds = _PAUSE_SECONDS
                 continue
-            await self._gathered(random.uniform(pause_seconds / 2, pause_seconds))  # noqa: S311 - jitter
+            await self._pause(random.uniform(pause_seconds / 2, pause_seconds))  # noqa: S311 - jitter
             pause_seconds = min(pause_seconds * 2, _LONGEST_PAUSE_SECONDS)
 
     async def flush(self) -> None:
@@ -126,12 +126,14 @@ class Recorder:
         self._lost(STOPPED, ids)
 
     async def _gathered(self, seconds: float) -> None:
-        """Let others join, for so long at most; a full batch leaves at once, as does all in a hurry."""
-        if len(self._queue) >= self._most_items:
-            return
+        """Let others join, for so long at most; a full batch leaves at once."""
+        if len(self._queue) < self._most_items:
+            await self._pause(seconds)
+
+    async def _pause(self, seconds: float) -> None:
+        """Wait so long, or a moment only where all is in a hurry: the peer may be away, and the loop is not ours."""
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(self._hurry.wait(), seconds)
-            # In a hurry, and still no batch may follow the next at once: the peer may be away.
             await asyncio.sleep(min(seconds, _PAUSE_SECONDS / 2))
 
     async def _send_batch(self) -> bool:

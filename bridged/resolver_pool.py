@@ -104,7 +104,8 @@ class Pool:
             if peer.is_streaming or peer.is_unary:
                 self._peers.append(self._peers.pop(place))
                 return await peer.append_records(reports)
-        return self._why_not()
+        # Why a stream was refused says nothing of the reports: they are kept, and sent again.
+        return unreachable("it has no connection")
 
     def joined(self, peer: "Peer") -> None:
         """One more credentiald."""

@@ -218,3 +218,26 @@ async def test_a_way_that_raises_is_a_way_that_failed() -> None:
     assert sent[:2] == [[b"one"], [b"one"]]
     assert sent[-1][-1] == b"two"
     assert sample(metrics.registry, "bridged_interceptions_reported_total") == 2
+
+
+async def test_a_full_batch_that_nobody_takes_holds_up_nothing_else() -> None:
+    metrics, tries = Metrics(), 0
+
+    async def send(items: Any) -> Any:
+        nonlocal tries
+        tries += 1
+        # Without waiting for anything, as where no credentiald has a connection.
+        return Refused("CREDENTIALD_UNREACHABLE", "away") if tries < 5 else []
+
+    async with recorder.running_recorder(send, metrics, bound_bytes=1_000_000) as running:
+        for number in range(recorder.MAX_BATCH_ITEMS + 1):
+            running.add(f"id-{number}", b"one")
+        began, turns = asyncio.get_running_loop().time(), 0
+        while tries < 5:
+            await asyncio.sleep(0)
+            turns += 1
+        took_seconds = asyncio.get_running_loop().time() - began
+    # Each of the four pauses is at least half as long as the shortest.
+    assert took_seconds > 0.05 * 4
+    assert turns > 10
+    assert sample(metrics.registry, "bridged_records_lost_total", reason="stopped") == 0
