@@ -56,6 +56,8 @@ class Pool:
         self.bridge_instance_id = bridge_instance_id
         # The smallest id of an interception that is not over or not reported; Resolver.tell_oldest replaces it.
         self.oldest_id: Callable[[], str] = smallest_id
+        # Called whenever a credentiald answers that did not; Resolver.tell_return replaces it.
+        self.returned: Callable[[], None] = lambda: None
         self.timeout_seconds = timeout_seconds
         self.metrics = metrics
         self._took = metrics.resolve_took
@@ -130,6 +132,8 @@ class Pool:
         for item in reversed(unanswered):
             self._again(item, peer)
         self.review()
+        if peer.is_streaming or peer.is_unary:
+            self.returned()
 
     def pinged(self, peer: "Peer", answer: pb.PingResponse | Refused) -> None:
         """A peer said whether it would answer, or did not say it."""

@@ -127,7 +127,7 @@ def _judge_unreported(
             _must_be_bare(found, row, "credentiald was killed between answering and being heard")
             continue
         number = by_model[row.provider, row.model] if own_models else None
-        if number is not None and number in missing and row.outcome == VANISHED and number in seen.broken | seen.left:
+        if number is not None and number in missing and row.outcome == VANISHED:
             account = missing.pop(number)
             found.outcomes[VANISHED] += 1
             found.expected_outcomes[VANISHED] += 1

@@ -18,6 +18,9 @@ from reconcile_plan import Plan, plan_of
 AT_ONCE = 60
 # How long credentiald lives at most and at least before it is killed, and for how long it stays away.
 LIFE_SECONDS = (0.3, 4.0)
+# Between the death of the one and that of the other daemon. Who resolved and who carries an interception may not both
+# die before it is on the disk that it exists: that is the one loss that nobody could notice.
+APART_SECONDS = 1.5
 DEAD_SECONDS = (0.0, 0.8)
 QUIET_SECONDS = 60.0
 # A bridge has vanished when it was not heard of for 60 s, which is looked at every 15 s.
@@ -66,7 +69,7 @@ async def reconcile(campaign: Campaign, folder: Path) -> int:
     print(
         f"{len(plans)} requests in {took_seconds:.0f} s, {len(account)} of them at the upstream; {kills}; "
         f"{seen.reasons.total()} refused meanwhile and asked again, {len(seen.left)} left by their clients, "
-        f"{len(seen.broken)} broken with their bridge"
+        f"{len(seen.broken)} broken off before their end"
     )
     for fault in faults[:_SHOWN_FAULTS]:
         print(f"FAULT  {fault}")
@@ -96,6 +99,8 @@ async def _kill(campaign: Campaign, daemons: Daemons, asking: asyncio.Task[None]
         await asyncio.wait([asking], timeout=random.uniform(*LIFE_SECONDS))  # noqa: S311
         if asking.done():
             break
+        if campaign.kills_bridges:
+            await asyncio.sleep(APART_SECONDS)
         if campaign.kills_bridges and number % 2:
             await asyncio.to_thread(daemons.restart_bridge)
             bridges += 1

@@ -55,6 +55,51 @@ async def test_reports_outlive_a_credentiald_that_restarts(
     assert outcome(report) == ("COMPLETED", "UNSPECIFIED", "", 200)
 
 
+async def test_a_credentiald_that_returns_is_told_what_is_under_way(
+    credentiald: FakeCredentiald, upstream: ScriptedUpstream
+) -> None:
+    gate = asyncio.Event()
+    upstream.script(stream(CHUNKS[0], gate, CHUNKS[1], USAGE, DONE))
+    async with running_bridge(credentiald) as bridge, raw_client(bridge.port) as client:
+        await client.send(ask(chat(stream=True)))
+        head = await client.read_head()
+        await credentiald.stop()
+        await credentiald.start()
+        (opening,) = await reported(credentiald)
+        assert (opening.facts.model, opening.facts.user_agent) == ("gpt-5", "codex_cli_rs/0.169")
+        assert opening.facts.streaming
+        assert not (opening.HasField("end") or opening.prompts or opening.token_usages)
+        registry = bridge.metrics.registry
+        await until(lambda: sample(registry, "bridged_records_waiting") == 0)
+        assert sample(registry, "bridged_interceptions_reported_total") == 0
+        assert bridge.bridge.oldest_id() == head.header("x-interception-id")
+        gate.set()
+        _, report = await reported(credentiald, 2)
+        await until(lambda: sample(registry, "bridged_interceptions_reported_total") == 1)
+    assert report.receipt == opening.receipt
+    assert outcome(report) == ("COMPLETED", "UNSPECIFIED", "", 200)
+
+
+async def test_an_opening_that_is_rejected_is_no_lost_record(
+    credentiald: FakeCredentiald, upstream: ScriptedUpstream
+) -> None:
+    gate = asyncio.Event()
+    upstream.script(stream(CHUNKS[0], gate, CHUNKS[1], DONE))
+    async with running_bridge(credentiald) as bridge, raw_client(bridge.port) as client:
+        await client.send(ask(chat(stream=True)))
+        await client.read_head()
+        await credentiald.stop()
+        credentiald.reject = {"gpt-5"}
+        await credentiald.start()
+        registry = bridge.metrics.registry
+        await until(lambda: credentiald.reports >= 1 and sample(registry, "bridged_records_waiting") == 0)
+        credentiald.reject = set()
+        gate.set()
+        await reported(credentiald)
+        await until(lambda: sample(registry, "bridged_interceptions_reported_total") == 1)
+        assert sample(registry, "bridged_records_lost_total", reason="rejected") == 0
+
+
 async def test_what_is_rejected_is_lost_alone_and_said(
     credentiald: FakeCredentiald, upstream: ScriptedUpstream, caplog: pytest.LogCaptureFixture
 ) -> None:
