@@ -47,17 +47,18 @@ async def reconcile(campaign: Campaign, folder: Path) -> int:
     async with running(folder, seed=campaign.seed, own_models=own_models, bridges=bridges) as daemons:
         clients = Clients(daemons.addresses, daemons.token)
         began = time.monotonic()
-        asking = asyncio.create_task(_ask_all(clients, plans))
-        killing = asyncio.create_task(_kill(campaign, daemons, asking))
-        await asking
-        kills = await killing
+        async with asyncio.TaskGroup() as group:
+            asking = group.create_task(_ask_all(clients, plans))
+            killing = group.create_task(_kill(campaign, daemons, asking))
+        kills = killing.result()
         took_seconds = time.monotonic() - began
         troubles = await _quiet(campaign, daemons)
         rows, sums = await asyncio.to_thread(
             reconcile_records.read, daemons.plane.addresses["admin"], daemons.admin_token
         )
         account = await asyncio.to_thread(daemons.account)
-        lost = await asyncio.to_thread(daemons.said_lost)
+        # One that does not answer has been told of already.
+        lost = 0.0 if troubles else await asyncio.to_thread(daemons.said_lost)
     found = reconcile_compare.compare(account, rows, sums, clients.seen, {plan.number: plan for plan in plans})
     faults = troubles + found.faults
     if lost:
