@@ -124,7 +124,7 @@ def _messages_stream(plan: Plan, content: _Content, answer: Answer) -> None:
     answer.typed({"type": "ping"})
     index = 0
     for thought in content.thoughts:
-        block = {"type": "thinking", "thinking": "", "signature": ""}
+        block: dict[str, Any] = {"type": "thinking", "thinking": "", "signature": ""}
         answer.typed({"type": "content_block_start", "index": index, "content_block": block})
         told.thoughts.append(["thinking", ""])
         for piece in (thought[:4], thought[4:]):
@@ -166,7 +166,7 @@ def _messages_document(plan: Plan, content: _Content, told: Told) -> object:
     for call_id, name, fragments in content.tools:
         blocks.append({"type": "tool_use", "id": call_id, "name": name, "input": json.loads("".join(fragments))})
     told.thoughts = [["thinking", one] for one in content.thoughts]
-    document = {"id": f"msg_{plan.number}", "type": "message", "role": "assistant", "content": blocks}
+    document: dict[str, Any] = {"id": f"msg_{plan.number}", "type": "message", "role": "assistant", "content": blocks}
     if plan.tells_usage:
         told.usage = _counts(content, content.output)
         document["usage"] = _messages_usage(content, content.output)
@@ -292,9 +292,7 @@ def _responses_document(plan: Plan, content: _Content, told: Told) -> object:
 
 def _gemini_usage(content: _Content, told: Told, output: int) -> dict[str, int]:
     """Here thoughts are counted beside candidates, and both are output."""
-    told.usage = _counts(
-        content, output + content.reasoning, cache_write=False, output_reasoning=content.reasoning
-    )
+    told.usage = _counts(content, output + content.reasoning, cache_write=False, output_reasoning=content.reasoning)
     return {
         "promptTokenCount": content.input + content.cache_read,
         "cachedContentTokenCount": content.cache_read,

@@ -25,7 +25,6 @@ LONGEST_EARLY_SECONDS = 0.1
 _RESOLVED = frozenset({"KEY_POOL_EXHAUSTED", "UPSTREAM_UNREACHABLE", "UPSTREAM_TIMEOUT"})
 
 
-
 @dataclass(slots=True, kw_only=True)
 class Seen:
     """What the clients saw. Ids are of interceptions, as the bridge told them."""
@@ -52,14 +51,16 @@ class Clients:
 
     async def ask(self, plan: Plan) -> None:
         """One request, again and again until it was resolved."""
-        while not await self._ask_once(plan):
-            await asyncio.sleep(random.uniform(AGAIN_SECONDS / 2, AGAIN_SECONDS))  # noqa: S311 - jitter
+        while True:
+            if await self._ask_once(plan):
+                return
+            await asyncio.sleep(random.uniform(AGAIN_SECONDS / 2, AGAIN_SECONDS))
 
     async def _ask_once(self, plan: Plan) -> bool:
         addresses = self._addresses()
         if not addresses:
             return False
-        host, _, port = random.choice(addresses).rpartition(":")  # noqa: S311 - any of them
+        host, _, port = random.choice(addresses).rpartition(":")
         try:
             reader, writer = await asyncio.open_connection(host, int(port))
         except OSError:
@@ -81,7 +82,7 @@ class Clients:
         writer.write("\r\n".join([*lines, "", ""]).encode() + body)
         if plan.ending is Ending.LEAVES_EARLY:
             head = asyncio.ensure_future(reader.readuntil(b"\r\n\r\n"))
-            stay_seconds = random.uniform(0, LONGEST_EARLY_SECONDS)  # noqa: S311 - any moment
+            stay_seconds = random.uniform(0, LONGEST_EARLY_SECONDS)
             await asyncio.wait([head], timeout=stay_seconds)
             if not head.done():
                 head.cancel()
@@ -118,7 +119,7 @@ class Clients:
         else:
             raise EOFError("the answer ended before its client left")
         if plan.number % 2:
-            await asyncio.sleep(random.uniform(0, LONGEST_STAY_SECONDS))  # noqa: S311 - any moment
+            await asyncio.sleep(random.uniform(0, LONGEST_STAY_SECONDS))
         self.seen.left.add(plan.number)
         _leave(plan, writer)
 

@@ -8,7 +8,7 @@ lost; where nothing reached the upstream, an interception may be there without a
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -246,7 +246,9 @@ def table(found: Reconciliation, *, with_lost: bool) -> list[str]:
         for measure in MEASURES:
             upstream, records = found.upstream[provider][measure], found.records[provider][measure]
             lost = [found.lost[provider][measure]] if with_lost else []
-            lines.append(_line(f"{provider} {measure}", [upstream, records, *lost, found.difference(provider, measure)]))
+            lines.append(
+                _line(f"{provider} {measure}", [upstream, records, *lost, found.difference(provider, measure)])
+            )
     for outcome in sorted(found.expected_outcomes | found.outcomes):
         expected, actual = found.expected_outcomes[outcome], found.outcomes[outcome]
         actual -= found.apart[LEFT_EARLY] if outcome == "CLIENT_GONE" else 0
@@ -256,5 +258,5 @@ def table(found: Reconciliation, *, with_lost: bool) -> list[str]:
 
 
 def _line(name: str, values: Iterable[object]) -> str:
-    shown: Callable[[object], str] = lambda value: f"{value:,}" if isinstance(value, int) else str(value)
-    return f"{name:24}" + "".join(f"{shown(value):>14}" for value in values)
+    shown = (f"{value:,}" if isinstance(value, int) else str(value) for value in values)
+    return f"{name:24}" + "".join(f"{value:>14}" for value in shown)

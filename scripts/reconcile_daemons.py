@@ -88,7 +88,7 @@ class Daemons:
 
     def restart_bridge(self) -> None:
         """kill -9 of a bridge, and another one for it."""
-        name = random.choice(list(self.bridges))  # noqa: S311 - any of them
+        name = random.choice(list(self.bridges))
         killed = self.bridges.pop(name)
         killed.process.send_signal(signal.SIGKILL)
         self._stacks.pop(name).close()
@@ -115,7 +115,10 @@ class Daemons:
         return [
             text
             for one in (self.plane, *self.bridges.values())
-            for text in (*(json.dumps(line) for line in one.lines if line["level"] in ("error", "critical")), *one.errors)
+            for text in (
+                *(json.dumps(line) for line in one.lines if line["level"] in ("error", "critical")),
+                *one.errors,
+            )
         ]
 
     @staticmethod

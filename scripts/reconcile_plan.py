@@ -100,7 +100,7 @@ class Plan:
 
     def dice(self) -> random.Random:
         """Chance that is the same wherever the answer is made."""
-        return random.Random(f"{self.seed}:{self.number}:answer")  # noqa: S311 - no secret
+        return random.Random(f"{self.seed}:{self.number}:answer")
 
     def path(self) -> str:
         """Where the bridge has it."""
@@ -132,7 +132,7 @@ class Plan:
 def plan_of(seed: int, number: int, *, own_models: bool) -> Plan:
     """The plan of a request. `own_models`: each has a model of its own, by which an interception can be told of
     which nothing but its opening is left."""
-    dice = random.Random(f"{seed}:{number}")  # noqa: S311 - no secret
+    dice = random.Random(f"{seed}:{number}")
     kind = dice.choice(list(Kind))
     streaming = dice.random() < 0.8
     ending = dice.choices(list(_ENDINGS), list(_ENDINGS.values()))[0]
