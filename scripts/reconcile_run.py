@@ -98,7 +98,8 @@ async def _kill(campaign: Campaign, daemons: Daemons, asking: asyncio.Task[None]
     planes = bridges = 0
     for number in range(campaign.kills * (2 if campaign.kills_bridges else 1)):
         # The random points of the kills.
-        await asyncio.wait([asking], timeout=random.uniform(*LIFE_SECONDS))
+        life_seconds = random.uniform(*LIFE_SECONDS) / (4 if campaign.kills_bridges else 1)
+        await asyncio.wait([asking], timeout=life_seconds)
         if asking.done():
             break
         if campaign.kills_bridges:
