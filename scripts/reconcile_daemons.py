@@ -39,7 +39,7 @@ def fetch(url: str) -> str:
 
 
 class Daemons:
-    """The processes; those that are killed come back on the same addresses (credentiald) or on new ones (a bridge)."""
+    """The processes; credentiald comes back under the same addresses, a bridge under new ones."""
 
     def __init__(self, folder: Path, upstream_port: int, bridges: int) -> None:
         self._folder = folder
@@ -79,11 +79,7 @@ class Daemons:
         self.plane.process.send_signal(signal.SIGKILL)
         self._stacks.pop("credentiald").close()
         time.sleep(dead_seconds)
-        self.plane = self._start_plane(*(
-            part
-            for flag, name in (("--listen", "main"), ("--admin-listen", "admin"), ("--metrics-listen", "metrics"))
-            for part in (flag, self.plane.addresses[name])
-        ))  # fmt: skip
+        self.plane = self._start_plane()
         self.plane_start_time = time.monotonic()
 
     def restart_bridge(self) -> None:
@@ -101,6 +97,10 @@ class Daemons:
             for one in self.bridges.values()
             for name in ("bridged_requests_in_flight", "bridged_records_waiting")
         )
+
+    def streams_opened(self) -> dict[str, float]:
+        """How many streams each bridge has opened to credentiald so far."""
+        return {name: self._metric(one, "bridged_resolve_streams_opened_total") for name, one in self.bridges.items()}
 
     def waiting_in_plane(self) -> float:
         """How many openings and reports wait in credentiald."""
@@ -126,9 +126,11 @@ class Daemons:
         lines = fetch(f"http://{daemon.addresses['metrics']}/metrics").splitlines()
         return sum(float(line.rpartition(" ")[2]) for line in lines if line.startswith((f"{name} ", f"{name}{{")))
 
-    def _start_plane(self, *arguments: str) -> Daemon:
+    def _start_plane(self) -> Daemon:
+        """On sockets that nobody else can take while it is away, as a port may be taken for any connection."""
+        sockets = ("--listen", f"unix:{self._folder}/main", "--admin-listen", f"unix:{self._folder}/admin")
         stack = self._stacks["credentiald"] = ExitStack()
-        return stack.enter_context(credentiald(self._folder, self._environ, *arguments))
+        return stack.enter_context(credentiald(self._folder, self._environ, *sockets))
 
     def _start_bridge(self, name: str) -> None:
         stack = self._stacks[name] = ExitStack()

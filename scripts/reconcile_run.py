@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import random
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,9 +19,11 @@ from reconcile_plan import Plan, plan_of
 AT_ONCE = 60
 # How long credentiald lives at most and at least before it is killed, and for how long it stays away.
 LIFE_SECONDS = (0.3, 4.0)
-# Between the death of the one and that of the other daemon. Who resolved and who carries an interception may not both
-# die before it is on the disk that it exists: that is the one loss that nobody could notice.
+# After a bridge has found the new credentiald, or has died itself. An opening is in memory for a second, and what a
+# bridge knows of is told as soon as there is a credentiald again: only where both die before that is an interception
+# lost that nobody can know of. It is not what is tried here.
 APART_SECONDS = 1.5
+FOUND_SECONDS = 15.0
 DEAD_SECONDS = (0.0, 0.8)
 QUIET_SECONDS = 60.0
 AFTERWARDS_SECONDS = 0.3
@@ -108,10 +111,18 @@ async def _kill(campaign: Campaign, daemons: Daemons, asking: asyncio.Task[None]
             await asyncio.to_thread(daemons.restart_bridge)
             bridges += 1
         else:
-            dead_seconds = random.uniform(*DEAD_SECONDS)
-            await asyncio.to_thread(daemons.restart_plane, dead_seconds)
+            before = await asyncio.to_thread(daemons.streams_opened)
+            await asyncio.to_thread(daemons.restart_plane, random.uniform(*DEAD_SECONDS))
             planes += 1
+            if campaign.kills_bridges:
+                await until(lambda before=before: _have_found_it(daemons, before), FOUND_SECONDS)
     return f"credentiald killed {planes} times" + (f", bridges {bridges} times" if campaign.kills_bridges else "")
+
+
+def _have_found_it(daemons: Daemons, before: Mapping[str, float]) -> bool:
+    """Whether each bridge has another stream than before."""
+    now = daemons.streams_opened()
+    return all(now[name] > count for name, count in before.items())
 
 
 async def _quiet(campaign: Campaign, daemons: Daemons) -> list[str]:
