@@ -45,6 +45,8 @@ MOST_GATHERED_BYTES = 1024 * 1024 * 1024
 # How many targets the bridge remembers, and how long they may be.
 _REMEMBERED_TARGETS = 2048
 _REMEMBERED_LENGTH = 256
+# As much as is done in one turn of the loop: less than half a millisecond.
+_OPENINGS_AT_ONCE = 32
 # How often keys that sign are looked through for old ones, while there are any.
 _FORGET_SECONDS = 30.0
 
@@ -92,6 +94,7 @@ class Bridge:
         self._forgetting: asyncio.TimerHandle | None = None
         self._places: dict[tuple[str, str], tuple[Target, routes.RouteMatch]] = {}
         self._under_way: set[Interception] = set()
+        self._untold: list[Interception] = []
         self._gathered_bytes = 0
         metrics.in_flight.set_function(lambda: len(self._under_way))
         metrics.draining.set_function(lambda: self._draining)
@@ -208,6 +211,30 @@ class Bridge:
         recorder.add(interception.interception_id, item)
         for trouble in report.answer.troubles:
             self.metrics.tap_troubled(trouble.value)
+
+    def tell_openings(self) -> None:
+        """credentiald is there again: tell it what is under way, some at a time.
+
+        What it had answered last and not stored yet died with it, and should this bridge die next, nobody would know.
+        """
+        if self._recorder is not None:
+            self._recorder.afterwards.do_all()
+            self._untold = list(self._under_way)
+            self._tell_some(self._recorder)
+
+    def _tell_some(self, recorder: Recorder) -> None:
+        some, self._untold = self._untold[:_OPENINGS_AT_ONCE], self._untold[_OPENINGS_AT_ONCE:]
+        for interception in some:
+            recording, resolution = interception.recording, interception.resolution
+            # Its report says it all, if it has ended meanwhile.
+            if recording is None or resolution is None or interception not in self._under_way:
+                continue
+            try:
+                recorder.add_opening(report_messages.opening(recording.report_so_far(interception, resolution)))
+            except Exception:
+                log.exception("an opening could not be told", extra={"interception_id": interception.interception_id})
+        if self._untold:
+            asyncio.get_running_loop().call_soon(self._tell_some, recorder)
 
     def oldest_id(self) -> str:
         """The smallest id of an interception that is not over or not reported yet; a new one where there is none."""

@@ -57,7 +57,7 @@ class Recorder:
         self._metrics = metrics
         self._bound_bytes = bound_bytes
         self._now = asyncio.get_running_loop().time
-        # Id, report, and when it was added. The oldest is sent first.
+        # Id, report, and when it was added. The oldest is sent first. An opening has no id, and is not counted.
         self._queue: deque[tuple[str, bytes, float]] = deque()
         self._queue_bytes = 0
         self._most_items = MAX_BATCH_ITEMS
@@ -76,6 +76,14 @@ class Recorder:
         if self._closed or self._queue_bytes + len(report) > self._bound_bytes:
             self._lost(STOPPED if self._closed else QUEUE_FULL, [interception_id])
             return
+        self._append(interception_id, report)
+
+    def add_opening(self, opening: bytes) -> None:
+        """Take along that an interception is there, where there is room: only with this bridge it would be lost."""
+        if not self._closed and self._queue_bytes + len(opening) <= self._bound_bytes:
+            self._append("", opening)
+
+    def _append(self, interception_id: str, report: bytes) -> None:
         self._queue.append((interception_id, report, self._now()))
         self._queue_bytes += len(report)
         self._added.set()
@@ -96,7 +104,7 @@ class Recorder:
     def oldest_id(self) -> str | None:
         """The smallest id that waits; ids rise with time."""
         self.afterwards.do_all()
-        return min((interception_id for interception_id, _, _ in self._queue), default=None)
+        return min((interception_id for interception_id, _, _ in self._queue if interception_id), default=None)
 
     async def run(self) -> None:
         """Empty the queue, again and again, until cancelled."""
@@ -107,7 +115,7 @@ class Recorder:
             if await self._send_batch():
                 pause_seconds = _PAUSE_SECONDS
                 continue
-            await self._gathered(random.uniform(pause_seconds / 2, pause_seconds))  # noqa: S311 - jitter
+            await self._pause(random.uniform(pause_seconds / 2, pause_seconds))  # noqa: S311 - jitter
             pause_seconds = min(pause_seconds * 2, _LONGEST_PAUSE_SECONDS)
 
     async def flush(self) -> None:
@@ -126,12 +134,14 @@ class Recorder:
         self._lost(STOPPED, ids)
 
     async def _gathered(self, seconds: float) -> None:
-        """Let others join, for so long at most; a full batch leaves at once, as does all in a hurry."""
-        if len(self._queue) >= self._most_items:
-            return
+        """Let others join, for so long at most; a full batch leaves at once."""
+        if len(self._queue) < self._most_items:
+            await self._pause(seconds)
+
+    async def _pause(self, seconds: float) -> None:
+        """Wait so long, or a moment only where all is in a hurry: the peer may be away, and the loop is not ours."""
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(self._hurry.wait(), seconds)
-            # In a hurry, and still no batch may follow the next at once: the peer may be away.
             await asyncio.sleep(min(seconds, _PAUSE_SECONDS / 2))
 
     async def _send_batch(self) -> bool:
@@ -149,7 +159,8 @@ class Recorder:
             log.error("credentiald refuses a report", extra={"reason": outcome.reason})
             self._lost(REFUSED, [batch[0][0]])
         else:
-            self._metrics.reported(len(batch) - len(outcome))
+            rejected = {place for place, _ in outcome}
+            self._metrics.reported(sum(bool(one[0]) and place not in rejected for place, one in enumerate(batch)))
             for place, why in outcome:
                 log.error("credentiald rejects a report", extra={"interception_id": batch[place][0], "why": why})
             self._lost(REJECTED, [batch[place][0] for place, _ in outcome])
@@ -180,6 +191,7 @@ class Recorder:
             self._empty.set()
 
     def _lost(self, reason: str, ids: Sequence[str]) -> None:
+        ids = [interception_id for interception_id in ids if interception_id]
         if not ids:
             return
         self._metrics.records_lost(reason, len(ids))

@@ -102,7 +102,14 @@ class Recording:
 
     def report(self, interception: "Interception", resolution: Resolution) -> Report:
         """The report of the interception, which has ended."""
-        answer, facts = self.answer(whole=not interception.error), interception.facts
+        return self._report(interception, resolution, self.answer(whole=not interception.error))
+
+    def report_so_far(self, interception: "Interception", resolution: Resolution) -> Report:
+        """Likewise of one that goes on: nothing of its answer, and no end that means anything."""
+        return self._report(interception, resolution, NO_ANSWER)
+
+    def _report(self, interception: "Interception", resolution: Resolution, answer: AnswerRecords) -> Report:
+        facts = interception.facts
         first_byte_seconds = interception.first_byte_seconds
         return Report(
             interception_id=self._interception_id,

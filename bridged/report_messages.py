@@ -35,6 +35,15 @@ def item(report: Report) -> bytes:
     return b"".join((_ITEM, varint(len(usual) + len(raw)), usual, raw))
 
 
+def opening(report: Report) -> bytes:
+    """Of one that goes on: that it is there, as an item of a request. ValueError for what is no text."""
+    message = pb.InterceptionRecords(receipt=report.receipt)
+    _set_facts(message.facts, report)
+    usual = _usual_facts(report.client, report.user_agent, report.operation, report.upstream_model, report.streaming)
+    raw = message.SerializeToString()
+    return b"".join((_ITEM, varint(len(usual) + len(raw)), usual, raw))
+
+
 def message_of(report: Report) -> pb.InterceptionRecords:
     """What is new in a report; what is the same for many is in `_usual_facts`. What is empty is not set."""
     message = pb.InterceptionRecords()

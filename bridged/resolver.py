@@ -109,6 +109,10 @@ class Resolver:
         """Whom to ask, at each ping, for the smallest id of an interception that is not over or not reported yet."""
         self._pool.oldest_id = oldest_id
 
+    def tell_return(self, returned: Callable[[], None]) -> None:
+        """Whom to tell whenever a credentiald answers that did not."""
+        self._pool.returned = returned
+
 
 @asynccontextmanager
 async def running_resolver(

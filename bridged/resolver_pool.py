@@ -56,6 +56,8 @@ class Pool:
         self.bridge_instance_id = bridge_instance_id
         # The smallest id of an interception that is not over or not reported; Resolver.tell_oldest replaces it.
         self.oldest_id: Callable[[], str] = smallest_id
+        # Called whenever a credentiald answers that did not; Resolver.tell_return replaces it.
+        self.returned: Callable[[], None] = lambda: None
         self.timeout_seconds = timeout_seconds
         self.metrics = metrics
         self._took = metrics.resolve_took
@@ -104,7 +106,8 @@ class Pool:
             if peer.is_streaming or peer.is_unary:
                 self._peers.append(self._peers.pop(place))
                 return await peer.append_records(reports)
-        return self._why_not()
+        # Why a stream was refused says nothing of the reports: they are kept, and sent again.
+        return unreachable("it has no connection")
 
     def joined(self, peer: "Peer") -> None:
         """One more credentiald."""
@@ -129,6 +132,8 @@ class Pool:
         for item in reversed(unanswered):
             self._again(item, peer)
         self.review()
+        if peer.is_streaming or peer.is_unary:
+            self.returned()
 
     def pinged(self, peer: "Peer", answer: pb.PingResponse | Refused) -> None:
         """A peer said whether it would answer, or did not say it."""

@@ -178,6 +178,7 @@ async def serve(settings: Settings, worker: Worker | None = None, tracing: "Trac
             send_trace_headers=settings.send_trace_headers,
         )
         resolver.tell_oldest(bridge.oldest_id)
+        resolver.tell_return(bridge.tell_openings)
         listener = settings.listener("listen")
         async with listening(
             bridge,

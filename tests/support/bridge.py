@@ -98,6 +98,7 @@ async def running_bridge(
             send_trace_headers=send_trace_headers,
         )
         resolver.tell_oldest(bridge.oldest_id)
+        resolver.tell_return(bridge.tell_openings)
         address = Address(host="127.0.0.1", port=0)
         limits = Limits(body_seconds=idle_timeout_seconds, stall_seconds=idle_timeout_seconds)
         async with listening(bridge, [address], limits=limits) as server:

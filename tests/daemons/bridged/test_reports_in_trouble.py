@@ -55,6 +55,51 @@ async def test_reports_outlive_a_credentiald_that_restarts(
     assert outcome(report) == ("COMPLETED", "UNSPECIFIED", "", 200)
 
 
+async def test_a_credentiald_that_returns_is_told_what_is_under_way(
+    credentiald: FakeCredentiald, upstream: ScriptedUpstream
+) -> None:
+    gate = asyncio.Event()
+    upstream.script(stream(CHUNKS[0], gate, CHUNKS[1], USAGE, DONE))
+    async with running_bridge(credentiald) as bridge, raw_client(bridge.port) as client:
+        await client.send(ask(chat(stream=True)))
+        head = await client.read_head()
+        await credentiald.stop()
+        await credentiald.start()
+        (opening,) = await reported(credentiald)
+        assert (opening.facts.model, opening.facts.user_agent) == ("gpt-5", "codex_cli_rs/0.169")
+        assert opening.facts.streaming
+        assert {field.name for field, _ in opening.ListFields()} == {"receipt", "facts"}
+        registry = bridge.metrics.registry
+        await until(lambda: sample(registry, "bridged_records_waiting") == 0)
+        assert sample(registry, "bridged_interceptions_reported_total") == 0
+        assert bridge.bridge.oldest_id() == head.header("x-interception-id")
+        gate.set()
+        _, report = await reported(credentiald, 2)
+        await until(lambda: sample(registry, "bridged_interceptions_reported_total") == 1)
+    assert report.receipt == opening.receipt
+    assert outcome(report) == ("COMPLETED", "UNSPECIFIED", "", 200)
+
+
+async def test_an_opening_that_is_rejected_is_no_lost_record(
+    credentiald: FakeCredentiald, upstream: ScriptedUpstream
+) -> None:
+    gate = asyncio.Event()
+    upstream.script(stream(CHUNKS[0], gate, CHUNKS[1], DONE))
+    async with running_bridge(credentiald) as bridge, raw_client(bridge.port) as client:
+        await client.send(ask(chat(stream=True)))
+        await client.read_head()
+        await credentiald.stop()
+        credentiald.reject = {"gpt-5"}
+        await credentiald.start()
+        registry = bridge.metrics.registry
+        await until(lambda: credentiald.reports >= 1 and sample(registry, "bridged_records_waiting") == 0)
+        credentiald.reject = set()
+        gate.set()
+        await reported(credentiald)
+        await until(lambda: sample(registry, "bridged_interceptions_reported_total") == 1)
+        assert sample(registry, "bridged_records_lost_total", reason="rejected") == 0
+
+
 async def test_what_is_rejected_is_lost_alone_and_said(
     credentiald: FakeCredentiald, upstream: ScriptedUpstream, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -218,3 +263,26 @@ async def test_a_way_that_raises_is_a_way_that_failed() -> None:
     assert sent[:2] == [[b"one"], [b"one"]]
     assert sent[-1][-1] == b"two"
     assert sample(metrics.registry, "bridged_interceptions_reported_total") == 2
+
+
+async def test_a_full_batch_that_nobody_takes_holds_up_nothing_else() -> None:
+    metrics, tries = Metrics(), 0
+
+    async def send(items: Any) -> Any:
+        nonlocal tries
+        tries += 1
+        # Without waiting for anything, as where no credentiald has a connection.
+        return Refused("CREDENTIALD_UNREACHABLE", "away") if tries < 5 else []
+
+    async with recorder.running_recorder(send, metrics, bound_bytes=1_000_000) as running:
+        for number in range(recorder.MAX_BATCH_ITEMS + 1):
+            running.add(f"id-{number}", b"one")
+        began, turns = asyncio.get_running_loop().time(), 0
+        while tries < 5:
+            await asyncio.sleep(0)
+            turns += 1
+        took_seconds = asyncio.get_running_loop().time() - began
+    # Each of the four pauses is at least half as long as the shortest.
+    assert took_seconds > 0.05 * 4
+    assert turns > 10
+    assert sample(metrics.registry, "bridged_records_lost_total", reason="stopped") == 0
