@@ -104,7 +104,7 @@ def _noted(report: Report) -> Noted:
     return (
         report.interception_id.encode(),
         report.resolution_id.encode(),
-        Decided(report.origin, report.facts.operation, None),
+        Decided(report.origin, report.facts.operation, None, opens=True),
         report.facts.model,
         report.facts.client,
         report.bridge_instance_id,

@@ -27,17 +27,11 @@ def select(conn: Connection, head: str, keys: Sequence[Value], tail: str = "") -
         yield from conn.execute(_selection(head, len(part), tail), part).fetchall()
 
 
-def select_pairs(
-    conn: Connection, head: str, columns: tuple[str, str], keys: Sequence[tuple[Value, Value]]
-) -> Iterator[Row]:
-    """The rows whose two columns are one of the keys. `head` is `SELECT columns FROM table`."""
-    for part in _parts(keys):
-        sql = _pair_selection(head, columns, len(part))
-        yield from conn.execute(sql, tuple(chain.from_iterable(part))).fetchall()
-
-
 def select_for(conn: Connection, head: str, rows: Sequence[Sequence[Value]], tail: str) -> Iterator[Row]:
-    """The rows of `head (VALUES (?, …), …) tail`: a table of ours that the statement joins."""
+    """The rows of `head (VALUES (?, …), …) tail`: a table of ours that the statement joins.
+
+    This, and not `(one, other) IN (VALUES …)`, for which SQLite looks through the whole table whatever its indexes.
+    """
     for part in _parts(rows):
         yield from conn.execute(
             _row_selection(head, len(part), len(part[0]), tail), tuple(chain.from_iterable(part))
@@ -72,12 +66,3 @@ def _selection(head: str, count: int, tail: str) -> str:
 def _row_selection(head: str, count: int, width: int, tail: str) -> str:
     row = f"({', '.join('?' * width)})"
     return f"{head} (VALUES {', '.join([row] * count)}) {tail}"
-
-
-@cache
-def _pair_selection(head: str, columns: tuple[str, str], count: int) -> str:
-    # For `(one, other) IN (VALUES …)` SQLite looks through the whole table, whatever its indexes. CROSS says in which
-    # order the two are gone through.
-    keys = f"WITH keys (one, other) AS (VALUES {', '.join(['(?, ?)'] * count)})"
-    selection, table = head.split(" FROM ")
-    return f"{keys} {selection} FROM keys CROSS JOIN {table} ON {columns[0]} = keys.one AND {columns[1]} = keys.other"

@@ -24,6 +24,11 @@ _SESSION_COLUMNS = (
     "user_id", "session_id", "providers", "provider_types", "models", "client", "start_time", "last_active_time",
     "interceptions", "threads", *_COUNTS, "last_prompt",
 )  # fmt: skip
+# CROSS: keys first, then the index for each of them.
+_SESSION_SELECTION = (
+    f"SELECT {', '.join(_SESSION_COLUMNS)} FROM",
+    "AS keys CROSS JOIN sessions ON user_id = keys.column1 AND session_id = keys.column2",
+)
 _SESSION_INSERTION = f"INSERT INTO sessions ({', '.join(_SESSION_COLUMNS)})"
 _SESSION_UPDATE = "ON CONFLICT (session_id, user_id) DO UPDATE SET " + ", ".join(
     f"{one} = excluded.{one}" for one in _SESSION_COLUMNS[2:]
@@ -95,8 +100,7 @@ class Sums:
     def store(self, conn: Connection, *, new_sessions: frozenset[str]) -> None:
         """Add it to what is stored. Sessions of these ids cannot be there yet."""
         keys = [key for key in self._sessions if key[1] not in new_sessions]
-        head = f"SELECT {', '.join(_SESSION_COLUMNS)} FROM sessions"  # noqa: S608 - names of ours
-        for row in bulk.select_pairs(conn, head, ("user_id", "session_id"), keys):
+        for row in bulk.select_for(conn, _SESSION_SELECTION[0], keys, _SESSION_SELECTION[1]):
             _add_stored(self._sessions[row["user_id"], row["session_id"]], row)
         rows: list[tuple[Value, ...]] = [
             (

@@ -86,7 +86,8 @@ def test_however_reports_are_cut_into_batches_and_repeated_the_file_is_the_same(
             for start, end in zip([0, *cuts], [*cuts, len(sent)], strict=True):
                 put(two, *sent[start:end], prices={SONNET: PRICES})
             assert everything(two) == expected
-    [day] = expected["usage_days"]
+    of_all, day = expected["usage_days"]
+    assert of_all == day | {"user_id": ""}
     assert (day["input_tokens"], day["cost_micros"], day["unpriced_token_usages"]) == (6, 6 + 4 * 290, 0)
 
 
@@ -242,7 +243,7 @@ def test_a_token_usage_keeps_the_cost_that_it_had_when_it_was_stored(conn):
     assert [fact.cost_micros for _, fact in stored.facts] == [310]
     costs = {row["id"]: row["cost_micros"] for row in rows_of(conn, "token_usages")}
     assert costs == {first.id: 300, second.id: 310}
-    [session], [day] = rows_of(conn, "sessions"), rows_of(conn, "usage_days")
+    [session], [day] = rows_of(conn, "sessions"), days_of_users(conn)
     assert (session["cost_micros"], day["cost_micros"]) == (610, 610)
 
 
@@ -258,8 +259,8 @@ def test_what_has_no_price_is_counted_and_adds_nothing(conn):
     assert [one.cost for one in found] == [Cost(0, 0), Cost(0, 1), Cost(0, 0), Cost(0, 2), Cost(600, 0)]
     [session] = record_queries.list_sessions(conn, record_queries.Filter(), after=None, limit=9).items
     assert session.cost == Cost(600, 3)
-    sums = record_queries.query_usage(conn, record_queries.Filter(), group_by=["MODEL"], offset=0, limit=9)
-    assert [(one.model, one.token_usages, one.cost) for one in sums] == [
+    sums = record_queries.query_usage(conn, record_queries.Filter(), group_by=["MODEL"], after=None, limit=9)
+    assert [(one.model, one.token_usages, one.cost) for one in sums.rows] == [
         ("claude-sonnet-4-5", 4, Cost(600, 1)),
         ("unknown", 2, Cost(0, 2)),
     ]
