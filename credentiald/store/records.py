@@ -18,7 +18,7 @@ _LOG_PAGES_AT_MOST = 100_000
 # A shorter log is not begun anew.
 _LOG_PAGES_AT_LEAST = 1_000
 # So many pages are copied while writers wait, and for so long they wait for readers to end.
-_PAGES_COPIED_IN_TURN = 1_000
+_PAGES_COPIED_IN_TURN = 250
 _COPIES = 4
 _WAIT_FOR_READERS_SECONDS = 0.03
 
