@@ -27,9 +27,14 @@ _PRESUMED_ROUND_SECONDS = 15.0
 # By how much a round may come late, or the clock jump, before that counts as time in which nobody was heard.
 _TOLERATED_GAP_SECONDS = 15.0
 _PURGE_ROUND_SECONDS = 600.0
+# The same pages are written by one batch after the other: the longer this is, the fewer times into the file.
+_CHECKPOINT_ROUND_SECONDS = 5.0
 _FORGOTTEN_AFTER = timedelta(days=1)
-# Small enough that nobody waits long for a purge's transaction.
-_PURGED_AT_ONCE = 100
+# Nobody waits long for a purge's transaction: how much it removes is what took about so long before.
+_PURGE_STEP_SECONDS = 0.01
+# A purge writes more than all bridges together: it waits for what it has written to be copied into the file.
+_PURGE_CHECKPOINT_SECONDS = 0.25
+_FIRST_PURGED_AT_ONCE, _MOST_PURGED_AT_ONCE = 10, 200
 _ENDED_AT_ONCE = 500
 
 
@@ -52,6 +57,8 @@ class Rounds:
         self._clock = clock
         self._retention = retention
         self._vanished_after = vanished_after
+        self._purged_at_once = _FIRST_PURGED_AT_ONCE
+        self._checkpoint_seconds = 0.0
         # Bridges could not be heard while nobody listened, so silence counts from here.
         self._start_time = clock()
 
@@ -125,9 +132,17 @@ class Rounds:
     async def _step(self, step: Callable[..., int], before_micros: int) -> int:
         loop = asyncio.get_running_loop()
         started_seconds = loop.time()
-        count = await self._records.write(step, before_micros=before_micros, limit=_PURGED_AT_ONCE)
+        count = await self._records.write(step, before_micros=before_micros, limit=self._purged_at_once)
+        seconds = loop.time() - started_seconds
+        if seconds > _PURGE_STEP_SECONDS:
+            self._purged_at_once = max(1, self._purged_at_once // 2)
+        elif seconds < _PURGE_STEP_SECONDS / 2:
+            self._purged_at_once = min(_MOST_PURGED_AT_ONCE, self._purged_at_once + _FIRST_PURGED_AT_ONCE)
         # As much time for the others as this took.
-        await asyncio.sleep(loop.time() - started_seconds)
+        await asyncio.sleep(seconds)
+        if loop.time() - self._checkpoint_seconds > _PURGE_CHECKPOINT_SECONDS:
+            await self._records.checkpoint()
+            self._checkpoint_seconds = loop.time()
         return count
 
 
@@ -148,6 +163,7 @@ async def running_book(
     tasks = [
         asyncio.create_task(_for_ever(rounds.end_presumed, _PRESUMED_ROUND_SECONDS, clock, rounds.was_away)),
         asyncio.create_task(_for_ever(rounds.purge, _PURGE_ROUND_SECONDS, clock)),
+        asyncio.create_task(_for_ever(records.checkpoint, _CHECKPOINT_ROUND_SECONDS, clock)),
     ]
     try:
         yield book

@@ -11,7 +11,8 @@ from credentiald.plane import Plane
 from credentiald.rpc import paging, usage_codec
 from credentiald.rpc.guard import current_caller
 from credentiald.store import record_queries
-from credentiald.store.record_queries import Filter, Place
+from credentiald.store.record_queries import UsagePlace
+from credentiald.store.record_scan import Filter, Place
 from credentiald.store.records import Records
 from credentiald.usage import user_id_of, usernames
 
@@ -74,15 +75,18 @@ class Usage(UsageServiceServicer):
         if len(set(dimensions)) < len(dimensions) or not set(dimensions) <= set(record_queries.DIMENSIONS):
             raise InvalidArgument(field="group_by", problem="takes each dimension once")
         made_for = f"usage/{dimensions}/{wanted}"
-        size = paging.size_of(request.page_size)
-        offset = int(self._pages.after(request.page_token, made_for) or 0)
-        rows = await self._records.read(
-            record_queries.query_usage, wanted, group_by=dimensions, offset=offset, limit=size + 1
+        page = await self._records.read(
+            record_queries.query_usage,
+            wanted,
+            group_by=dimensions,
+            after=self._usage_place(request.page_token, made_for),
+            limit=paging.size_of(request.page_size),
         )
-        page, next_token = self._pages.cut(rows, size, made_for, lambda _: str(offset + size))
-        names = await usernames(self._plane, (one.user_id for one in page))
+        place = page.next_place
+        names = await usernames(self._plane, (one.user_id for one in page.rows))
         return pb.QueryUsageResponse(
-            rows=[usage_codec.usage_row(one, names) for one in page], next_page_token=next_token
+            rows=[usage_codec.usage_row(one, names) for one in page.rows],
+            next_page_token="" if place is None else self._pages.token(f"{place.told} {place.user_id}", made_for),
         )
 
     async def _wanted(self, message: pb.UsageFilter, rpc: str) -> Filter:
@@ -94,6 +98,13 @@ class Usage(UsageServiceServicer):
             return None
         micros, number = after.split()
         return Place(int(micros), int(number))
+
+    def _usage_place(self, token: str, made_for: str) -> UsagePlace | None:
+        after = self._pages.after(token, made_for)
+        if not after:
+            return None
+        told, user_id = after.split(" ")
+        return UsagePlace(user_id, int(told))
 
     def _token(self, place: Place | None, made_for: str) -> str:
         return "" if place is None else self._pages.token(f"{place.micros} {place.number}", made_for)

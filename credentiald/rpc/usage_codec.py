@@ -11,13 +11,8 @@ from google.protobuf.timestamp_pb2 import Timestamp
 
 from credentiald.errors import InvalidArgument
 from credentiald.record_model import Cost, ModelThought, Prompt, Tokens, TokenUsage, ToolCall
-from credentiald.store.record_queries import (
-    Detail,
-    Filter,
-    StoredInterception,
-    StoredSession,
-    UsageSum,
-)
+from credentiald.store.record_queries import Detail, StoredInterception, StoredSession, UsageSum
+from credentiald.store.record_scan import Filter
 
 Names = Mapping[str, str]
 _FIRST_DAY = date(1970, 1, 1)

@@ -27,14 +27,11 @@ def select(conn: Connection, head: str, keys: Sequence[Value], tail: str = "") -
         yield from conn.execute(_selection(head, len(part), tail), part).fetchall()
 
 
-def select_pairs(conn: Connection, head: str, keys: Sequence[tuple[Value, Value]]) -> Iterator[Row]:
-    """As `select`, for keys of two columns."""
-    for part in _parts(keys):
-        yield from conn.execute(_pair_selection(head, len(part)), tuple(chain.from_iterable(part))).fetchall()
-
-
 def select_for(conn: Connection, head: str, rows: Sequence[Sequence[Value]], tail: str) -> Iterator[Row]:
-    """The rows of `head (VALUES (?, …), …) tail`: a table of ours that the statement joins."""
+    """The rows of `head (VALUES (?, …), …) tail`: a table of ours that the statement joins.
+
+    This, and not `(one, other) IN (VALUES …)`, for which SQLite looks through the whole table whatever its indexes.
+    """
     for part in _parts(rows):
         yield from conn.execute(
             _row_selection(head, len(part), len(part[0]), tail), tuple(chain.from_iterable(part))
@@ -69,8 +66,3 @@ def _selection(head: str, count: int, tail: str) -> str:
 def _row_selection(head: str, count: int, width: int, tail: str) -> str:
     row = f"({', '.join('?' * width)})"
     return f"{head} (VALUES {', '.join([row] * count)}) {tail}"
-
-
-@cache
-def _pair_selection(head: str, count: int) -> str:
-    return f"{head} (VALUES {', '.join(['(?, ?)'] * count)})"

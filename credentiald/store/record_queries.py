@@ -1,13 +1,8 @@
-"""Questions about records. Lists go from the newest to the oldest.
-
-A page looks through at most `SCANNED_ROWS` rows, so that a filter that fits few of millions makes short pages, with the
-place to go on from, and never a slow one. What the index is for (a session, a user, a time) is not looked through.
-"""
+"""Questions about records. Lists go from the newest to the oldest, in pages as record_scan.py makes them."""
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Generic, NamedTuple, TypeVar
+from typing import NamedTuple
 
 from credentiald.errors import InterceptionNotFound
 from credentiald.record_model import (
@@ -23,9 +18,14 @@ from credentiald.record_model import (
 )
 from credentiald.store import bulk
 from credentiald.store.connection import Connection, Row, Value
+from credentiald.store.record_scan import Filter, Page, Place, Scan, given
+from credentiald.store.record_sums import ALL_USERS
 from credentiald.store.record_writing import COLUMNS, TABLES, columns_of, draft_of
 
-SCANNED_ROWS = 10_000
+# How much a page looks through: entries of an index that has what is filtered by, rows of a table, days of usage.
+SCANNED_ENTRIES = 50_000
+SCANNED_ROWS = 2_000
+SCANNED_DAYS = 10_000
 MOST_OF_A_THREAD = 100
 _SUMS = "input_tokens", "output_tokens", "cache_read_input_tokens", "cache_write_input_tokens"
 _COST_SUMS = "cost_micros", "unpriced_token_usages"
@@ -37,36 +37,6 @@ DIMENSIONS = {
     "MODEL": "model",
     "CLIENT": "client",
 }
-
-T = TypeVar("T")
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Filter:
-    """Which rows; what is empty or None does not restrict. `after` is inclusive, `before` is not."""
-
-    user_id: str = ""
-    provider: str = ""
-    provider_type: str = ""
-    model: str = ""
-    client: str = ""
-    session_id: str = ""
-    after_micros: int | None = None
-    before_micros: int | None = None
-
-
-class Place(NamedTuple):
-    """Where a page ends: everything that follows is older."""
-
-    micros: int
-    number: int
-
-
-class Page(NamedTuple, Generic[T]):
-    """Some rows, and where to go on; None at the end."""
-
-    items: list[T]
-    next_place: Place | None
 
 
 class StoredInterception(NamedTuple):
@@ -116,34 +86,62 @@ class UsageSum(NamedTuple):
     cost: Cost
 
 
+class UsagePlace(NamedTuple):
+    """Where a page of usage ends: so many rows of this user have been told, and all of those before."""
+
+    user_id: str
+    told: int
+
+
+class UsagePage(NamedTuple):
+    """Some sums, and where to go on; None at the end."""
+
+    rows: list[UsageSum]
+    next_place: UsagePlace | None
+
+
 def list_interceptions(
     conn: Connection, wanted: Filter, *, after: Place | None, limit: int
 ) -> Page[StoredInterception]:
     """At most `limit` interceptions behind the place `after`."""
-    indexed = [("session_id = ?", wanted.session_id), ("user_id = ?", wanted.user_id)]
+    session, user = ("session_id = ?", wanted.session_id), ("user_id = ?", wanted.user_id)
     further = [
         ("provider_name = ?", wanted.provider),
         ("provider_type = ?", wanted.provider_type),
         ("model = ?", wanted.model),
         ("client = ?", wanted.client),
     ]
-    scan = _Scan("interceptions", "start_time", wanted, indexed, further)
+    if wanted.session_id:
+        further.append(user)
+    scan = Scan(
+        "interceptions",
+        "start_time",
+        wanted,
+        indexed=[session if wanted.session_id else user],
+        further=further,
+        scanned=SCANNED_ROWS if wanted.session_id else SCANNED_ENTRIES,
+    )
     rows, next_place = scan.page(conn, after=after, limit=limit)
     return Page(_with_tokens(conn, [draft_of(row) for row in rows]), next_place)
 
 
 def list_sessions(conn: Connection, wanted: Filter, *, after: Place | None, limit: int) -> Page[StoredSession]:
     """At most `limit` sessions behind the place `after`; times are those of their latest interception."""
-    indexed = [("session_id = ?", wanted.session_id), ("user_id = ?", wanted.user_id)]
     further = [
         ("providers LIKE ? ESCAPE '\\'", _pattern(wanted.provider)),
         ("provider_types LIKE ? ESCAPE '\\'", _pattern(wanted.provider_type)),
         ("models LIKE ? ESCAPE '\\'", _pattern(wanted.model)),
         ("client = ?", wanted.client),
     ]
-    rows, next_place = _Scan("sessions", "last_active_time", wanted, indexed, further).page(
-        conn, after=after, limit=limit
+    scan = Scan(
+        "sessions",
+        "last_active_time",
+        wanted,
+        indexed=[("session_id = ?", wanted.session_id), ("user_id = ?", wanted.user_id)],
+        further=further,
+        scanned=SCANNED_ROWS,
     )
+    rows, next_place = scan.page(conn, after=after, limit=limit)
     sessions = map(_session, rows)
     # LIKE makes no difference between letters of either case.
     return Page([one for one in sessions if _is_wanted(one, wanted)], next_place)
@@ -179,99 +177,77 @@ def get_interception(
 
 
 def query_usage(
-    conn: Connection, wanted: Filter, *, group_by: Sequence[str], offset: int, limit: int
-) -> list[UsageSum]:
-    """Sums by some of DIMENSIONS, in their order, from the row `offset` on."""
-    columns = [DIMENSIONS[one] for one in group_by]
-    conditions, values = _conditions(
-        [
-            ("user_id = ?", wanted.user_id),
-            ("provider_name = ?", wanted.provider),
-            ("model = ?", wanted.model),
-            ("client = ?", wanted.client),
-        ]
-    )
-    if wanted.after_micros is not None:
-        conditions.append("start_day >= ?")
-        values.append(wanted.after_micros // DAY_MICROS)
-    if wanted.before_micros is not None:
-        conditions.append("start_day < ?")
-        values.append(-(-wanted.before_micros // DAY_MICROS))
+    conn: Connection, wanted: Filter, *, group_by: Sequence[str], after: UsagePlace | None, limit: int
+) -> UsagePage:
+    """At most `limit` sums by some of DIMENSIONS, behind the place `after`.
+
+    In the order of the dimensions, but of users first: each page adds up the days of some users.
+    """
+    place = after or UsagePlace("", 0)
+    columns = [DIMENSIONS[one] for one in sorted(group_by, key=lambda one: one != "USER")]
+    conditions, values, next_user_id = _days_of(conn, wanted, place, of_each="USER" in group_by)
     sums = ", ".join(f"SUM({one}) AS {one}" for one in ("interceptions", "token_usages", *_SUMS, *_COST_SUMS))
     grouped = f" GROUP BY {', '.join(columns)} ORDER BY {', '.join(columns)}" if columns else ""
-    rows = conn.execute(
-        f"SELECT {', '.join([*columns, sums])} FROM usage_days WHERE {' AND '.join(conditions or ['1 = 1'])}"  # noqa: S608
+    found = conn.execute(
+        f"SELECT {', '.join([*columns, sums])} FROM usage_days WHERE {' AND '.join(conditions)}"  # noqa: S608
         f"{grouped} LIMIT ? OFFSET ?",
-        (*values, limit, offset),
+        (*values, limit + 1, place.told),
     ).fetchall()
+    # Without a dimension there is a row of nothing where there is nothing.
+    rows = [_usage_sum(row, group_by) for row in found if row["interceptions"] is not None]
+    if len(rows) > limit:
+        del rows[limit:]
+        user_id = rows[-1].user_id
+        told = sum(one.user_id == user_id for one in rows)
+        return UsagePage(rows, UsagePlace(user_id, told + (place.told if user_id == place.user_id else 0)))
+    return UsagePage(rows, UsagePlace(next_user_id, 0) if next_user_id else None)
 
-    def dimension(row: Row, name: str) -> str:
+
+def _days_of(
+    conn: Connection, wanted: Filter, place: UsagePlace, *, of_each: bool
+) -> tuple[list[str], list[Value], str]:
+    """Conditions for the rows of a page, their values, and the user with whom the next page begins, or empty."""
+    conditions, values = given(
+        [("provider_name = ?", wanted.provider), ("model = ?", wanted.model), ("client = ?", wanted.client)]
+    )
+    # `+` takes what follows it away from indexes: the days of one user, or of some users, are what is looked through.
+    if wanted.after_micros is not None:
+        conditions.append("+start_day >= ?")
+        values.append(wanted.after_micros // DAY_MICROS)
+    if wanted.before_micros is not None:
+        conditions.append("+start_day < ?")
+        values.append(-(-wanted.before_micros // DAY_MICROS))
+    if wanted.user_id or not of_each:
+        return [*conditions, "user_id = ?"], [*values, wanted.user_id or ALL_USERS], ""
+    users, user_values = ["user_id > ?", "user_id >= ?"], [ALL_USERS, place.user_id]
+    last = conn.execute(
+        f"SELECT user_id FROM usage_days WHERE {' AND '.join(users)} ORDER BY user_id, start_day LIMIT 1 OFFSET ?",  # noqa: S608
+        (*user_values, SCANNED_DAYS),
+    ).fetchone()
+    if last is None:
+        return [*conditions, *users], [*values, *user_values], ""
+    # All days of a user are on one page, or on several that add up the same.
+    behind = conn.execute("SELECT MIN(user_id) AS user_id FROM usage_days WHERE user_id > ?", (last["user_id"],))
+    users.append("user_id <= ?")
+    user_values.append(last["user_id"])
+    return [*conditions, *users], [*values, *user_values], behind.fetchone()["user_id"] or ""
+
+
+def _usage_sum(row: Row, group_by: Sequence[str]) -> UsageSum:
+    def dimension(name: str) -> str:
         return str(row[DIMENSIONS[name]]) if name in group_by else ""
 
-    return [
-        UsageSum(
-            day=row["start_day"] if "DAY" in group_by else None,
-            user_id=dimension(row, "USER"),
-            provider=dimension(row, "PROVIDER"),
-            model=dimension(row, "MODEL"),
-            client=dimension(row, "CLIENT"),
-            interceptions=row["interceptions"],
-            token_usages=row["token_usages"],
-            tokens=_tokens(row),
-            cost=_cost(row),
-        )
-        for row in rows
-        # Without a dimension there is a row of nothing where there is nothing.
-        if row["interceptions"] is not None
-    ]
-
-
-Condition = tuple[str, str]
-
-
-class _Scan:
-    """One table, newest first: conditions that an index settles, and further ones that rows are looked through for."""
-
-    def __init__(
-        self, table: str, time: str, wanted: Filter, indexed: Sequence[Condition], further: Sequence[Condition]
-    ) -> None:
-        self._table, self._time = table, time
-        self._base, self._base_values = _conditions(indexed)
-        if wanted.after_micros is not None:
-            self._base.append(f"{time} >= ?")
-            self._base_values.append(wanted.after_micros)
-        if wanted.before_micros is not None:
-            self._base.append(f"{time} < ?")
-            self._base_values.append(wanted.before_micros)
-        self._further, self._further_values = _conditions(further)
-
-    def page(self, conn: Connection, *, after: Place | None, limit: int) -> tuple[list[Row], Place | None]:
-        """At most `limit` rows, and where the next page begins."""
-        conditions, values = list(self._base), list(self._base_values)
-        if after is not None:
-            # The first of the two is for the index.
-            conditions += [f"{self._time} <= ?", f"({self._time}, number) < (?, ?)"]
-            values += [after.micros, after.micros, after.number]
-        where = " AND ".join(conditions or ["1 = 1"])
-        order = f"ORDER BY {self._time} DESC, number DESC"
-        scanned = SCANNED_ROWS if self._further else limit
-        rows = conn.execute(
-            f"SELECT * FROM (SELECT * FROM {self._table} WHERE {where} {order} LIMIT ?) AS scanned"  # noqa: S608
-            f" WHERE {' AND '.join(self._further or ['1 = 1'])} {order} LIMIT ?",
-            (*values, scanned, *self._further_values, limit),
-        ).fetchall()
-        if len(rows) == limit:
-            return rows, Place(rows[-1][self._time], rows[-1]["number"])
-        last = conn.execute(
-            f"SELECT {self._time} AS micros, number FROM {self._table} WHERE {where} {order} LIMIT 1 OFFSET ?",  # noqa: S608
-            (*values, scanned - 1),
-        ).fetchone()
-        return rows, None if last is None else Place(last["micros"], last["number"])
-
-
-def _conditions(pairs: Sequence[Condition]) -> tuple[list[str], list[Value]]:
-    given = [(condition, value) for condition, value in pairs if value]
-    return [condition for condition, _ in given], [value for _, value in given]
+    return UsageSum(
+        day=row["start_day"] if "DAY" in group_by else None,
+        user_id=dimension("USER"),
+        provider=dimension("PROVIDER"),
+        model=dimension("MODEL"),
+        client=dimension("CLIENT"),
+        interceptions=row["interceptions"],
+        token_usages=row["token_usages"],
+        tokens=_tokens(row),
+        cost=_cost(row),
+    )
 
 
 def _pattern(name: str) -> str:

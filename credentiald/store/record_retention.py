@@ -47,12 +47,23 @@ def purge_sums(conn: Connection, *, before_micros: int, limit: int) -> int:
         " (SELECT number FROM sessions WHERE last_active_time < ? ORDER BY last_active_time LIMIT ?)",
         (before_micros, limit),
     )
-    days = conn.execute(
-        "DELETE FROM usage_days WHERE (start_day, user_id, provider_name, model, client) IN"
-        " (SELECT start_day, user_id, provider_name, model, client FROM usage_days WHERE start_day < ? LIMIT ?)",
-        (before_micros // DAY_MICROS, limit),
-    )
-    return sessions.rowcount + days.rowcount
+    return sessions.rowcount + _purge_days(conn, before_day=before_micros // DAY_MICROS, limit=limit)
+
+
+def _purge_days(conn: Connection, *, before_day: int, limit: int) -> int:
+    # Not `IN` with a list of keys: for keys of several columns SQLite looks through the whole table.
+    columns = ("start_day", "user_id", "provider_name", "model", "client")
+    key = ", ".join(columns)
+    old = conn.execute(
+        f"SELECT {key} FROM usage_days WHERE start_day < ? ORDER BY {key} LIMIT ?",  # noqa: S608 - names of ours
+        (before_day, limit),
+    ).fetchall()
+    if not old:
+        return 0
+    return conn.execute(
+        f"DELETE FROM usage_days WHERE start_day <= ? AND ({key}) <= (?, ?, ?, ?, ?)",  # noqa: S608
+        (old[-1]["start_day"], *(old[-1][column] for column in columns)),
+    ).rowcount
 
 
 def forget_instances(conn: Connection, *, before_micros: int) -> None:

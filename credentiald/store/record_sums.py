@@ -24,12 +24,21 @@ _SESSION_COLUMNS = (
     "user_id", "session_id", "providers", "provider_types", "models", "client", "start_time", "last_active_time",
     "interceptions", "threads", *_COUNTS, "last_prompt",
 )  # fmt: skip
+# CROSS: keys first, then the index for each of them.
+_SESSION_SELECTION = (
+    f"SELECT {', '.join(_SESSION_COLUMNS)} FROM",
+    "AS keys CROSS JOIN sessions ON user_id = keys.column1 AND session_id = keys.column2",
+)
 _SESSION_INSERTION = f"INSERT INTO sessions ({', '.join(_SESSION_COLUMNS)})"
 _SESSION_UPDATE = "ON CONFLICT (session_id, user_id) DO UPDATE SET " + ", ".join(
     f"{one} = excluded.{one}" for one in _SESSION_COLUMNS[2:]
 )
 _DAY_KEY = ("start_day", "user_id", "provider_name", "model", "client")
 _DAY_COUNTS = ("interceptions", "token_usages", *_COUNTS)
+_NOTHING = (0,) * len(_DAY_COUNTS)
+_DayKey = tuple[int, str, str, str, str]
+# Days of this user are the sums of all users.
+ALL_USERS = ""
 _DAY_INSERTION = f"INSERT INTO usage_days ({', '.join((*_DAY_KEY, *_DAY_COUNTS))})"
 _DAY_UPDATE = f"ON CONFLICT ({', '.join(_DAY_KEY)}) DO UPDATE SET " + ", ".join(
     f"{one} = usage_days.{one} + excluded.{one}" for one in _DAY_COUNTS
@@ -57,7 +66,7 @@ class Sums:
 
     def __init__(self) -> None:
         self._sessions: dict[tuple[str, str], _Session] = {}
-        self._days: dict[tuple[int, str, str, str, str], list[int]] = {}
+        self._days: dict[_DayKey, list[int]] = {}
 
     def interception(self, draft: InterceptionDraft, count: int = 1) -> None:
         """Count one interception whose session is known now; -1 for one that was counted and moves."""
@@ -91,8 +100,7 @@ class Sums:
     def store(self, conn: Connection, *, new_sessions: frozenset[str]) -> None:
         """Add it to what is stored. Sessions of these ids cannot be there yet."""
         keys = [key for key in self._sessions if key[1] not in new_sessions]
-        head = f"SELECT {', '.join(_SESSION_COLUMNS)} FROM sessions WHERE (user_id, session_id) IN"  # noqa: S608
-        for row in bulk.select_pairs(conn, head, keys):
+        for row in bulk.select_for(conn, _SESSION_SELECTION[0], keys, _SESSION_SELECTION[1]):
             _add_stored(self._sessions[row["user_id"], row["session_id"]], row)
         rows: list[tuple[Value, ...]] = [
             (
@@ -111,7 +119,16 @@ class Sums:
             for key, one in self._sessions.items()
         ]
         bulk.insert(conn, _SESSION_INSERTION, rows, _SESSION_UPDATE)
-        bulk.insert(conn, _DAY_INSERTION, [(*key, *counts) for key, counts in self._days.items()], _DAY_UPDATE)
+        days = self._days | self._days_of_all()
+        bulk.insert(conn, _DAY_INSERTION, [(*key, *counts) for key, counts in days.items()], _DAY_UPDATE)
+
+    def _days_of_all(self) -> dict[_DayKey, list[int]]:
+        """The same counts without a difference between users."""
+        sums: dict[_DayKey, list[int]] = {}
+        for (day, _, provider, model, client), counts in self._days.items():
+            key = (day, ALL_USERS, provider, model, client)
+            sums[key] = [one + other for one, other in zip(sums.get(key, _NOTHING), counts, strict=True)]
+        return sums
 
     def _session(self, draft: InterceptionDraft) -> _Session:
         key = (draft.user_id, draft.session_id)

@@ -232,8 +232,9 @@ class _Work:
                 (one.user_id, one.session_id),
             )
             self._conn.execute(
-                "DELETE FROM usage_days WHERE start_day = ? AND user_id = ? AND interceptions = 0 AND token_usages = 0",
-                (one.start_time // DAY_MICROS, one.user_id),
+                "DELETE FROM usage_days WHERE start_day = ? AND user_id IN (?, ?)"
+                " AND interceptions = 0 AND token_usages = 0",
+                (one.start_time // DAY_MICROS, one.user_id, record_sums.ALL_USERS),
             )
 
 

@@ -3,6 +3,7 @@
 import asyncio
 import sqlite3
 from collections.abc import AsyncIterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, asynccontextmanager
 from pathlib import Path
 from typing import final
@@ -11,13 +12,59 @@ from credentiald.store import migrations, sqlite
 from credentiald.store.connections import Connections, trouble_is_refused
 
 _READERS = 2
-# The same pages are written by one batch after the other: the fewer checkpoints, the fewer times into the file.
-_CHECKPOINT_PAGES = 4000
+# The log of a busy file is copied and begun anew by `checkpoint`. A commit does it only where that cannot keep up, for
+# then it has to wait for the disk: a commit that finds so many pages.
+_LOG_PAGES_AT_MOST = 100_000
+# A shorter log is not begun anew.
+_LOG_PAGES_AT_LEAST = 1_000
+# So many pages are copied while writers wait, and for so long they wait for readers to end.
+_PAGES_COPIED_IN_TURN = 250
+_COPIES = 4
+_WAIT_FOR_READERS_SECONDS = 0.03
 
 
 @final
 class Records(Connections):
     """The open file. Made by `open_records`, closed at the end of its block."""
+
+    def __init__(
+        self, writer: sqlite3.Connection, readers: list[sqlite3.Connection], copier: sqlite3.Connection
+    ) -> None:
+        super().__init__(writer, readers, name="records")
+        self._copier = copier
+        self._copy_thread = ThreadPoolExecutor(1, thread_name_prefix="records-copy")
+
+    async def checkpoint(self) -> int:
+        """Copy the write-ahead log into the file, most of it beside the writers; how many pages of it were copied.
+
+        It begins anew when all of it is copied and nobody reads in it, which under steady load is never by chance: for
+        the rest a writer waits its turn. StoreUnavailable.
+        """
+        for _ in range(_COPIES):
+            # What was written meanwhile is less each time.
+            pages, copied = await self._run(self._copy_thread, self._copy)
+            if pages - copied <= _PAGES_COPIED_IN_TURN:
+                break
+        if pages >= _LOG_PAGES_AT_LEAST and pages - copied <= _PAGES_COPIED_IN_TURN:
+            await self._run(self._write_thread, self._begin_log_anew)
+        return copied
+
+    def _copy(self) -> tuple[int, int]:
+        with trouble_is_refused():
+            return sqlite.checkpoint(self._copier, "PASSIVE")
+
+    def _begin_log_anew(self) -> None:
+        with trouble_is_refused():
+            sqlite.wait_at_most(self._writer, _WAIT_FOR_READERS_SECONDS)
+            try:
+                sqlite.checkpoint(self._writer, "RESTART")
+            finally:
+                sqlite.wait_at_most(self._writer, sqlite.BUSY_TIMEOUT_SECONDS)
+
+    def _close(self) -> None:
+        self._copy_thread.shutdown()
+        self._copier.close()
+        super()._close()
 
 
 def records_path(database_path: Path) -> Path:
@@ -54,11 +101,13 @@ def _open(path: Path) -> Records:
     with trouble_is_refused(), ExitStack() as opened:
         writer = sqlite.connect(path)
         opened.callback(writer.close)
-        sqlite.checkpoint_every(writer, _CHECKPOINT_PAGES)
+        sqlite.checkpoint_every(writer, _LOG_PAGES_AT_MOST)
         readers = []
         for _ in range(_READERS):
             readers.append(sqlite.connect(path, query_only=True))
             opened.callback(readers[-1].close)
-        records = Records(writer, readers, name="records")
+        copier = sqlite.connect(path)
+        opened.callback(copier.close)
+        records = Records(writer, readers, copier)
         opened.pop_all()
         return records

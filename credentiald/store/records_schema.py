@@ -49,8 +49,11 @@ RECORDS = (
         first_byte_micros INTEGER
     )
     """,
-    "CREATE INDEX interceptions_by_time ON interceptions (start_time)",
-    "CREATE INDEX interceptions_by_user ON interceptions (user_id, start_time)",
+    # Lists are filtered by the further columns in the index alone: rows of one user lie scattered over the whole file.
+    "CREATE INDEX interceptions_by_time ON interceptions"
+    " (start_time, number, provider_name, provider_type, model, client)",
+    "CREATE INDEX interceptions_by_user ON interceptions"
+    " (user_id, start_time, number, provider_name, provider_type, model, client)",
     "CREATE INDEX interceptions_by_session ON interceptions (session_id, start_time)",
     # Few at any time: most end before they are written.
     "CREATE INDEX interceptions_open ON interceptions (bridge_instance_id) WHERE end_time IS NULL",
@@ -138,6 +141,8 @@ RECORDS = (
     """,
     "CREATE INDEX sessions_by_time ON sessions (last_active_time)",
     "CREATE INDEX sessions_by_user ON sessions (user_id, last_active_time)",
+    # The rows of the user '' are the sums of all users: without them, every question that names no user would add the
+    # rows of each of them up.
     """
     CREATE TABLE usage_days (
         start_day INTEGER NOT NULL,
@@ -156,6 +161,7 @@ RECORDS = (
         PRIMARY KEY (start_day, user_id, provider_name, model, client)
     ) WITHOUT ROWID
     """,
+    "CREATE INDEX usage_days_by_user ON usage_days (user_id, start_day)",
     """
     CREATE TABLE bridge_instances (
         service_id TEXT NOT NULL,

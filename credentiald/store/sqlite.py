@@ -69,6 +69,18 @@ def checkpoint_every(conn: sqlite3.Connection, pages: int) -> None:
     conn.execute(f"PRAGMA wal_autocheckpoint = {pages}").fetchall()
 
 
+def checkpoint(conn: sqlite3.Connection, mode: str) -> tuple[int, int]:
+    """Copy the write-ahead log into the file (sqlite.org/pragma.html#pragma_wal_checkpoint): its pages, and how many of
+    them are copied. Where a reader or another checkpoint is in the way, fewer are, or none."""
+    [(_, pages, copied)] = conn.execute(f"PRAGMA wal_checkpoint({mode})").fetchall()
+    return max(pages, 0), max(copied, 0)
+
+
+def wait_at_most(conn: sqlite3.Connection, seconds: float) -> None:
+    """How long the connection waits for a lock from now on."""
+    conn.execute(f"PRAGMA busy_timeout = {round(seconds * 1000)}").fetchall()
+
+
 def data_version(conn: sqlite3.Connection) -> int:
     """A number that changes with every commit of another connection (sqlite.org/pragma.html#pragma_data_version)."""
     # All rows: a statement that is not finished would keep its snapshot, and with it the write-ahead log, for ever.

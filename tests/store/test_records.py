@@ -53,6 +53,10 @@ def a_whole(number, **changes):
     return a_report(number, **values | changes)
 
 
+def days_of_users(conn):
+    return [row for row in rows_of(conn, "usage_days") if row["user_id"]]
+
+
 def test_a_report_that_is_repeated_stores_nothing_more(conn):
     report = a_whole(1)
     first = put(conn, an_opening(1), report)
@@ -61,7 +65,8 @@ def test_a_report_that_is_repeated_stores_nothing_more(conn):
     assert everything(conn) == before
     assert (len(first.started), len(first.ended), len(first.facts)) == (1, 1, 4)
     assert (again.started, again.ended, again.facts, again.taken) == ([], [], [], [])
-    assert {table: len(rows) for table, rows in before.items()} == dict.fromkeys(before, 1)
+    # A day has a row for its user and one for all users.
+    assert {table: len(rows) for table, rows in before.items()} == dict.fromkeys(before, 1) | {"usage_days": 2}
 
 
 @given(st.data())
@@ -81,7 +86,8 @@ def test_however_reports_are_cut_into_batches_and_repeated_the_file_is_the_same(
             for start, end in zip([0, *cuts], [*cuts, len(sent)], strict=True):
                 put(two, *sent[start:end], prices={SONNET: PRICES})
             assert everything(two) == expected
-    [day] = expected["usage_days"]
+    of_all, day = expected["usage_days"]
+    assert of_all == day | {"user_id": ""}
     assert (day["input_tokens"], day["cost_micros"], day["unpriced_token_usages"]) == (6, 6 + 4 * 290, 0)
 
 
@@ -203,16 +209,23 @@ def test_sums_by_session_and_day_are_those_of_the_records(conn):
         facts = some_facts(client_session_id=f"s-{number % 3}", model=f"m-{number % 2}")
         usages = tuple(a_usage(input_tokens=number, output_tokens=place) for place in range(number % 4))
         start = START + number * DAY_MICROS // 10
-        reports.append(a_report(number, facts=facts, token_usages=usages, end=an_end(number), start_micros=start))
+        origin = an_origin(BOB if number % 5 == 0 else ALICE)
+        reports.append(
+            a_report(number, origin=origin, facts=facts, token_usages=usages, end=an_end(number), start_micros=start)
+        )
     for start in range(0, 40, 7):
         put(conn, *reports[start : start + 7])
     records_of, sums = rows_of(conn, "token_usages"), Counter()
-    for table in ("sessions", "usage_days"):
+    days_of_all = [row for row in rows_of(conn, "usage_days") if not row["user_id"]]
+    kept = {"sessions": rows_of(conn, "sessions"), "of users": days_of_users(conn), "of all": days_of_all}
+    for what, rows in kept.items():
         for column in ("input_tokens", "output_tokens", "cache_read_input_tokens", "cache_write_input_tokens"):
-            assert sum(row[column] for row in rows_of(conn, table)) == sum(row[column] for row in records_of)
-        sums[table] = sum(row["interceptions"] for row in rows_of(conn, table))
-    assert sums == {"sessions": 40, "usage_days": 40}
-    assert sum(row["token_usages"] for row in rows_of(conn, "usage_days")) == len(records_of)
+            assert sum(row[column] for row in rows) == sum(row[column] for row in records_of), what
+        sums[what] = sum(row["interceptions"] for row in rows)
+    assert sums == {"sessions": 40, "of users": 40, "of all": 40}
+    assert sum(row["token_usages"] for row in days_of_users(conn)) == len(records_of)
+    assert sum(row["token_usages"] for row in days_of_all) == len(records_of)
+    assert len(days_of_all) < len(days_of_users(conn))
     assert {row["models"] for row in rows_of(conn, "sessions")} == {'["m-0", "m-1"]', '["m-1", "m-0"]'}
 
 
@@ -230,7 +243,7 @@ def test_a_token_usage_keeps_the_cost_that_it_had_when_it_was_stored(conn):
     assert [fact.cost_micros for _, fact in stored.facts] == [310]
     costs = {row["id"]: row["cost_micros"] for row in rows_of(conn, "token_usages")}
     assert costs == {first.id: 300, second.id: 310}
-    [session], [day] = rows_of(conn, "sessions"), rows_of(conn, "usage_days")
+    [session], [day] = rows_of(conn, "sessions"), days_of_users(conn)
     assert (session["cost_micros"], day["cost_micros"]) == (610, 610)
 
 
@@ -246,8 +259,8 @@ def test_what_has_no_price_is_counted_and_adds_nothing(conn):
     assert [one.cost for one in found] == [Cost(0, 0), Cost(0, 1), Cost(0, 0), Cost(0, 2), Cost(600, 0)]
     [session] = record_queries.list_sessions(conn, record_queries.Filter(), after=None, limit=9).items
     assert session.cost == Cost(600, 3)
-    sums = record_queries.query_usage(conn, record_queries.Filter(), group_by=["MODEL"], offset=0, limit=9)
-    assert [(one.model, one.token_usages, one.cost) for one in sums] == [
+    sums = record_queries.query_usage(conn, record_queries.Filter(), group_by=["MODEL"], after=None, limit=9)
+    assert [(one.model, one.token_usages, one.cost) for one in sums.rows] == [
         ("claude-sonnet-4-5", 4, Cost(600, 1)),
         ("unknown", 2, Cost(0, 2)),
     ]
@@ -289,7 +302,7 @@ def test_what_a_silent_bridge_left_open_is_found_and_ended_once(conn):
     assert record_retention.left_open(conn, before_micros=START + 60 * SECOND, limit=10) == []
     late = put(conn, a_whole(1))
     assert [one.outcome for one in late.ended] == ["COMPLETED"]
-    assert sum(row["interceptions"] for row in rows_of(conn, "usage_days")) == 3
+    assert sum(row["interceptions"] for row in days_of_users(conn)) == 3
 
 
 def test_retention_removes_interceptions_with_all_their_records_and_nothing_younger(conn):
@@ -306,10 +319,24 @@ def test_retention_removes_interceptions_with_all_their_records_and_nothing_youn
 
 def test_sums_go_when_all_that_they_count_has_gone(conn):
     put(conn, a_whole(1), a_whole(2, start_micros=START + 2 * DAY_MICROS))
-    assert record_retention.purge_sums(conn, before_micros=START + DAY_MICROS, limit=10) == 2
-    assert record_retention.purge_sums(conn, before_micros=START + DAY_MICROS, limit=10) == 0
+    steps = []
+    while count := record_retention.purge_sums(conn, before_micros=START + DAY_MICROS, limit=1):
+        steps.append(count)
+    # A session and the day of its user; the day of all users.
+    assert steps == [2, 1]
     assert [row["session_id"] for row in rows_of(conn, "sessions")] == [an_id(2)]
-    assert [row["interceptions"] for row in rows_of(conn, "usage_days")] == [1]
+    assert [row["interceptions"] for row in rows_of(conn, "usage_days")] == [1, 1]
+
+
+def test_a_session_that_goes_on_counts_what_retention_has_removed_and_a_day_is_whole_until_it_goes(conn):
+    facts = some_facts(client_session_id="s-1")
+    put(conn, a_whole(1, facts=facts), a_whole(2, facts=facts, start_micros=START + DAY_MICROS))
+    cut = START + SECOND + 1
+    assert record_retention.purge(conn, before_micros=cut, limit=10) == 1
+    assert record_retention.purge_sums(conn, before_micros=cut, limit=10) == 0
+    [session] = rows_of(conn, "sessions")
+    assert (session["interceptions"], session["input_tokens"], session["start_time"]) == (2, 20, START + SECOND)
+    assert [row["interceptions"] for row in days_of_users(conn)] == [1, 1]
 
 
 def test_bridges_are_forgotten_when_nothing_of_theirs_is_open(conn):

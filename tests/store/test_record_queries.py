@@ -1,0 +1,271 @@
+"""Questions about records: pages of whatever is asked for, and that nothing looks through a whole table for them."""
+
+import re
+from collections import defaultdict
+from itertools import combinations
+
+import pytest
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+
+from credentiald.record_model import DAY_MICROS
+from credentiald.store import record_queries, record_retention
+from credentiald.store.record_queries import DIMENSIONS
+from credentiald.store.record_scan import Filter, Place
+from tests.support.records import (
+    ALICE,
+    BOB,
+    START,
+    a_prompt,
+    a_report,
+    a_thought,
+    a_tool_call,
+    a_usage,
+    an_end,
+    an_id,
+    an_opening,
+    an_origin,
+    empty_records,
+    put,
+    rows_of,
+    some_facts,
+)
+
+CAROL = "00000000-0000-7000-8000-00000000000c"
+USERS, PROVIDERS, MODELS, CLIENTS = (ALICE, BOB, CAROL), ("corp", "lab"), ("m-1", "m-2", "m-3"), ("Zed", "Codex")
+COUNT = 60
+TYPES = {"corp": "anthropic", "lab": "openai"}
+
+
+def a_mixed(number):
+    """Some interception; several begin at the same time."""
+    provider = PROVIDERS[number % 7 == 0]
+    return a_report(
+        number,
+        origin=an_origin(
+            USERS[number % 3 % 2 + number % 11 // 10], provider_name=provider, provider_type=TYPES[provider]
+        ),
+        start_micros=START + number // 4 * DAY_MICROS // 3,
+        facts=some_facts(
+            model=MODELS[number % 5 % 3], client=CLIENTS[number % 13 == 0], client_session_id=f"s-{number % 6}"
+        ),
+        token_usages=(a_usage(input_tokens=number),),
+        end=an_end(number),
+    )
+
+
+@pytest.fixture(scope="module")
+def conn(tmp_path_factory):
+    with empty_records(tmp_path_factory.mktemp("records") / "records.db") as one:
+        for start in range(0, COUNT, 9):
+            put(one, *(a_mixed(number) for number in range(start, min(COUNT, start + 9))))
+        yield one
+
+
+@pytest.fixture(autouse=True)
+def _little_is_looked_through_at_once(monkeypatch):
+    for name, value in {"SCANNED_ENTRIES": 5, "SCANNED_ROWS": 4, "SCANNED_DAYS": 6}.items():
+        monkeypatch.setattr(record_queries, name, value)
+
+
+def some(*values):
+    return st.sampled_from(["", *values, "none"])
+
+
+some_time = st.none() | st.integers(-1, COUNT).map(lambda number: START + number * DAY_MICROS // 12)
+filters = st.builds(
+    Filter,
+    user_id=some(*USERS),
+    provider=some(*PROVIDERS),
+    provider_type=some(*TYPES.values()),
+    model=some(*MODELS),
+    client=some(*CLIENTS),
+    session_id=some("s-1", "s-5"),
+    after_micros=some_time,
+    before_micros=some_time,
+)
+same_database = settings(max_examples=150, deadline=None)
+
+
+def every_page(ask):
+    items, after = [], None
+    for _ in range(COUNT * 4):
+        found, after = ask(after)
+        items += found
+        if after is None:
+            return items
+    raise AssertionError("the pages have no end")
+
+
+@given(wanted=filters, limit=st.integers(1, 12))
+@same_database
+def test_pages_of_interceptions_have_each_that_is_asked_for_once_from_the_newest_on(conn, wanted, limit):
+    listed = every_page(lambda after: record_queries.list_interceptions(conn, wanted, after=after, limit=limit))
+    rows = conn.execute("SELECT * FROM interceptions ORDER BY start_time DESC, number DESC").fetchall()
+    assert [one.row.id for one in listed] == [
+        row["id"]
+        for row in rows
+        if wanted.user_id in ("", row["user_id"])
+        and wanted.provider in ("", row["provider_name"])
+        and wanted.provider_type in ("", row["provider_type"])
+        and wanted.model in ("", row["model"])
+        and wanted.client in ("", row["client"])
+        and wanted.session_id in ("", row["session_id"])
+        and (wanted.after_micros is None or row["start_time"] >= wanted.after_micros)
+        and (wanted.before_micros is None or row["start_time"] < wanted.before_micros)
+    ]
+    assert all(one.tokens.input_tokens == int(one.row.id[-12:], 16) for one in listed)
+
+
+@given(wanted=filters, limit=st.integers(1, 12))
+@same_database
+def test_pages_of_sessions_have_each_that_is_asked_for_once_the_latest_first(conn, wanted, limit):
+    listed = every_page(lambda after: record_queries.list_sessions(conn, wanted, after=after, limit=limit))
+    rows = conn.execute("SELECT * FROM sessions ORDER BY last_active_time DESC, number DESC").fetchall()
+    assert [(one.session_id, one.user_id) for one in listed] == [
+        (row["session_id"], row["user_id"])
+        for row in rows
+        if wanted.user_id in ("", row["user_id"])
+        and (not wanted.provider or f'"{wanted.provider}"' in row["providers"])
+        and (not wanted.provider_type or f'"{wanted.provider_type}"' in row["provider_types"])
+        and (not wanted.model or f'"{wanted.model}"' in row["models"])
+        and wanted.client in ("", row["client"])
+        and wanted.session_id in ("", row["session_id"])
+        and (wanted.after_micros is None or row["last_active_time"] >= wanted.after_micros)
+        and (wanted.before_micros is None or row["last_active_time"] < wanted.before_micros)
+    ]
+
+
+@given(
+    wanted=filters,
+    group_by=st.sampled_from([by for size in range(6) for by in combinations(DIMENSIONS, size)]),
+    limit=st.integers(1, 12),
+)
+@example(wanted=Filter(), group_by=tuple(DIMENSIONS), limit=1)
+@same_database
+def test_pages_of_usage_add_up_what_is_asked_for_and_nothing_twice(conn, wanted, group_by, limit):
+    def ask(after):
+        page = record_queries.query_usage(conn, wanted, group_by=group_by, after=after, limit=limit)
+        assert len(page.rows) <= limit
+        return page
+
+    told = [
+        ((one.day, one.user_id, one.provider, one.model, one.client), one.interceptions, one.tokens.input_tokens)
+        for one in every_page(ask)
+    ]
+    expected = defaultdict(lambda: [0, 0])
+    for row in conn.execute("SELECT * FROM interceptions").fetchall():
+        day = row["start_time"] // DAY_MICROS
+        if (
+            wanted.user_id in ("", row["user_id"])
+            and wanted.provider in ("", row["provider_name"])
+            and wanted.model in ("", row["model"])
+            and wanted.client in ("", row["client"])
+            and (wanted.after_micros is None or day >= wanted.after_micros // DAY_MICROS)
+            and (wanted.before_micros is None or day < -(-wanted.before_micros // DAY_MICROS))
+        ):
+            values = {"DAY": day, "USER": row["user_id"], "PROVIDER": row["provider_name"]}
+            values |= {"MODEL": row["model"], "CLIENT": row["client"]}
+            key = tuple(values[one] if one in group_by else ("" if one != "DAY" else None) for one in DIMENSIONS)
+            expected[key][0] += 1
+            expected[key][1] += int(row["id"][-12:], 16)
+    assert told == sorted(
+        ((key, *counts) for key, counts in expected.items()),
+        # Users first, then days.
+        key=lambda one: (one[0][1], one[0][0] or 0, one[0][2:]),
+    )
+
+
+def test_a_page_of_usage_by_user_adds_up_the_days_of_some_users_only(conn):
+    first = record_queries.query_usage(conn, Filter(), group_by=["USER"], after=None, limit=100)
+    assert [one.user_id for one in first.rows] == [ALICE]
+    assert first.next_place == (BOB, 0)
+
+
+def statements_of(conn, work):
+    told = []
+    conn.set_trace_callback(told.append)
+    try:
+        work()
+    finally:
+        conn.set_trace_callback(None)
+    return [sql for sql in told if re.match("SELECT|INSERT|UPDATE|DELETE|WITH", sql)]
+
+
+def plan_of(conn, sql):
+    return [row["detail"] for row in conn.execute(f"EXPLAIN QUERY PLAN {sql}").fetchall()]
+
+
+def every_filter():
+    ones = [
+        {"user_id": ALICE}, {"provider": "corp"}, {"provider_type": "openai"}, {"model": "m-1"}, {"client": "Zed"},
+        {"session_id": "s-1"}, {"after_micros": START}, {"before_micros": START + DAY_MICROS},
+        {"after_micros": START, "before_micros": START + DAY_MICROS},
+    ]  # fmt: skip
+    yield Filter()
+    for one, other in combinations([{}, *ones], 2):
+        yield Filter(**{**one, **other})
+
+
+def questions(conn):
+    place = Place(START + 5 * DAY_MICROS, 30)
+    for wanted in every_filter():
+        for after in (None, place):
+            record_queries.list_interceptions(conn, wanted, after=after, limit=5)
+            record_queries.list_sessions(conn, wanted, after=after, limit=5)
+        for size in range(len(DIMENSIONS) + 1):
+            for group_by in combinations(DIMENSIONS, size):
+                record_queries.query_usage(conn, wanted, group_by=group_by, after=None, limit=5)
+    for number in (1, 2, 59):
+        record_queries.get_interception(conn, an_id(number), user_id="")
+
+
+def changes(conn):
+    answering = some_facts(correlating_tool_call_id="toolu_1", client_session_id="s-1")
+    facts = {"prompts": (a_prompt(),), "model_thoughts": (a_thought(),), "token_usages": (a_usage(),)}
+    put(conn, an_opening(101), a_report(102, tool_calls=(a_tool_call(),), facts=some_facts(), **facts))
+    put(conn, a_report(101, facts=answering, **facts), a_report(102, end=an_end(102)))
+    put(conn, vanished=tuple(record_retention.left_open(conn, before_micros=START + DAY_MICROS, limit=5)))
+    put(conn, *(a_report(number, facts=answering, **facts) for number in range(110, 120)))
+    record_retention.purge(conn, before_micros=START + DAY_MICROS, limit=5)
+    record_retention.purge_sums(conn, before_micros=START + DAY_MICROS, limit=5)
+    record_retention.forget_instances(conn, before_micros=START)
+
+
+@pytest.mark.parametrize("work", [questions, changes])
+def test_no_statement_looks_through_a_whole_table(tmp_path, work):
+    with empty_records(tmp_path / "records.db") as one:
+        put(one, *(a_mixed(number) for number in range(COUNT)))
+        told = statements_of(one, lambda: work(one))
+        assert len(told) > 30
+        # `SCAN` is allowed where an order is walked along that a LIMIT ends, and of an index of few rows.
+        walked = re.compile(
+            "interceptions USING (COVERING )?INDEX interceptions_(by_time|by_user)|i USING INDEX interceptions_open"
+            "|sessions USING (COVERING )?INDEX sessions_by_(time|user)|(bridge_instances|keys|asked|call)$"
+            "|[0-9]+ CONSTANT ROWS?|CONSTANT ROW"
+        )
+        for sql in dict.fromkeys(told):
+            plan = plan_of(one, sql)
+            for step in plan:
+                assert not step.startswith("SCAN ") or walked.match(step[5:]), f"{step}: {sql}"
+            # Nor are rows sorted that may be many: a name of a session is that of few, and so are the callers of a call
+            # that are left when the latest of its calls have been taken.
+            few = "GROUP BY" in sql or "IN (" in sql or "FROM sessions WHERE session_id = " in sql
+            sorts = [step for step in plan if "TEMP B-TREE" in step]
+            assert few or len(sorts) <= ("AS caller" in sql), f"{sorts}: {sql}"
+
+
+@pytest.mark.parametrize(
+    ("wanted", "index"), [(Filter(model="m-1"), "by_time"), (Filter(model="m-1", user_id=ALICE), "by_user")]
+)
+def test_what_a_page_looks_through_is_in_an_index(conn, wanted, index):
+    told = statements_of(conn, lambda: record_queries.list_interceptions(conn, wanted, after=None, limit=5))
+    plans = [step for sql in told for step in plan_of(conn, sql)]
+    assert any(f"COVERING INDEX interceptions_{index}" in step for step in plans), plans
+    assert all("interceptions " not in step or f"interceptions_{index}" in step for step in plans), plans
+    columns = {row["name"] for row in conn.execute(f"PRAGMA index_info(interceptions_{index})").fetchall()}
+    assert columns >= {"start_time", "number", "provider_name", "provider_type", "model", "client"}
+
+
+def test_nothing_here_is_empty(conn):
+    assert len(rows_of(conn, "interceptions")) == COUNT
