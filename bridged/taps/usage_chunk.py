@@ -1,8 +1,8 @@
 """Usage of a streamed Chat request that did not ask for it: the bridge asks, and takes the extra chunk out again.
 
 Two edits of bytes, and the only ones that taps make. A request gets `stream_options.include_usage`; all else in it
-stays. Of the answer one event is left out: the one with usage and no choices. `"usage":null`, which the other chunks
-then have, stays: it says the same as nothing.
+stays. Of the answer one event is left out, the one with usage and no choices, and of the other chunks `"usage":null`,
+which they have only where usage was asked for. (An upstream that has it always says the same without.)
 
 Format: platform.openai.com, "Chat Completions", `stream_options`; WHATWG HTML, "9.2 Server-sent events".
 """
@@ -22,6 +22,8 @@ _OPTIONS = b'"stream_options":{"include_usage":true}'
 _EVENT_END = re.compile(rb"(?>\r\n|\n|\r)(?>\r\n|\n|\r)")
 _LINE_END = re.compile(rb"\r\n|\n|\r")
 _USAGE = b'_tokens"'
+# In a text the quotes would be escaped, so what is found is a member.
+_NULL, _SPACED_NULL = b',"usage":null', b', "usage": null'
 _OPENING = re.compile(rb"[ \t\r\n]*\{")
 # A blank line is of four bytes at most: this is what there may be of one that is cut.
 _LONG_END_BYTES = 3
@@ -97,13 +99,13 @@ class UsageChunkFilter:
             return self._after_long(data)
         if not self._held and data.endswith(b"\n\n") and _USAGE not in data:
             # Nearly every piece ends with an event.
-            return data
-        return self._filtered(data)
+            return data.replace(_NULL, b"").replace(_SPACED_NULL, b"")
+        return self._filtered(data).replace(_NULL, b"").replace(_SPACED_NULL, b"")
 
     def end(self) -> bytes:
         """What was held back of an event that was cut."""
         held, self._held = self._held, b""
-        return held
+        return held.replace(_NULL, b"").replace(_SPACED_NULL, b"")
 
     def _after_line_end(self, data: bytes) -> bytes:
         """An LF behind the CR that an event ended with goes where the event went."""
