@@ -428,6 +428,9 @@ class Interception:
             self.sent_bytes, self.is_stream = self._relay.sent_bytes, self._relay.stream_end is not None
             # Each holds the other: together they would be a circle that only the collector could break.
             self._relay = None
+        if self.error == CLIENT_GONE and self.recording is not None and not self._paused:
+            # SDKs and agents leave at an answer's last event, and do not wait for the end of the HTTP answer.
+            self.error = "" if self.recording.answer(whole=False).over else self.error
         self._early = []
         self._release()
         self._bridge.ended(self)

@@ -67,6 +67,7 @@ class AnswerRecords:
 
     `msg_id` is the upstream's id of it, and `model` as the upstream named it. `usage` is None where it reported none.
     `error_type` and `error_message` are of an error that the upstream told, in its own words.
+    `over`: nothing that means anything could have followed, whether or not the HTTP answer came to its end.
     """
 
     msg_id: str = ""
@@ -77,6 +78,7 @@ class AnswerRecords:
     partial: bool = False
     error_type: str = ""
     error_message: str = ""
+    over: bool = field(default=False, compare=False)
     troubles: frozenset[Trouble] = frozenset()
 
 
