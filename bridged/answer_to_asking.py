@@ -134,6 +134,6 @@ class AnswerToAsking:
             self._relay.response_data(held, more=more)
 
     def _is_about_asking(self, headers: Headers) -> bool:
-        codings = codings_of(header_values(headers, "content-encoding"))
+        codings = codings_of(", ".join(header_values(headers, "content-encoding")))
         plain = decoded_body(bytes(self._held), codings, max_bytes=4 * MAX_HELD_BYTES)
         return plain is not None and any(word in plain for word in _WORDS)

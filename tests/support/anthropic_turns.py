@@ -83,10 +83,11 @@ TURNS: dict[str, tuple[Sequence[Event], str, Event]] = {
 def document(name: str) -> Event:
     """The blocking answer."""
     blocks, stop_reason, usage = TURNS[name]
+    refused = {"stop_details": {"type": "refusal", "category": "cyber", "explanation": None}}
     return {
         "id": f"msg_{name}", "type": "message", "role": "assistant", "model": "claude-opus-4-8", "content": blocks,
-        "stop_reason": stop_reason, "stop_sequence": None, "usage": usage,
-    } | ({"stop_details": {"type": "refusal", "category": "cyber", "explanation": None}} if not blocks else {})  # fmt: skip
+        "stop_reason": stop_reason, "stop_sequence": None, "usage": usage, **({} if blocks else refused),
+    }  # fmt: skip
 
 
 def events(name: str) -> list[Event]:

@@ -1,7 +1,7 @@
 """Answers of Gemini as the vendor writes them, blocking and streamed, and what they say.
 
-Shapes: ai.google.dev, "GenerateContentResponse", "Gemini thinking", "Function calling". Each piece of a stream is an answer
-with the next parts and the counts so far; calls have ids with some models only.
+Shapes: ai.google.dev, "GenerateContentResponse", "Gemini thinking", "Function calling". Each piece of a stream is an
+answer with the next parts and the counts so far; calls have ids with some models only.
 """
 
 from collections.abc import Sequence
@@ -26,7 +26,11 @@ def call(name: str, call_id: str = "", **arguments: Any) -> Event:
 
 
 def usage(prompt: int = 120, candidates: int | None = 44, **more: int) -> Event:
-    counts = {"promptTokenCount": prompt, **({} if candidates is None else {"candidatesTokenCount": candidates}), **more}
+    counts = {
+        "promptTokenCount": prompt,
+        **({} if candidates is None else {"candidatesTokenCount": candidates}),
+        **more,
+    }
     total = sum(value for name, value in counts.items() if name != "cachedContentTokenCount")
     details = [{"modality": "TEXT", "tokenCount": prompt}]
     return {**counts, "totalTokenCount": total, "promptTokensDetails": details}

@@ -170,15 +170,15 @@ class KeptRecords:
 def differences(found: Mapping[str, Facts], wanted: Mapping[str, Facts]) -> dict[str, object]:
     """What is not the same: wanted and kept of each field, by model."""
     different: dict[str, object] = {
-        model: {
-            name: (value, found[model][name]) for name, value in facts.items() if found[model][name] != value
-        }
+        model: {name: (value, found[model][name]) for name, value in facts.items() if found[model][name] != value}
         for model, facts in wanted.items()
         if model in found and found[model] != facts
     }
-    return different | {model: "not kept" for model in wanted.keys() - found} | {
-        model: "not wanted" for model in found.keys() - wanted
-    }
+    return (
+        different
+        | dict.fromkeys(wanted.keys() - found, "not kept")
+        | dict.fromkeys(found.keys() - wanted, "not wanted")
+    )
 
 
 @asynccontextmanager

@@ -157,9 +157,7 @@ async def test_errors_and_cuts_in_a_stream(pair: Pair, kept: KeptRecords, client
     for kind, category in (("overloaded_error", "OVERLOADED"), ("api_error", "SERVER_ERROR")):
         for count in range(0, len(made) - 1, 3):
             model = f"{kind}-{count}"
-            pair.upstream.script(
-                stream(*named_events([*made[:count], error(kind)]), headers=headers_of(SSE, model))
-            )
+            pair.upstream.script(stream(*named_events([*made[:count], error(kind)]), headers=headers_of(SSE, model)))
             with pytest.raises(anthropic.APIStatusError):
                 await asyncio.to_thread(_read, client, model, None)
             wanted[model] = facts(

@@ -54,6 +54,10 @@ def read(client: genai.Client, model: str, count: int | None = None) -> list[Any
     return got
 
 
+def whole(client: genai.Client, model: str) -> types.GenerateContentResponse:
+    return client.models.generate_content(model=model, contents="Hi")
+
+
 def assert_same_usage(usage: types.GenerateContentResponseUsageMetadata, sent: Sent) -> None:
     """What the SDK says that it cost is what is kept."""
     cached = usage.cached_content_token_count or 0
@@ -65,11 +69,11 @@ def assert_same_usage(usage: types.GenerateContentResponseUsageMetadata, sent: S
 async def test_blocking_and_streamed_answers(pair: Pair, kept: KeptRecords, client: genai.Client) -> None:
     wanted = {}
     for name in [*TURNS, "blocked"]:
-        whole = BLOCKED if name == "blocked" else document(name)
+        answer = BLOCKED if name == "blocked" else document(name)
         streamed = [BLOCKED] if name == "blocked" else pieces(name)
-        sent = said([whole])
-        pair.upstream.script(reply(200, body(whole)), stream(*events(streamed)))
-        made = await asyncio.to_thread(client.models.generate_content, model=name, contents="Hi")
+        sent = said([answer])
+        pair.upstream.script(reply(200, body(answer)), stream(*events(streamed)))
+        made = await asyncio.to_thread(whole, client, name)
         got = await asyncio.to_thread(read, client, f"{name}-stream")
         for one in (made, got[-1]):
             assert_same_usage(one.usage_metadata, sent)
@@ -100,11 +104,9 @@ async def test_errors_before_an_answer(pair: Pair, kept: KeptRecords, client: ge
         for streaming in (False, True):
             model = f"{status}-{streaming}"
             pair.upstream.script(reply(status, body(error(status, name))))
+            ask: Any = read if streaming else whole
             with pytest.raises(errors.APIError) as refused:
-                if streaming:
-                    await asyncio.to_thread(read, client, model)
-                else:
-                    await asyncio.to_thread(client.models.generate_content, model=model, contents="Hi")
+                await asyncio.to_thread(ask, client, model)
             assert refused.value.code == status
             wanted[model] = facts(
                 pair, Sent(), operation=STREAM if streaming else WHOLE, streaming=streaming,

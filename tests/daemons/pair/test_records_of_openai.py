@@ -96,7 +96,8 @@ async def test_chat_of_azure(pair: Pair, kept: KeptRecords) -> None:
             pair.upstream.script(sends_chat(name, name))
             await asyncio.to_thread(read_chat, client, name, usage=None)
             wanted[name] = facts(
-                chat.said(chat.document(name)), "azure.chat_completions", provider="azure", user_agent=f"AzureOpenAI/Python {openai.__version__}",
+                chat.said(chat.document(name)), "azure.chat_completions", provider="azure",
+                user_agent=f"AzureOpenAI/Python {openai.__version__}",
                 request_id=f"req_{name}", streaming=True,
             )  # fmt: skip
     await kept.equal(wanted)
