@@ -91,13 +91,16 @@ class Turn:
 
     `prompt` is None where the turn has none of a user. `prompt_bytes` is the length of the whole where it was cut, else
     0. `correlating_tool_call_id` is of the call whose result the request brings. `session_id` is one that the body
-    names; headers come first (clients.py).
+    names; headers come first (clients.py). `model` and `streaming` are of a compressed body, which is read for records
+    only.
     """
 
     prompt: str | None = None
     prompt_bytes: int = 0
     correlating_tool_call_id: str = ""
     session_id: str = ""
+    model: str = field(default="", compare=False)
+    streaming: bool = field(default=False, compare=False)
 
 
 NO_TURN = Turn()
