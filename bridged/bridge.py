@@ -13,6 +13,7 @@ from email.utils import formatdate
 from typing import TYPE_CHECKING
 
 from bridged import report_messages, routes
+from bridged.answer_to_asking import UpstreamsNotToAsk
 from bridged.aws.sigv4 import SigningKeys
 from bridged.conversation import Conversation
 from bridged.endings import CLIENT_GONE
@@ -78,6 +79,7 @@ class Bridge:
         self.metrics = metrics
         self.max_body_bytes = max_body_bytes
         self.asks_for_usage = asks_for_usage
+        self.not_to_ask = UpstreamsNotToAsk()
         self._recorder = recorder
         self._needs_records = needs_records
         self._make_tap = make_tap

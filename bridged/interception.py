@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from bridged.adapters.bedrock import WIRE_TYPE as BEDROCK
 from bridged.answer_relay import AnswerRelay
+from bridged.answer_to_asking import AnswerToAsking
 from bridged.answer_translator import AnswerTranslator
 from bridged.client_token import ClientCredentials, find_client_token
 from bridged.dialects import request_facts, stream_ending
@@ -27,7 +28,7 @@ from bridged.error_answer import error_answer
 from bridged.http1.answer_framing import Framing
 from bridged.http1.exchange import Exchange
 from bridged.http1.request_head import OutgoingRequest
-from bridged.http1.upstream import UpstreamCall
+from bridged.http1.upstream import ResponseReceiver, UpstreamCall
 from bridged.http_types import BodyBroken, BodyTimeout, BodyTooLarge
 from bridged.ids import new_id
 from bridged.model import DialectName, Headers, Refused, RequestFacts, Resolution
@@ -243,13 +244,17 @@ class Interception:
             if answer.wire_type == BEDROCK:
                 call = self._call = self._send_to_bedrock(match, client, answer, body or b"", relay)
             else:
-                sent = body
+                asking = None
                 if body is not None and self.facts.stream and match.dialect is _CHAT:
-                    sent = self._asking_for_usage(body, relay)
+                    asking = self._asking_for_usage(body, answer)
+                sent = body
+                receiver: ResponseReceiver = relay
+                if asking is not None and body is not None:
+                    sent, receiver = asking, self._receiver_of_asking(relay, body, answer)
                 request = outgoing_request(self._exchange.request, match, client, answer, sent)
                 if self._bridge.traces_calls:
                     self._trace_call(client, answer, request)
-                call = self._call = self._bridge.pool.send(request, relay)
+                call = self._call = self._bridge.pool.send(request, receiver)
             if self.recording is not None and body is not None:
                 self._bridge.read_turn(self.recording, self.facts.conversation, body)
                 self.facts.conversation = None
@@ -260,15 +265,33 @@ class Interception:
         except Exception as failure:
             self.fail(failure)
 
-    def _asking_for_usage(self, body: bytes, relay: AnswerRelay) -> bytes:
-        """The body of a streaming Chat request, which asks for usage also where the client did not."""
-        if self.recording is None or not self._bridge.asks_for_usage.on_for(self.provider):
-            return body
-        asking = asking_for_usage(body)
-        if asking is None:
-            return body
+    def _asking_for_usage(self, body: bytes, resolution: Resolution) -> bytes | None:
+        """The body of a streaming Chat request that asks for usage; None where the client's stays as it is."""
+        bridge = self._bridge
+        if self.recording is None or not bridge.asks_for_usage.on_for(self.provider):
+            return None
+        return None if resolution.base_url in bridge.not_to_ask else asking_for_usage(body)
+
+    def _receiver_of_asking(self, relay: AnswerRelay, body: bytes, resolution: Resolution) -> AnswerToAsking:
         relay.usage_filter = UsageChunkFilter()
-        return asking
+        not_to_ask, provider = self._bridge.not_to_ask, self.provider
+        return AnswerToAsking(self, relay, body, lambda: not_to_ask.add(resolution.base_url, provider=provider))
+
+    def send_again(self, body: bytes, receiver: AnswerToAsking) -> None:
+        """The upstream would not be asked for usage: send the request as the client made it."""
+        try:
+            match, client, resolution, relay = self.match, self._client, self.resolution, self._relay
+            if self._over or match is None or client is None or resolution is None or relay is None:
+                return
+            relay.usage_filter = None
+            request = outgoing_request(self._exchange.request, match, client, resolution, body)
+            if self._bridge.traces_calls:
+                self._trace_call(client, resolution, request)
+            call = self._call = self._bridge.pool.send(request, receiver)
+            if self._paused:
+                call.pause()
+        except Exception as failure:
+            self.fail(failure)
 
     def _resolved_late(self, answer: Resolution) -> None:
         """credentiald had opened the interception when the client left."""
@@ -405,6 +428,9 @@ class Interception:
             self.sent_bytes, self.is_stream = self._relay.sent_bytes, self._relay.stream_end is not None
             # Each holds the other: together they would be a circle that only the collector could break.
             self._relay = None
+        if self.error == CLIENT_GONE and self.recording is not None and not self._paused:
+            # SDKs and agents leave at an answer's last event, and do not wait for the end of the HTTP answer.
+            self.error = "" if self.recording.answer(whole=False).over else self.error
         self._early = []
         self._release()
         self._bridge.ended(self)

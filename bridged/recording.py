@@ -118,9 +118,9 @@ class Recording:
             user_agent=self._named.get("user-agent", "")[:_AGENT_CHARACTERS],
             session_id=session_id(self.client, self._named, in_body=self._turn.session_id) or "",
             operation=self._match.operation,
-            model=facts.model,
+            model=facts.model or self._turn.model,
             upstream_model=resolution.upstream_model,
-            streaming=facts.stream,
+            streaming=facts.stream or self._turn.streaming,
             turn=self._turn,
             answer=answer,
             ending=ending_of(

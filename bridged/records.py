@@ -67,6 +67,7 @@ class AnswerRecords:
 
     `msg_id` is the upstream's id of it, and `model` as the upstream named it. `usage` is None where it reported none.
     `error_type` and `error_message` are of an error that the upstream told, in its own words.
+    `over`: nothing that means anything could have followed, whether or not the HTTP answer came to its end.
     """
 
     msg_id: str = ""
@@ -77,6 +78,7 @@ class AnswerRecords:
     partial: bool = False
     error_type: str = ""
     error_message: str = ""
+    over: bool = field(default=False, compare=False)
     troubles: frozenset[Trouble] = frozenset()
 
 
@@ -89,13 +91,16 @@ class Turn:
 
     `prompt` is None where the turn has none of a user. `prompt_bytes` is the length of the whole where it was cut, else
     0. `correlating_tool_call_id` is of the call whose result the request brings. `session_id` is one that the body
-    names; headers come first (clients.py).
+    names; headers come first (clients.py). `model` and `streaming` are of a compressed body, which is read for records
+    only.
     """
 
     prompt: str | None = None
     prompt_bytes: int = 0
     correlating_tool_call_id: str = ""
     session_id: str = ""
+    model: str = field(default="", compare=False)
+    streaming: bool = field(default=False, compare=False)
 
 
 NO_TURN = Turn()

@@ -152,7 +152,8 @@ class Settings:
     ask_for_usage: ProviderSwitch = setting(
         "on",
         "Whether streamed Chat requests that do not ask for usage are made to (stream_options.include_usage): on or "
-        "off; for single providers add ,PROVIDER= and one of these, such as on,lab=off.",
+        "off; for single providers add ,PROVIDER= and one of these, such as on,lab=off. An upstream that answers 400 "
+        "or 422 for it is sent the request again as the client made it, and is not asked again.",
         parse_provider_switch,
         metavar="on|off",
     )

@@ -101,6 +101,9 @@ class RequestTrace:
         match = interception.match
         if not self._sampled or match is None:
             return
+        if self._called is not None:
+            # What the upstream would not take so is sent otherwise (answer_to_asking.py).
+            self._called.end()
         self._called = self._child(
             gen_ai.span_name(match.operation, interception.facts.model) or f"{request.method} {match.route.template}",
             {

@@ -94,7 +94,8 @@ class DocumentTap:
             del held[:-KEPT_OF_OVERLONG_BYTES]
 
     def end(self, *, whole: bool) -> AnswerRecords:
-        """As AnswerTap says."""
+        """As AnswerTap says. A text that can be read is whole, however its connection ended."""
+        del whole
         reader, data = self._reader, bytes(self._data)
         self._data.clear()
         if self._overlong:
@@ -103,7 +104,7 @@ class DocumentTap:
             data = b"" if found is None else b'{"' + reader.usage_key + b'":' + found + b"}"
         if data:
             reader.document(data)
-        return reader.records(partial=not whole or self._overlong or not reader.seen.finished)
+        return reader.records(partial=self._overlong or not reader.seen.finished)
 
 
 class MessagesTap:

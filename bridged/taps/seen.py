@@ -135,6 +135,7 @@ class Seen:
             partial=partial,
             error_type=self.error_type,
             error_message=self.error_message,
+            over=bool(self.error_type) or (self.finished and not partial),
             troubles=frozenset(self.troubles) if self.troubles else _NO_TROUBLES,
         )
 

@@ -10,6 +10,7 @@ not trimmed. One of a wrong type is no prompt: the upstream judges the request.
 
 import re
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
 from typing import Any
 
 import msgspec
@@ -21,6 +22,7 @@ from bridged.taps.typed_json import decoded
 
 MAX_PROMPT_BYTES = 1024 * 1024
 MAX_ID_CHARACTERS = 512
+MAX_MODEL_CHARACTERS = 512
 _BEHIND = frozenset({"system", "developer"})
 # Older Claude Code: user_…_account_…_session_….
 _SESSION = re.compile(r"_session_(.+)$")
@@ -92,7 +94,11 @@ def read_turn(dialect: DialectName, body: bytes) -> Turn:
     if dialect is DialectName.GOOGLE_GENERATE:
         return _generate_turn(body)
     conversation = decoded(_conversations, body)
-    return NO_TURN if conversation is None else turn_of(dialect, conversation)
+    if conversation is None:
+        return NO_TURN
+    turn = turn_of(dialect, conversation)
+    model = (conversation.model or "")[:MAX_MODEL_CHARACTERS]
+    return replace(turn, model=model, streaming=bool(conversation.stream))
 
 
 def _messages_turn(conversation: Conversation) -> Turn:

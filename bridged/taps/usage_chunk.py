@@ -1,8 +1,8 @@
 """Usage of a streamed Chat request that did not ask for it: the bridge asks, and takes the extra chunk out again.
 
 Two edits of bytes, and the only ones that taps make. A request gets `stream_options.include_usage`; all else in it
-stays. Of the answer one event is left out: the one with usage and no choices. `"usage":null`, which the other chunks
-then have, stays: it says the same as nothing.
+stays. Of the answer one event is left out, the one with usage and no choices, and of the other chunks `"usage":null`,
+which they have only where usage was asked for. (An upstream that has it always says the same without.)
 
 Format: platform.openai.com, "Chat Completions", `stream_options`; WHATWG HTML, "9.2 Server-sent events".
 """
@@ -22,6 +22,8 @@ _OPTIONS = b'"stream_options":{"include_usage":true}'
 _EVENT_END = re.compile(rb"(?>\r\n|\n|\r)(?>\r\n|\n|\r)")
 _LINE_END = re.compile(rb"\r\n|\n|\r")
 _USAGE = b'_tokens"'
+# In a text the quotes would be escaped, so what is found is a member.
+_NULLS = (b',"usage":null', b', "usage": null')
 _OPENING = re.compile(rb"[ \t\r\n]*\{")
 # A blank line is of four bytes at most: this is what there may be of one that is cut.
 _LONG_END_BYTES = 3
@@ -78,9 +80,11 @@ class UsageChunkFilter:
     What is not whole yet is held back, as far as it may be the extra chunk; no client can read it before it is whole.
     """
 
-    __slots__ = ("_after_cr", "_held", "_in_long", "_is_between", "_long_end", "_took_out")
+    __slots__ = ("_after_cr", "_has_begun", "_held", "_in_long", "_is_between", "_long_end", "_null", "_took_out")
 
     def __init__(self) -> None:
+        self._null: bytes | None = None  # how chunks say that they have no usage, if they do
+        self._has_begun = False
         self._held = b""
         self._is_between = True  # nothing is held, and nothing stands open
         self._in_long = False  # inside an event that is too long to be it
@@ -92,10 +96,14 @@ class UsageChunkFilter:
         """What goes to the client now."""
         if self._is_between and data.endswith(b"\n\n") and _USAGE not in data:
             # Nearly every piece is one event or more.
-            return data
+            return data if self._null is None else data.replace(self._null, b"")
         fed = self._feed_slowly(data)
         self._is_between = not (self._held or self._after_cr or self._in_long)
-        return fed
+        if self._null is None and not self._has_begun:
+            # An upstream has it in every chunk or in none.
+            self._has_begun = b'"choices"' in fed
+            self._null = next((null for null in _NULLS if null in fed), None)
+        return self._without_null(fed)
 
     def _feed_slowly(self, data: bytes) -> bytes:
         if not data:
@@ -109,7 +117,10 @@ class UsageChunkFilter:
     def end(self) -> bytes:
         """What was held back of an event that was cut."""
         held, self._held = self._held, b""
-        return held
+        return self._without_null(held)
+
+    def _without_null(self, data: bytes) -> bytes:
+        return data if self._null is None else data.replace(self._null, b"")
 
     def _after_line_end(self, data: bytes) -> bytes:
         """An LF behind the CR that an event ended with goes where the event went."""

@@ -129,7 +129,10 @@ def test_a_report_reads_as_the_message_with_the_same_records(reports: list[Repor
     found = pb.AppendRecordsRequest.FromString(raw)
     ids = set()
     for one, report in zip(found.interceptions, reports, strict=True):
-        for record in (*one.token_usages, *one.prompts, *one.tool_calls, *one.model_thoughts):
+        of_report = [*one.token_usages, *one.prompts, *one.tool_calls, *one.model_thoughts]
+        # credentiald reads them in this order.
+        assert [record.id for record in of_report] == sorted(record.id for record in of_report)
+        for record in of_report:
             ids.add(record.id)
             assert str(uuid.UUID(record.id)) == record.id
             record.ClearField("id")

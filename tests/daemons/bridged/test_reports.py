@@ -124,6 +124,36 @@ async def test_a_client_that_leaves_leaves_what_was_seen(
     assert (usage.input_tokens, usage.output_tokens, usage.partial) == (9, 1, True)
 
 
+@pytest.mark.parametrize(
+    ("target", "last", "expected"),
+    [
+        ("/openai/v1/chat/completions", DONE, ("COMPLETED", "UNSPECIFIED", "", 200)),
+        ("/openai/v1/chat/completions", CHUNKS[1], ("CLIENT_GONE", "UNSPECIFIED", "", 200)),
+        (
+            "/openai/v1/responses",
+            b'event: response.completed\ndata: {"type":"response.completed","response":{"id":"r-1"}}\n\n',
+            ("COMPLETED", "UNSPECIFIED", "", 200),
+        ),
+        (
+            "/anthropic/v1/messages",
+            b'event: error\ndata: {"type":"error","error":{"type":"overloaded_error","message":"x"}}\n\n',
+            ("UPSTREAM_ERROR", "OVERLOADED", "overloaded_error", 200),
+        ),
+    ],
+)
+async def test_a_client_that_leaves_at_the_last_event_has_the_whole_answer(
+    credentiald: FakeCredentiald, upstream: ScriptedUpstream, target: str, last: bytes, expected: tuple[object, ...]
+) -> None:
+    upstream.script(stream(last, STALL))
+    async with running_bridge(credentiald) as bridge:
+        async with raw_client(bridge.port) as client:
+            await client.send(ask(chat(stream=True), target))
+            await client.read_head()
+            assert await client.read_some() == last
+        (report,) = await reported(credentiald)
+    assert outcome(report) == expected
+
+
 async def test_a_client_that_leaves_while_credentiald_thinks_is_reported_when_it_has_answered(
     credentiald: FakeCredentiald, upstream: ScriptedUpstream
 ) -> None:

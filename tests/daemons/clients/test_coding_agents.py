@@ -43,17 +43,20 @@ def message_turn(block: dict[str, object], stop_reason: str) -> Script:
 
 def response_turn(item: dict[str, object]) -> Script:
     """A Responses stream with one output item."""
+    return stream(*response_events(item))
+
+
+def response_events(item: dict[str, object]) -> list[bytes]:
+    """Its events."""
     usage = {"input_tokens": 3, "output_tokens": 2, "total_tokens": 5, "input_tokens_details": {"cached_tokens": 0},
              "output_tokens_details": {"reasoning_tokens": 0}}  # fmt: skip
     started = {**RESPONSE, "status": "in_progress", "output": []}
-    return stream(
-        *sse(
-            {"type": "response.created", "sequence_number": 0, "response": started},
-            {"type": "response.output_item.done", "sequence_number": 1, "output_index": 0, "item": item},
-            {"type": "response.completed", "sequence_number": 2,
-             "response": {**RESPONSE, "output": [item], "usage": usage}},
-            named=True,
-        )
+    return sse(
+        {"type": "response.created", "sequence_number": 0, "response": started},
+        {"type": "response.output_item.done", "sequence_number": 1, "output_index": 0, "item": item},
+        {"type": "response.completed", "sequence_number": 2,
+         "response": {**RESPONSE, "output": [item], "usage": usage}},
+        named=True,
     )  # fmt: skip
 
 
