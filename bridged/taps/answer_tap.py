@@ -23,6 +23,7 @@ class AnswerReader(Protocol):
     """Reads the answers of one dialect."""
 
     marks: tuple[bytes, ...]
+    late_marks: tuple[bytes, ...]
     usage_key: bytes
     seen: Seen
 

@@ -16,6 +16,8 @@ from bridged.taps.typed_json import last_object
 MAX_EVENT_BYTES = 1024 * 1024
 # Of what is over that bound, enough to find usage in, which stands near the end.
 KEPT_OF_OVERLONG_BYTES = 64 * 1024
+# In the end of a piece: events with usage are short, and so is what follows them.
+LATE_BYTES = 4096
 # The last events say how a stream ended.
 _TAIL_BYTES = 1024
 # What is open is put before the next piece, as long as it is so short that copying it costs nothing.
@@ -28,10 +30,11 @@ _LINE_FEED = 0x0A
 
 class Reader(Protocol):
     """Who is told. Empty `marks` stand for "all events"; they may change with each event. The
-    longer, the faster they are found. `usage_key` is the member
-    that is looked for in events that are too long."""
+    longer, the faster they are found. Of `late_marks` only the last counts: of long pieces they are looked for in the
+    end. `usage_key` is the member that is looked for in events that are too long."""
 
     marks: tuple[bytes, ...]
+    late_marks: tuple[bytes, ...]
     usage_key: bytes
 
     def event(self, data: bytes) -> None: ...
@@ -60,16 +63,11 @@ class EventScanner:
 
     def feed(self, chunk: bytes) -> None:
         """Tell the reader of the events that became whole and matter, in order."""
-        if self._is_between and chunk.endswith(_BLANK):
-            # Nearly every piece is one event or more. What has no mark needs no other look, whatever its lines end
-            # with; where nothing is asked for, everything is told.
-            for mark in self._reader.marks or (b"",):
-                if mark in chunk:
-                    break
-            else:
-                self._before_tail = self._tail
-                self._tail = chunk if len(chunk) <= _SHORT_BYTES else chunk[-_TAIL_BYTES:]
-                return
+        # Nearly every piece is one event or more. What has no mark needs no other look, whatever its lines end with.
+        if self._is_between and chunk.endswith(_BLANK) and not self._has_mark(chunk):
+            self._before_tail = self._tail
+            self._tail = chunk if len(chunk) <= _SHORT_BYTES else chunk[-_TAIL_BYTES:]
+            return
         self._feed_slowly(chunk)
         self._is_between = not (self._open or self._after_cr or self._at_start or self._overlong)
 
@@ -96,13 +94,20 @@ class EventScanner:
         self._tail = chunk if len(chunk) <= _SHORT_BYTES else chunk[-_TAIL_BYTES:]
         if self._at_start:
             chunk = chunk[self._first(chunk) :]
-        marks = self._reader.marks
-        for mark in marks:
-            if mark in chunk:
-                self._tell_marked(chunk)
-                return
-        if not marks:
+        if not self._reader.marks:
             self._tell_all(chunk)
+        elif self._has_mark(chunk):
+            self._tell_marked(chunk)
+
+    def _has_mark(self, chunk: bytes) -> bool:
+        reader = self._reader
+        for mark in reader.marks:
+            if mark in chunk:
+                return True
+        for mark in reader.late_marks:
+            if chunk.find(mark, -LATE_BYTES) >= 0:
+                return True
+        return not reader.marks
 
     def end(self) -> None:
         """The stream is over: what is open is taken for an event, and the last events are shown as such."""
@@ -190,16 +195,19 @@ class EventScanner:
         """The events with a mark. The chunk is searched once for each; they are asked for again after each event."""
         reader = self._reader
         start = 0
+        asked: tuple[bytes, ...] | None = None
         marks: tuple[bytes, ...] = ()
         places: list[int] = []
         length = len(chunk)
         while True:
-            if marks is not reader.marks:
-                marks = reader.marks
+            if asked is not reader.marks:
+                asked = reader.marks
+                marks = asked + reader.late_marks
                 places = [start - 1] * len(marks)
             for number, place in enumerate(places):
                 if place < start:
-                    found = chunk.find(marks[number], start)
+                    first = start if number < len(asked) else max(start, length - LATE_BYTES)
+                    found = chunk.find(marks[number], first)
                     places[number] = length if found < 0 else found
             place = min(places)
             if place >= length:

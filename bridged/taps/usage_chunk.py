@@ -12,6 +12,7 @@ import re
 import msgspec
 
 from bridged.json_edit import JsonObject, MalformedJson, is_object
+from bridged.taps.scanner import LATE_BYTES
 from bridged.taps.typed_json import decoded
 
 # The extra chunk is short. An open event that is longer is none, and is not held back.
@@ -86,7 +87,7 @@ class UsageChunkFilter:
         self._null: bytes | None = None  # how chunks say that they have no usage, if they do
         self._has_begun = False
         self._held = b""
-        self._is_between = True  # nothing is held, and nothing stands open
+        self._is_between = False  # nothing is held, nothing stands open, and it is not the beginning
         self._in_long = False  # inside an event that is too long to be it
         self._long_end = b""  # its last bytes: the blank line that ends it may be cut
         self._after_cr = False  # the last event ended with a CR: an LF that follows is a part of it
@@ -94,16 +95,12 @@ class UsageChunkFilter:
 
     def feed(self, data: bytes) -> bytes:
         """What goes to the client now."""
-        if self._is_between and data.endswith(b"\n\n") and _USAGE not in data:
+        if self._is_between and data.endswith(b"\n\n") and data.find(_USAGE, -LATE_BYTES) < 0:
             # Nearly every piece is one event or more.
             return data if self._null is None else data.replace(self._null, b"")
-        fed = self._feed_slowly(data)
-        self._is_between = not (self._held or self._after_cr or self._in_long)
-        if self._null is None and not self._has_begun:
-            # An upstream has it in every chunk or in none.
-            self._has_begun = b'"choices"' in fed
-            self._null = next((null for null in _NULLS if null in fed), None)
-        return self._without_null(fed)
+        fed = self._without_null(self._feed_slowly(data))
+        self._is_between = self._has_begun and not (self._held or self._after_cr or self._in_long)
+        return fed
 
     def _feed_slowly(self, data: bytes) -> bytes:
         if not data:
@@ -120,6 +117,10 @@ class UsageChunkFilter:
         return self._without_null(held)
 
     def _without_null(self, data: bytes) -> bytes:
+        if not self._has_begun:
+            # An upstream has it in every chunk or in none.
+            self._has_begun = b'"choices"' in data
+            self._null = next((null for null in _NULLS if null in data), None)
         return data if self._null is None else data.replace(self._null, b"")
 
     def _after_line_end(self, data: bytes) -> bytes:
@@ -161,10 +162,10 @@ class UsageChunkFilter:
         if whole_end < 2:
             return self._released(text)
         passed: list[bytes] = []
-        kept = start = 0
+        kept, start = 0, max(0, whole_end - LATE_BYTES)
         while (place := text.find(_USAGE, start, whole_end)) >= 0:
-            begin = text.rfind(b"\n\n", start, place)
-            begin = start if begin < 0 else begin + 2
+            begin = text.rfind(b"\n\n", kept, place)
+            begin = kept if begin < 0 else begin + 2
             end = text.find(b"\n\n", place) + 2
             if self._is_extra(text[begin : end - 2]):
                 passed.append(text[kept:begin])

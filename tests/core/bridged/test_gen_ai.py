@@ -44,9 +44,7 @@ def test_every_attribute_is_one_of_the_conventions() -> None:
 
 
 def test_input_tokens_include_those_of_the_cache() -> None:
-    usage = TokenUsage(
-        msg_id="i", input_tokens=3, output_tokens=50, cache_read_input_tokens=20, cache_write_input_tokens=100
-    )
+    usage = TokenUsage(input_tokens=3, output_tokens=50, cache_read_input_tokens=20, cache_write_input_tokens=100)
 
     assert gen_ai.response_attributes(AnswerRecords(usage=usage)) == {
         "gen_ai.usage.input_tokens": 123,
