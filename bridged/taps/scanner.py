@@ -96,7 +96,8 @@ class EventScanner:
             chunk = chunk[self._first(chunk) :]
         if not self._reader.marks:
             self._tell_all(chunk)
-        elif self._has_mark(chunk):
+        elif len(chunk) > _SHORT_BYTES or self._has_mark(chunk):
+            # A long piece is looked through once.
             self._tell_marked(chunk)
 
     def _has_mark(self, chunk: bytes) -> bool:
