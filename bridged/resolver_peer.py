@@ -219,6 +219,9 @@ class Peer:
         now = asyncio.get_running_loop().time
         while True:
             began = now()
-            request = pb.PingRequest(bridge_instance_id=self._pool.bridge_instance_id)
-            self._pool.pinged(self, await ping(self._stub, request, metadata=self._pool.metadata))
+            pool = self._pool
+            request = pb.PingRequest(
+                bridge_instance_id=pool.bridge_instance_id, oldest_interception_id=pool.oldest_id()
+            )
+            pool.pinged(self, await ping(self._stub, request, metadata=pool.metadata))
             await asyncio.sleep(max(0.0, began + PING_INTERVAL_SECONDS - now()))

@@ -134,6 +134,7 @@ class FakeCredentiald(pb_grpc.CredentialServiceServicer, RecordServiceServicer):
         self.streams_opened = 0
         self._streams: set[asyncio.Task[Any]] = set()
         self.pings = 0
+        self.last_ping: pb.PingRequest | None = None
         self.authorizations: set[str] = set()
         self._go_on = asyncio.Event()
         self._go_on.set()
@@ -277,6 +278,7 @@ class FakeCredentiald(pb_grpc.CredentialServiceServicer, RecordServiceServicer):
 
     async def Ping(self, request: pb.PingRequest, context: Any) -> pb.PingResponse:
         self.pings += 1
+        self.last_ping = request
         self._note(context)
         await self._go_on.wait()
         if self.ping_refuse is not None:

@@ -240,7 +240,14 @@ async def test_the_oldest_id_is_that_of_what_is_under_way_or_waits(
         async with raw_client(bridge.port) as client:
             await client.send(ask(chat(stream=True)))
             head = await client.read_head()
-            assert bridge.bridge.oldest_id() == head.header("x-interception-id")
+            under_way = head.header("x-interception-id")
+            assert bridge.bridge.oldest_id() == under_way
+            # credentiald is told with each ping, so that it ends what it has opened and nobody will report.
+            await until(
+                lambda: credentiald.last_ping is not None and credentiald.last_ping.oldest_interception_id == under_way
+            )
+            assert credentiald.last_ping is not None
+            assert credentiald.last_ping.bridge_instance_id == credentiald.resolves[0].bridge_instance_id
 
 
 # -- the recorder alone ----------------------------------------------------------------------------------------------
