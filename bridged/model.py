@@ -189,7 +189,22 @@ def named_values(headers: Headers, names: frozenset[str]) -> dict[str, str]:
     """
     found: dict[str, str] = {}
     for name, value in headers:
-        key = name.lower()
+        key = _lowered[name]
         if key in names and (text := value.strip()):
             found[key] = f"{found[key]}, {text}" if key in found else text
     return found
+
+
+class _Lowered(dict[str, str]):
+    """Names of headers in lower case. They are few, and asked for with every request."""
+
+    def __missing__(self, name: str) -> str:
+        lowered = name.lower()
+        if len(self) < _REMEMBERED_NAMES and len(name) <= _REMEMBERED_CHARACTERS:
+            self[name] = lowered
+        return lowered
+
+
+# Names are chosen by clients, so there is a bound to how many are remembered; and a token is longer than this.
+_REMEMBERED_NAMES, _REMEMBERED_CHARACTERS = 2048, 32
+_lowered = _Lowered()

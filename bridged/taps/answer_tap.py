@@ -79,16 +79,23 @@ class EventsTap:
 class DocumentTap:
     """Reads one JSON text, when all of it is there."""
 
-    __slots__ = ("_data", "_overlong", "_reader")
+    __slots__ = ("_data", "_first", "_overlong", "_reader")
 
     def __init__(self, reader: AnswerReader) -> None:
         self._reader = reader
+        self._first = b""
         self._data = bytearray()
         self._overlong = False
 
     def feed(self, data: bytes) -> None:
         """Some more of it. Of a text that is too long only the end is kept, where usage stands."""
         held = self._data
+        if not held:
+            if not self._first:
+                # Most texts come in one piece.
+                self._first = data
+                return
+            held += self._first
         held += data
         if len(held) > MAX_DOCUMENT_BYTES or (self._overlong and len(held) > 2 * KEPT_OF_OVERLONG_BYTES):
             self._overlong = True
@@ -97,7 +104,7 @@ class DocumentTap:
     def end(self, *, whole: bool) -> AnswerRecords:
         """As AnswerTap says. A text that can be read is whole, however its connection ended."""
         del whole
-        reader, data = self._reader, bytes(self._data)
+        reader, data = self._reader, bytes(self._data) or self._first
         self._data.clear()
         if self._overlong:
             reader.seen.troubles.add(Trouble.OVERLONG)
