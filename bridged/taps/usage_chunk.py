@@ -118,8 +118,8 @@ class UsageChunkFilter:
 
     def _without_null(self, data: bytes) -> bytes:
         if not self._has_begun:
-            # An upstream has it in every chunk or in none.
-            self._has_begun = b'"choices"' in data
+            # An upstream has it in every chunk of the answer or in none; Azure sends a chunk before those.
+            self._has_begun = b'"delta"' in data
             self._null = next((null for null in _NULLS if null in data), None)
         return data if self._null is None else data.replace(self._null, b"")
 

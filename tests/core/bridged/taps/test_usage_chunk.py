@@ -145,3 +145,12 @@ def test_bytes_that_are_no_extra_chunk_pass_as_they_came(pieces: list[bytes]) ->
 def test_what_was_held_of_a_cut_stream_goes_out_at_its_end() -> None:
     for cut in range(len(WITHOUT)):
         assert passed([WITHOUT[:cut]]) == WITHOUT[:cut]
+
+
+@pytest.mark.parametrize("before", [b"", b": comment\n\n", b'data: {"choices":[],"prompt_filter_results":[]}\n\n'])
+def test_no_usage_is_taken_out_where_each_piece_is_an_event(before: bytes) -> None:
+    chunk = b'data: {"choices":[{"delta":{"content":"x"}}]%b}\n\n'
+    taken_out = UsageChunkFilter()
+    assert taken_out.feed(before) == before
+    for _ in range(3):
+        assert taken_out.feed(chunk % b',"usage":null') == chunk % b""
