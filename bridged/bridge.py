@@ -188,7 +188,7 @@ class Bridge:
         """Have what a request says of its conversation read; it is on its way already."""
         if self._recorder is not None:
             self._recorder.afterwards.do(
-                recording.read_turn, conversation, body, self.max_body_bytes, held_bytes=len(body)
+                recording.read_turn, conversation, body, self.max_body_bytes, first=True, held_bytes=len(body)
             )
 
     def record(self, interception: Interception) -> None:
