@@ -186,6 +186,11 @@ class Report(NamedTuple):
     is_whole: bool = True
 
 
+def facts_of(report: Report) -> list[Fact]:
+    """All that it brings."""
+    return [*report.token_usages, *report.prompts, *report.tool_calls, *report.model_thoughts]
+
+
 @dataclass(slots=True, kw_only=True)
 class InterceptionDraft:
     """A row of interceptions while it is being made: the columns in their order, with their names."""
@@ -244,3 +249,24 @@ class Cost(NamedTuple):
 
     cost_micros: int = 0
     unpriced_token_usages: int = 0
+
+
+class Kind(NamedTuple):
+    """What sums and metrics tell interceptions apart by."""
+
+    origin: Origin
+    model: str
+    upstream_model: str
+    client: str
+    outcome: str
+    start_day: int
+
+
+@dataclass(slots=True)
+class Tally:
+    """How many interceptions of one kind there are, and what was reported of them; `sums` as in a row of usage_days."""
+
+    sums: list[int]
+    prompts: int = 0
+    tool_calls: int = 0
+    model_thoughts: int = 0

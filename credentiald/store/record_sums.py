@@ -4,10 +4,20 @@ They are brought up to date in the transaction that stores what they count, so q
 """
 
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
-from credentiald.record_model import DAY_MICROS, Fact, InterceptionDraft, Prompt, TokenUsage
+from credentiald.record_model import (
+    DAY_MICROS,
+    Fact,
+    InterceptionDraft,
+    Kind,
+    Origin,
+    Prompt,
+    Tally,
+    TokenUsage,
+)
 from credentiald.store import bulk
 from credentiald.store.connection import Connection, Row, Value
 
@@ -15,11 +25,12 @@ from credentiald.store.connection import Connection, Row, Value
 _MOST_NAMES = 32
 _PROMPT_CHARACTERS = 500
 
-# What token usages add up to, as `_counts_of` has it.
+# What token usages add up to, as `counts_of` has it.
 _COUNTS = (
     "input_tokens", "output_tokens", "cache_read_input_tokens", "cache_write_input_tokens", "cost_micros",
     "unpriced_token_usages",
 )  # fmt: skip
+NO_COUNTS = (0,) * len(_COUNTS)
 _SESSION_COLUMNS = (
     "user_id", "session_id", "providers", "provider_types", "models", "client", "start_time", "last_active_time",
     "interceptions", "threads", *_COUNTS, "last_prompt",
@@ -33,15 +44,22 @@ _SESSION_INSERTION = f"INSERT INTO sessions ({', '.join(_SESSION_COLUMNS)})"
 _SESSION_UPDATE = "ON CONFLICT (session_id, user_id) DO UPDATE SET " + ", ".join(
     f"{one} = excluded.{one}" for one in _SESSION_COLUMNS[2:]
 )
+# A session of one interception, which most are that no client names: what it says twice is given once.
+_OWN_WRITTEN = (("last_active_time", "{start_time}"), ("interceptions", "1"), ("threads", "1"))
+_OWN_SESSION = bulk.Form(
+    "INSERT OR IGNORE INTO sessions",
+    tuple(one for one in _SESSION_COLUMNS if one not in dict(_OWN_WRITTEN)),
+    _OWN_WRITTEN,
+)
 _DAY_KEY = ("start_day", "user_id", "provider_name", "model", "client")
-_DAY_COUNTS = ("interceptions", "token_usages", *_COUNTS)
-_NOTHING = (0,) * len(_DAY_COUNTS)
+DAY_COUNTS = ("interceptions", "token_usages", *_COUNTS)
+_NOTHING = (0,) * len(DAY_COUNTS)
 _DayKey = tuple[int, str, str, str, str]
 # Days of this user are the sums of all users.
 ALL_USERS = ""
-_DAY_INSERTION = f"INSERT INTO usage_days ({', '.join((*_DAY_KEY, *_DAY_COUNTS))})"
+_DAY_INSERTION = f"INSERT INTO usage_days ({', '.join((*_DAY_KEY, *DAY_COUNTS))})"
 _DAY_UPDATE = f"ON CONFLICT ({', '.join(_DAY_KEY)}) DO UPDATE SET " + ", ".join(
-    f"{one} = usage_days.{one} + excluded.{one}" for one in _DAY_COUNTS
+    f"{one} = usage_days.{one} + excluded.{one}" for one in DAY_COUNTS
 )
 
 
@@ -70,6 +88,29 @@ class Sums:
 
     def interception(self, draft: InterceptionDraft, count: int = 1) -> None:
         """Count one interception whose session is known now; -1 for one that was counted and moves."""
+        self.in_session(draft, count)
+        self._day(draft)[0] += count
+
+    def fact(self, draft: InterceptionDraft, fact: Fact) -> None:
+        """Count one new record."""
+        self.fact_in_session(draft, fact)
+        if isinstance(fact, TokenUsage):
+            day = self._day(draft)
+            day[1] += 1
+            for place, count in enumerate(counts_of(fact), 2):
+                day[place] += count
+
+    def kind(self, kind: Kind, tally: Tally) -> None:
+        """Count many for their day; each is counted for its session by itself."""
+        day = self._days.setdefault(
+            (kind.start_day, kind.origin.user_id, kind.origin.provider_name, kind.model, kind.client),
+            [0] * len(DAY_COUNTS),
+        )
+        for place, count in enumerate(tally.sums):
+            day[place] += count
+
+    def in_session(self, draft: InterceptionDraft, count: int = 1) -> None:
+        """Count one interception for its session alone."""
         session = self._session(draft)
         session.providers[draft.provider_name] = None
         session.provider_types[draft.provider_type] = None
@@ -80,27 +121,21 @@ class Sums:
         session.last_active_time = max(session.last_active_time, draft.start_time)
         session.interceptions += count
         session.threads += count * (draft.thread_root_id == draft.id)
-        self._day(draft)[0] += count
 
-    def fact(self, draft: InterceptionDraft, fact: Fact) -> None:
-        """Count one new record."""
+    def fact_in_session(self, draft: InterceptionDraft, fact: Fact) -> None:
+        """Count one new record for its session alone."""
         if isinstance(fact, TokenUsage):
-            counts = _counts_of(fact)
+            counts = counts_of(fact)
             session = self._session(draft)
             session.counts = [old + new for old, new in zip(session.counts, counts, strict=True)]
-            day = self._day(draft)
-            day[1] += 1
-            for place, count in enumerate(counts, 2):
-                day[place] += count
         elif isinstance(fact, Prompt) and fact.text:
             session = self._session(draft)
             if draft.start_time >= session.last_active_time:
                 session.last_prompt = fact.text[:_PROMPT_CHARACTERS]
 
-    def store(self, conn: Connection, *, new_sessions: frozenset[str]) -> None:
-        """Add it to what is stored. Sessions of these ids cannot be there yet."""
-        keys = [key for key in self._sessions if key[1] not in new_sessions]
-        for row in bulk.select_for(conn, _SESSION_SELECTION[0], keys, _SESSION_SELECTION[1]):
+    def store(self, conn: Connection) -> None:
+        """Add it to what is stored."""
+        for row in bulk.select_for(conn, _SESSION_SELECTION[0], list(self._sessions), _SESSION_SELECTION[1]):
             _add_stored(self._sessions[row["user_id"], row["session_id"]], row)
         rows: list[tuple[Value, ...]] = [
             (
@@ -143,11 +178,33 @@ class Sums:
         key = (draft.start_time // DAY_MICROS, draft.user_id, draft.provider_name, draft.model, draft.client)
         day = self._days.get(key)
         if day is None:
-            day = self._days[key] = [0] * len(_DAY_COUNTS)
+            day = self._days[key] = [0] * len(DAY_COUNTS)
         return day
 
 
-def _counts_of(usage: TokenUsage) -> tuple[int, ...]:
+def own_session(
+    interception_id: str, origin: Origin, model: str, client: str, start_micros: int, counts: Sequence[int], prompt: str
+) -> tuple[Value, ...]:
+    """The session of an interception that stands for itself."""
+    return (
+        origin.user_id,
+        interception_id,
+        _written((origin.provider_name,)),
+        _written((origin.provider_type,)),
+        _written((model,) if model else ()),
+        client,
+        start_micros,
+        *counts,
+        prompt[:_PROMPT_CHARACTERS],
+    )
+
+
+def insert_own(conn: Connection, rows: Sequence[tuple[Value, ...]]) -> set[str] | None:
+    """Write such sessions; None, or the ids of those that were not there: a client may have named one by such an id."""
+    return bulk.insert_new(conn, "sessions", _OWN_SESSION, rows, "session_id")
+
+
+def counts_of(usage: TokenUsage) -> tuple[int, ...]:
     """In the order of `_COUNTS`. What has no cost adds nothing to the cost and is counted instead."""
     unpriced = usage.cost_micros is None
     return (
