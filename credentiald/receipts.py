@@ -3,9 +3,8 @@
 A bridge hands the receipt back, so that an interception whose opening died with credentiald is still accepted and
 complete, also where its provider was renamed or deleted meanwhile. Format: a version, the ids of interception and
 resolution and the time in fields of fixed width, then what is the same for every request that one decision answers, as
-one JSON array; then 32 bytes of keyed BLAKE2b (RFC 7693, section 2.9) over the former and the hash of the latter. One is
-written and read for every request: this costs a fifth of what HMAC-SHA256 does, for the array is hashed once for all of
-them and the rest is one block of BLAKE2b.
+one JSON array; then 32 bytes of keyed BLAKE2b (RFC 7693, section 2.9) over the former and the hash of the latter. One
+is written and read for every request: the array is hashed once for all of them, and the rest is one block of BLAKE2b.
 """
 
 import json

@@ -5,6 +5,7 @@ none of them is computed with. Texts are empty where something is not known. The
 that rows are made from is no value, for the same reason: each microsecond here is one of every request.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import NamedTuple
@@ -262,11 +263,10 @@ class Kind(NamedTuple):
     start_day: int
 
 
-@dataclass(slots=True)
-class Tally:
+class Tally(NamedTuple):
     """How many interceptions of one kind there are, and what was reported of them; `sums` as in a row of usage_days."""
 
-    sums: list[int]
-    prompts: int = 0
-    tool_calls: int = 0
-    model_thoughts: int = 0
+    sums: Sequence[int]
+    prompts: int
+    tool_calls: int
+    model_thoughts: int

@@ -303,7 +303,7 @@ def _record_id(text: str, of: _Of) -> str:
 
 
 def _create_micros(message: _Made, of: _Of) -> int:
-    """The time by the bridge's clock, which is taken for wrong where it is a day off; the beginning where it has none."""
+    """The time by the bridge's clock, which is taken for wrong where it is a day off; else when it began."""
     start_micros = of.start_micros
     # Asking is cheaper than reading a time that is not there.
     if not message.HasField("create_time"):

@@ -4,7 +4,7 @@ They are brought up to date in the transaction that stores what they count, so q
 """
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -13,8 +13,8 @@ from credentiald.record_model import (
     Fact,
     InterceptionDraft,
     Kind,
-    Origin,
     Prompt,
+    Report,
     Tally,
     TokenUsage,
 )
@@ -30,10 +30,10 @@ _COUNTS = (
     "input_tokens", "output_tokens", "cache_read_input_tokens", "cache_write_input_tokens", "cost_micros",
     "unpriced_token_usages",
 )  # fmt: skip
-NO_COUNTS = (0,) * len(_COUNTS)
+_NO_COUNTS = (0,) * len(_COUNTS)
 _SESSION_COLUMNS = (
     "user_id", "session_id", "providers", "provider_types", "models", "client", "start_time", "last_active_time",
-    "interceptions", "threads", *_COUNTS, "last_prompt",
+    "interceptions", "threads", *_COUNTS, "last_prompt", "last_prompt_time",
 )  # fmt: skip
 # CROSS: keys first, then the index for each of them.
 _SESSION_SELECTION = (
@@ -45,21 +45,26 @@ _SESSION_UPDATE = "ON CONFLICT (session_id, user_id) DO UPDATE SET " + ", ".join
     f"{one} = excluded.{one}" for one in _SESSION_COLUMNS[2:]
 )
 # A session of one interception, which most are that no client names: what it says twice is given once.
-_OWN_WRITTEN = (("last_active_time", "{start_time}"), ("interceptions", "1"), ("threads", "1"))
+_OWN_WRITTEN = (
+    ("last_active_time", "{start_time}"),
+    ("interceptions", "1"),
+    ("threads", "1"),
+    ("last_prompt_time", "CASE {last_prompt} WHEN '' THEN 0 ELSE {start_time} END"),
+)
 _OWN_SESSION = bulk.Form(
     "INSERT OR IGNORE INTO sessions",
     tuple(one for one in _SESSION_COLUMNS if one not in dict(_OWN_WRITTEN)),
     _OWN_WRITTEN,
 )
 _DAY_KEY = ("start_day", "user_id", "provider_name", "model", "client")
-DAY_COUNTS = ("interceptions", "token_usages", *_COUNTS)
-_NOTHING = (0,) * len(DAY_COUNTS)
+_DAY_COUNTS = ("interceptions", "token_usages", *_COUNTS)
+_NOTHING = (0,) * len(_DAY_COUNTS)
 _DayKey = tuple[int, str, str, str, str]
 # Days of this user are the sums of all users.
 ALL_USERS = ""
-_DAY_INSERTION = f"INSERT INTO usage_days ({', '.join((*_DAY_KEY, *DAY_COUNTS))})"
+_DAY_INSERTION = f"INSERT INTO usage_days ({', '.join((*_DAY_KEY, *_DAY_COUNTS))})"
 _DAY_UPDATE = f"ON CONFLICT ({', '.join(_DAY_KEY)}) DO UPDATE SET " + ", ".join(
-    f"{one} = usage_days.{one} + excluded.{one}" for one in DAY_COUNTS
+    f"{one} = usage_days.{one} + excluded.{one}" for one in _DAY_COUNTS
 )
 
 
@@ -77,6 +82,8 @@ class _Session:
     threads: int
     counts: list[int]
     last_prompt: str
+    # When its interception began.
+    last_prompt_time: int
 
 
 class Sums:
@@ -104,7 +111,7 @@ class Sums:
         """Count many for their day; each is counted for its session by itself."""
         day = self._days.setdefault(
             (kind.start_day, kind.origin.user_id, kind.origin.provider_name, kind.model, kind.client),
-            [0] * len(DAY_COUNTS),
+            [0] * len(_DAY_COUNTS),
         )
         for place, count in enumerate(tally.sums):
             day[place] += count
@@ -130,8 +137,8 @@ class Sums:
             session.counts = [old + new for old, new in zip(session.counts, counts, strict=True)]
         elif isinstance(fact, Prompt) and fact.text:
             session = self._session(draft)
-            if draft.start_time >= session.last_active_time:
-                session.last_prompt = fact.text[:_PROMPT_CHARACTERS]
+            if draft.start_time >= session.last_prompt_time:
+                session.last_prompt, session.last_prompt_time = fact.text[:_PROMPT_CHARACTERS], draft.start_time
 
     def store(self, conn: Connection) -> None:
         """Add it to what is stored."""
@@ -150,6 +157,7 @@ class Sums:
                 one.threads,
                 *one.counts,
                 one.last_prompt,
+                one.last_prompt_time,
             )
             for key, one in self._sessions.items()
         ]
@@ -170,7 +178,7 @@ class Sums:
         session = self._sessions.get(key)
         if session is None:
             session = self._sessions[key] = _Session(
-                {}, {}, {}, "", draft.start_time, draft.start_time, 0, 0, [0] * len(_COUNTS), ""
+                {}, {}, {}, "", draft.start_time, draft.start_time, 0, 0, [0] * len(_COUNTS), "", 0
             )
         return session
 
@@ -178,25 +186,32 @@ class Sums:
         key = (draft.start_time // DAY_MICROS, draft.user_id, draft.provider_name, draft.model, draft.client)
         day = self._days.get(key)
         if day is None:
-            day = self._days[key] = [0] * len(DAY_COUNTS)
+            day = self._days[key] = [0] * len(_DAY_COUNTS)
         return day
 
 
-def own_session(
-    interception_id: str, origin: Origin, model: str, client: str, start_micros: int, counts: Sequence[int], prompt: str
-) -> tuple[Value, ...]:
-    """The session of an interception that stands for itself."""
-    return (
-        origin.user_id,
-        interception_id,
-        _written((origin.provider_name,)),
-        _written((origin.provider_type,)),
-        _written((model,) if model else ()),
-        client,
-        start_micros,
-        *counts,
-        prompt[:_PROMPT_CHARACTERS],
-    )
+def own_sessions(kind: Kind) -> Callable[[str, int, Sequence[TokenUsage], Sequence[Prompt]], tuple[Value, ...]]:
+    """What makes the sessions of interceptions of one kind that stand for themselves.
+
+    For each: its id, when it began, and what was reported of it.
+    """
+    user_id, client = kind.origin.user_id, kind.client
+    providers, provider_types = _written((kind.origin.provider_name,)), _written((kind.origin.provider_type,))
+    models = _written((kind.model,) if kind.model else ())
+
+    def session_of(
+        interception_id: str, start_micros: int, usages: Sequence[TokenUsage], prompts: Sequence[Prompt]
+    ) -> tuple[Value, ...]:
+        new, out, read, written, cost, unpriced = counts_of(usages[0]) if len(usages) == 1 else _added(usages)
+        prompt = ""
+        for one in prompts:
+            prompt = one.text[:_PROMPT_CHARACTERS] or prompt
+        return (
+            user_id, interception_id, providers, provider_types, models, client, start_micros,
+            new, out, read, written, cost, unpriced, prompt,
+        )  # fmt: skip
+
+    return session_of
 
 
 def insert_own(conn: Connection, rows: Sequence[tuple[Value, ...]]) -> set[str] | None:
@@ -204,23 +219,37 @@ def insert_own(conn: Connection, rows: Sequence[tuple[Value, ...]]) -> set[str] 
     return bulk.insert_new(conn, "sessions", _OWN_SESSION, rows, "session_id")
 
 
-def counts_of(usage: TokenUsage) -> tuple[int, ...]:
-    """In the order of `_COUNTS`. What has no cost adds nothing to the cost and is counted instead."""
-    unpriced = usage.cost_micros is None
-    return (
-        usage.input_tokens,
-        usage.output_tokens,
-        usage.cache_read_input_tokens,
-        usage.cache_write_input_tokens,
-        usage.cost_micros or 0,
-        int(unpriced),
+def tally_of(reports: Sequence[Report]) -> Tally:
+    """What was reported of so many interceptions, each in one report."""
+    usages = [one for report in reports for one in report.token_usages]
+    return Tally(
+        (len(reports), len(usages), *_added(usages)),
+        sum([len(one.prompts) for one in reports]),
+        sum([len(one.tool_calls) for one in reports]),
+        sum([len(one.model_thoughts) for one in reports]),
     )
 
 
+def counts_of(usage: TokenUsage) -> tuple[int, ...]:
+    """In the order of `_COUNTS`. What has no cost adds nothing to the cost and is counted instead."""
+    _, _, _, new, out, read, written, _, _, cost_micros = usage
+    return (new, out, read, written, 0, 1) if cost_micros is None else (new, out, read, written, cost_micros, 0)
+
+
+def _added(usages: Sequence[TokenUsage]) -> tuple[int, ...]:
+    if not usages:
+        return _NO_COUNTS
+    _, _, _, new, out, read, written, _, _, costs = zip(*usages, strict=True)
+    known = [one for one in costs if one is not None]
+    return sum(new), sum(out), sum(read), sum(written), sum(known), len(costs) - len(known)
+
+
 def _add_stored(session: _Session, row: Row) -> None:
-    if row["last_active_time"] > session.last_active_time or not session.last_prompt:
-        session.last_prompt = row["last_prompt"]
-    session.client = session.client or row["client"]
+    if row["last_prompt_time"] > session.last_prompt_time:
+        session.last_prompt, session.last_prompt_time = row["last_prompt"], row["last_prompt_time"]
+    # The latest client that has a name.
+    if not session.client or (row["client"] and row["last_active_time"] > session.last_active_time):
+        session.client = row["client"]
     session.start_time = min(session.start_time, row["start_time"])
     session.last_active_time = max(session.last_active_time, row["last_active_time"])
     session.interceptions += row["interceptions"]

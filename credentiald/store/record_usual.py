@@ -5,10 +5,10 @@ this takes is stored as if it had come in a batch of its own before the rest, an
 way (record_writing.py), which takes everything else.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from operator import add, itemgetter
-from typing import Any
+from operator import itemgetter
+from typing import Any, NamedTuple
 
 from credentiald.prices import PriceTable, priced
 from credentiald.record_model import (
@@ -23,10 +23,11 @@ from credentiald.record_model import (
     Tally,
     TokenUsage,
     ToolCall,
+    facts_of,
 )
 from credentiald.store import bulk, record_sums
 from credentiald.store.connection import Connection, Value
-from credentiald.store.record_rows import TABLES, fact_row, insert_facts
+from credentiald.store.record_rows import fact_row, insert_facts
 
 # In the order of `_row_of`.
 _GIVEN = (
@@ -36,9 +37,7 @@ _GIVEN = (
     "duration_micros", "first_byte_micros",
 )  # fmt: skip
 _MODEL, _UPSTREAM_MODEL = _GIVEN.index("model"), _GIVEN.index("upstream_model")
-_TALLIED = itemgetter(
-    *map(_GIVEN.index, ("id", "model", "upstream_model", "client", "session_id", "start_time", "outcome"))
-)
+_OF_KIND = itemgetter(*map(_GIVEN.index, ("model", "upstream_model", "client", "outcome", "start_time")))
 _new = tuple.__new__
 _ABSENT = (
     "thread_parent_id", "correlating_tool_call_id", "error_category", "error_reason", "error_message",
@@ -52,8 +51,7 @@ _FORM = bulk.Form(
 _Row = tuple[Value, ...]
 
 
-@dataclass(slots=True)
-class Whole:
+class Whole(NamedTuple):
     """One that was stored: its row, what was reported of it, with costs, and the place of the report."""
 
     row: _Row
@@ -86,13 +84,16 @@ def store(conn: Connection, openings: Sequence[Opening], reports: Sequence[Repor
     if new is not None:
         wholes = {one: wholes[one] for one in wholes if one in new}
     if prices:
-        for whole in wholes.values():
-            whole.report = _with_costs(whole, prices)
-    rows = _Rows()
-    for whole in wholes.values():
-        rows.add(whole)
-    rows.store(conn, wholes)
-    return Taken(wholes, rows.tallies)
+        wholes = {one: _with_costs(whole, prices) for one, whole in wholes.items()}
+    groups = _grouped(wholes.values())
+    _store_facts(conn, [one.report for one in wholes.values()])
+    _store_sessions(conn, groups, wholes)
+    tallies = {kind: record_sums.tally_of([one.report for one in group]) for kind, group in groups.items()}
+    sums = record_sums.Sums()
+    for kind, tally in tallies.items():
+        sums.kind(kind, tally)
+    sums.store(conn)
+    return Taken(wholes, tallies)
 
 
 def _usual(openings: Sequence[Opening], reports: Sequence[Report]) -> dict[str, Whole]:
@@ -105,7 +106,7 @@ def _usual(openings: Sequence[Opening], reports: Sequence[Report]) -> dict[str, 
         # The first report of an interception or none: its reports count in their order.
         opening = waiting.pop(report.interception_id, None)
         if opening is not None and (row := _row_of(opening, report)) is not None:
-            wholes[report.interception_id] = Whole(row, report, place)
+            wholes[report.interception_id] = _new(Whole, (row, report, place))
     return wholes
 
 
@@ -168,75 +169,70 @@ def _row_of(opening: Opening, report: Report) -> _Row | None:
     )
 
 
-def _with_costs(whole: Whole, prices: PriceTable) -> Report:
+def _any_twice(facts: Sequence[Fact]) -> bool:
+    return len({one.id for one in facts}) < len(facts)
+
+
+def _with_costs(whole: Whole, prices: PriceTable) -> Whole:
     report = whole.report
     origin, model, upstream_model = report.origin, str(whole.row[_MODEL]), str(whole.row[_UPSTREAM_MODEL])
     usages = [
         priced(one, prices, provider_id=origin.provider_id, upstream_model=upstream_model, model=model)
         for one in report.token_usages
     ]
-    return report._replace(token_usages=tuple(usages))
+    return whole._replace(report=report._replace(token_usages=tuple(usages)))
 
 
-class _Rows:
-    """What is stored beside the rows of interceptions, gathered in one round."""
-
-    def __init__(self) -> None:
-        self.tallies: dict[Kind, Tally] = {}
-        self._facts: dict[type[Fact], list[_Row]] = {kind: [] for kind in TABLES}
-        # By interception, those that are a session of their own; and those that belong to one that may be there.
-        self._own_sessions: dict[str, _Row] = {}
-        self._in_sessions: list[Whole] = []
-
-    def add(self, whole: Whole) -> None:
-        """Take what was reported of one."""
-        interception_id, model, upstream_model, client, session_id, start_micros, outcome = _TALLIED(whole.row)
-        _, _, origin, _, _, _, usages, prompts, calls, thoughts, _, _ = whole.report
-        kind = _new(Kind, (origin, model, upstream_model, client, outcome, start_micros // DAY_MICROS))
-        tally = self.tallies.get(kind)
-        if tally is None:
-            tally = self.tallies[kind] = Tally([0] * len(record_sums.DAY_COUNTS))
-        counts = record_sums.NO_COUNTS
-        for usage in usages:
-            self._facts[TokenUsage].append(fact_row(interception_id, usage))
-            own = record_sums.counts_of(usage)
-            counts = own if counts is record_sums.NO_COUNTS else tuple(map(add, counts, own))
-        tally.sums = list(map(add, tally.sums, (1, len(usages), *counts)))
-        prompt = ""
-        for one in prompts:
-            self._facts[Prompt].append((interception_id, *one))
-            prompt = one.text or prompt
-        tally.prompts += len(prompts)
-        if calls or thoughts:
-            self._facts[ToolCall] += [(interception_id, *one) for one in calls]
-            self._facts[ModelThought] += [(interception_id, *one) for one in thoughts]
-            tally.tool_calls += len(calls)
-            tally.model_thoughts += len(thoughts)
-        if session_id == interception_id:
-            self._own_sessions[interception_id] = record_sums.own_session(
-                interception_id, origin, model, client, start_micros, counts, prompt
-            )
+def _grouped(wholes: Iterable[Whole]) -> dict[Kind, list[Whole]]:
+    """What is the same for many is looked up once for them."""
+    groups: dict[Kind, list[Whole]] = {}
+    for whole in wholes:
+        row, report, _ = whole
+        model, upstream_model, client, outcome, start_micros = _OF_KIND(row)
+        kind = _new(Kind, (report.origin, model, upstream_model, client, outcome, start_micros // DAY_MICROS))
+        if kind in groups:
+            groups[kind].append(whole)
         else:
-            self._in_sessions.append(whole)
+            groups[kind] = [whole]
+    return groups
 
-    def store(self, conn: Connection, wholes: Mapping[str, Whole]) -> None:
-        """Write it all."""
-        for kind, rows in self._facts.items():
-            insert_facts(conn, kind, rows)
-        new = record_sums.insert_own(conn, list(self._own_sessions.values()))
-        if new is not None:
-            self._in_sessions += [wholes[one] for one in self._own_sessions if one not in new]
-        sums = record_sums.Sums()
-        drafts = sorted(((one.draft(), one.report) for one in self._in_sessions), key=_when)
-        for draft, _ in drafts:
-            sums.in_session(draft)
-        for draft, report in drafts:
-            for fact in (*report.token_usages, *report.prompts):
-                sums.fact_in_session(draft, fact)
-        for kind, tally in self.tallies.items():
-            sums.kind(kind, tally)
-        sums.store(conn)
+
+def _store_facts(conn: Connection, reports: Sequence[Report]) -> None:
+    usages = [fact_row(report.interception_id, one) for report in reports for one in report.token_usages]
+    insert_facts(conn, TokenUsage, usages)
+    insert_facts(conn, Prompt, [(report.interception_id, *one) for report in reports for one in report.prompts])
+    insert_facts(conn, ToolCall, [(report.interception_id, *one) for report in reports for one in report.tool_calls])
+    thoughts = [(report.interception_id, *one) for report in reports for one in report.model_thoughts]
+    insert_facts(conn, ModelThought, thoughts)
+
+
+def _store_sessions(conn: Connection, groups: Mapping[Kind, Sequence[Whole]], wholes: Mapping[str, Whole]) -> None:
+    """Sessions of one, which are new; then what belongs to sessions that may be there."""
+    own: dict[str, _Row] = {}
+    named: list[Whole] = []
+    for kind, group in groups.items():
+        session_of = record_sums.own_sessions(kind)
+        for whole in group:
+            interception_id, _, _, start_micros, _, facts, usages, prompts, _, _, _, _ = whole.report
+            if facts is not None and facts.client_session_id:
+                named.append(whole)
+            else:
+                own[interception_id] = session_of(interception_id, start_micros, usages, prompts)
+    new = record_sums.insert_own(conn, list(own.values()))
+    if new is not None:
+        named += [wholes[one] for one in own if one not in new]
+    if not named:
+        return
+    sums = record_sums.Sums()
+    told = sorted(((one.draft(), one.report) for one in named), key=_when)
+    for draft, _ in told:
+        sums.in_session(draft)
+    for draft, report in told:
+        for fact in facts_of(report):
+            sums.fact_in_session(draft, fact)
+    sums.store(conn)
 
 
 def _when(told: tuple[InterceptionDraft, Report]) -> tuple[int, str]:
-    return told[0].start_time, told[0].id
+    draft, _ = told
+    return draft.start_time, draft.id

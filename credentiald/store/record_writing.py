@@ -41,7 +41,7 @@ _PARENTS = (
     " SELECT caller.id FROM ("
     "  SELECT interception_id FROM tool_calls WHERE tool_call_id = asked.column3 ORDER BY create_time DESC LIMIT 64"
     " ) AS call JOIN interceptions AS caller ON caller.id = call.interception_id"
-    " WHERE caller.user_id = asked.column2 AND caller.start_time < asked.column4"
+    " WHERE caller.user_id = asked.column2 AND (caller.start_time, caller.id) < (asked.column4, asked.column1)"
     " ORDER BY caller.start_time DESC, caller.id DESC LIMIT 1)",
 )
 
