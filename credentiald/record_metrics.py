@@ -166,11 +166,11 @@ class RecordMetrics:
         self._retention.timestamp_seconds = timestamp_seconds
 
     def _usual(self, group: Kind, tally: Tally) -> None:
-        """Count interceptions of one kind that came by the short way: all have begun and ended."""
+        """Count interceptions of one kind that came by the short way: all have ended."""
         provider = group.origin.provider_name or OTHER
         interceptions, token_usages, *tokens, _, unpriced = tally.sums
         counts = {
-            "interception": interceptions,
+            "interception": tally.new,
             "token_usage": token_usages,
             "prompt": tally.prompts,
             "tool_call": tally.tool_calls,

@@ -264,8 +264,9 @@ class Kind(NamedTuple):
 
 
 class Tally(NamedTuple):
-    """How many interceptions of one kind there are, and what was reported of them; `sums` as in a row of usage_days."""
+    """What was reported of interceptions of one kind, and how many are new. `sums` are as in a row of usage_days."""
 
+    new: int
     sums: Sequence[int]
     prompts: int
     tool_calls: int

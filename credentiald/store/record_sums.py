@@ -219,10 +219,11 @@ def insert_own(conn: Connection, rows: Sequence[tuple[Value, ...]]) -> set[str] 
     return bulk.insert_new(conn, "sessions", _OWN_SESSION, rows, "session_id")
 
 
-def tally_of(reports: Sequence[Report]) -> Tally:
-    """What was reported of so many interceptions, each in one report."""
+def tally_of(reports: Sequence[Report], *, new: int) -> Tally:
+    """What was reported of so many interceptions, each in one report; of how many new ones."""
     usages = [one for report in reports for one in report.token_usages]
     return Tally(
+        new,
         (len(reports), len(usages), *_added(usages)),
         sum([len(one.prompts) for one in reports]),
         sum([len(one.tool_calls) for one in reports]),

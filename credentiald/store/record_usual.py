@@ -1,8 +1,9 @@
-"""The short way into the file for what nearly every interception is: opened and reported as a whole within a moment.
+"""The short way into the file for what nearly every interception is: opened, and reported as a whole.
 
-Its row is all in the opening and the report, so nothing is read, merged or changed: it is written as it will stay. What
-this takes is stored as if it had come in a batch of its own before the rest, and is the same in the file as by the long
-way (record_writing.py), which takes everything else.
+What its row will be is all in the opening and the report, so nothing is read or merged: it is written as it will stay,
+where the opening came a moment ago and waits for its report, and else completed, where nothing is in the row but what
+the opening left. What this takes is stored as if it had come in a batch of its own before the rest, and is the same in
+the file as by the long way (record_writing.py), which takes everything else.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -48,15 +49,40 @@ _FORM = bulk.Form(
     # It answers nothing, so it begins its thread.
     (*((one, "''") for one in _ABSENT), ("thread_root_id", "{id}"), bulk.or_null("first_byte_micros")),
 )
+# What tells an opening from another's, from another, and from one that says more than the report.
+_OPENED = (
+    "id", "service_id", "user_id", "provider_id", "resolution_id", "start_time", "operation", "model",
+    "upstream_model", "client",
+)  # fmt: skip
+# What completes it.
+_COMPLETING = (
+    "user_agent", "session_id", "streaming", "end_time", "outcome", "http_status", "upstream_request_id",
+    "duration_micros", "first_byte_micros",
+)  # fmt: skip
+_completing = itemgetter(*map(_GIVEN.index, (*_OPENED, *_COMPLETING)))
+_TOLD = {column: f"told.column{place}" for place, column in enumerate((*_OPENED, *_COMPLETING), 1)}
+# Few indexes have a part in it; with `+`, none is one by which rows would be looked for.
+_COMPLETION = (
+    f"UPDATE interceptions SET thread_root_id = {_TOLD['id']},"  # noqa: S608 - names of ours
+    f" {', '.join(f'{one} = {_TOLD[one]}' for one in _COMPLETING[:-1])},"
+    f" first_byte_micros = NULLIF({_TOLD['first_byte_micros']}, {bulk.NONE}) FROM",
+    f"AS told WHERE interceptions.id = {_TOLD['id']}"
+    f" AND {' AND '.join(f'+interceptions.{one} = {_TOLD[one]}' for one in _OPENED[1:])}"
+    " AND +interceptions.session_id = '' AND +interceptions.end_time IS NULL RETURNING id",
+)
 _Row = tuple[Value, ...]
 
 
 class Whole(NamedTuple):
-    """One that was stored: its row, what was reported of it, with costs, and the place of the report."""
+    """One that was stored: its row, what was reported of it, with costs, and the place of the report.
+
+    Of one that was opened before, the row has what the report says of the opening, and that is what the opening says.
+    """
 
     row: _Row
     report: Report
     place: int
+    is_new: bool
 
     def draft(self) -> InterceptionDraft:
         """The row as the long way has it."""
@@ -76,19 +102,19 @@ class Taken:
 
 def store(conn: Connection, openings: Sequence[Opening], reports: Sequence[Report], prices: PriceTable) -> Taken:
     """Store what is usual of these."""
-    wholes = _usual(openings, reports)
+    new, opened = _usual(openings, reports)
+    wholes = _inserted(conn, new) | _completed(conn, opened)
     if not wholes:
         return Taken()
-    # A row of this id may be there all the same, for another worker's reports or for an opening that was repeated.
-    new = bulk.insert_new(conn, "interceptions", _FORM, [one.row for one in wholes.values()], "id")
-    if new is not None:
-        wholes = {one: wholes[one] for one in wholes if one in new}
     if prices:
         wholes = {one: _with_costs(whole, prices) for one, whole in wholes.items()}
     groups = _grouped(wholes.values())
     _store_facts(conn, [one.report for one in wholes.values()])
     _store_sessions(conn, groups, wholes)
-    tallies = {kind: record_sums.tally_of([one.report for one in group]) for kind, group in groups.items()}
+    tallies = {
+        kind: record_sums.tally_of([one.report for one in group], new=[one.is_new for one in group].count(True))
+        for kind, group in groups.items()
+    }
     sums = record_sums.Sums()
     for kind, tally in tallies.items():
         sums.kind(kind, tally)
@@ -96,65 +122,90 @@ def store(conn: Connection, openings: Sequence[Opening], reports: Sequence[Repor
     return Taken(wholes, tallies)
 
 
-def _usual(openings: Sequence[Opening], reports: Sequence[Report]) -> dict[str, Whole]:
-    """Those that are told of once, in one report, that answer no tool call, and that had no trouble."""
+def _usual(openings: Sequence[Opening], reports: Sequence[Report]) -> tuple[dict[str, Whole], dict[str, Whole]]:
+    """Those that are told of at once, that answer no tool call, and that had no trouble.
+
+    By id, first those whose openings are here, then those that must have been opened before.
+    """
     waiting = {one.interception_id: one for one in openings}
+    new: dict[str, Whole] = {}
+    opened: dict[str, Whole] = {}
     if len(waiting) < len(openings):
-        return {}
-    wholes: dict[str, Whole] = {}
+        return new, opened
+    # The first report of an interception or none: its reports count in their order.
+    seen: set[str] = set()
     for place, report in enumerate(reports):
-        # The first report of an interception or none: its reports count in their order.
-        opening = waiting.pop(report.interception_id, None)
-        if opening is not None and (row := _row_of(opening, report)) is not None:
-            wholes[report.interception_id] = _new(Whole, (row, report, place))
-    return wholes
+        interception_id = report.interception_id
+        if interception_id in seen:
+            continue
+        seen.add(interception_id)
+        opening = waiting.get(interception_id)
+        row = _row_of(opening, report)
+        if row is not None:
+            is_new = opening is not None
+            (new if is_new else opened)[interception_id] = _new(Whole, (row, report, place, is_new))
+    return new, opened
 
 
-def _row_of(opening: Opening, report: Report) -> _Row | None:
-    """What record_merge.py makes of the two, where that is usual.
+def _inserted(conn: Connection, wholes: dict[str, Whole]) -> dict[str, Whole]:
+    """Those that were new. A row may be there all the same: of another worker's report, or of one opened twice."""
+    new = bulk.insert_new(conn, "interceptions", _FORM, [one.row for one in wholes.values()], "id") if wholes else None
+    return wholes if new is None else {one: wholes[one] for one in wholes if one in new}
+
+
+def _completed(conn: Connection, wholes: dict[str, Whole]) -> dict[str, Whole]:
+    """Those of which nothing but their opening was there."""
+    rows = [_completing(one.row) for one in wholes.values()]
+    completed = {row[0] for row in bulk.select_for(conn, _COMPLETION[0], rows, _COMPLETION[1])}
+    return {one: wholes[one] for one in wholes if one in completed}
+
+
+def _row_of(opening: Opening | None, report: Report) -> _Row | None:
+    """What record_merge.py makes of the two, where that is usual; without the first, if it says what the second does.
 
     Both are unpacked as wholes: their fields one by one would cost as much as all else here.
     """
     interception_id, resolution_id, origin, start_micros, reporter, facts, usages, prompts, calls, thoughts, end, _ = (
         report
     )
-    _, resolved, opened_for, instance_id, operation, model, upstream_model, client, opened_micros = opening
-    if (
-        facts is None
-        or end is None
-        or resolved != resolution_id
-        or opened_micros != start_micros
-        or opened_for != origin
-    ):
+    if facts is None or end is None:
         return None
-    told_client, user_agent, session_id, answered_call, told_operation, told_model, told_upstream, streaming = facts
+    client, user_agent, session_id, answered_call, operation, model, upstream_model, streaming = facts
     end_micros, outcome, category, reason, message, status, request_id, duration_micros, first_byte_micros = end
     if (
         answered_call
         or category
         or reason
         or message
-        or any(
-            len(some) > 1 and len({one.id for one in some}) < len(some) for some in (usages, prompts, calls, thoughts)
-        )
+        or (len(usages) > 1 and _any_twice(usages))
+        or (len(prompts) > 1 and _any_twice(prompts))
+        or (len(calls) > 1 and _any_twice(calls))
+        or (len(thoughts) > 1 and _any_twice(thoughts))
     ):
         return None
+    if opening is not None:
+        _, resolved, opened_for, bridge, opened_operation, asked_model, mapped_model, asking, opened_micros = opening
+        if resolved != resolution_id or opened_micros != start_micros or opened_for != origin:
+            return None
+        # What the opening says counts, as it does where it comes first.
+        reporter, operation = bridge or reporter, opened_operation or operation
+        model, upstream_model, client = asked_model or model, mapped_model or upstream_model, asking or client
     service_id, user_id, provider_id, provider_name, provider_type, source, credential_id = origin
     return (
         interception_id,
         resolution_id,
         service_id,
-        instance_id or reporter,
+        reporter,
         user_id,
         provider_id,
         provider_name,
         provider_type,
         source,
         credential_id,
-        operation or told_operation,
-        model or told_model,
-        upstream_model or told_upstream,
-        client or told_client,
+        operation,
+        model,
+        upstream_model,
+        client,
         user_agent,
         session_id or interception_id,
         # A bool is no int to Python's sqlite3 (bulk.py).
@@ -187,7 +238,7 @@ def _grouped(wholes: Iterable[Whole]) -> dict[Kind, list[Whole]]:
     """What is the same for many is looked up once for them."""
     groups: dict[Kind, list[Whole]] = {}
     for whole in wholes:
-        row, report, _ = whole
+        row, report, _, _ = whole
         model, upstream_model, client, outcome, start_micros = _OF_KIND(row)
         kind = _new(Kind, (report.origin, model, upstream_model, client, outcome, start_micros // DAY_MICROS))
         if kind in groups:

@@ -72,11 +72,13 @@ class Stored:
 
     def unfolded(self) -> "Stored":
         """The same, all as by the long way: for who looks at each record."""
-        told = [(one.draft(), one.report) for one in self.usual.wholes.values()]
-        drafts = [draft for draft, _ in told]
-        facts = [(draft, fact) for draft, report in told for fact in facts_of(report)]
+        told = [(one, one.draft()) for one in self.usual.wholes.values()]
+        facts = [(draft, fact) for one, draft in told for fact in facts_of(one.report)]
         return Stored(
-            started=drafts + self.started, ended=drafts + self.ended, facts=facts + self.facts, taken=self.taken
+            started=[draft for one, draft in told if one.is_new] + self.started,
+            ended=[draft for _, draft in told] + self.ended,
+            facts=facts + self.facts,
+            taken=self.taken,
         )
 
 

@@ -60,7 +60,10 @@ def interceptions(draw, number: int) -> list[Opening | Report]:
         origin=origin,
         facts=some_facts(**draw(st.sampled_from(FACTS))),
         token_usages=tuple(usages),
-        prompts=(a_prompt(f"prompt {number}", id=an_id(100 * number + 10)),),
+        prompts=tuple(
+            a_prompt(text, id=an_id(100 * number + 10))
+            for text in draw(st.sampled_from([[f"prompt {number}"], [""], []]))
+        ),
         tool_calls=tuple(
             a_tool_call(f"toolu_{call}", id=an_id(100 * number + 20 + call))
             for call in draw(st.lists(st.integers(1, 3), max_size=2))
@@ -90,7 +93,7 @@ def interceptions(draw, number: int) -> list[Opening | Report]:
 
 
 @given(st.data())
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=500, deadline=None)
 def test_what_is_told_at_once_is_stored_as_if_openings_had_come_long_before(data):
     told = [one for number in range(1, 7) for one in data.draw(interceptions(number))]
     told = data.draw(st.permutations(told))
@@ -98,19 +101,31 @@ def test_what_is_told_at_once_is_stored_as_if_openings_had_come_long_before(data
     reports = [one for one in told if isinstance(one, Report)]
     earlier = data.draw(st.lists(st.sampled_from(openings), unique=True, max_size=2)) if openings else []
     prices = data.draw(st.sampled_from([{}, PRICES]))
-    with TemporaryDirectory() as folder:
-        with empty_records(Path(folder) / "short.db") as conn:
-            stored(conn, Batch(openings=earlier), prices)
-            short = stored(conn, Batch(openings=openings, reports=reports), prices)
-            found = contents(conn)
-        with empty_records(Path(folder) / "long.db") as conn:
-            stored(conn, Batch(openings=earlier), prices)
-            stored(conn, Batch(openings=openings), prices)
-            long = stored(conn, Batch(reports=reports), prices)
-            assert not long.usual.wholes
-            assert found == contents(conn)
-    assert short.taken == long.taken
-    assert news(short) == news(long)
+    # In two pieces of which neither is usual, so by the long way.
+    pieces = [piece for one in reports for piece in (one._replace(end=None), one)]
+    batches = {
+        "together": [Batch(openings=openings, reports=reports)],
+        "openings before": [Batch(openings=openings), Batch(reports=reports)],
+        "long": [Batch(openings=openings), Batch(reports=pieces)],
+    }
+    found = {
+        name: contents_after([Batch(openings=earlier), *batches], prices, pieces_each=2 if name == "long" else 1)
+        for name, batches in batches.items()
+    }
+    assert found["together"] == found["long"]
+    assert found["openings before"] == found["long"]
+
+
+def test_what_was_opened_before_is_completed_once(tmp_path):
+    report = a_report(1, facts=some_facts(), prompts=(a_prompt(),), end=an_end(1))
+    with empty_records(tmp_path / "records.db") as conn:
+        stored(conn, Batch(openings=[an_opening(1), an_opening(2)]), {})
+        done = stored(conn, Batch(reports=[report, a_report(3, facts=some_facts(), end=an_end(3))]), {})
+        again = stored(conn, Batch(reports=[report]), {})
+        [session, _] = contents(conn)["sessions"]
+    assert [(one.report, one.is_new) for one in done.usual.wholes.values()] == [(report, False)]
+    assert not again.usual.wholes
+    assert session["interceptions"] == 1
 
 
 def test_most_take_the_short_way_and_what_is_odd_the_long_one(tmp_path):
@@ -127,11 +142,22 @@ def test_most_take_the_short_way_and_what_is_odd_the_long_one(tmp_path):
         done = stored(conn, Batch(openings=openings, reports=[*reports, reports[8]._replace(facts=None)]), {})
         again = stored(conn, Batch(openings=openings, reports=reports), {})
         assert len(contents(conn)["token_usages"]) == 9
-    assert set(done.usual.wholes) == {an_id(number) for number in (2, 3, 7, 8, 9)}
-    assert [(*tally.sums, kind.outcome) for kind, tally in done.usual.tallies.items()] == [
-        (5, 5, 50, 100, 150, 200, 0, 5, "COMPLETED")
+    usual = {one.report.interception_id: one.is_new for one in done.usual.wholes.values()}
+    assert usual == {an_id(number): True for number in (2, 3, 7, 8, 9)}
+    assert [(tally.new, *tally.sums, kind.outcome) for kind, tally in done.usual.tallies.items()] == [
+        (5, 5, 5, 50, 100, 150, 200, 0, 5, "COMPLETED")
     ]
     assert not again.usual.wholes
+
+
+def contents_after(batches: list[Batch], prices, *, pieces_each: int):
+    """What is in a new file after these, and what of them goes to log and metrics."""
+    with TemporaryDirectory() as folder, empty_records(Path(folder) / "records.db") as conn:
+        told = [stored(conn, batch, prices) for batch in batches]
+        if pieces_each > 1:
+            assert not any(one.usual.wholes for one in told)
+        taken = {place // pieces_each for place in told[-1].taken}
+        return contents(conn), news(told), taken
 
 
 def stored(conn, batch: Batch, prices) -> Stored:
@@ -148,8 +174,9 @@ def contents(conn):
     return found
 
 
-def news(told: Stored):
-    """What of a batch goes to the log and to the metrics, in one order; rows are compared in the file."""
-    told = told.unfolded()
-    ended = sorted((draft.id, draft.outcome, draft.session_id, draft.client) for draft in told.ended)
-    return ended, sorted((draft.id, repr(fact)) for draft, fact in told.facts)
+def news(told: list[Stored]):
+    """What goes to log and metrics, in one order; rows are compared in the file."""
+    unfolded = [one.unfolded() for one in told]
+    started = sorted(draft.id for one in unfolded for draft in one.started)
+    ended = sorted((draft.id, draft.outcome, draft.session_id, draft.client) for one in unfolded for draft in one.ended)
+    return started, ended, sorted((draft.id, repr(fact)) for one in unfolded for draft, fact in one.facts)
