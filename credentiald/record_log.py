@@ -28,6 +28,7 @@ def write(stored: Stored) -> None:
 
 def lines(stored: Stored) -> Iterator[Line]:
     """Beginnings, then facts, then ends, so that an end is the last line of its interception."""
+    stored = stored.unfolded()
     for draft in stored.started:
         yield _start(draft)
     for draft, fact in stored.facts:

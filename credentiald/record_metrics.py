@@ -16,10 +16,11 @@ from credentiald.catalog import CATALOG
 from credentiald.record_model import (
     PRESUMED,
     Fact,
-    InterceptionDraft,
+    Kind,
     ModelThought,
     Prompt,
     Rejection,
+    Tally,
     TokenUsage,
     ToolCall,
 )
@@ -133,9 +134,12 @@ class RecordMetrics:
             if isinstance(fact, TokenUsage):
                 if fact.cost_micros is None:
                     self._unpriced.count(draft.provider_name or OTHER)
-                sums = tokens.setdefault((draft.provider_name or OTHER, self._model(draft)), [0, 0, 0, 0])
+                model = self._model(draft.provider_name, draft.upstream_model, draft.model)
+                sums = tokens.setdefault((draft.provider_name or OTHER, model), [0, 0, 0, 0])
                 for place, count in enumerate(fact[3:7]):
                     sums[place] += count
+        for group, tally in stored.usual.tallies.items():
+            self._usual(group, tally)
         for (kind, provider), count in kinds.items():
             self._stored.add(count, kind, provider or OTHER)
         for (provider, model), sums in tokens.items():
@@ -161,9 +165,32 @@ class RecordMetrics:
         """Retention has removed all that it should."""
         self._retention.timestamp_seconds = timestamp_seconds
 
-    def _model(self, draft: InterceptionDraft) -> str:
-        for model in (draft.upstream_model, draft.model):
-            if (draft.provider_name, model) in self._models:
+    def _usual(self, group: Kind, tally: Tally) -> None:
+        """Count interceptions of one kind that came by the short way: all have ended."""
+        provider = group.origin.provider_name or OTHER
+        interceptions, token_usages, *tokens, _, unpriced = tally.sums
+        counts = {
+            "interception": tally.new,
+            "token_usage": token_usages,
+            "prompt": tally.prompts,
+            "tool_call": tally.tool_calls,
+            "model_thought": tally.model_thoughts,
+        }
+        for kind, count in counts.items():
+            if count:
+                self._stored.add(count, kind, provider)
+        if unpriced:
+            self._unpriced.add(unpriced, provider)
+        if token_usages:
+            model = self._model(group.origin.provider_name, group.upstream_model, group.model)
+            for kind, count in zip(_TOKEN_KINDS, tokens, strict=True):
+                self._tokens.add(count, provider, model, kind)
+        provider_type = group.origin.provider_type
+        self._ends.add(interceptions, group.outcome, provider_type if provider_type in CATALOG else OTHER)
+
+    def _model(self, provider: str, upstream_model: str, asked: str) -> str:
+        for model in (upstream_model, asked):
+            if (provider, model) in self._models:
                 return model
         return OTHER
 

@@ -5,6 +5,7 @@ none of them is computed with. Texts are empty where something is not known. The
 that rows are made from is no value, for the same reason: each microsecond here is one of every request.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import NamedTuple
@@ -186,6 +187,11 @@ class Report(NamedTuple):
     is_whole: bool = True
 
 
+def facts_of(report: Report) -> list[Fact]:
+    """All that it brings."""
+    return [*report.token_usages, *report.prompts, *report.tool_calls, *report.model_thoughts]
+
+
 @dataclass(slots=True, kw_only=True)
 class InterceptionDraft:
     """A row of interceptions while it is being made: the columns in their order, with their names."""
@@ -244,3 +250,24 @@ class Cost(NamedTuple):
 
     cost_micros: int = 0
     unpriced_token_usages: int = 0
+
+
+class Kind(NamedTuple):
+    """What sums and metrics tell interceptions apart by."""
+
+    origin: Origin
+    model: str
+    upstream_model: str
+    client: str
+    outcome: str
+    start_day: int
+
+
+class Tally(NamedTuple):
+    """What was reported of interceptions of one kind, and how many are new. `sums` are as in a row of usage_days."""
+
+    new: int
+    sums: Sequence[int]
+    prompts: int
+    tool_calls: int
+    model_thoughts: int

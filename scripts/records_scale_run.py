@@ -20,7 +20,7 @@ from stress_figures import Verdict, none_of
 from credentiald.metrics import Metrics
 from credentiald.record_model import DAY_MICROS
 from credentiald.record_rounds import Rounds, running_book
-from credentiald.store.record_writing import TABLES
+from credentiald.store.record_rows import TABLES
 from credentiald.store.records import open_records
 
 # A tenth of what there is, of sixty days and six more.

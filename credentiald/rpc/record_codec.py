@@ -6,9 +6,9 @@ field of a message is read once.
 """
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from itertools import islice
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 from drawbridge.v1 import record_pb2
 from drawbridge.v1 import record_service_pb2 as pb
@@ -41,6 +41,18 @@ _MOST_COUNT = 1_000_000_000_000
 _MOST_MICROS = 1 << 53
 _MOST_STATUS = 999
 
+# Facts of so many bytes are remembered, and so many of them.
+_MOST_KNOWN_BYTES = 1024
+_MOST_KNOWN = 4096
+_UUID_CHARACTERS = 36
+_TAILS = frozenset(f"{number:04x}" for number in range(256))
+# What a named tuple's own constructor ends in; that takes three times as long, and this is for each record.
+_new = tuple.__new__
+
+M = TypeVar("M")
+T = TypeVar("T")
+_Made = record_pb2.TokenUsage | record_pb2.Prompt | record_pb2.ToolCall | record_pb2.ModelThought
+
 _OUTCOMES = {
     record_pb2.InterceptionOutcome.Value(f"INTERCEPTION_OUTCOME_{one.value}"): one.value
     for one in Outcome
@@ -52,13 +64,22 @@ _CATEGORIES = {
 }
 
 
-class _Frame(NamedTuple):
-    """What the records of one interception are read in."""
+class Frame(NamedTuple):
+    """What the records of one message are read in."""
 
+    bridge_instance_id: str
     rules: KeepRules
-    provider: str
+    now_micros: int
+
+
+class _Of(NamedTuple):
+    """The interception whose records are read, and what of them is kept."""
+
+    interception_id: str
     start_micros: int
     now_micros: int
+    rules: KeepRules
+    provider: str
 
 
 def instance_of(service_id: str, bridge_instance_id: str) -> Instance:
@@ -68,39 +89,75 @@ def instance_of(service_id: str, bridge_instance_id: str) -> Instance:
     return service_id, bridge_instance_id
 
 
-def report_of(
-    message: pb.InterceptionRecords, receipt: Receipt, *, bridge_instance_id: str, rules: KeepRules, now_micros: int
-) -> Report:
-    """What the bridge says of one interception, with what the receipt says of it."""
-    interception_id, resolution_id, origin, start_micros = receipt
-    frame = _Frame(rules, origin.provider_name, start_micros, now_micros)
-    token_usages = [_token_usage(one, frame) for one in message.token_usages]
-    prompts = [_prompt(one, frame) for one in message.prompts]
-    # Most have none of these, and asking is cheaper than going through none.
-    tool_calls = [_tool_call(one, frame) for one in calls] if (calls := message.tool_calls) else []
-    thoughts = [_thought(one, frame) for one in thinking] if (thinking := message.model_thoughts) else []
-    says_end = message.HasField("end")
-    end = _end(message.end, frame) if says_end else None
-    return Report(
-        interception_id,
-        resolution_id,
-        origin,
-        start_micros,
-        bridge_instance_id,
-        _facts(message.facts) if message.HasField("facts") else None,
-        tuple(filter(None, token_usages)),
-        tuple(filter(None, prompts)),
-        tuple(filter(None, tool_calls)),
-        tuple(filter(None, thoughts)),
-        end,
-        not (
+class ReportReader:
+    """Makes reports of messages; knows the facts that it has read, which are the same for many."""
+
+    def __init__(self) -> None:
+        self._known: dict[bytes, Facts] = {}
+
+    def report_of(self, message: pb.InterceptionRecords, receipt: Receipt, frame: Frame) -> Report:
+        """What the bridge says of one interception, with what the receipt says of it."""
+        interception_id, resolution_id, origin, start_micros = receipt
+        bridge_instance_id, rules, now_micros = frame
+        of = _new(_Of, (interception_id, start_micros, now_micros, rules, origin.provider_name))
+        token_usages, prompts = _read(message.token_usages, _token_usage, of), _read(message.prompts, _prompt, of)
+        # Most have none of these.
+        tool_calls = _read(calls, _tool_call, of) if (calls := message.tool_calls) else ()
+        thoughts = _read(thinking, _thought, of) if (thinking := message.model_thoughts) else ()
+        end = _end(message.end, of)
+        # Asked only where there is something to ask: it costs more than reading a field.
+        says_end = end is not None or message.HasField("end")
+        is_whole = not (
             (says_end and end is None)
             or None in token_usages
             or None in prompts
             or None in tool_calls
             or None in thoughts
-        ),
-    )
+        )
+        if not is_whole:
+            token_usages, prompts = tuple(filter(None, token_usages)), tuple(filter(None, prompts))
+            tool_calls, thoughts = tuple(filter(None, tool_calls)), tuple(filter(None, thoughts))
+        return _new(
+            Report,
+            (
+                interception_id,
+                resolution_id,
+                origin,
+                start_micros,
+                bridge_instance_id,
+                self._facts(message),
+                token_usages,
+                prompts,
+                tool_calls,
+                thoughts,
+                end,
+                is_whole,
+            ),
+        )
+
+    def _facts(self, message: pb.InterceptionRecords) -> Facts | None:
+        # Writing them costs a third of reading each.
+        raw = message.facts.SerializeToString()
+        facts = self._known.get(raw)
+        if facts is None:
+            if not raw and not message.HasField("facts"):
+                return None
+            facts = _facts(message.facts)
+            if len(raw) <= _MOST_KNOWN_BYTES:
+                if len(self._known) >= _MOST_KNOWN:
+                    self._known.clear()
+                self._known[raw] = facts
+        return facts
+
+
+def _read(messages: Sequence[M], read_one: Callable[[M, _Of], T | None], of: _Of) -> tuple[T | None, ...]:
+    count = len(messages)
+    # Most have one or none of a kind; going through a repeated field ends in an exception that costs as much as one.
+    if count == 0:
+        return ()
+    if count == 1:
+        return (read_one(messages[0], of),)
+    return tuple([read_one(one, of) for one in messages])
 
 
 def _facts(message: pb.InterceptionFacts) -> Facts:
@@ -116,77 +173,105 @@ def _facts(message: pb.InterceptionFacts) -> Facts:
     )
 
 
-def _end(message: pb.InterceptionEnd, frame: _Frame) -> End | None:
+def _end(message: pb.InterceptionEnd, of: _Of) -> End | None:
     outcome = _OUTCOMES.get(message.outcome)
     if outcome is None:
         return None
-    return End(
+    _, start_micros, now_micros, _, _ = of
+    moment = message.end_time
+    seconds = moment.seconds
+    end_micros = seconds * 1_000_000 + moment.nanos // 1000 if seconds else now_micros
+    http_status, duration_micros = message.http_status, message.duration_micros
+    reason, text = message.error_reason, message.error_message
+    first_byte_micros: int | None = message.first_byte_micros
+    if not first_byte_micros and not message.HasField("first_byte_micros"):
+        first_byte_micros = None
+    # Almost all are within their bounds, and a call for each costs more than to look.
+    if not start_micros <= end_micros <= now_micros:
         # By the bridge's clock, but neither before its beginning nor in the future by ours.
-        _within(frame.start_micros, _micros(message.end_time, frame.now_micros), frame.now_micros),
-        outcome,
-        # A newer bridge may know more of them.
-        _CATEGORIES.get(message.error_category, "UNKNOWN"),
-        message.error_reason[:NAME_CHARACTERS],
-        message.error_message[:_MESSAGE_CHARACTERS],
-        _within(0, message.http_status, _MOST_STATUS),
-        message.upstream_request_id[:NAME_CHARACTERS],
-        _within(0, message.duration_micros, _MOST_MICROS),
-        _within(0, message.first_byte_micros, _MOST_MICROS) if message.HasField("first_byte_micros") else None,
+        end_micros = _within(start_micros, end_micros, now_micros)
+    if not 0 <= http_status <= _MOST_STATUS:
+        http_status = _within(0, http_status, _MOST_STATUS)
+    if not 0 <= duration_micros <= _MOST_MICROS:
+        duration_micros = _within(0, duration_micros, _MOST_MICROS)
+    if first_byte_micros is not None and not 0 <= first_byte_micros <= _MOST_MICROS:
+        first_byte_micros = _within(0, first_byte_micros, _MOST_MICROS)
+    return _new(
+        End,
+        (
+            end_micros,
+            outcome,
+            # A newer bridge may know more of them.
+            _CATEGORIES.get(message.error_category, "UNKNOWN"),
+            reason and reason[:NAME_CHARACTERS],
+            text and text[:_MESSAGE_CHARACTERS],
+            http_status,
+            message.upstream_request_id[:NAME_CHARACTERS],
+            duration_micros,
+            first_byte_micros,
+        ),
     )
 
 
-def _token_usage(message: record_pb2.TokenUsage, frame: _Frame) -> TokenUsage | None:
-    record_id = message.id
+def _token_usage(message: record_pb2.TokenUsage, of: _Of) -> TokenUsage | None:
+    record_id = _record_id(message.id, of)
     input_tokens, output_tokens = message.input_tokens, message.output_tokens
     cache_read, cache_write = message.cache_read_input_tokens, message.cache_write_input_tokens
     if not (
-        is_uuid(record_id)
+        record_id
         and 0 <= input_tokens <= _MOST_COUNT
         and 0 <= output_tokens <= _MOST_COUNT
         and 0 <= cache_read <= _MOST_COUNT
         and 0 <= cache_write <= _MOST_COUNT
     ):
         return None
-    return TokenUsage(
-        record_id.lower(),
-        _create_micros(message.create_time, frame),
-        message.response_id[:NAME_CHARACTERS],
-        input_tokens,
-        output_tokens,
-        cache_read,
-        cache_write,
-        _metadata(kinds) if (kinds := message.metadata) else "{}",
-        message.partial,
+    return _new(
+        TokenUsage,
+        (
+            record_id,
+            _create_micros(message, of),
+            message.response_id[:NAME_CHARACTERS],
+            input_tokens,
+            output_tokens,
+            cache_read,
+            cache_write,
+            _metadata(kinds) if (kinds := message.metadata) else "{}",
+            message.partial,
+            None,
+        ),
     )
 
 
-def _prompt(message: record_pb2.Prompt, frame: _Frame) -> Prompt | None:
-    record_id = message.id
-    if not is_uuid(record_id):
+def _prompt(message: record_pb2.Prompt, of: _Of) -> Prompt | None:
+    record_id = _record_id(message.id, of)
+    if not record_id:
         return None
     text = message.text
-    return Prompt(
-        record_id.lower(),
-        _create_micros(message.create_time, frame),
-        message.response_id[:NAME_CHARACTERS],
-        frame.rules.prompts.kept(text, frame.provider),
-        _length(message.text_bytes, text),
+    return _new(
+        Prompt,
+        (
+            record_id,
+            _create_micros(message, of),
+            message.response_id[:NAME_CHARACTERS],
+            of.rules.prompts.kept(text, of.provider),
+            _length(message.text_bytes, text),
+        ),
     )
 
 
-def _tool_call(message: record_pb2.ToolCall, frame: _Frame) -> ToolCall | None:
-    record_id = message.id
-    if not is_uuid(record_id):
+def _tool_call(message: record_pb2.ToolCall, of: _Of) -> ToolCall | None:
+    record_id = _record_id(message.id, of)
+    if not record_id:
         return None
     text = message.input
     return ToolCall(
-        record_id.lower(),
-        _create_micros(message.create_time, frame),
+        record_id,
+        _create_micros(message, of),
         message.response_id[:NAME_CHARACTERS],
         message.tool_call_id[:NAME_CHARACTERS],
         message.item_id[:NAME_CHARACTERS],
         message.tool[:NAME_CHARACTERS],
-        frame.rules.tool_inputs.kept(text, frame.provider),
+        of.rules.tool_inputs.kept(text, of.provider),
         _length(message.input_bytes, text),
         message.server_url[:_AGENT_CHARACTERS],
         message.injected,
@@ -194,25 +279,37 @@ def _tool_call(message: record_pb2.ToolCall, frame: _Frame) -> ToolCall | None:
     )
 
 
-def _thought(message: record_pb2.ModelThought, frame: _Frame) -> ModelThought | None:
-    record_id = message.id
-    if not is_uuid(record_id):
+def _thought(message: record_pb2.ModelThought, of: _Of) -> ModelThought | None:
+    record_id = _record_id(message.id, of)
+    if not record_id:
         return None
     text = message.content
     return ModelThought(
-        record_id.lower(),
-        _create_micros(message.create_time, frame),
+        record_id,
+        _create_micros(message, of),
         message.response_id[:NAME_CHARACTERS],
-        frame.rules.thoughts.kept(text, frame.provider),
+        of.rules.thoughts.kept(text, of.provider),
         _length(message.content_bytes, text),
         message.source[:NAME_CHARACTERS],
     )
 
 
-def _create_micros(moment: Timestamp, frame: _Frame) -> int:
-    """The time by the bridge's clock, which is taken for wrong where it is a day off."""
-    start_micros = frame.start_micros
-    return _within(start_micros - DAY_MICROS, _micros(moment, start_micros), frame.now_micros + DAY_MICROS)
+def _record_id(text: str, of: _Of) -> str:
+    """The id of a record in lower case, empty for what is no UUID."""
+    # A bridge makes them of its interception's: all but the last digits need no look.
+    if len(text) == _UUID_CHARACTERS and text[-4:] in _TAILS and of.interception_id.startswith(text[:-4]):
+        return text
+    return text.lower() if is_uuid(text) else ""
+
+
+def _create_micros(message: _Made, of: _Of) -> int:
+    """The time by the bridge's clock, which is taken for wrong where it is a day off; else when it began."""
+    start_micros = of.start_micros
+    # Asking is cheaper than reading a time that is not there.
+    if not message.HasField("create_time"):
+        return start_micros
+    moment = _micros(message.create_time, start_micros)
+    return _within(start_micros - DAY_MICROS, moment, of.now_micros + DAY_MICROS)
 
 
 def _micros(moment: Timestamp, unset: int) -> int:

@@ -14,12 +14,14 @@ from credentiald.record_book import RecordBook
 from credentiald.record_model import Rejection, Report
 from credentiald.record_rules import KeepRules
 from credentiald.rpc.guard import current_caller
-from credentiald.rpc.record_codec import instance_of, report_of
+from credentiald.rpc.record_codec import Frame, ReportReader, instance_of
 from credentiald.store.times import to_micros
 
 MAX_INTERCEPTIONS = 1000
 # After how many records those who ask get their turn.
 _RECORDS_AT_ONCE = 500
+# Of a record without its content, about.
+_RECORD_BYTES = 500
 
 
 class Records(RecordServiceServicer):
@@ -31,19 +33,18 @@ class Records(RecordServiceServicer):
         self._book = book
         self._rules = rules
         self._read_receipt = receipts.reader(plane.receipt_key)
+        self._reader = ReportReader()
 
     async def AppendRecords(self, request: pb.AppendRecordsRequest, context: Any) -> pb.AppendRecordsResponse:
         if len(request.interceptions) > MAX_INTERCEPTIONS:
             raise InvalidArgument(field="interceptions", problem=f"at most {MAX_INTERCEPTIONS} in one message")
         instance = instance_of(_service_id(), request.bridge_instance_id)
         self._book.heard(instance, to_micros(self._plane.clock()))
-        judged = await self._judged(request)
-        rejected = {place: one for place, one in enumerate(judged) if isinstance(one, Rejection)}
-        sound = [(place, one) for place, one in enumerate(judged) if isinstance(one, Report)]
-        rejected.update((place, Rejection.RECORD_INVALID) for place, one in sound if not one.is_whole)
+        sound, rejected, size_bytes = await self._judged(request)
         if sound:
-            refused = await self._book.append([one for _, one in sound], size_bytes=request.ByteSize())
-            rejected.update((sound[place][0], rejection) for place, rejection in refused.items())
+            refused = await self._book.append(list(sound.values()), size_bytes=size_bytes)
+            places = list(sound) if refused else []
+            rejected.update((places[place], rejection) for place, rejection in refused.items())
         for rejection in rejected.values():
             self._metrics.records.rejected(rejection.value)
         return pb.AppendRecordsResponse(
@@ -53,29 +54,47 @@ class Records(RecordServiceServicer):
             ]
         )
 
-    async def _judged(self, request: pb.AppendRecordsRequest) -> list[Report | Rejection]:
-        """A report of each message, or why there is none."""
-        service_id, bridge_instance_id = _service_id(), request.bridge_instance_id
-        now_micros, rules = to_micros(self._plane.clock()), self._rules
-        judged: list[Report | Rejection] = []
-        records = 0
-        for message in request.interceptions:
-            receipt = self._read_receipt(message.receipt)
+    async def _judged(self, request: pb.AppendRecordsRequest) -> tuple[dict[int, Report], dict[int, Rejection], int]:
+        """By place, a report of each message that makes one, and why one makes none or was not taken whole.
+
+        With about how many bytes the reports have.
+        """
+        service_id = _service_id()
+        frame = Frame(request.bridge_instance_id, self._rules, to_micros(self._plane.clock()))
+        read_receipt, report_of = self._read_receipt, self._reader.report_of
+        sound: dict[int, Report] = {}
+        rejected: dict[int, Rejection] = {}
+        records = all_bytes = 0
+        for place, message in enumerate(request.interceptions):
+            receipt = read_receipt(message.receipt)
             if receipt is None or not receipt.interception_id:
-                judged.append(Rejection.RECEIPT_INVALID)
+                rejected[place] = Rejection.RECEIPT_INVALID
             elif receipt.origin.service_id != service_id:
-                judged.append(Rejection.RECEIPT_OF_ANOTHER_SERVICE)
+                rejected[place] = Rejection.RECEIPT_OF_ANOTHER_SERVICE
             else:
-                report = report_of(
-                    message, receipt, bridge_instance_id=bridge_instance_id, rules=rules, now_micros=now_micros
-                )
-                judged.append(report)
-                records += 1 + len(report.token_usages) + len(report.prompts)
-                records += len(report.tool_calls) + len(report.model_thoughts)
+                report = sound[place] = report_of(message, receipt, frame)
+                if not report.is_whole:
+                    rejected[place] = Rejection.RECORD_INVALID
+                count, size_bytes = _weight(report)
+                records += count
+                all_bytes += size_bytes
             if records >= _RECORDS_AT_ONCE:
                 records = 0
                 await asyncio.sleep(0)
-        return judged
+        return sound, rejected, all_bytes
+
+
+def _weight(report: Report) -> tuple[int, int]:
+    """How many records it brings, and about how many bytes. Asking the message for its size would write it anew."""
+    _, _, _, _, _, _, token_usages, prompts, tool_calls, thoughts, _, _ = report
+    records = 1 + len(token_usages) + len(prompts)
+    size_bytes = len(prompts[0].text) if prompts else 0
+    # Of prompts there is one at most, unless a bridge of another make says otherwise.
+    if tool_calls or thoughts or len(prompts) > 1:
+        records += len(tool_calls) + len(thoughts)
+        size_bytes = sum(len(one.text) for one in prompts) + sum(len(one.input) for one in tool_calls)
+        size_bytes += sum(len(one.content) for one in thoughts)
+    return records, size_bytes + records * _RECORD_BYTES
 
 
 def _service_id() -> str:

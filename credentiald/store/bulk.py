@@ -8,17 +8,57 @@ once for all of them. Statements come in few sizes, so that SQLite prepares each
 from collections.abc import Iterator, Sequence
 from functools import cache
 from itertools import chain
-from typing import Any
+from typing import Any, NamedTuple
 
 from credentiald.store.connection import Connection, Row, Value
 
 _SIZES = (256, 32, 4, 1)
+# What stands for NULL among values that are never negative. To hand over None, for which Python looks for an adapter,
+# costs as much as eight integers; a bool, five: write 0 or 1.
+NONE = -1
+
+
+class Form(NamedTuple):
+    """An insertion that says part of each row by itself: to hand over a text costs as much as to write three columns.
+
+    `given` are the columns that rows bring, in their order. `written` are SQL for further columns, or for given ones in
+    place of what was brought; `{column}` in it stands for what was brought.
+    """
+
+    head: str
+    given: tuple[str, ...]
+    written: tuple[tuple[str, str], ...] = ()
+
+
+def or_null(column: str) -> tuple[str, str]:
+    """Of a form: NULL where NONE is given."""
+    return column, f"NULLIF({{{column}}}, {NONE})"
 
 
 def insert(conn: Connection, head: str, rows: Sequence[Sequence[Value]], tail: str = "") -> None:
     """`head` is `INSERT INTO table (columns)`, `tail` what follows the values."""
     for part in _parts(rows):
         conn.execute(_insertion(head, len(part), len(part[0]), tail), tuple(chain.from_iterable(part)))
+
+
+def insert_formed(conn: Connection, form: Form, rows: Sequence[Sequence[Value]]) -> int:
+    """How many rows were inserted: with `INSERT OR IGNORE`, those that were not there."""
+    return sum(
+        conn.execute(_formed(form, len(part)), tuple(chain.from_iterable(part))).rowcount for part in _parts(rows)
+    )
+
+
+def insert_new(conn: Connection, table: str, form: Form, rows: Sequence[Sequence[Value]], key: str) -> set[str] | None:
+    """Insert rows that are new, as nearly all are; None for all, or the keys of those that were.
+
+    The form ignores rows that are there. Rows of the table have a `number`, which rises as they are inserted: so
+    nothing has to be looked for before, and the new ones are known after.
+    """
+    (last,) = conn.execute(f"SELECT COALESCE(MAX(number), 0) FROM {table}").fetchone()  # noqa: S608 - names of ours
+    if insert_formed(conn, form, rows) == len(rows):
+        return None
+    new = conn.execute(f"SELECT {key} FROM {table} WHERE number > ?", (last,)).fetchall()  # noqa: S608
+    return {row[0] for row in new}
 
 
 def select(conn: Connection, head: str, keys: Sequence[Value], tail: str = "") -> Iterator[Row]:
@@ -55,6 +95,19 @@ def _parts(items: Sequence[Any]) -> Iterator[Sequence[Any]]:
 def _insertion(head: str, count: int, width: int, tail: str) -> str:
     row = f"({', '.join('?' * width)})"
     return f"{head} VALUES {', '.join([row] * count)} {tail}"
+
+
+@cache
+def _formed(form: Form, count: int) -> str:
+    values = dict(zip(form.given, (f"{{{one}}}" for one in form.given), strict=True)) | dict(form.written)
+    row = f"({', '.join(values.values())})"
+    width = len(form.given)
+    rows = [
+        # `?NNN`, so that one value may stand in several places.
+        row.format_map({column: f"?{first + place}" for place, column in enumerate(form.given)})
+        for first in range(1, 1 + count * width, width)
+    ]
+    return f"{form.head} ({', '.join(values)}) VALUES {', '.join(rows)}"
 
 
 @cache

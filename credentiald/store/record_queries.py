@@ -18,9 +18,9 @@ from credentiald.record_model import (
 )
 from credentiald.store import bulk
 from credentiald.store.connection import Connection, Row, Value
+from credentiald.store.record_rows import COLUMNS, TABLES, columns_of, draft_of
 from credentiald.store.record_scan import Filter, Page, Place, Scan, given
 from credentiald.store.record_sums import ALL_USERS
-from credentiald.store.record_writing import COLUMNS, TABLES, columns_of, draft_of
 
 # How much a page looks through: entries of an index that has what is filtered by, rows of a table, days of usage.
 SCANNED_ENTRIES = 50_000

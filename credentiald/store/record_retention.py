@@ -4,7 +4,7 @@ from credentiald.bridge_instances import Instance
 from credentiald.record_model import DAY_MICROS
 from credentiald.store import bulk
 from credentiald.store.connection import Connection
-from credentiald.store.record_writing import TABLES
+from credentiald.store.record_rows import TABLES
 
 
 def left_open(conn: Connection, *, before_micros: int, limit: int) -> list[tuple[str, int]]:

@@ -4,10 +4,20 @@ They are brought up to date in the transaction that stores what they count, so q
 """
 
 import json
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
-from credentiald.record_model import DAY_MICROS, Fact, InterceptionDraft, Prompt, TokenUsage
+from credentiald.record_model import (
+    DAY_MICROS,
+    Fact,
+    InterceptionDraft,
+    Kind,
+    Prompt,
+    Report,
+    Tally,
+    TokenUsage,
+)
 from credentiald.store import bulk
 from credentiald.store.connection import Connection, Row, Value
 
@@ -15,14 +25,15 @@ from credentiald.store.connection import Connection, Row, Value
 _MOST_NAMES = 32
 _PROMPT_CHARACTERS = 500
 
-# What token usages add up to, as `_counts_of` has it.
+# What token usages add up to, as `counts_of` has it.
 _COUNTS = (
     "input_tokens", "output_tokens", "cache_read_input_tokens", "cache_write_input_tokens", "cost_micros",
     "unpriced_token_usages",
 )  # fmt: skip
+_NO_COUNTS = (0,) * len(_COUNTS)
 _SESSION_COLUMNS = (
     "user_id", "session_id", "providers", "provider_types", "models", "client", "start_time", "last_active_time",
-    "interceptions", "threads", *_COUNTS, "last_prompt",
+    "interceptions", "threads", *_COUNTS, "last_prompt", "last_prompt_time",
 )  # fmt: skip
 # CROSS: keys first, then the index for each of them.
 _SESSION_SELECTION = (
@@ -32,6 +43,18 @@ _SESSION_SELECTION = (
 _SESSION_INSERTION = f"INSERT INTO sessions ({', '.join(_SESSION_COLUMNS)})"
 _SESSION_UPDATE = "ON CONFLICT (session_id, user_id) DO UPDATE SET " + ", ".join(
     f"{one} = excluded.{one}" for one in _SESSION_COLUMNS[2:]
+)
+# A session of one interception, which most are that no client names: what it says twice is given once.
+_OWN_WRITTEN = (
+    ("last_active_time", "{start_time}"),
+    ("interceptions", "1"),
+    ("threads", "1"),
+    ("last_prompt_time", "CASE {last_prompt} WHEN '' THEN 0 ELSE {start_time} END"),
+)
+_OWN_SESSION = bulk.Form(
+    "INSERT OR IGNORE INTO sessions",
+    tuple(one for one in _SESSION_COLUMNS if one not in dict(_OWN_WRITTEN)),
+    _OWN_WRITTEN,
 )
 _DAY_KEY = ("start_day", "user_id", "provider_name", "model", "client")
 _DAY_COUNTS = ("interceptions", "token_usages", *_COUNTS)
@@ -59,6 +82,8 @@ class _Session:
     threads: int
     counts: list[int]
     last_prompt: str
+    # When its interception began.
+    last_prompt_time: int
 
 
 class Sums:
@@ -70,6 +95,29 @@ class Sums:
 
     def interception(self, draft: InterceptionDraft, count: int = 1) -> None:
         """Count one interception whose session is known now; -1 for one that was counted and moves."""
+        self.in_session(draft, count)
+        self._day(draft)[0] += count
+
+    def fact(self, draft: InterceptionDraft, fact: Fact) -> None:
+        """Count one new record."""
+        self.fact_in_session(draft, fact)
+        if isinstance(fact, TokenUsage):
+            day = self._day(draft)
+            day[1] += 1
+            for place, count in enumerate(counts_of(fact), 2):
+                day[place] += count
+
+    def kind(self, kind: Kind, tally: Tally) -> None:
+        """Count many for their day; each is counted for its session by itself."""
+        day = self._days.setdefault(
+            (kind.start_day, kind.origin.user_id, kind.origin.provider_name, kind.model, kind.client),
+            [0] * len(_DAY_COUNTS),
+        )
+        for place, count in enumerate(tally.sums):
+            day[place] += count
+
+    def in_session(self, draft: InterceptionDraft, count: int = 1) -> None:
+        """Count one interception for its session alone."""
         session = self._session(draft)
         session.providers[draft.provider_name] = None
         session.provider_types[draft.provider_type] = None
@@ -80,27 +128,21 @@ class Sums:
         session.last_active_time = max(session.last_active_time, draft.start_time)
         session.interceptions += count
         session.threads += count * (draft.thread_root_id == draft.id)
-        self._day(draft)[0] += count
 
-    def fact(self, draft: InterceptionDraft, fact: Fact) -> None:
-        """Count one new record."""
+    def fact_in_session(self, draft: InterceptionDraft, fact: Fact) -> None:
+        """Count one new record for its session alone."""
         if isinstance(fact, TokenUsage):
-            counts = _counts_of(fact)
+            counts = counts_of(fact)
             session = self._session(draft)
             session.counts = [old + new for old, new in zip(session.counts, counts, strict=True)]
-            day = self._day(draft)
-            day[1] += 1
-            for place, count in enumerate(counts, 2):
-                day[place] += count
         elif isinstance(fact, Prompt) and fact.text:
             session = self._session(draft)
-            if draft.start_time >= session.last_active_time:
-                session.last_prompt = fact.text[:_PROMPT_CHARACTERS]
+            if draft.start_time >= session.last_prompt_time:
+                session.last_prompt, session.last_prompt_time = fact.text[:_PROMPT_CHARACTERS], draft.start_time
 
-    def store(self, conn: Connection, *, new_sessions: frozenset[str]) -> None:
-        """Add it to what is stored. Sessions of these ids cannot be there yet."""
-        keys = [key for key in self._sessions if key[1] not in new_sessions]
-        for row in bulk.select_for(conn, _SESSION_SELECTION[0], keys, _SESSION_SELECTION[1]):
+    def store(self, conn: Connection) -> None:
+        """Add it to what is stored."""
+        for row in bulk.select_for(conn, _SESSION_SELECTION[0], list(self._sessions), _SESSION_SELECTION[1]):
             _add_stored(self._sessions[row["user_id"], row["session_id"]], row)
         rows: list[tuple[Value, ...]] = [
             (
@@ -115,6 +157,7 @@ class Sums:
                 one.threads,
                 *one.counts,
                 one.last_prompt,
+                one.last_prompt_time,
             )
             for key, one in self._sessions.items()
         ]
@@ -135,7 +178,7 @@ class Sums:
         session = self._sessions.get(key)
         if session is None:
             session = self._sessions[key] = _Session(
-                {}, {}, {}, "", draft.start_time, draft.start_time, 0, 0, [0] * len(_COUNTS), ""
+                {}, {}, {}, "", draft.start_time, draft.start_time, 0, 0, [0] * len(_COUNTS), "", 0
             )
         return session
 
@@ -147,23 +190,67 @@ class Sums:
         return day
 
 
-def _counts_of(usage: TokenUsage) -> tuple[int, ...]:
-    """In the order of `_COUNTS`. What has no cost adds nothing to the cost and is counted instead."""
-    unpriced = usage.cost_micros is None
-    return (
-        usage.input_tokens,
-        usage.output_tokens,
-        usage.cache_read_input_tokens,
-        usage.cache_write_input_tokens,
-        usage.cost_micros or 0,
-        int(unpriced),
+def own_sessions(kind: Kind) -> Callable[[str, int, Sequence[TokenUsage], Sequence[Prompt]], tuple[Value, ...]]:
+    """What makes the sessions of interceptions of one kind that stand for themselves.
+
+    For each: its id, when it began, and what was reported of it.
+    """
+    user_id, client = kind.origin.user_id, kind.client
+    providers, provider_types = _written((kind.origin.provider_name,)), _written((kind.origin.provider_type,))
+    models = _written((kind.model,) if kind.model else ())
+
+    def session_of(
+        interception_id: str, start_micros: int, usages: Sequence[TokenUsage], prompts: Sequence[Prompt]
+    ) -> tuple[Value, ...]:
+        new, out, read, written, cost, unpriced = counts_of(usages[0]) if len(usages) == 1 else _added(usages)
+        prompt = ""
+        for one in prompts:
+            prompt = one.text[:_PROMPT_CHARACTERS] or prompt
+        return (
+            user_id, interception_id, providers, provider_types, models, client, start_micros,
+            new, out, read, written, cost, unpriced, prompt,
+        )  # fmt: skip
+
+    return session_of
+
+
+def insert_own(conn: Connection, rows: Sequence[tuple[Value, ...]]) -> set[str] | None:
+    """Write such sessions; None, or the ids of those that were not there: a client may have named one by such an id."""
+    return bulk.insert_new(conn, "sessions", _OWN_SESSION, rows, "session_id")
+
+
+def tally_of(reports: Sequence[Report], *, new: int) -> Tally:
+    """What was reported of so many interceptions, each in one report; of how many new ones."""
+    usages = [one for report in reports for one in report.token_usages]
+    return Tally(
+        new,
+        (len(reports), len(usages), *_added(usages)),
+        sum([len(one.prompts) for one in reports]),
+        sum([len(one.tool_calls) for one in reports]),
+        sum([len(one.model_thoughts) for one in reports]),
     )
 
 
+def counts_of(usage: TokenUsage) -> tuple[int, ...]:
+    """In the order of `_COUNTS`. What has no cost adds nothing to the cost and is counted instead."""
+    _, _, _, new, out, read, written, _, _, cost_micros = usage
+    return (new, out, read, written, 0, 1) if cost_micros is None else (new, out, read, written, cost_micros, 0)
+
+
+def _added(usages: Sequence[TokenUsage]) -> tuple[int, ...]:
+    if not usages:
+        return _NO_COUNTS
+    _, _, _, new, out, read, written, _, _, costs = zip(*usages, strict=True)
+    known = [one for one in costs if one is not None]
+    return sum(new), sum(out), sum(read), sum(written), sum(known), len(costs) - len(known)
+
+
 def _add_stored(session: _Session, row: Row) -> None:
-    if row["last_active_time"] > session.last_active_time or not session.last_prompt:
-        session.last_prompt = row["last_prompt"]
-    session.client = session.client or row["client"]
+    if row["last_prompt_time"] > session.last_prompt_time:
+        session.last_prompt, session.last_prompt_time = row["last_prompt"], row["last_prompt_time"]
+    # The latest client that has a name.
+    if not session.client or (row["client"] and row["last_active_time"] > session.last_active_time):
+        session.client = row["client"]
     session.start_time = min(session.start_time, row["start_time"])
     session.last_active_time = max(session.last_active_time, row["last_active_time"])
     session.interceptions += row["interceptions"]

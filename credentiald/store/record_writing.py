@@ -3,7 +3,7 @@
 What is there already is read first, decided on in Python (record_merge.py), and written back in few statements.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from operator import attrgetter
 
@@ -15,40 +15,21 @@ from credentiald.record_model import (
     PRESUMED,
     Fact,
     InterceptionDraft,
-    ModelThought,
     Opening,
-    Prompt,
     Report,
     ThreadPlace,
     TokenUsage,
     ToolCall,
+    facts_of,
 )
-from credentiald.store import bulk, record_sums
-from credentiald.store.connection import Connection, Row, Value
+from credentiald.store import bulk, record_sums, record_usual
+from credentiald.store.connection import Connection, Value
+from credentiald.store.record_rows import COLUMNS, TABLES, draft_of, fact_row, insert_facts
+from credentiald.store.record_usual import Taken
 
-COLUMNS = tuple(InterceptionDraft.__dataclass_fields__)
 _values = attrgetter(*COLUMNS)
 _INSERTION = f"INSERT INTO interceptions ({', '.join(COLUMNS)})"
 _UPDATE = "ON CONFLICT (id) DO UPDATE SET " + ", ".join(f"{one} = excluded.{one}" for one in COLUMNS if one != "id")
-
-# Table by kind of fact, with its columns: those of the value, `…_micros` being a time.
-TABLES: dict[type[Fact], str] = {
-    TokenUsage: "token_usages",
-    Prompt: "prompts",
-    ToolCall: "tool_calls",
-    ModelThought: "model_thoughts",
-}
-
-
-def columns_of(kind: type[Fact]) -> tuple[str, ...]:
-    """The columns of the table in the order of the value's fields."""
-    return tuple("create_time" if name == "create_micros" else name for name in kind._fields)
-
-
-_FACT_INSERTIONS = {
-    kind: f"INSERT INTO {table} (interception_id, {', '.join(columns_of(kind))})" for kind, table in TABLES.items()
-}
-
 
 # When an interception began, and its id, so that all are in one order.
 _When = tuple[int, str]
@@ -60,7 +41,7 @@ _PARENTS = (
     " SELECT caller.id FROM ("
     "  SELECT interception_id FROM tool_calls WHERE tool_call_id = asked.column3 ORDER BY create_time DESC LIMIT 64"
     " ) AS call JOIN interceptions AS caller ON caller.id = call.interception_id"
-    " WHERE caller.user_id = asked.column2 AND caller.start_time < asked.column4"
+    " WHERE caller.user_id = asked.column2 AND (caller.start_time, caller.id) < (asked.column4, asked.column1)"
     " ORDER BY caller.start_time DESC, caller.id DESC LIMIT 1)",
 )
 
@@ -78,22 +59,63 @@ class Batch:
 
 @dataclass(slots=True, kw_only=True)
 class Stored:
-    """What was new. `taken` are places in `Batch.reports` of those whose interception is somebody else's."""
+    """What was new: by the short way, and by the long one.
 
+    `taken` are places in `Batch.reports` of those whose interception is somebody else's.
+    """
+
+    usual: Taken = field(default_factory=Taken)
     started: list[InterceptionDraft] = field(default_factory=list)
     ended: list[InterceptionDraft] = field(default_factory=list)
     facts: list[tuple[InterceptionDraft, Fact]] = field(default_factory=list)
     taken: list[int] = field(default_factory=list)
 
+    def unfolded(self) -> "Stored":
+        """The same, all as by the long way: for who looks at each record."""
+        told = [(one, one.draft()) for one in self.usual.wholes.values()]
+        facts = [(draft, fact) for one, draft in told for fact in facts_of(one.report)]
+        return Stored(
+            started=[draft for one, draft in told if one.is_new] + self.started,
+            ended=[draft for _, draft in told] + self.ended,
+            facts=facts + self.facts,
+            taken=self.taken,
+        )
+
 
 def store(conn: Connection, batch: Batch, prices: PriceTable = NO_PRICES) -> Stored:
     """Store what is new of a batch, token usages with their cost; what was."""
-    work = _Work(conn, batch)
-    stored = Stored()
-    for opening in batch.openings:
+    stored = Stored(usual=record_usual.store(conn, batch.openings, batch.reports, prices))
+    wholes = stored.usual.wholes
+    if len(wholes) < max(len(batch.openings), len(batch.reports)) or batch.vanished:
+        stored_so = {one.place for one in wholes.values()}
+        _store_rest(
+            conn,
+            [one for one in batch.openings if one.interception_id not in wholes],
+            [(place, one) for place, one in enumerate(batch.reports) if place not in stored_so],
+            batch.vanished,
+            prices,
+            stored,
+        )
+    _note_heard(conn, batch.heard)
+    return stored
+
+
+def _store_rest(
+    conn: Connection,
+    openings: Sequence[Opening],
+    reports: Sequence[tuple[int, Report]],
+    vanished: Sequence[tuple[str, int]],
+    prices: PriceTable,
+    stored: Stored,
+) -> None:
+    ids = {one.interception_id for one in openings}
+    ids.update(one.interception_id for _, one in reports)
+    ids.update(interception_id for interception_id, _ in vanished)
+    work = _Work(conn, ids)
+    for opening in openings:
         work.fold(opening.interception_id, record_merge.opened(work.drafts.get(opening.interception_id), opening))
     told = []
-    for place, report in enumerate(batch.reports):
+    for place, report in reports:
         draft = record_merge.reported(work.drafts.get(report.interception_id), report)
         if draft is None:
             stored.taken.append(place)
@@ -101,7 +123,7 @@ def store(conn: Connection, batch: Batch, prices: PriceTable = NO_PRICES) -> Sto
         work.fold(report.interception_id, draft)
         told.append((draft, report))
     stored.facts = [(draft, _with_cost(draft, fact, prices)) for draft, fact in work.new_facts(told)]
-    for interception_id, end_micros in batch.vanished:
+    for interception_id, end_micros in vanished:
         if (found := work.drafts.get(interception_id)) is not None:
             record_merge.presumed_ended(found, end_micros)
             work.fold(interception_id, found)
@@ -112,23 +134,17 @@ def store(conn: Connection, batch: Batch, prices: PriceTable = NO_PRICES) -> Sto
     stored.started = [draft for draft in work.changed.values() if draft.id not in work.ends]
     stored.ended = [draft for draft in work.changed.values() if work.ends_now(draft)]
     bulk.insert(conn, _INSERTION, [_values(draft) for draft in work.changed.values()], _UPDATE)
-    for kind, insertion in _FACT_INSERTIONS.items():
-        rows = [(draft.id, *fact) for draft, fact in stored.facts if type(fact) is kind]
-        bulk.insert(conn, insertion, rows)
-    sums.store(conn, new_sessions=frozenset(one.id for one in stored.started))
+    for kind in TABLES:
+        insert_facts(conn, kind, [fact_row(draft.id, fact) for draft, fact in stored.facts if type(fact) is kind])
+    sums.store(conn)
     work.drop_left_sums()
-    _note_heard(conn, batch.heard)
-    return stored
 
 
 class _Work:
     """The rows of one batch."""
 
-    def __init__(self, conn: Connection, batch: Batch) -> None:
+    def __init__(self, conn: Connection, ids: Collection[str]) -> None:
         self._conn = conn
-        ids = {one.interception_id for one in batch.openings}
-        ids.update(one.interception_id for one in batch.reports)
-        ids.update(interception_id for interception_id, _ in batch.vanished)
         found = bulk.select(conn, f"SELECT {', '.join(COLUMNS)} FROM interceptions WHERE id IN", list(ids))  # noqa: S608
         self.drafts: dict[str, InterceptionDraft] = {row["id"]: draft_of(row) for row in found}
         # How those ended that were there, for who has ended now; and which of them had been told of.
@@ -159,8 +175,7 @@ class _Work:
         for interception_id, _, _ in known:
             self._given_up.pop(interception_id, None)
         for draft, report in told:
-            facts: list[Fact] = [*report.token_usages, *report.prompts, *report.tool_calls, *report.model_thoughts]
-            for fact in facts:
+            for fact in facts_of(report):
                 key = (draft.id, type(fact), fact.id)
                 if key not in known:
                     known.add(key)
@@ -242,11 +257,6 @@ def _with_cost(draft: InterceptionDraft, fact: Fact, prices: PriceTable) -> Fact
     if not isinstance(fact, TokenUsage):
         return fact
     return priced(fact, prices, provider_id=draft.provider_id, upstream_model=draft.upstream_model, model=draft.model)
-
-
-def draft_of(row: Row) -> InterceptionDraft:
-    """The stored row, to be changed or shown."""
-    return InterceptionDraft(**{name: row[name] for name in COLUMNS})
 
 
 def _when(draft: InterceptionDraft) -> _When:

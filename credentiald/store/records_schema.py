@@ -136,6 +136,7 @@ RECORDS = (
         cost_micros INTEGER NOT NULL,
         unpriced_token_usages INTEGER NOT NULL,
         last_prompt TEXT NOT NULL,
+        last_prompt_time INTEGER NOT NULL,
         UNIQUE (session_id, user_id)
     )
     """,

@@ -63,7 +63,7 @@ def put(
         vanished=vanished,
     )
     with sqlite.transaction(conn, write=True):
-        return record_writing.store(conn, batch, prices)
+        return record_writing.store(conn, batch, prices).unfolded()
 
 
 def an_id(number: int) -> str:

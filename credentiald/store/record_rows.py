@@ -1,0 +1,53 @@
+"""Which columns records have, and their facts into their tables."""
+
+from collections.abc import Sequence
+
+from credentiald.record_model import Fact, InterceptionDraft, ModelThought, Prompt, TokenUsage, ToolCall
+from credentiald.store import bulk
+from credentiald.store.connection import Connection, Row, Value
+
+COLUMNS = tuple(InterceptionDraft.__dataclass_fields__)
+
+# Table by kind of fact, with its columns: those of the value, `…_micros` being a time.
+TABLES: dict[type[Fact], str] = {
+    TokenUsage: "token_usages",
+    Prompt: "prompts",
+    ToolCall: "tool_calls",
+    ModelThought: "model_thoughts",
+}
+
+
+def columns_of(kind: type[Fact]) -> tuple[str, ...]:
+    """The columns of the table in the order of the value's fields."""
+    return tuple("create_time" if name == "create_micros" else name for name in kind._fields)
+
+
+_FORMS = {
+    kind: bulk.Form(
+        f"INSERT INTO {table}",
+        ("interception_id", *columns_of(kind)),
+        tuple(bulk.or_null(one) for one in columns_of(kind) if one == "cost_micros"),
+    )
+    for kind, table in TABLES.items()
+}
+
+
+def draft_of(row: Row) -> InterceptionDraft:
+    """The stored row, to be changed or shown."""
+    return InterceptionDraft(**{name: row[name] for name in COLUMNS})
+
+
+def fact_row(interception_id: str, fact: Fact) -> tuple[Value, ...]:
+    """A fact as `insert_facts` takes it."""
+    if type(fact) is TokenUsage:
+        # Written out: this is for each request.
+        record_id, create, response_id, new, out, read, written, metadata, partial, cost_micros = fact
+        cost = bulk.NONE if cost_micros is None else cost_micros
+        partly = 1 if partial else 0
+        return interception_id, record_id, create, response_id, new, out, read, written, metadata, partly, cost
+    return (interception_id, *fact)
+
+
+def insert_facts(conn: Connection, kind: type[Fact], rows: Sequence[tuple[Value, ...]]) -> None:
+    """Store new facts of one kind."""
+    bulk.insert_formed(conn, _FORMS[kind], rows)

@@ -1,0 +1,182 @@
+"""The short way into the file leaves there what the long one does, for whatever comes together."""
+
+import json
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from credentiald.model import ModelPrices
+from credentiald.record_model import Opening, Report
+from credentiald.store import record_writing, sqlite
+from credentiald.store.record_writing import Batch, Stored
+from tests.support.records import (
+    BOB,
+    START,
+    a_prompt,
+    a_report,
+    a_thought,
+    a_tool_call,
+    a_usage,
+    an_end,
+    an_id,
+    an_opening,
+    an_origin,
+    empty_records,
+    everything,
+    some_facts,
+)
+
+PRICES = {("provider-1", "claude-sonnet-4-5"): ModelPrices(3_000_000, 15_000_000, 300_000, 3_750_000)}
+ENDS = (
+    {},
+    {},
+    {"outcome": "CLIENT_GONE", "http_status": 0, "first_byte_micros": None},
+    {"outcome": "UPSTREAM_ERROR", "error_category": "OVERLOADED", "error_reason": "overloaded_error"},
+)
+FACTS = (
+    {},
+    {},
+    {"client_session_id": "s-1"},
+    {"client_session_id": "s-1", "client": "Codex", "model": "gpt-5", "streaming": True},
+    # A session that has the name of an interception.
+    {"client_session_id": an_id(1)},
+    {"correlating_tool_call_id": "toolu_1"},
+)
+
+
+@st.composite
+def interceptions(draw, number: int) -> list[Opening | Report]:
+    """What is told of one: mostly an opening and a report, else a part of it, more of it, or another's."""
+    origin = draw(st.sampled_from([an_origin(), an_origin(), an_origin(BOB)]))
+    opening = an_opening(number, origin=origin, upstream_model=draw(st.sampled_from(["", "mapped"])))
+    usages = [
+        a_usage(id=an_id(100 * number + place), input_tokens=place, partial=bool(place), metadata='{"audio": 1}')
+        for place in draw(st.lists(st.integers(0, 2), max_size=3))
+    ]
+    report = a_report(
+        number,
+        origin=origin,
+        facts=some_facts(**draw(st.sampled_from(FACTS))),
+        token_usages=tuple(usages),
+        prompts=tuple(
+            a_prompt(text, id=an_id(100 * number + 10))
+            for text in draw(st.sampled_from([[f"prompt {number}"], [""], []]))
+        ),
+        tool_calls=tuple(
+            a_tool_call(f"toolu_{call}", id=an_id(100 * number + 20 + call))
+            for call in draw(st.lists(st.integers(1, 3), max_size=2))
+        ),
+        model_thoughts=draw(st.sampled_from([(), (a_thought(id=an_id(100 * number + 30)),)])),
+        end=an_end(number, **draw(st.sampled_from(ENDS))),
+    )
+    again = report._replace(prompts=(), end=an_end(number, outcome="COMPLETED", http_status=201))
+    return draw(
+        st.sampled_from(
+            [
+                [opening, report],
+                [opening, report],
+                [opening, report],
+                [report],
+                [opening],
+                [opening, report, again],
+                [opening, again, report],
+                [opening, report._replace(end=None), again],
+                [opening, report._replace(facts=None)],
+                [opening._replace(start_micros=START + number), report],
+                [opening._replace(resolution_id=an_id(3_000_000 + number)), report],
+                [opening, report._replace(origin=an_origin("somebody"))],
+            ]
+        )
+    )
+
+
+@given(st.data())
+@settings(max_examples=500, deadline=None)
+def test_what_is_told_at_once_is_stored_as_if_openings_had_come_long_before(data):
+    told = [one for number in range(1, 7) for one in data.draw(interceptions(number))]
+    told = data.draw(st.permutations(told))
+    openings = [one for one in told if isinstance(one, Opening)]
+    reports = [one for one in told if isinstance(one, Report)]
+    earlier = data.draw(st.lists(st.sampled_from(openings), unique=True, max_size=2)) if openings else []
+    prices = data.draw(st.sampled_from([{}, PRICES]))
+    # In two pieces of which neither is usual, so by the long way.
+    pieces = [piece for one in reports for piece in (one._replace(end=None), one)]
+    batches = {
+        "together": [Batch(openings=openings, reports=reports)],
+        "openings before": [Batch(openings=openings), Batch(reports=reports)],
+        "long": [Batch(openings=openings), Batch(reports=pieces)],
+    }
+    found = {
+        name: contents_after([Batch(openings=earlier), *batches], prices, pieces_each=2 if name == "long" else 1)
+        for name, batches in batches.items()
+    }
+    assert found["together"] == found["long"]
+    assert found["openings before"] == found["long"]
+
+
+def test_what_was_opened_before_is_completed_once(tmp_path):
+    report = a_report(1, facts=some_facts(), prompts=(a_prompt(),), end=an_end(1))
+    with empty_records(tmp_path / "records.db") as conn:
+        stored(conn, Batch(openings=[an_opening(1), an_opening(2)]), {})
+        done = stored(conn, Batch(reports=[report, a_report(3, facts=some_facts(), end=an_end(3))]), {})
+        again = stored(conn, Batch(reports=[report]), {})
+        [session, _] = contents(conn)["sessions"]
+    assert [(one.report, one.is_new) for one in done.usual.wholes.values()] == [(report, False)]
+    assert not again.usual.wholes
+    assert session["interceptions"] == 1
+
+
+def test_most_take_the_short_way_and_what_is_odd_the_long_one(tmp_path):
+    numbers = range(1, 10)
+    openings = [an_opening(number) for number in numbers]
+    reports = [
+        a_report(number, facts=some_facts(), token_usages=(a_usage(),), end=an_end(number)) for number in numbers
+    ]
+    reports[3] = reports[3]._replace(facts=some_facts(correlating_tool_call_id="toolu_1"))
+    reports[4] = reports[4]._replace(end=an_end(5, error_reason="overloaded_error"))
+    reports[5] = reports[5]._replace(token_usages=(a_usage(id=an_id(70)), a_usage(id=an_id(70))))
+    with empty_records(tmp_path / "records.db") as conn:
+        stored(conn, Batch(openings=openings[:1]), {})
+        done = stored(conn, Batch(openings=openings, reports=[*reports, reports[8]._replace(facts=None)]), {})
+        again = stored(conn, Batch(openings=openings, reports=reports), {})
+        assert len(contents(conn)["token_usages"]) == 9
+    usual = {one.report.interception_id: one.is_new for one in done.usual.wholes.values()}
+    assert usual == {an_id(number): True for number in (2, 3, 7, 8, 9)}
+    assert [(tally.new, *tally.sums, kind.outcome) for kind, tally in done.usual.tallies.items()] == [
+        (5, 5, 5, 50, 100, 150, 200, 0, 5, "COMPLETED")
+    ]
+    assert not again.usual.wholes
+
+
+def contents_after(batches: list[Batch], prices, *, pieces_each: int):
+    """What is in a new file after these, and what of them goes to log and metrics."""
+    with TemporaryDirectory() as folder, empty_records(Path(folder) / "records.db") as conn:
+        told = [stored(conn, batch, prices) for batch in batches]
+        if pieces_each > 1:
+            assert not any(one.usual.wholes for one in told)
+        taken = {place // pieces_each for place in told[-1].taken}
+        return contents(conn), news(told), taken
+
+
+def stored(conn, batch: Batch, prices) -> Stored:
+    with sqlite.transaction(conn, write=True):
+        return record_writing.store(conn, batch, prices)
+
+
+def contents(conn):
+    """What is in the file. Names in a session stand in the order in which they were stored, which may be another."""
+    found = everything(conn)
+    for session in found["sessions"]:
+        for names in ("providers", "provider_types", "models"):
+            session[names] = sorted(json.loads(session[names]))
+    return found
+
+
+def news(told: list[Stored]):
+    """What goes to log and metrics, in one order; rows are compared in the file."""
+    unfolded = [one.unfolded() for one in told]
+    started = sorted(draft.id for one in unfolded for draft in one.started)
+    ended = sorted((draft.id, draft.outcome, draft.session_id, draft.client) for one in unfolded for draft in one.ended)
+    return started, ended, sorted((draft.id, repr(fact)) for one in unfolded for draft, fact in one.facts)
