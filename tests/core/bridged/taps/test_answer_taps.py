@@ -298,6 +298,17 @@ def test_output_tokens_that_are_cumulative_are_not_summed() -> None:
     assert (found.usage.input_tokens, found.usage.output_tokens) == (9, 61)
 
 
+@pytest.mark.parametrize("together", [True, False])
+def test_a_message_that_begins_after_a_ping_is_seen(together: bool) -> None:  # noqa: FBT001 - a parameter of pytest
+    text = {"type": "content_block_delta", "index": 0, "delta": {"type": "text_delta", "text": "x" * 900}}
+    delta = {"type": "message_delta", "delta": {}, "usage": {"output_tokens": 61}}
+    pieces = [_messages({"type": "ping"}), _messages(START, *[text] * 9), _messages(delta, STOP)]
+    found = tapped([b"".join(pieces)] if together else pieces, dialect=MESSAGES)
+    assert found.msg_id == "m"
+    assert found.usage is not None
+    assert (found.usage.input_tokens, found.usage.output_tokens) == (9, 61)
+
+
 def test_zero_counts_are_kept_and_null_is_no_count() -> None:
     start = {"type": "message_start", "message": {"usage": {"input_tokens": 0, "output_tokens": 0}}}
     delta = {"type": "message_delta", "usage": {"input_tokens": None, "output_tokens": 0}}
@@ -361,6 +372,17 @@ def test_usage_that_another_chunk_follows_is_kept() -> None:
     found = tapped([_chat(usage, *[after] * 50)], dialect=CHAT)
     assert found.usage is not None
     assert (found.usage.input_tokens, found.usage.output_tokens) == (10, 0)
+
+
+@pytest.mark.parametrize("end", [{"id": "c", "choices": [], "usage": None}, None])
+def test_usage_may_have_much_behind_it_in_its_own_chunk(end: object) -> None:
+    text = {"id": "c", "choices": [{"index": 0, "delta": {"content": "x" * 900}}]}
+    usage = {"id": "c", "usage": {"prompt_tokens": 10, "completion_tokens": 4}, "search_results": ["found" * 500] * 5}
+    stream = _chat(*[text] * 9, usage, *([end] if end else []))
+    for pieces in ([stream], [stream[:5000], stream[5000:]], stream.splitlines(keepends=True)):
+        found = tapped(pieces, dialect=CHAT)
+        assert found.usage is not None
+        assert (found.usage.input_tokens, found.usage.output_tokens) == (10, 4)
 
 
 @pytest.mark.parametrize("index", [{}, {"index": 0}])
