@@ -12,6 +12,7 @@ from bridged.model import DialectName
 from bridged.records import AnswerRecords, Trouble
 from bridged.taps import answer_tap
 from bridged.taps.error_body import MAX_BODY_BYTES, ErrorTap
+from bridged.taps.seen import MAX_COUNT
 from tests.support.taps import ALL, BINARY_STREAMS, DOCUMENTS, EVENTS, JSON, STREAMS, Recorded, seen, tapped
 
 every = pytest.mark.parametrize("recorded", ALL, ids=str)
@@ -299,7 +300,7 @@ def test_output_tokens_that_are_cumulative_are_not_summed() -> None:
 
 
 @pytest.mark.parametrize("together", [True, False])
-def test_a_message_that_begins_after_a_ping_is_seen(together: bool) -> None:  # noqa: FBT001 - a parameter of pytest
+def test_a_message_that_begins_after_a_ping_is_seen(together: bool) -> None:
     text = {"type": "content_block_delta", "index": 0, "delta": {"type": "text_delta", "text": "x" * 900}}
     delta = {"type": "message_delta", "delta": {}, "usage": {"output_tokens": 61}}
     pieces = [_messages({"type": "ping"}), _messages(START, *[text] * 9), _messages(delta, STOP)]
@@ -446,10 +447,22 @@ def test_fields_of_wrong_types_do_not_hide_usage() -> None:
     assert found.troubles == {Trouble.GARBAGE}
 
 
-@pytest.mark.parametrize("count", [-1, 2**70, "many", 1.5])
+@pytest.mark.parametrize("count", [-1, MAX_COUNT + 1, 10**13, 2**70, "many", 1.5, True, [1]])
 def test_a_count_that_cannot_be_one_is_not_counted(count: object) -> None:
     chunk = {"id": "c", "choices": [], "usage": {"prompt_tokens": count, "completion_tokens": count}}
     assert tapped([_chat(chunk)], dialect=CHAT).usage is None
+
+
+@pytest.mark.parametrize("count", [-1, 10**13, 10**18, "many", 1.5])
+def test_a_count_that_cannot_be_one_hides_nothing_else(count: object) -> None:
+    usage = {"prompt_tokens": 10, "completion_tokens": 4.0, "completion_tokens_details": {"reasoning_tokens": count}}
+    call = {"id": "call_1", "function": {"name": "ls", "arguments": "{}"}}
+    answer = {"id": "c", "model": "m", "choices": [{"message": {"tool_calls": [call]}}], "usage": usage}
+    found = tapped([json.dumps(answer).encode()], dialect=CHAT, headers=JSON)
+    assert (found.msg_id, found.model, len(found.tools), found.partial) == ("c", "m", 1, False)
+    assert found.usage is not None
+    assert (found.usage.input_tokens, found.usage.output_tokens, found.usage.metadata) == (10, 4, {})
+    assert found.troubles == {Trouble.GARBAGE}
 
 
 # -- OpenAI Responses -----------------------------------------------------------------------------------------------
