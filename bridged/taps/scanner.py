@@ -18,8 +18,8 @@ MAX_EVENT_BYTES = 1024 * 1024
 KEPT_OF_OVERLONG_BYTES = 64 * 1024
 # The end of a piece: what follows an event with usage is short. The event may be long, see `late_start`.
 LATE_BYTES = 4096
-# The last events say how a stream ended.
-_TAIL_BYTES = 1024
+# The last events say how a stream ended; errors may have a few kilobytes of words.
+_TAIL_BYTES = 4096
 # What is open is put before the next piece, as long as it is so short that copying it costs nothing.
 _SHORT_BYTES = 4096
 
@@ -43,7 +43,7 @@ class Reader(Protocol):
 
 
 class EventScanner:
-    """Follows one stream. Holds at most one event that is not whole yet, and a kilobyte."""
+    """Follows one stream. Holds at most one event that is not whole yet, and a few kilobytes."""
 
     __slots__ = (
         "_after_cr", "_at_start", "_before_tail", "_is_between", "_open", "_overlong", "_reader", "_tail",

@@ -331,6 +331,15 @@ def test_an_error_in_the_stream_is_told_with_what_was_seen() -> None:
     assert found.usage is not None
 
 
+@pytest.mark.parametrize("before_bytes", [0, 900, 5000])
+def test_an_error_in_the_stream_may_have_many_words(before_bytes: int) -> None:
+    text = {"type": "content_block_delta", "index": 0, "delta": {"type": "text_delta", "text": "x" * before_bytes}}
+    error = {"type": "error", "error": {"type": "api_error", "message": "words " * 600}}
+    for stream in (_messages(START, text, error), _messages(START, text) + b": a comment\n\n" + _messages(error)):
+        for pieces in ([stream], stream.splitlines(keepends=True)):
+            assert tapped(pieces, dialect=MESSAGES).error_type == "api_error"
+
+
 def test_a_refusal_is_an_answer_like_any_other() -> None:
     delta = {"type": "message_delta", "delta": {"stop_reason": "refusal"}, "usage": {"output_tokens": 2}}
     found = tapped([_messages(START, delta, STOP)], dialect=MESSAGES)
