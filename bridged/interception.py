@@ -293,6 +293,11 @@ class Interception:
         except Exception as failure:
             self.fail(failure)
 
+    def answer_goes_to(self, receiver: ResponseReceiver) -> None:
+        """Another receiver hears the rest of the upstream's answer."""
+        if self._call is not None and not self._call.is_over:
+            self._call.receiver = receiver
+
     def _resolved_late(self, answer: Resolution) -> None:
         """credentiald had opened the interception when the client left."""
         self.resolution = answer
