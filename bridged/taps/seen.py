@@ -9,7 +9,8 @@ MAX_TEXT_BYTES = 1024 * 1024
 MAX_ITEMS = 1024
 # Names and ids are short; more is not one.
 MAX_NAME_CHARACTERS = 512
-MAX_ERROR_CHARACTERS = 1024
+# More than is recorded, so that a key in the words is whole when it is looked for (quoted_keys.py).
+MAX_ERROR_CHARACTERS = 4096
 # Of one kind of tokens in one answer: more is no count. Sums of a few stay below what credentiald takes (record.proto).
 MAX_COUNT = 100_000_000_000
 
