@@ -59,9 +59,7 @@ class AnswerToAsking:
     first was about the edit.
     """
 
-    __slots__ = (
-        "_body", "_head", "_held", "_interception", "_is_second", "_relay", "_usage_refused", "response_data",
-    )  # fmt: skip
+    __slots__ = ("_body", "_head", "_held", "_interception", "_is_second", "_relay", "_usage_refused")
 
     def __init__(
         self, interception: "Interception", relay: AnswerRelay, body: bytes, usage_refused: Callable[[], None]
@@ -73,19 +71,26 @@ class AnswerToAsking:
         self._is_second = False
         self._head: tuple[int, Headers, BodyFraming] | None = None
         self._held = bytearray()
-        # A call less for each piece of a stream.
-        self.response_data = relay.response_data
 
     def response_head(self, status: int, headers: Headers, body: BodyFraming, *, more: bool) -> None:
         """Status and headers of the upstream."""
         if status in _REFUSALS and not self._is_second:
             self._head = (status, headers, body)
-            self.response_data = self._hold
             return
         self._body = b""
         if self._is_second and status < _FIRST_REDIRECT:
             self._usage_refused()
+        self._let_go()
         self._relay.response_head(status, headers, body, more=more)
+
+    def response_data(self, data: bytes, *, more: bool) -> None:
+        """Some of the body: of one that is held back, or the rest of the read that brought the head."""
+        if self._head is None:
+            self._relay.response_data(data, more=more)
+            return
+        self._held += data
+        if len(self._held) > MAX_HELD_BYTES:
+            self._pass_on(more=more)
 
     def response_end(self) -> None:
         """The upstream's answer is complete."""
@@ -95,7 +100,6 @@ class AnswerToAsking:
             self._head = None
             self._held.clear()
             self._is_second = True
-            self.response_data = self._relay.response_data
             self._interception.send_again(self._body, self)
         else:
             self._pass_on(more=True)
@@ -115,10 +119,9 @@ class AnswerToAsking:
         """The upstream reads again."""
         self._relay.resume_body()
 
-    def _hold(self, data: bytes, *, more: bool) -> None:
-        self._held += data
-        if len(self._held) > MAX_HELD_BYTES:
-            self._pass_on(more=more)
+    def _let_go(self) -> None:
+        """The rest of the answer goes to the relay without a stop here."""
+        self._interception.answer_goes_to(self._relay)
 
     def _pass_on(self, *, more: bool) -> None:
         """It is about something else, or too long: what was held back goes on its way."""
@@ -128,7 +131,7 @@ class AnswerToAsking:
         held = bytes(self._held)
         self._head, self._body = None, b""
         self._held.clear()
-        self.response_data = self._relay.response_data
+        self._let_go()
         self._relay.response_head(status, headers, framing, more=bool(held) or more)
         if held:
             self._relay.response_data(held, more=more)

@@ -59,8 +59,8 @@ class Interception:
     """
 
     __slots__ = (
-        "_body_ended", "_bridge", "_call", "_client", "_early", "_exchange", "_over", "_paused", "_question", "_relay",
-        "_reserved_bytes", "_streamed", "dialect", "error", "facts", "first_byte_seconds", "interception_id",
+        "_body_ended", "_bridge", "_call", "_early", "_exchange", "_over", "_paused", "_question", "_relay",
+        "_reserved_bytes", "_streamed", "client", "dialect", "error", "facts", "first_byte_seconds", "interception_id",
         "is_stream", "match", "provider", "received_bytes", "recording", "resolution", "sent_bytes", "started_seconds",
         "status", "stopped", "trace",
     )  # fmt: skip
@@ -68,7 +68,7 @@ class Interception:
     def __init__(self, bridge: "Bridge", exchange: Exchange) -> None:
         self._bridge = bridge
         self._exchange = exchange
-        self._client: ClientCredentials | None = None
+        self.client: ClientCredentials | None = None
         # The question to credentiald while it is under way, then the call to the upstream.
         self._question: Any = None
         self._call: UpstreamCall | None = None
@@ -121,7 +121,7 @@ class Interception:
     def _begin_body(self, target: Target, match: RouteMatch) -> None:
         exchange, limit_bytes = self._exchange, self._bridge.max_body_bytes
         request = exchange.request
-        self._client = client = find_client_token(request.headers, target.query)
+        self.client = client = find_client_token(request.headers, target.query)
         if client.token is None:
             raise Refused(
                 "ACCESS_TOKEN_MISSING",
@@ -144,7 +144,7 @@ class Interception:
     def body_whole(self, data: bytes) -> None:
         """The body of a route that reads it: read the few fields that are needed, ask."""
         try:
-            match, client = self.match, self._client
+            match, client = self.match, self.client
             if match is None or client is None or self._over:
                 return
             self.received_bytes = len(data)
@@ -226,7 +226,7 @@ class Interception:
     def resolved(self, answer: Resolution | Refused) -> None:
         """The decision is there: send the request, or refuse."""
         try:
-            match, client = self.match, self._client
+            match, client = self.match, self.client
             if self._over or match is None or client is None:
                 return
             self._question = None
@@ -280,7 +280,7 @@ class Interception:
     def send_again(self, body: bytes, receiver: AnswerToAsking) -> None:
         """The upstream would not be asked for usage: send the request as the client made it."""
         try:
-            match, client, resolution, relay = self.match, self._client, self.resolution, self._relay
+            match, client, resolution, relay = self.match, self.client, self.resolution, self._relay
             if self._over or match is None or client is None or resolution is None or relay is None:
                 return
             relay.usage_filter = None
@@ -292,6 +292,11 @@ class Interception:
                 call.pause()
         except Exception as failure:
             self.fail(failure)
+
+    def answer_goes_to(self, receiver: ResponseReceiver) -> None:
+        """Another receiver hears the rest of the upstream's answer."""
+        if self._call is not None and not self._call.is_over:
+            self._call.receiver = receiver
 
     def _resolved_late(self, answer: Resolution) -> None:
         """credentiald had opened the interception when the client left."""

@@ -159,11 +159,12 @@ class Recorder:
             log.error("credentiald refuses a report", extra={"reason": outcome.reason})
             self._lost(REFUSED, [batch[0][0]])
         else:
-            rejected = {place for place, _ in outcome}
+            # What is not in the batch is nothing that a peer can reject.
+            rejected = {place: why for place, why in outcome if place < len(batch)}
             self._metrics.reported(sum(bool(one[0]) and place not in rejected for place, one in enumerate(batch)))
-            for place, why in outcome:
+            for place, why in rejected.items():
                 log.error("credentiald rejects a report", extra={"interception_id": batch[place][0], "why": why})
-            self._lost(REJECTED, [batch[place][0] for place, _ in outcome])
+            self._lost(REJECTED, [batch[place][0] for place in rejected])
             self._most_items = min(self._most_items * 2, MAX_BATCH_ITEMS)
         self._take_out(batch)
         return True

@@ -13,11 +13,13 @@ from bridged.clients import HEADER_NAMES, client_name, session_id
 from bridged.conversation import Conversation
 from bridged.endings import STOPPED, ending_of
 from bridged.model import DialectName, Headers, Resolution, named_values
-from bridged.records import NO_ANSWER, NO_TURN, AnswerRecords, Report
+from bridged.quoted_keys import without_keys
+from bridged.records import NO_ANSWER, NO_TURN, AnswerRecords, Ending, Report
 from bridged.routes import RouteMatch
 from bridged.taps import read_turn
 from bridged.taps.answer_tap import AnswerTap
 from bridged.taps.turns import turn_of
+from daemonkit.secret import masked
 
 if TYPE_CHECKING:
     from bridged.interception import Interception
@@ -29,6 +31,7 @@ _BEDROCK = DialectName.BEDROCK
 # Of an answer that is no stream; as long as that, it would be held for long.
 _MOST_HELD_BYTES = 256 * 1024
 _AGENT_CHARACTERS = 512
+_MESSAGE_CHARACTERS = 1024
 _ID_CHARACTERS = 256
 _REQUEST_HEADERS = HEADER_NAMES | {"content-encoding"}
 # Where upstreams put their id of a request; the first that is there.
@@ -110,22 +113,25 @@ class Recording:
 
     def _report(self, interception: "Interception", resolution: Resolution, answer: AnswerRecords) -> Report:
         facts = interception.facts
+        reason = STOPPED if interception.stopped else interception.error
+        ending = ending_of(reason, upstream_status=self._status, answer=answer)
+        if ending.message or answer.error_type:
+            ending = _without_keys(ending, interception, resolution)
         first_byte_seconds = interception.first_byte_seconds
         return Report(
             interception_id=self._interception_id,
             receipt=resolution.receipt,
             client=self.client,
-            user_agent=self._named.get("user-agent", "")[:_AGENT_CHARACTERS],
-            session_id=session_id(self.client, self._named, in_body=self._turn.session_id) or "",
+            # Clients are configured by hand: a token may stand anywhere.
+            user_agent=masked(self._named.get("user-agent", ""))[:_AGENT_CHARACTERS],
+            session_id=masked(session_id(self.client, self._named, in_body=self._turn.session_id) or ""),
             operation=self._match.operation,
             model=facts.model or self._turn.model,
             upstream_model=resolution.upstream_model,
             streaming=facts.stream or self._turn.streaming,
             turn=self._turn,
             answer=answer,
-            ending=ending_of(
-                STOPPED if interception.stopped else interception.error, upstream_status=self._status, answer=answer
-            ),
+            ending=ending,
             http_status=interception.status or 0,
             upstream_request_id=self._upstream_request_id(),
             end_micros=self._ended_micros,
@@ -184,3 +190,8 @@ class Recording:
     def _failed(self) -> None:
         facts = {"interception_id": self._interception_id}
         log.error("a tap failed and was taken away", exc_info=sys.exception(), extra=facts)
+
+
+def _without_keys(ending: Ending, interception: "Interception", resolution: Resolution) -> Ending:
+    reason, message = (without_keys(text, resolution, interception.client) for text in (ending.reason, ending.message))
+    return ending._replace(reason=reason, message=message[:_MESSAGE_CHARACTERS])

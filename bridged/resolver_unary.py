@@ -51,10 +51,13 @@ async def append(append_call: AppendCall, request: bytes, *, metadata: Metadata)
             # gRPC's own word, for a message that is too large.
             return Refused("RESOURCE_EXHAUSTED", "credentiald does not take a report of this size")
         return refused_from(error)
-    return [
-        (one.index, record_pb.RecordRejection.Name(one.rejection).removeprefix("RECORD_REJECTION_"))
-        for one in answer.rejected
-    ]
+    return [(one.index, _name_of(one.rejection)) for one in answer.rejected]
+
+
+def _name_of(rejection: int) -> str:
+    """Why a report will never be stored; the number, where a newer credentiald has a reason that is not known here."""
+    known = record_pb.RecordRejection.DESCRIPTOR.values_by_number.get(rejection)
+    return str(rejection) if known is None else known.name.removeprefix("RECORD_REJECTION_")
 
 
 async def ping(

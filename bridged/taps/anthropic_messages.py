@@ -14,6 +14,8 @@ from bridged.taps.typed_json import Count, decoded, last_object
 
 # In a block of text nothing matters but what ends it and what counts. What follows in blocks of other kinds does.
 _IN_TEXT = (b'content_block_start"',)
+# Some upstreams begin with a ping.
+_AT_START = (*_IN_TEXT, b'message_start"')
 _IN_OTHERS = (*_IN_TEXT, b'input_json_delta"', b'thinking_delta"', b'content_block_stop"')
 
 _THINKING = "thinking"
@@ -111,7 +113,7 @@ class MessagesReader:
     __slots__ = ("marks", "seen")
 
     def __init__(self) -> None:
-        self.marks: tuple[bytes, ...] = _IN_TEXT
+        self.marks: tuple[bytes, ...] = _AT_START
         self.seen = Seen()
 
     def event(self, data: bytes) -> None:

@@ -22,6 +22,8 @@ else:
 MAX_EXPANSION_BYTES = 4 * 1024 * 1024
 MAX_BODY_BYTES = 128 * 1024 * 1024
 MAX_CODINGS = 3
+# Members of gzip and frames of zstd in one body. Each costs, also where there is nothing in it.
+MAX_MEMBERS = 4096
 _PIECE_BYTES = 256 * 1024
 _ZSTD_WINDOW_LOG = 23
 
@@ -112,6 +114,7 @@ class _Zlib:
     def __init__(self, *, window_bits: int = _GZIP) -> None:
         self._window_bits = window_bits
         self._inflating = zlib.decompressobj(window_bits)
+        self._members = 1
 
     def pieces(self, data: bytes) -> Iterator[bytes]:
         while data:
@@ -119,6 +122,7 @@ class _Zlib:
                 if self._window_bits != _GZIP or not data.startswith(_GZIP_MAGIC):
                     # What pads the end of a body is not a part of it.
                     return
+                self._members = _one_more(self._members)
                 self._inflating = zlib.decompressobj(_GZIP)
             piece = self._inflating.decompress(data, _PIECE_BYTES)
             if piece:
@@ -164,6 +168,7 @@ class _Zstandard:
 
     def __init__(self) -> None:
         self._decompressor = _zstd_decompressor()
+        self._frames = 1
 
     def pieces(self, data: bytes) -> Iterator[bytes]:
         while True:
@@ -171,6 +176,7 @@ class _Zstandard:
                 data = self._decompressor.unused_data + data
                 if not data:
                     return
+                self._frames = _one_more(self._frames)
                 self._decompressor = _zstd_decompressor()
             piece = self._decompressor.decompress(data, _PIECE_BYTES)
             data = b""
@@ -178,6 +184,12 @@ class _Zstandard:
                 yield piece
             if self._decompressor.needs_input and not self._decompressor.eof:
                 return
+
+
+def _one_more(members: int) -> int:
+    if members >= MAX_MEMBERS:
+        raise CodingBroken("the body is in too many members")
+    return members + 1
 
 
 def _zstd_decompressor() -> zstd.ZstdDecompressor:

@@ -16,10 +16,10 @@ from bridged.taps.typed_json import last_object
 MAX_EVENT_BYTES = 1024 * 1024
 # Of what is over that bound, enough to find usage in, which stands near the end.
 KEPT_OF_OVERLONG_BYTES = 64 * 1024
-# In the end of a piece: events with usage are short, and so is what follows them.
+# The end of a piece: what follows an event with usage is short. The event may be long, see `late_start`.
 LATE_BYTES = 4096
-# The last events say how a stream ended.
-_TAIL_BYTES = 1024
+# The last events say how a stream ended; errors may have a few kilobytes of words.
+_TAIL_BYTES = 4096
 # What is open is put before the next piece, as long as it is so short that copying it costs nothing.
 _SHORT_BYTES = 4096
 
@@ -43,7 +43,7 @@ class Reader(Protocol):
 
 
 class EventScanner:
-    """Follows one stream. Holds at most one event that is not whole yet, and a kilobyte."""
+    """Follows one stream. Holds at most one event that is not whole yet, and a few kilobytes."""
 
     __slots__ = (
         "_after_cr", "_at_start", "_before_tail", "_is_between", "_open", "_overlong", "_reader", "_tail",
@@ -105,8 +105,9 @@ class EventScanner:
         for mark in reader.marks:
             if mark in chunk:
                 return True
+        late = late_start(chunk, len(chunk))
         for mark in reader.late_marks:
-            if chunk.find(mark, -LATE_BYTES) >= 0:
+            if chunk.find(mark, late) >= 0:
                 return True
         return not reader.marks
 
@@ -200,6 +201,7 @@ class EventScanner:
         marks: tuple[bytes, ...] = ()
         places: list[int] = []
         length = len(chunk)
+        late = late_start(chunk, length)
         while True:
             if asked is not reader.marks:
                 asked = reader.marks
@@ -207,7 +209,7 @@ class EventScanner:
                 places = [start - 1] * len(marks)
             for number, place in enumerate(places):
                 if place < start:
-                    first = start if number < len(asked) else max(start, length - LATE_BYTES)
+                    first = start if number < len(asked) else max(start, late)
                     found = chunk.find(marks[number], first)
                     places[number] = length if found < 0 else found
             place = min(places)
@@ -219,6 +221,13 @@ class EventScanner:
             end = length if end < 0 else end
             yield chunk[begin:end]
             start = end
+
+
+def late_start(chunk: bytes, end: int) -> int:
+    """Where the event begins that the last LATE_BYTES before `end` begin in; where lines end in LF."""
+    # Some have a kilobyte of citations behind their usage, in the same event.
+    before = chunk.rfind(_BLANK, 0, end - LATE_BYTES) if end > LATE_BYTES else -1
+    return 0 if before < 0 else before + len(_BLANK)
 
 
 def _data_of(event: bytes) -> bytes:

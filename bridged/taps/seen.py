@@ -9,7 +9,10 @@ MAX_TEXT_BYTES = 1024 * 1024
 MAX_ITEMS = 1024
 # Names and ids are short; more is not one.
 MAX_NAME_CHARACTERS = 512
-MAX_ERROR_CHARACTERS = 1024
+# More than is recorded, so that a key in the words is whole when it is looked for (quoted_keys.py).
+MAX_ERROR_CHARACTERS = 4096
+# Of one kind of tokens in one answer: more is no count. Sums of a few stay below what credentiald takes (record.proto).
+MAX_COUNT = 100_000_000_000
 
 _NOTHING_FURTHER: Mapping[str, int] = {}
 _NO_TROUBLES: frozenset[Trouble] = frozenset()
@@ -62,11 +65,18 @@ class Seen:
         self.msg_id = self.msg_id or (msg_id or "")[:MAX_NAME_CHARACTERS]
         self.model = self.model or (model or "")[:MAX_NAME_CHARACTERS]
 
-    def count(self, **counts: int | None) -> None:
-        """Take over what was reported; what was not keeps its last value."""
+    def count(self, **counts: object) -> None:
+        """Take over what was reported; what was not, or cannot be a count, keeps its last value."""
         for name, value in counts.items():
-            if value is not None:
+            if value is None:
+                continue
+            if type(value) is int and 0 <= value <= MAX_COUNT:
                 self.counts[name] = value
+            elif type(value) is float and value.is_integer() and 0 <= value <= MAX_COUNT:
+                # JSON knows one kind of number.
+                self.counts[name] = int(value)
+            else:
+                self.troubles.add(Trouble.GARBAGE)
 
     def fail(self, error_type: str | None, message: str | None) -> None:
         """Take note of the first error that the upstream told."""

@@ -11,6 +11,7 @@ not trimmed. One of a wrong type is no prompt: the upstream judges the request.
 import re
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
+from itertools import islice
 from typing import Any
 
 import msgspec
@@ -23,6 +24,8 @@ from bridged.taps.typed_json import decoded
 MAX_PROMPT_BYTES = 1024 * 1024
 MAX_ID_CHARACTERS = 512
 MAX_MODEL_CHARACTERS = 512
+# How many messages of the system there may be behind the user's.
+MAX_BEHIND = 64
 _BEHIND = frozenset({"system", "developer"})
 # Older Claude Code: user_…_account_…_session_….
 _SESSION = re.compile(r"_session_(.+)$")
@@ -167,7 +170,7 @@ def _last_text_message(raws: Sequence[msgspec.Raw] | None) -> _TextMessage | Non
 
 def _last(raws: Sequence[msgspec.Raw] | None) -> _Message | None:
     """The last message that is of the conversation; None if there is none or it cannot be read."""
-    for raw in reversed(raws or ()):
+    for raw in islice(reversed(raws or ()), MAX_BEHIND + 1):
         message = decoded(_messages, bytes(raw))
         if message is None or message.role not in _BEHIND:
             return message

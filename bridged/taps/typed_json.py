@@ -2,14 +2,14 @@
 
 import json
 import re
-from typing import Annotated, TypeVar
+from typing import Any, TypeVar
 
 import msgspec
 
 T = TypeVar("T")
 
-# What a JSON parser of any language still counts exactly. More tokens than that are no count.
-Count = Annotated[int, msgspec.Meta(ge=0, le=2**53)]
+# A number of tokens, judged by `Seen.count`: one that cannot be must not hide what stands beside it.
+Count = Any
 
 _ESCAPE = re.compile(
     rb"\\[^u]|\\u[dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2}|\\u[dD][89a-fA-F][0-9a-fA-F]{2}"

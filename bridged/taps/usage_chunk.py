@@ -12,7 +12,7 @@ import re
 import msgspec
 
 from bridged.json_edit import JsonObject, MalformedJson, is_object
-from bridged.taps.scanner import LATE_BYTES
+from bridged.taps.scanner import late_start
 from bridged.taps.typed_json import decoded
 
 # The extra chunk is short. An open event that is longer is none, and is not held back.
@@ -95,7 +95,7 @@ class UsageChunkFilter:
 
     def feed(self, data: bytes) -> bytes:
         """What goes to the client now."""
-        if self._is_between and data.endswith(b"\n\n") and data.find(_USAGE, -LATE_BYTES) < 0:
+        if self._is_between and data.endswith(b"\n\n") and data.find(_USAGE, late_start(data, len(data))) < 0:
             # Nearly every piece is one event or more.
             return data if self._null is None else data.replace(self._null, b"")
         fed = self._without_null(self._feed_slowly(data))
@@ -162,7 +162,7 @@ class UsageChunkFilter:
         if whole_end < 2:
             return self._released(text)
         passed: list[bytes] = []
-        kept, start = 0, max(0, whole_end - LATE_BYTES)
+        kept, start = 0, late_start(text, whole_end)
         while (place := text.find(_USAGE, start, whole_end)) >= 0:
             begin = text.rfind(b"\n\n", kept, place)
             begin = kept if begin < 0 else begin + 2

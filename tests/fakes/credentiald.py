@@ -11,7 +11,7 @@
 back on the same address. Questions come by stream, `batches` has their numbers; with `has_stream` False it is a
 server of before there was one. Providers in `ask_singly` are refused so in batches. `end_streams()` ends those that
 are idle, as a server that stops does. `reported` is what it has taken from bridges; `report_refuse` refuses whole
-reports, `reject` interceptions with these models.
+reports, `reject` interceptions with these models, for the reason `rejection`.
 """
 
 import asyncio
@@ -147,6 +147,9 @@ class FakeCredentiald(pb_grpc.CredentialServiceServicer, RecordServiceServicer):
         self.reported: list[record_pb.InterceptionRecords] = []
         self.report_refuse: Refuse | None = None
         self.reject: set[str] = set()
+        self.rejection: int = record_pb.RECORD_REJECTION_RECORD_INVALID
+        # Said with every answer, whatever was reported.
+        self.odd_rejections: list[record_pb.RejectedRecords] = []
 
     @property
     def target(self) -> str:
@@ -295,10 +298,12 @@ class FakeCredentiald(pb_grpc.CredentialServiceServicer, RecordServiceServicer):
             await self.report_refuse.abort(context)
         rejected = [place for place, one in enumerate(request.interceptions) if one.facts.model in self.reject]
         self.reported += [one for place, one in enumerate(request.interceptions) if place not in rejected]
-        invalid = record_pb.RECORD_REJECTION_RECORD_INVALID
-        return record_pb.AppendRecordsResponse(
-            rejected=[record_pb.RejectedRecords(index=place, rejection=invalid) for place in rejected]
+        why = self.rejection
+        answer = record_pb.AppendRecordsResponse(
+            rejected=[record_pb.RejectedRecords(index=place, rejection=why) for place in rejected]  # type: ignore[arg-type]
         )
+        answer.rejected.extend(self.odd_rejections)
+        return answer
 
     def _note(self, context: Any) -> None:
         metadata = dict(context.invocation_metadata())

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from bridged.records import AnswerRecords
-from tests.fakes.credentiald import FakeCredentiald
+from tests.fakes.credentiald import USER_TOKEN, FakeCredentiald, provider
 from tests.fakes.scripted_upstream import CUT, SSE, STALL, ScriptedUpstream, hang_up, reply, stream
 from tests.support.bridge import AUTH, running_bridge, until
 from tests.support.bridge_reports import CHAT_ANSWER, CHUNKS, DONE, USAGE, ask, chat, outcome, reported, sample
@@ -95,6 +95,47 @@ async def test_an_upstream_that_fails_is_an_end_with_its_category(
         (report,) = await reported(credentiald)
     assert outcome(report) == expected
     assert [one.text for one in report.prompts] == ["list the files"]
+
+
+KEY, OWN_KEY = "sk-upstream-0123456789", "sk-own-0123456789abcdef"
+
+
+@pytest.mark.parametrize("presented", [False, True])
+@pytest.mark.parametrize("at", [0, 1010])
+async def test_keys_that_an_upstream_quotes_are_not_recorded(
+    credentiald: FakeCredentiald, upstream: ScriptedUpstream, presented: bool, at: int
+) -> None:
+    url = upstream.url + "/v1/"
+    credentiald.providers["openai"] = provider("openai", url, presented=presented, api_key="" if presented else KEY)
+    quoting = {"type": "x", "message": "." * at + f"bad headers: Bearer {KEY} Bearer {OWN_KEY} {USER_TOKEN}"}
+    error = json.dumps({"error": quoting}).encode()
+    upstream.script(reply(400, error), stream(CHUNKS[0], b"data: " + error + b"\n\n"))
+    headers = [("X-Coder-AI-Governance-Token", USER_TOKEN)] if presented else [AUTH]
+    headers += [("Authorization", f"Bearer {OWN_KEY}")] if presented else []
+    async with running_bridge(credentiald, asks_for_usage=False) as bridge:
+        for streams in (False, True):
+            body = chat(stream=streams)
+            await raw_exchange(bridge.port, request("POST", "/openai/v1/chat/completions", headers=headers, body=body))
+        reports = await reported(credentiald, 2)
+    for report in reports:
+        said = report.end.error_message
+        assert said.startswith("." * at + "bad header")
+        assert len(said) <= 1024
+        assert (OWN_KEY if presented else KEY)[:12] not in said
+        assert USER_TOKEN not in said
+
+
+async def test_a_token_in_a_header_that_is_recorded_is_left_out(
+    credentiald: FakeCredentiald, upstream: ScriptedUpstream
+) -> None:
+    token = "dbu_" + "a1" * 24 + "Z"
+    upstream.default = reply(200, CHAT_ANSWER)
+    headers = [("Authorization", f"Bearer {token}"), ("User-Agent", f"codex/1 {token}"), ("session-id", token)]
+    async with running_bridge(credentiald) as bridge:
+        await raw_exchange(bridge.port, request("POST", "/openai/v1/chat/completions", headers=headers, body=chat()))
+        (report,) = await reported(credentiald)
+    assert token.encode() not in report.SerializeToString()
+    assert report.facts.user_agent.startswith("codex/1 ")
 
 
 async def test_an_upstream_that_is_too_slow_is_an_end(credentiald: FakeCredentiald, upstream: ScriptedUpstream) -> None:

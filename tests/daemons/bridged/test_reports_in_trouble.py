@@ -7,6 +7,7 @@ from typing import Any
 
 import grpc
 import pytest
+from drawbridge.v1 import record_service_pb2 as record_pb
 
 from bridged import recorder
 from bridged.metrics import Metrics
@@ -113,6 +114,34 @@ async def test_what_is_rejected_is_lost_alone_and_said(
         assert sample(registry, "bridged_interceptions_reported_total") == 2
     assert [one.facts.model for one in credentiald.reported] == ["good", "fine"]
     assert answers[1].header("x-interception-id") in str([vars(one) for one in caplog.records])
+
+
+async def test_a_reason_that_only_a_newer_credentiald_knows_holds_up_nothing(
+    credentiald: FakeCredentiald, upstream: ScriptedUpstream, caplog: pytest.LogCaptureFixture
+) -> None:
+    upstream.default = reply(200, CHAT_ANSWER)
+    credentiald.reject, credentiald.rejection = {"bad"}, 99
+    async with running_bridge(credentiald) as bridge:
+        await raw_exchange(bridge.port, ask(chat(model="bad")))
+        registry = bridge.metrics.registry
+        await until(lambda: sample(registry, "bridged_records_lost_total", reason="rejected") == 1)
+        await raw_exchange(bridge.port, ask(chat(model="after")))
+        await reported(credentiald)
+    assert [vars(one)["why"] for one in caplog.records if "why" in vars(one)] == ["99"]
+
+
+async def test_a_rejection_of_what_was_not_reported_stops_no_reports(
+    credentiald: FakeCredentiald, upstream: ScriptedUpstream
+) -> None:
+    upstream.default = reply(200, CHAT_ANSWER)
+    credentiald.odd_rejections = [record_pb.RejectedRecords(index=7)]
+    async with running_bridge(credentiald) as bridge:
+        for count in (1, 2):
+            await raw_exchange(bridge.port, ask(chat()))
+            await reported(credentiald, count)
+        registry = bridge.metrics.registry
+        await until(lambda: sample(registry, "bridged_interceptions_reported_total") == 2)
+        assert sample(registry, "bridged_records_lost_total", reason="rejected") == 0
 
 
 async def test_a_batch_that_is_refused_for_good_is_taken_apart(

@@ -6,14 +6,17 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 import grpc
+import pytest
 
+from bridged.answer_to_asking import AnswerToAsking
 from bridged.http1.connection import ClientConnection
 from bridged.http1.exchange import Exchange
 from bridged.interception import Interception
 from tests.fakes.credentiald import FakeCredentiald, Refuse
-from tests.fakes.scripted_upstream import ScriptedUpstream
+from tests.fakes.scripted_upstream import STALL, Script, ScriptedUpstream, reply, stream
 from tests.support.bridge import AUTH, running_bridge, until
-from tests.support.raw_http import raw_exchange, request
+from tests.support.bridge_reports import CHUNKS, DONE, USAGE, ask, chat, reported
+from tests.support.raw_http import raw_client, raw_exchange, request
 
 ASK = request("POST", "/anthropic/v1/messages", headers=[AUTH], body=b'{"model":"m"}')
 
@@ -29,7 +32,8 @@ def without_collector() -> Iterator[None]:
 
 
 def what_is_left() -> list[object]:
-    return [one for one in gc.get_objects() if isinstance(one, (Interception, Exchange, ClientConnection))]
+    kinds = (Interception, Exchange, ClientConnection, AnswerToAsking)
+    return [one for one in gc.get_objects() if isinstance(one, kinds)]
 
 
 async def test_nothing_of_a_request_that_was_refused(credentiald: FakeCredentiald) -> None:
@@ -48,4 +52,41 @@ async def test_nothing_of_the_requests_that_were_told_together_that_credentiald_
         with without_collector():
             answers = await asyncio.gather(*(raw_exchange(bridge.port, ASK) for _ in range(5)))
             assert {answer.status for answer in answers} == {503}
+            await until(lambda: not what_is_left())
+
+
+REFUSAL = b'{"error":{"message":"Unrecognized request argument supplied: stream_options"}}'
+
+
+@pytest.mark.parametrize(
+    "scripts",
+    [
+        (stream(REFUSAL, STALL, status=400),),
+        (reply(400, REFUSAL), stream(CHUNKS[0], STALL)),
+        (stream(CHUNKS[0], STALL),),
+    ],
+)
+async def test_nothing_of_a_stream_whose_client_left(
+    credentiald: FakeCredentiald, upstream: ScriptedUpstream, scripts: tuple[Script, ...]
+) -> None:
+    upstream.script(*scripts)
+    async with running_bridge(credentiald) as bridge:
+        with without_collector():
+            async with raw_client(bridge.port) as client:
+                await client.send(ask(chat(stream=True)))
+                last = await upstream.wait_for_request(len(scripts) - 1)
+            async with asyncio.timeout(5):
+                await last.closed.wait()
+            await reported(credentiald)
+            await until(lambda: not what_is_left())
+
+
+async def test_nothing_of_a_stream_that_was_asked_for_usage(
+    credentiald: FakeCredentiald, upstream: ScriptedUpstream
+) -> None:
+    upstream.script(reply(400, REFUSAL), stream(*CHUNKS, USAGE, DONE))
+    async with running_bridge(credentiald) as bridge:
+        with without_collector():
+            assert (await raw_exchange(bridge.port, ask(chat(stream=True)))).status == 200
+            await reported(credentiald)
             await until(lambda: not what_is_left())

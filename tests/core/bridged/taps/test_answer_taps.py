@@ -12,6 +12,7 @@ from bridged.model import DialectName
 from bridged.records import AnswerRecords, Trouble
 from bridged.taps import answer_tap
 from bridged.taps.error_body import MAX_BODY_BYTES, ErrorTap
+from bridged.taps.seen import MAX_COUNT
 from tests.support.taps import ALL, BINARY_STREAMS, DOCUMENTS, EVENTS, JSON, STREAMS, Recorded, seen, tapped
 
 every = pytest.mark.parametrize("recorded", ALL, ids=str)
@@ -298,6 +299,17 @@ def test_output_tokens_that_are_cumulative_are_not_summed() -> None:
     assert (found.usage.input_tokens, found.usage.output_tokens) == (9, 61)
 
 
+@pytest.mark.parametrize("together", [True, False])
+def test_a_message_that_begins_after_a_ping_is_seen(together: bool) -> None:
+    text = {"type": "content_block_delta", "index": 0, "delta": {"type": "text_delta", "text": "x" * 900}}
+    delta = {"type": "message_delta", "delta": {}, "usage": {"output_tokens": 61}}
+    pieces = [_messages({"type": "ping"}), _messages(START, *[text] * 9), _messages(delta, STOP)]
+    found = tapped([b"".join(pieces)] if together else pieces, dialect=MESSAGES)
+    assert found.msg_id == "m"
+    assert found.usage is not None
+    assert (found.usage.input_tokens, found.usage.output_tokens) == (9, 61)
+
+
 def test_zero_counts_are_kept_and_null_is_no_count() -> None:
     start = {"type": "message_start", "message": {"usage": {"input_tokens": 0, "output_tokens": 0}}}
     delta = {"type": "message_delta", "usage": {"input_tokens": None, "output_tokens": 0}}
@@ -317,6 +329,15 @@ def test_an_error_in_the_stream_is_told_with_what_was_seen() -> None:
     assert (found.error_type, found.error_message) == ("overloaded_error", "Overloaded")
     assert found.partial
     assert found.usage is not None
+
+
+@pytest.mark.parametrize("before_bytes", [0, 900, 5000])
+def test_an_error_in_the_stream_may_have_many_words(before_bytes: int) -> None:
+    text = {"type": "content_block_delta", "index": 0, "delta": {"type": "text_delta", "text": "x" * before_bytes}}
+    error = {"type": "error", "error": {"type": "api_error", "message": "words " * 600}}
+    for stream in (_messages(START, text, error), _messages(START, text) + b": a comment\n\n" + _messages(error)):
+        for pieces in ([stream], stream.splitlines(keepends=True)):
+            assert tapped(pieces, dialect=MESSAGES).error_type == "api_error"
 
 
 def test_a_refusal_is_an_answer_like_any_other() -> None:
@@ -361,6 +382,17 @@ def test_usage_that_another_chunk_follows_is_kept() -> None:
     found = tapped([_chat(usage, *[after] * 50)], dialect=CHAT)
     assert found.usage is not None
     assert (found.usage.input_tokens, found.usage.output_tokens) == (10, 0)
+
+
+@pytest.mark.parametrize("end", [{"id": "c", "choices": [], "usage": None}, None])
+def test_usage_may_have_much_behind_it_in_its_own_chunk(end: object) -> None:
+    text = {"id": "c", "choices": [{"index": 0, "delta": {"content": "x" * 900}}]}
+    usage = {"id": "c", "usage": {"prompt_tokens": 10, "completion_tokens": 4}, "search_results": ["found" * 500] * 5}
+    stream = _chat(*[text] * 9, usage, *([end] if end else []))
+    for pieces in ([stream], [stream[:5000], stream[5000:]], stream.splitlines(keepends=True)):
+        found = tapped(pieces, dialect=CHAT)
+        assert found.usage is not None
+        assert (found.usage.input_tokens, found.usage.output_tokens) == (10, 4)
 
 
 @pytest.mark.parametrize("index", [{}, {"index": 0}])
@@ -424,10 +456,22 @@ def test_fields_of_wrong_types_do_not_hide_usage() -> None:
     assert found.troubles == {Trouble.GARBAGE}
 
 
-@pytest.mark.parametrize("count", [-1, 2**70, "many", 1.5])
+@pytest.mark.parametrize("count", [-1, MAX_COUNT + 1, 10**13, 2**70, "many", 1.5, True, [1]])
 def test_a_count_that_cannot_be_one_is_not_counted(count: object) -> None:
     chunk = {"id": "c", "choices": [], "usage": {"prompt_tokens": count, "completion_tokens": count}}
     assert tapped([_chat(chunk)], dialect=CHAT).usage is None
+
+
+@pytest.mark.parametrize("count", [-1, 10**13, 10**18, "many", 1.5])
+def test_a_count_that_cannot_be_one_hides_nothing_else(count: object) -> None:
+    usage = {"prompt_tokens": 10, "completion_tokens": 4.0, "completion_tokens_details": {"reasoning_tokens": count}}
+    call = {"id": "call_1", "function": {"name": "ls", "arguments": "{}"}}
+    answer = {"id": "c", "model": "m", "choices": [{"message": {"tool_calls": [call]}}], "usage": usage}
+    found = tapped([json.dumps(answer).encode()], dialect=CHAT, headers=JSON)
+    assert (found.msg_id, found.model, len(found.tools), found.partial) == ("c", "m", 1, False)
+    assert found.usage is not None
+    assert (found.usage.input_tokens, found.usage.output_tokens, found.usage.metadata) == (10, 4, {})
+    assert found.troubles == {Trouble.GARBAGE}
 
 
 # -- OpenAI Responses -----------------------------------------------------------------------------------------------

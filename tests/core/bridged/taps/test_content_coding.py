@@ -82,6 +82,19 @@ def test_a_bomb_is_given_up(coding: str, compress: Callable[[bytes], bytes]) -> 
     assert found.troubles == {Trouble.CODING}
 
 
+@pytest.mark.parametrize(("coding", "compress"), [("gzip", gzip.compress), ("zstd", zstd.compress)])
+def test_a_body_of_members_with_nothing_in_them_is_given_up(coding: str, compress: Callable[[bytes], bytes]) -> None:
+    members = content_coding.MAX_MEMBERS
+    whole = compress(b"") * (members - 1) + compress(b"all of it")
+    assert decoded_body(whole, [coding], max_bytes=1000) == b"all of it"
+    assert decoded_body(compress(b"") + whole, [coding], max_bytes=1000) is None
+    decoding = decoding_of([coding])
+    assert decoding is not None
+    with pytest.raises(CodingBroken):  # noqa: PT012 - it takes many pieces
+        for _ in range(members + 1):
+            list(decoding.feed(compress(b"")))
+
+
 def test_a_bomb_in_many_pieces_is_given_up() -> None:
     compressor = zlib.compressobj(wbits=31)
     decoding = decoding_of(["gzip"])

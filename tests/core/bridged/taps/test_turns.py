@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from bridged.model import DialectName
 from bridged.records import NO_TURN, Turn
 from bridged.taps import read_turn, turns
-from bridged.taps.turns import MAX_PROMPT_BYTES
+from bridged.taps.turns import MAX_BEHIND, MAX_PROMPT_BYTES
 
 MESSAGES, CHAT = DialectName.ANTHROPIC_MESSAGES, DialectName.OPENAI_CHAT
 RESPONSES, GENERATE, BEDROCK = DialectName.OPENAI_RESPONSES, DialectName.GOOGLE_GENERATE, DialectName.BEDROCK
@@ -81,6 +81,9 @@ def test_messages(messages: object, prompt: str | None, tool_call_id: str) -> No
         ([user("first"), ASSISTANT, TOOL], None, "call_1"),
         ([user("first"), SYSTEM], "first", ""),
         ([SYSTEM], None, ""),
+        ([user("first"), *[SYSTEM] * MAX_BEHIND], "first", ""),
+        # Nobody does that, and bodies may be long.
+        ([user("first"), *[SYSTEM] * (MAX_BEHIND + 1)], None, ""),
     ],
 )
 def test_chat(messages: object, prompt: str | None, tool_call_id: str) -> None:

@@ -108,6 +108,15 @@ def test_the_extra_chunk_may_be_spelt_in_other_ways(event: bytes) -> None:
 
 
 @pytest.mark.parametrize("line_end", LINE_ENDS)
+def test_the_extra_chunk_may_have_much_behind_its_usage(line_end: bytes) -> None:
+    extra = b'data: {"choices":[],"usage":{"prompt_tokens":1},"citations":["%b"]}\n\n' % (b"x" * 10_000)
+    text = b'data: {"choices":[{"delta":{"content":"x"}}]}\n\n'
+    extra, text, done = (event.replace(b"\n", line_end) for event in (extra, text, b"data: [DONE]\n\n"))
+    for pieces in ([text, extra, done], [text, extra + done], [text + extra[:7000], extra[7000:], done]):
+        assert passed(pieces) == text + done
+
+
+@pytest.mark.parametrize("line_end", LINE_ENDS)
 @pytest.mark.parametrize(
     ("chunk", "expected"),
     [
