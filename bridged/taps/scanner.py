@@ -20,6 +20,7 @@ KEPT_OF_OVERLONG_BYTES = 64 * 1024
 LATE_BYTES = 4096
 # The last events say how a stream ended; errors may have a few kilobytes of words.
 _TAIL_BYTES = 4096
+_LAST_EVENTS = 4
 # What is open is put before the next piece, as long as it is so short that copying it costs nothing.
 _SHORT_BYTES = 4096
 
@@ -118,7 +119,7 @@ class EventScanner:
         tail = self._before_tail[-_TAIL_BYTES:] + self._tail[-_TAIL_BYTES:]
         if b"\r" in tail:
             tail = tail.replace(b"\r\n", b"\n").replace(b"\r", b"\n")
-        for event in tail.split(_BLANK):
+        for event in tail.rstrip(b"\n").split(_BLANK)[-_LAST_EVENTS:]:
             data = _data_of(event)
             if data:
                 self._reader.last_event(data)
