@@ -32,12 +32,15 @@ from credentiald.store.connection import Connection, Value
 from credentiald.store.record_rows import COLUMNS, fact_row, insert_facts
 
 # In the order of `_row_of`.
-_GIVEN = (
-    "id", "resolution_id", "service_id", "bridge_instance_id", "user_id", "provider_id", "provider_name",
-    "provider_type", "source", "credential_id", "operation", "model", "upstream_model", "client", "user_agent",
-    "session_id", "streaming", "start_time", "end_time", "outcome", "http_status", "upstream_request_id",
-    "duration_micros", "first_byte_micros",
+_OWN = (
+    "id", "resolution_id", "session_id", "start_time", "end_time", "upstream_request_id", "duration_micros",
+    "first_byte_micros",
 )  # fmt: skip
+_ALIKE = (
+    *Origin._fields, "bridge_instance_id", "operation", "model", "upstream_model", "client", "user_agent", "streaming",
+    "outcome", "http_status",
+)  # fmt: skip
+_GIVEN = _OWN + _ALIKE
 _MODEL, _UPSTREAM_MODEL = _GIVEN.index("model"), _GIVEN.index("upstream_model")
 _OF_KIND = itemgetter(*map(_GIVEN.index, ("model", "upstream_model", "client", "outcome", "start_time")))
 _new = tuple.__new__
@@ -49,16 +52,16 @@ _FORM = bulk.Form(
     _GIVEN,
     # It answers nothing, so it begins its thread.
     (*((one, "''") for one in _ABSENT), ("thread_root_id", "{id}"), bulk.or_null("first_byte_micros")),
+    alike=len(_ALIKE),
 )
-_OPENING_GIVEN = (
-    "id", "resolution_id", *Origin._fields, "bridge_instance_id", "operation", "model", "upstream_model", "client",
-    "start_time",
-)  # fmt: skip
+_OPENING_OWN = ("id", "resolution_id", "start_time")
+_OPENING_ALIKE = (*Origin._fields, "bridge_instance_id", "operation", "model", "upstream_model", "client")
 _EMPTY = {"streaming": "0", "end_time": "NULL", "http_status": "0", "duration_micros": "0", "first_byte_micros": "NULL"}
 _OPENING = bulk.Form(
     "INSERT OR IGNORE INTO interceptions",
-    _OPENING_GIVEN,
-    tuple((one, _EMPTY.get(one, "''")) for one in COLUMNS if one not in _OPENING_GIVEN),
+    _OPENING_OWN + _OPENING_ALIKE,
+    tuple((one, _EMPTY.get(one, "''")) for one in COLUMNS if one not in _OPENING_OWN + _OPENING_ALIKE),
+    alike=len(_OPENING_ALIKE),
 )
 # What tells an opening from another's, from another, and from one that says more than the report.
 _OPENED = (
@@ -171,7 +174,7 @@ def _inserted(conn: Connection, wholes: dict[str, Whole]) -> dict[str, Whole]:
 def _opened(conn: Connection, waiting: dict[str, Opening]) -> dict[str, Opening]:
     """Those that were new of openings of which nothing else is told yet."""
     rows = [
-        (interception_id, resolution_id, *origin, bridge_instance_id, operation, model, upstream_model, client, start)
+        (interception_id, resolution_id, start, *origin, bridge_instance_id, operation, model, upstream_model, client)
         for interception_id, resolution_id, origin, bridge_instance_id, operation, model, upstream_model, client, start
         in waiting.values()
     ]  # fmt: skip
@@ -216,33 +219,26 @@ def _row_of(opening: Opening | None, report: Report) -> _Row | None:
         # What the opening says counts, as it does where it comes first.
         reporter, operation = bridge or reporter, opened_operation or operation
         model, upstream_model, client = asked_model or model, mapped_model or upstream_model, asking or client
-    service_id, user_id, provider_id, provider_name, provider_type, source, credential_id = origin
     return (
         interception_id,
         resolution_id,
-        service_id,
+        session_id or interception_id,
+        start_micros,
+        end_micros,
+        request_id,
+        duration_micros,
+        bulk.NONE if first_byte_micros is None else first_byte_micros,
+        *origin,
         reporter,
-        user_id,
-        provider_id,
-        provider_name,
-        provider_type,
-        source,
-        credential_id,
         operation,
         model,
         upstream_model,
         client,
         user_agent,
-        session_id or interception_id,
         # A bool is no int to Python's sqlite3 (bulk.py).
         1 if streaming else 0,
-        start_micros,
-        end_micros,
         outcome,
         status,
-        request_id,
-        duration_micros,
-        bulk.NONE if first_byte_micros is None else first_byte_micros,
     )
 
 
