@@ -13,6 +13,8 @@ from typing import Any, NamedTuple
 from credentiald.store.connection import Connection, Row, Value
 
 _SIZES = (256, 32, 4, 1)
+# Fewer rows that are alike are no matter for a statement of their own.
+_LEAST_ALIKE = 4
 # What stands for NULL among values that are never negative. To hand over None, for which Python looks for an adapter,
 # costs as much as eight integers; a bool, five: write 0 or 1.
 NONE = -1
@@ -22,12 +24,14 @@ class Form(NamedTuple):
     """An insertion that says part of each row by itself: to hand over a text costs as much as to write three columns.
 
     `given` are the columns that rows bring, in their order. `written` are SQL for further columns, or for given ones in
-    place of what was brought; `{column}` in it stands for what was brought.
+    place of what was brought; `{column}` in it stands for what was brought. Of the given columns, the last so many are
+    often `alike` for many rows: what is the same is handed over once for them.
     """
 
     head: str
     given: tuple[str, ...]
     written: tuple[tuple[str, str], ...] = ()
+    alike: int = 0
 
 
 def or_null(column: str) -> tuple[str, str]:
@@ -41,14 +45,39 @@ def insert(conn: Connection, head: str, rows: Sequence[Sequence[Value]], tail: s
         conn.execute(_insertion(head, len(part), len(part[0]), tail), tuple(chain.from_iterable(part)))
 
 
-def insert_formed(conn: Connection, form: Form, rows: Sequence[Sequence[Value]]) -> int:
+def insert_formed(conn: Connection, form: Form, rows: Sequence[tuple[Value, ...]]) -> int:
     """How many rows were inserted: with `INSERT OR IGNORE`, those that were not there."""
-    return sum(
-        conn.execute(_formed(form, len(part)), tuple(chain.from_iterable(part))).rowcount for part in _parts(rows)
-    )
+    inserted = 0
+    if form.alike:
+        inserted, rows = _insert_alike(conn, form, rows)
+    for part in _parts(rows):
+        inserted += conn.execute(_formed(form, len(part), 0), tuple(chain.from_iterable(part))).rowcount
+    return inserted
 
 
-def insert_new(conn: Connection, table: str, form: Form, rows: Sequence[Sequence[Value]], key: str) -> set[str] | None:
+def _insert_alike(
+    conn: Connection, form: Form, rows: Sequence[tuple[Value, ...]]
+) -> tuple[int, list[tuple[Value, ...]]]:
+    """Insert those that have many like them: how many were inserted, and the others."""
+    own = len(form.given) - form.alike
+    groups: dict[tuple[Value, ...], list[tuple[Value, ...]]] = {}
+    for row in rows:
+        groups.setdefault(row[own:], []).append(row)
+    inserted = 0
+    others: list[tuple[Value, ...]] = []
+    for alike, group in groups.items():
+        for part in _parts(group):
+            if len(part) < _LEAST_ALIKE:
+                others += part
+            else:
+                values = (*alike, *chain.from_iterable([row[:own] for row in part]))
+                inserted += conn.execute(_formed(form, len(part), form.alike), values).rowcount
+    return inserted, others
+
+
+def insert_new(
+    conn: Connection, table: str, form: Form, rows: Sequence[tuple[Value, ...]], key: str
+) -> set[str] | None:
     """Insert rows that are new, as nearly all are; None for all, or the keys of those that were.
 
     The form ignores rows that are there. Rows of the table have a `number`, which rises as they are inserted: so
@@ -98,14 +127,16 @@ def _insertion(head: str, count: int, width: int, tail: str) -> str:
 
 
 @cache
-def _formed(form: Form, count: int) -> str:
+def _formed(form: Form, count: int, alike: int) -> str:
+    """The statement for so many rows, whose last values come first and once where they are alike."""
     values = dict(zip(form.given, (f"{{{one}}}" for one in form.given), strict=True)) | dict(form.written)
     row = f"({', '.join(values.values())})"
-    width = len(form.given)
+    width = len(form.given) - alike
+    # `?NNN`, so that one value may stand in several places.
+    shared = {column: f"?{number}" for number, column in enumerate(form.given[width:], 1)} if alike else {}
     rows = [
-        # `?NNN`, so that one value may stand in several places.
-        row.format_map({column: f"?{first + place}" for place, column in enumerate(form.given)})
-        for first in range(1, 1 + count * width, width)
+        row.format_map(shared | {column: f"?{number}" for number, column in enumerate(form.given[:width], first)})
+        for first in range(alike + 1, alike + 1 + count * width, width)
     ]
     return f"{form.head} ({', '.join(values)}) VALUES {', '.join(rows)}"
 

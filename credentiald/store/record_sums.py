@@ -51,10 +51,12 @@ _OWN_WRITTEN = (
     ("threads", "1"),
     ("last_prompt_time", "CASE {last_prompt} WHEN '' THEN 0 ELSE {start_time} END"),
 )
+_OWN_ALIKE = ("user_id", "providers", "provider_types", "models", "client")
 _OWN_SESSION = bulk.Form(
     "INSERT OR IGNORE INTO sessions",
-    tuple(one for one in _SESSION_COLUMNS if one not in dict(_OWN_WRITTEN)),
+    ("session_id", "start_time", *_COUNTS, "last_prompt", *_OWN_ALIKE),
     _OWN_WRITTEN,
+    alike=len(_OWN_ALIKE),
 )
 _DAY_KEY = ("start_day", "user_id", "provider_name", "model", "client")
 _DAY_COUNTS = ("interceptions", "token_usages", *_COUNTS)
@@ -195,9 +197,14 @@ def own_sessions(kind: Kind) -> Callable[[str, int, Sequence[TokenUsage], Sequen
 
     For each: its id, when it began, and what was reported of it.
     """
-    user_id, client = kind.origin.user_id, kind.client
-    providers, provider_types = _written((kind.origin.provider_name,)), _written((kind.origin.provider_type,))
-    models = _written((kind.model,) if kind.model else ())
+    origin = kind.origin
+    alike = (
+        origin.user_id,
+        _written((origin.provider_name,)),
+        _written((origin.provider_type,)),
+        _written((kind.model,) if kind.model else ()),
+        kind.client,
+    )
 
     def session_of(
         interception_id: str, start_micros: int, usages: Sequence[TokenUsage], prompts: Sequence[Prompt]
@@ -206,10 +213,7 @@ def own_sessions(kind: Kind) -> Callable[[str, int, Sequence[TokenUsage], Sequen
         prompt = ""
         for one in prompts:
             prompt = one.text[:_PROMPT_CHARACTERS] or prompt
-        return (
-            user_id, interception_id, providers, provider_types, models, client, start_micros,
-            new, out, read, written, cost, unpriced, prompt,
-        )  # fmt: skip
+        return interception_id, start_micros, new, out, read, written, cost, unpriced, prompt, *alike
 
     return session_of
 

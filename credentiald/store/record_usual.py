@@ -1,4 +1,4 @@
-"""The short way into the file for what nearly every interception is: opened, and reported as a whole.
+"""The short way into the file for what nearly every interception is: opened once, and reported as a whole.
 
 What its row will be is all in the opening and the report, so nothing is read or merged: it is written as it will stay,
 where the opening came a moment ago and waits for its report, and else completed, where nothing is in the row but what
@@ -19,6 +19,7 @@ from credentiald.record_model import (
     Kind,
     ModelThought,
     Opening,
+    Origin,
     Prompt,
     Report,
     Tally,
@@ -28,15 +29,18 @@ from credentiald.record_model import (
 )
 from credentiald.store import bulk, record_sums
 from credentiald.store.connection import Connection, Value
-from credentiald.store.record_rows import fact_row, insert_facts
+from credentiald.store.record_rows import COLUMNS, fact_row, insert_facts
 
 # In the order of `_row_of`.
-_GIVEN = (
-    "id", "resolution_id", "service_id", "bridge_instance_id", "user_id", "provider_id", "provider_name",
-    "provider_type", "source", "credential_id", "operation", "model", "upstream_model", "client", "user_agent",
-    "session_id", "streaming", "start_time", "end_time", "outcome", "http_status", "upstream_request_id",
-    "duration_micros", "first_byte_micros",
+_OWN = (
+    "id", "resolution_id", "session_id", "start_time", "end_time", "upstream_request_id", "duration_micros",
+    "first_byte_micros",
 )  # fmt: skip
+_ALIKE = (
+    *Origin._fields, "bridge_instance_id", "operation", "model", "upstream_model", "client", "user_agent", "streaming",
+    "outcome", "http_status",
+)  # fmt: skip
+_GIVEN = _OWN + _ALIKE
 _MODEL, _UPSTREAM_MODEL = _GIVEN.index("model"), _GIVEN.index("upstream_model")
 _OF_KIND = itemgetter(*map(_GIVEN.index, ("model", "upstream_model", "client", "outcome", "start_time")))
 _new = tuple.__new__
@@ -48,6 +52,16 @@ _FORM = bulk.Form(
     _GIVEN,
     # It answers nothing, so it begins its thread.
     (*((one, "''") for one in _ABSENT), ("thread_root_id", "{id}"), bulk.or_null("first_byte_micros")),
+    alike=len(_ALIKE),
+)
+_OPENING_OWN = ("id", "resolution_id", "start_time")
+_OPENING_ALIKE = (*Origin._fields, "bridge_instance_id", "operation", "model", "upstream_model", "client")
+_EMPTY = {"streaming": "0", "end_time": "NULL", "http_status": "0", "duration_micros": "0", "first_byte_micros": "NULL"}
+_OPENING = bulk.Form(
+    "INSERT OR IGNORE INTO interceptions",
+    _OPENING_OWN + _OPENING_ALIKE,
+    tuple((one, _EMPTY.get(one, "''")) for one in COLUMNS if one not in _OPENING_OWN + _OPENING_ALIKE),
+    alike=len(_OPENING_ALIKE),
 )
 # What tells an opening from another's, from another, and from one that says more than the report.
 _OPENED = (
@@ -94,18 +108,25 @@ class Whole(NamedTuple):
 
 @dataclass(slots=True)
 class Taken:
-    """What was stored by the short way, by id."""
+    """What was stored by the short way, by id. `opened` are openings alone, whose reports are to come."""
 
+    opened: Mapping[str, Opening] = field(default_factory=dict)
     wholes: Mapping[str, Whole] = field(default_factory=dict)
     tallies: Mapping[Kind, Tally] = field(default_factory=dict)
 
 
 def store(conn: Connection, openings: Sequence[Opening], reports: Sequence[Report], prices: PriceTable) -> Taken:
     """Store what is usual of these."""
-    new, opened = _usual(openings, reports)
-    wholes = _inserted(conn, new) | _completed(conn, opened)
-    if not wholes:
+    waiting = {one.interception_id: one for one in openings}
+    if len(waiting) < len(openings):
         return Taken()
+    new, opened = _usual(waiting, reports)
+    wholes = _inserted(conn, new) | _completed(conn, opened)
+    for report in reports:
+        waiting.pop(report.interception_id, None)
+    taken = _opened(conn, waiting)
+    if not wholes:
+        return Taken(taken)
     if prices:
         wholes = {one: _with_costs(whole, prices) for one, whole in wholes.items()}
     groups = _grouped(wholes.values())
@@ -119,19 +140,16 @@ def store(conn: Connection, openings: Sequence[Opening], reports: Sequence[Repor
     for kind, tally in tallies.items():
         sums.kind(kind, tally)
     sums.store(conn)
-    return Taken(wholes, tallies)
+    return Taken(taken, wholes, tallies)
 
 
-def _usual(openings: Sequence[Opening], reports: Sequence[Report]) -> tuple[dict[str, Whole], dict[str, Whole]]:
+def _usual(waiting: Mapping[str, Opening], reports: Sequence[Report]) -> tuple[dict[str, Whole], dict[str, Whole]]:
     """Those that are told of at once, that answer no tool call, and that had no trouble.
 
     By id, first those whose openings are here, then those that must have been opened before.
     """
-    waiting = {one.interception_id: one for one in openings}
     new: dict[str, Whole] = {}
     opened: dict[str, Whole] = {}
-    if len(waiting) < len(openings):
-        return new, opened
     # The first report of an interception or none: its reports count in their order.
     seen: set[str] = set()
     for place, report in enumerate(reports):
@@ -151,6 +169,17 @@ def _inserted(conn: Connection, wholes: dict[str, Whole]) -> dict[str, Whole]:
     """Those that were new. A row may be there all the same: of another worker's report, or of one opened twice."""
     new = bulk.insert_new(conn, "interceptions", _FORM, [one.row for one in wholes.values()], "id") if wholes else None
     return wholes if new is None else {one: wholes[one] for one in wholes if one in new}
+
+
+def _opened(conn: Connection, waiting: dict[str, Opening]) -> dict[str, Opening]:
+    """Those that were new of openings of which nothing else is told yet."""
+    rows = [
+        (interception_id, resolution_id, start, *origin, bridge_instance_id, operation, model, upstream_model, client)
+        for interception_id, resolution_id, origin, bridge_instance_id, operation, model, upstream_model, client, start
+        in waiting.values()
+    ]  # fmt: skip
+    new = bulk.insert_new(conn, "interceptions", _OPENING, rows, "id") if rows else None
+    return waiting if new is None else {one: waiting[one] for one in waiting if one in new}
 
 
 def _completed(conn: Connection, wholes: dict[str, Whole]) -> dict[str, Whole]:
@@ -190,33 +219,26 @@ def _row_of(opening: Opening | None, report: Report) -> _Row | None:
         # What the opening says counts, as it does where it comes first.
         reporter, operation = bridge or reporter, opened_operation or operation
         model, upstream_model, client = asked_model or model, mapped_model or upstream_model, asking or client
-    service_id, user_id, provider_id, provider_name, provider_type, source, credential_id = origin
     return (
         interception_id,
         resolution_id,
-        service_id,
+        session_id or interception_id,
+        start_micros,
+        end_micros,
+        request_id,
+        duration_micros,
+        bulk.NONE if first_byte_micros is None else first_byte_micros,
+        *origin,
         reporter,
-        user_id,
-        provider_id,
-        provider_name,
-        provider_type,
-        source,
-        credential_id,
         operation,
         model,
         upstream_model,
         client,
         user_agent,
-        session_id or interception_id,
         # A bool is no int to Python's sqlite3 (bulk.py).
         1 if streaming else 0,
-        start_micros,
-        end_micros,
         outcome,
         status,
-        request_id,
-        duration_micros,
-        bulk.NONE if first_byte_micros is None else first_byte_micros,
     )
 
 

@@ -72,10 +72,15 @@ class Stored:
 
     def unfolded(self) -> "Stored":
         """The same, all as by the long way: for who looks at each record."""
+        opened = [record_merge.opened(None, one) for one in self.usual.opened.values()]
         told = [(one, one.draft()) for one in self.usual.wholes.values()]
         facts = [(draft, fact) for one, draft in told for fact in facts_of(one.report)]
         return Stored(
-            started=[draft for one, draft in told if one.is_new] + self.started,
+            started=[
+                *(draft for draft in opened if draft is not None),
+                *(draft for one, draft in told if one.is_new),
+                *self.started,
+            ],
             ended=[draft for _, draft in told] + self.ended,
             facts=facts + self.facts,
             taken=self.taken,
@@ -85,17 +90,12 @@ class Stored:
 def store(conn: Connection, batch: Batch, prices: PriceTable = NO_PRICES) -> Stored:
     """Store what is new of a batch, token usages with their cost; what was."""
     stored = Stored(usual=record_usual.store(conn, batch.openings, batch.reports, prices))
-    wholes = stored.usual.wholes
-    if len(wholes) < max(len(batch.openings), len(batch.reports)) or batch.vanished:
-        stored_so = {one.place for one in wholes.values()}
-        _store_rest(
-            conn,
-            [one for one in batch.openings if one.interception_id not in wholes],
-            [(place, one) for place, one in enumerate(batch.reports) if place not in stored_so],
-            batch.vanished,
-            prices,
-            stored,
-        )
+    opened, wholes = stored.usual.opened, stored.usual.wholes
+    places = {one.place for one in wholes.values()}
+    openings = [one for one in batch.openings if one[0] not in wholes and one[0] not in opened]
+    reports = [(place, one) for place, one in enumerate(batch.reports) if place not in places]
+    if openings or reports or batch.vanished:
+        _store_rest(conn, openings, reports, batch.vanished, prices, stored)
     _note_heard(conn, batch.heard)
     return stored
 

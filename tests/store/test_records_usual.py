@@ -93,7 +93,7 @@ def interceptions(draw, number: int) -> list[Opening | Report]:
 
 
 @given(st.data())
-@settings(max_examples=500, deadline=None)
+@settings(max_examples=40, deadline=None)
 def test_what_is_told_at_once_is_stored_as_if_openings_had_come_long_before(data):
     told = [one for number in range(1, 7) for one in data.draw(interceptions(number))]
     told = data.draw(st.permutations(told))
