@@ -11,7 +11,7 @@ from bridged.conversation import Conversation
 from bridged.model import RequestFacts
 from bridged.records import AnswerRecords
 from tests.fakes.credentiald import USER_TOKEN, FakeCredentiald, provider
-from tests.fakes.scripted_upstream import CUT, SSE, STALL, ScriptedUpstream, hang_up, reply, stream
+from tests.fakes.scripted_upstream import CUT, JSON, SSE, STALL, ScriptedUpstream, hang_up, reply, stream
 from tests.support.bridge import AUTH, running_bridge, until
 from tests.support.bridge_reports import CHAT_ANSWER, CHUNKS, DONE, USAGE, ask, chat, outcome, reported, sample
 from tests.support.raw_http import raw_client, raw_exchange, request
@@ -82,6 +82,7 @@ OVERLOADED = b'{"type":"error","error":{"type":"overloaded_error","message":"Ove
         (reply(500, b"oh no", [("Content-Type", "text/plain")]), ("UPSTREAM_ERROR", "SERVER_ERROR", "HTTP 500", 500)),
         (reply(307, b""), ("UPSTREAM_ERROR", "UNREACHABLE", "UPSTREAM_UNREACHABLE", 502)),
         (hang_up(), ("UPSTREAM_ERROR", "UNREACHABLE", "UPSTREAM_UNREACHABLE", 502)),
+        (stream(b"{", CUT, headers=JSON), ("UPSTREAM_ERROR", "UNREACHABLE", "UPSTREAM_UNREACHABLE", 200)),
         (stream(CHUNKS[0], CUT), ("UPSTREAM_ERROR", "UNREACHABLE", "UPSTREAM_UNREACHABLE", 200)),
         (
             stream(CHUNKS[0], b'data: {"error":{"message":"boom","type":"server_error"}}\n\n'),
