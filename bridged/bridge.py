@@ -185,7 +185,7 @@ class Bridge:
         return Recording(interception_id, match, request.headers, self._make_tap)
 
     def read_turn(self, recording: Recording, conversation: Conversation | None, body: bytes) -> None:
-        """Have what a request says of its conversation read; it is on its way already."""
+        """Have what a request says of its conversation read, in a moment."""
         if self._recorder is not None:
             self._recorder.afterwards.do(
                 recording.read_turn, conversation, body, self.max_body_bytes, first=True, held_bytes=len(body)

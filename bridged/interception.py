@@ -241,6 +241,8 @@ class Interception:
             self.resolution = answer
             relay = self._relay = AnswerRelay(self, self._bridge, self._exchange)
             body, self._early = (self._early[0], []) if match.reads_body else (None, self._early)
+            if body is not None:
+                self._keep_turn(body)
             if answer.wire_type == BEDROCK:
                 call = self._call = self._send_to_bedrock(match, client, answer, body or b"", relay)
             else:
@@ -255,15 +257,18 @@ class Interception:
                 if self._bridge.traces_calls:
                     self._trace_call(client, answer, request)
                 call = self._call = self._bridge.pool.send(request, receiver)
-            if self.recording is not None and body is not None:
-                self._bridge.read_turn(self.recording, self.facts.conversation, body)
-                self.facts.conversation = None
             if self._paused:
                 call.pause()
             if self._streamed:
                 self._send_early(call)
         except Exception as failure:
             self.fail(failure)
+
+    def _keep_turn(self, body: bytes) -> None:
+        """Have read what the request says of its conversation; it is held no longer than that takes."""
+        if self.recording is not None:
+            self._bridge.read_turn(self.recording, self.facts.conversation, body)
+            self.facts.conversation = None
 
     def _asking_for_usage(self, body: bytes, resolution: Resolution) -> bytes | None:
         """The body of a streaming Chat request that asks for usage; None where the client's stays as it is."""
@@ -426,6 +431,8 @@ class Interception:
         if self._question is not None:
             self._question.cancel(None if self.recording is None else self._resolved_late)
             self._question = None
+            if self._early and self.match is not None and self.match.reads_body:
+                self._keep_turn(self._early[0])
         if self._call is not None:
             self._call.cancel()
             self._call = None

@@ -132,7 +132,8 @@ class Recording:
             turn=self._turn,
             answer=answer,
             ending=ending,
-            http_status=interception.status or 0,
+            # Of an answer that was broken off the client has the head.
+            http_status=interception.status or self._status or 0,
             upstream_request_id=self._upstream_request_id(),
             end_micros=self._ended_micros,
             duration_micros=int((self._ended_seconds - interception.started_seconds) * 1_000_000),

@@ -1,14 +1,17 @@
 """What the bridge reports to credentiald of each turn, over real sockets."""
 
+import gc
 import gzip
 import json
 from typing import Any
 
 import pytest
 
+from bridged.conversation import Conversation
+from bridged.model import RequestFacts
 from bridged.records import AnswerRecords
 from tests.fakes.credentiald import USER_TOKEN, FakeCredentiald, provider
-from tests.fakes.scripted_upstream import CUT, SSE, STALL, ScriptedUpstream, hang_up, reply, stream
+from tests.fakes.scripted_upstream import CUT, JSON, SSE, STALL, ScriptedUpstream, hang_up, reply, stream
 from tests.support.bridge import AUTH, running_bridge, until
 from tests.support.bridge_reports import CHAT_ANSWER, CHUNKS, DONE, USAGE, ask, chat, outcome, reported, sample
 from tests.support.raw_http import raw_client, raw_exchange, request
@@ -79,6 +82,7 @@ OVERLOADED = b'{"type":"error","error":{"type":"overloaded_error","message":"Ove
         (reply(500, b"oh no", [("Content-Type", "text/plain")]), ("UPSTREAM_ERROR", "SERVER_ERROR", "HTTP 500", 500)),
         (reply(307, b""), ("UPSTREAM_ERROR", "UNREACHABLE", "UPSTREAM_UNREACHABLE", 502)),
         (hang_up(), ("UPSTREAM_ERROR", "UNREACHABLE", "UPSTREAM_UNREACHABLE", 502)),
+        (stream(b"{", CUT, headers=JSON), ("UPSTREAM_ERROR", "UNREACHABLE", "UPSTREAM_UNREACHABLE", 200)),
         (stream(CHUNKS[0], CUT), ("UPSTREAM_ERROR", "UNREACHABLE", "UPSTREAM_UNREACHABLE", 200)),
         (
             stream(CHUNKS[0], b'data: {"error":{"message":"boom","type":"server_error"}}\n\n'),
@@ -195,20 +199,43 @@ async def test_a_client_that_leaves_at_the_last_event_has_the_whole_answer(
     assert outcome(report) == expected
 
 
+def conversations() -> list[Conversation]:
+    # Structs are not tracked by the collector; what refers to them is.
+    facts = [one for one in gc.get_objects() if isinstance(one, RequestFacts)]
+    return [one.conversation for one in facts if one.conversation is not None]
+
+
+@pytest.mark.parametrize("compressed", [False, True])
 async def test_a_client_that_leaves_while_credentiald_thinks_is_reported_when_it_has_answered(
-    credentiald: FakeCredentiald, upstream: ScriptedUpstream
+    credentiald: FakeCredentiald, upstream: ScriptedUpstream, compressed: bool
 ) -> None:
+    asked = (
+        ask(gzip.compress(chat()), "/openai/v1/chat/completions", ("Content-Encoding", "gzip"))
+        if compressed
+        else ask(chat())
+    )
     async with running_bridge(credentiald) as bridge:
         credentiald.hang()
         async with raw_client(bridge.port) as client:
-            await client.send(ask(chat()))
+            await client.send(asked)
             await until(lambda: len(credentiald.resolves) == 1)
         await until(lambda: bridge.bridge.under_way == 0)
+        # Nothing counts a body any more that nobody waits for, so it is not held.
+        assert not conversations()
         credentiald.go_on()
         (report,) = await reported(credentiald)
     assert outcome(report) == ("CLIENT_GONE", "UNSPECIFIED", "", 0)
     assert report.receipt == b"receipt"
+    assert [one.text for one in report.prompts] == ["list the files"]
     assert not upstream.requests
+
+
+async def test_what_was_asked_is_reported_where_no_request_can_be_made_of_it(credentiald: FakeCredentiald) -> None:
+    credentiald.providers["openai"] = provider("openai", "ftp://nowhere/v1/", api_key="sk-x")
+    async with running_bridge(credentiald) as bridge:
+        await raw_exchange(bridge.port, ask(chat()))
+        (report,) = await reported(credentiald)
+    assert [one.text for one in report.prompts] == ["list the files"]
 
 
 async def test_a_bridge_that_stops_ends_its_interceptions_and_reports_them(
