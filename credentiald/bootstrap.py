@@ -115,9 +115,7 @@ def _refusing(path: Path) -> Iterator[None]:
     try:
         yield
     except migrations.SchemaMismatch as error:
-        raise StartRefused(
-            f"the database {path} does not fit this release: {error}; install a newer release"
-        ) from error
+        raise StartRefused(f"the database {path} does not fit: {error}") from error
     except sqlite3.Error as error:
         raise StartRefused(f"the database {path} cannot be used: {error}") from error
     except OSError as error:

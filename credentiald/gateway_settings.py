@@ -23,11 +23,21 @@ DEFAULT_BEDROCK_SMALL_FAST_MODEL = "global.anthropic.claude-haiku-4-5-20251001-v
 
 _IN_PROCESS_LIST = " Other users of the machine see flags: prefer the variable or its _FILE twin."
 
+# What is kept until a time before the year 1 could never be removed.
+_LONGEST_RETENTION = timedelta(days=36_500)
+
 
 def _parse_injected_tools(text: str) -> bool:
     if parse_boolean(text):
         raise ValueError("injecting MCP tools is not supported: remove it, or set it to false")
     return False
+
+
+def _parse_retention(text: str) -> timedelta:
+    retention = parse_duration(text)
+    if retention > _LONGEST_RETENTION:
+        raise ValueError(f"{text!r} is more than a hundred years: write 0 to keep records for ever")
+    return retention
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -38,7 +48,7 @@ class GatewaySettings:
         "true", "Whether the gateway answers at all.", parse_boolean, bare="true", metavar="true|false"
     )
     retention: timedelta = setting(
-        "60d", "How long records are kept; 0 is for ever.", parse_duration, metavar="DURATION"
+        "60d", "How long records are kept; 0 is for ever.", _parse_retention, metavar="DURATION"
     )
     structured_logging: bool = setting(
         "false", "Write a log line for every record.", parse_boolean, bare="true", metavar="true|false"

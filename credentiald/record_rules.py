@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from credentiald.validation import name_problem
 from daemonkit.parsers import parse_size_bytes
 
 # No limit: the content is kept whole.
@@ -50,6 +51,9 @@ def parse_keep_rule(text: str) -> KeepRule:
             most_bytes = _most_bytes(word)
         elif not name.strip() or name.strip() in by_provider:
             raise ValueError(f"{part.strip()!r}: name each provider once")
+        elif problem := name_problem(name.strip()):
+            # No provider would ever have it, and what was to be left out would be kept.
+            raise ValueError(f"{name.strip()!r} is no name of a provider: it {problem}")
         else:
             by_provider[name.strip()] = _most_bytes(word)
     return KeepRule(most_bytes=most_bytes, by_provider=by_provider)

@@ -21,13 +21,15 @@ def url_of(address: str, *, secure: bool) -> str:
     return f"{'https' if secure else 'http'}://{host}:{port}"
 
 
-def how_to_use(base_url: str, providers: list[dict[str, object]], token_file: Path, *, is_demo: bool) -> str:
+def how_to_use(
+    base_url: str, providers: list[dict[str, object]], token_file: Path, usage: str, *, is_demo: bool
+) -> str:
     """What a person sees when all is up."""
     lines = ["", "Drawbridge is up; Ctrl-C stops it.", ""]
     if is_demo:
         lines += ["No provider key was found, so a built-in demo upstream answers.", ""]
     lines += [f"base URL     {client_url(base_url, each)}   ({each['type']})" for each in providers]
-    lines += [f"your token   {token_file}", ""]
+    lines += [f"your token   {token_file}", f"usage        {usage}", ""]
     usable = [each for each in providers if each["type"] in CALLS and each["central_key_set"] and each["enabled"]]
     if usable:
         lines += ["Try it:", "", curl_line(base_url, usable[0], token_file), ""]
@@ -40,6 +42,13 @@ def client_url(base_url: str, provider: dict[str, object]) -> str:
     """What a client of this provider is told as its base URL: those of OpenAI's API want the version in it."""
     path = "/v1" if provider["type"] in VERSION_IN_BASE_URL else ""
     return f"{base_url}/api/v2/aibridge/{provider['name']}{path}"
+
+
+def usage_line(credentiald: Path, database: Path, admin: str) -> str:
+    """A command that shows what requests have taken so far, from whatever folder it is run."""
+    settings = {"CREDENTIALD_DATABASE": f"sqlite:///{database}", "CREDENTIALD_ADMIN": admin}
+    words = [f"{name}={shlex.quote(value)}" for name, value in settings.items()]
+    return " ".join([*words, shlex.quote(str(credentiald)), "records usage --by day,provider,model"])
 
 
 def curl_line(base_url: str, provider: dict[str, object], token_file: Path) -> str:

@@ -71,9 +71,11 @@ class Usage(UsageServiceServicer):
 
     async def QueryUsage(self, request: pb.QueryUsageRequest, context: Any) -> pb.QueryUsageResponse:
         wanted = await self._wanted(request.filter, "QueryUsage")
-        dimensions = [pb.UsageDimension.Name(one).removeprefix("USAGE_DIMENSION_") for one in request.group_by]
-        if len(set(dimensions)) < len(dimensions) or not set(dimensions) <= set(record_queries.DIMENSIONS):
-            raise InvalidArgument(field="group_by", problem="takes each dimension once")
+        dimensions = usage_codec.dimensions(request.group_by)
+        for field in ("provider_type", "session_id"):
+            if getattr(request.filter, field):
+                # Sums of a day know nothing of it, and those of everything are no answer.
+                raise InvalidArgument(field=f"filter.{field}", problem="is not possible for usage")
         made_for = f"usage/{dimensions}/{wanted}"
         page = await self._records.read(
             record_queries.query_usage,

@@ -1,7 +1,7 @@
 """Stored records to messages, for who asks about them."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from datetime import UTC, date, datetime, timedelta
 from typing import Literal
 
@@ -11,7 +11,7 @@ from google.protobuf.timestamp_pb2 import Timestamp
 
 from credentiald.errors import InvalidArgument
 from credentiald.record_model import Cost, ModelThought, Prompt, Tokens, TokenUsage, ToolCall
-from credentiald.store.record_queries import Detail, StoredInterception, StoredSession, UsageSum
+from credentiald.store.record_queries import DIMENSIONS, Detail, StoredInterception, StoredSession, UsageSum
 from credentiald.store.record_scan import Filter
 
 Names = Mapping[str, str]
@@ -30,6 +30,15 @@ def wanted(message: pb.UsageFilter, user_id: str) -> Filter:
         after_micros=_micros(message, "start_after"),
         before_micros=_micros(message, "start_before"),
     )
+
+
+def dimensions(group_by: Iterable[int]) -> list[str]:
+    """Names of DIMENSIONS (record_queries.py). INVALID_ARGUMENT."""
+    known = pb.UsageDimension.DESCRIPTOR.values_by_number
+    names = [known[one].name.removeprefix("USAGE_DIMENSION_") if one in known else "" for one in group_by]
+    if len(set(names)) < len(names) or not set(names) <= DIMENSIONS.keys():
+        raise InvalidArgument(field="group_by", problem="takes each dimension once")
+    return names
 
 
 def session(value: StoredSession, names: Names) -> pb.Session:

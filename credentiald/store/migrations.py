@@ -80,7 +80,7 @@ def pending_after(applied_names: list[str], history: str = _SET) -> list[str]:
     known = [name for name, _ in _steps(history)]
     if not are_known(applied_names, history):
         unknown = ", ".join(name for name in applied_names if name not in known) or "another order of migrations"
-        raise SchemaMismatch(f"its schema is newer (it has {unknown})")
+        raise SchemaMismatch(f"its schema is newer (it has {unknown}): install a newer release")
     return known[len(applied_names) :]
 
 

@@ -29,9 +29,13 @@ def left_behind(conn: Connection, *, instance: Instance, mark: str, limit: int) 
 
 
 def purge(conn: Connection, *, before_micros: int, limit: int) -> int:
-    """Remove at most `limit` interceptions that began before that time, with all their records; how many."""
+    """Remove at most `limit` interceptions that began before that time, with all their records; how many.
+
+    One that is under way stays until it has its end, which would make it anew without its beginning.
+    """
     rows = conn.execute(
-        "SELECT id FROM interceptions WHERE start_time < ? ORDER BY start_time LIMIT ?", (before_micros, limit)
+        "SELECT id FROM interceptions WHERE start_time < ? AND end_time IS NOT NULL ORDER BY start_time LIMIT ?",
+        (before_micros, limit),
     ).fetchall()
     ids = [row["id"] for row in rows]
     for table in TABLES.values():

@@ -442,6 +442,7 @@ ERRORS = [
     ),
     (legacy(PROVDER_0_KEY="k"), "did you mean CODER_AIBRIDGE_PROVIDER_<N>_KEY?"),
     (legacy(RETENTON="60d"), "did you mean CODER_AIBRIDGE_RETENTION?"),
+    (legacy(RETENTION="1000000d"), "CODER_AIBRIDGE_RETENTION: '1000000d' is more than a hundred years"),
     (legacy(INJECT_CODER_MCP_TOOLS="true"), "injecting MCP tools is not supported"),
 ]
 

@@ -34,6 +34,8 @@ def test_the_rule_of_the_provider_comes_before_the_one_of_the_deployment(text, p
         ("=off", "each provider once"),
         ("lab=on,lab=off", "each provider once"),
         ("lab=on,off", "comes after the first"),
+        ("on,LAB=off", "'LAB' is no name of a provider: it must be lower-case"),
+        ("on,my_lab=4KiB", "'my_lab' is no name"),
     ],
 )
 def test_a_rule_that_is_none_is_refused_with_what_it_may_be(text, problem):

@@ -105,6 +105,14 @@ def test_the_page_of_refusals_is_up_to_date() -> None:
     assert done.returncode == 0, done.stdout + done.stderr
 
 
+def test_the_page_of_refusals_says_what_each_means_in_a_whole_sentence() -> None:
+    rows = [line.split(" | ") for line in read("docs/errors.md").splitlines() if line.startswith("| `")]
+    meanings = {cells[0]: cells[3] for cells in rows}
+
+    assert meanings
+    assert {reason: text for reason, text in meanings.items() if not text.endswith(".")} == {}
+
+
 def test_the_page_of_refusals_gives_each_its_codes() -> None:
     page = {cells[0]: cells[1:3] for line in read("docs/errors.md").splitlines() if (cells := cells_of(line))}
 

@@ -38,6 +38,7 @@ RUN_BY = {
     "--key-stdin": "test_azure_and_google_sdks",
     "import os|from openai import AzureOpenAI": "test_azure_and_google_sdks",
     "import os|from google import genai": "test_azure_and_google_sdks",
+    ".venv/bin/credentiald records interceptions --limit 5": "test_what_was_asked_and_what_it_took",
     "credentiald init": "test_operating_it_without_scripts_run",
     "bridged config check": "test_operating_it_without_scripts_run",
     "credentiald users create alice": "test_operating_it_without_scripts_run",
@@ -104,6 +105,22 @@ def test_a_real_provider_in_three_lines(demo: Run) -> None:
     assert "sk-ant-corp" not in done.stdout + done.stderr
     assert body == hello
     assert [headers["x-api-key"] for _, headers in upstream.seen] == ["sk-ant-corp"]
+
+
+def test_what_was_asked_and_what_it_took(demo: Run) -> None:
+    asked = subprocess.run(["sh", "-c", demo.wait_ready()], capture_output=True, timeout=60, check=True)
+    assert b"message_stop" in asked.stdout
+    text = block_with("records interceptions")
+    deadline = time.monotonic() + 15
+    while True:
+        done = shell(demo, text, CREDENTIALD_DATABASE="sqlite:///.run/credentiald.db")
+        assert done.returncode == 0, done.stderr
+        requests, sums = done.stdout.partition("DAY ")[::2]
+        if "COMPLETED" in requests or time.monotonic() > deadline:
+            break
+
+    assert re.search(r"me +anthropic +claude-opus-4-6 .*COMPLETED +200", requests)
+    assert re.search(r"me +claude-opus-4-6", sums)
 
 
 def test_claude_code(demo: Run, tmp_path: Path) -> None:

@@ -10,10 +10,14 @@ import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from tests.support.clone import ANY_PORTS, INSTALL_SECONDS, Run, bare_environ, make_clone, running
+
+# How long what was recorded may take to be found.
+RECORDED_SECONDS = 15.0
 
 
 def chunks_of(process: subprocess.Popen[bytes]) -> Iterator[tuple[float, bytes]]:
@@ -59,6 +63,24 @@ def test_the_printed_curl_streams_an_answer_event_by_event(clone: Path) -> None:
     assert b"event: message_stop" in body
     assert b"message_stop" not in arrived[0][1]
     assert arrived[-1][0] - arrived[0][0] > 0.2
+
+
+def test_the_printed_usage_command_shows_what_a_request_took(clone: Path, tmp_path: Path) -> None:
+    with running(clone, bare_environ(clone, **ANY_PORTS)) as run:
+        assert b"message_stop" in answer_to(run, run.wait_ready())
+        [line] = [line.partition("usage ")[2] for line in run.out.splitlines() if line.startswith("usage ")]
+        deadline = time.monotonic() + RECORDED_SECONDS
+        rows: list[dict[str, Any]] = []
+        while not rows and time.monotonic() < deadline:
+            done = subprocess.run(
+                ["sh", "-c", f"{line} --json"], cwd=tmp_path, env=bare_environ(clone), capture_output=True, text=True
+            )
+            assert done.returncode == 0, done.stderr
+            rows = json.loads(done.stdout)
+
+    [row] = rows
+    assert (row["provider"], row["model"], row["interceptions"]) == ("anthropic", "claude-opus-4-6", 1)
+    assert row["tokens"]["output_tokens"] > 0
 
 
 def test_what_is_kept_is_for_its_owner_alone_and_not_in_the_process_list(clone: Path) -> None:

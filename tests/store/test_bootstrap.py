@@ -14,6 +14,7 @@ from credentiald.bootstrap import Prepared, StartRefused
 from credentiald.sealing import Keyring, Sealer, central_key_context, user_key_context
 from credentiald.store import meta, migrations, providers, services, sqlite, user_keys, users
 from credentiald.store.database import open_database
+from credentiald.store.records import records_path
 from daemonkit.secret import Secret
 from tests.support.store import NOW, a_key, a_provider, a_user
 
@@ -261,6 +262,16 @@ def test_a_newer_schema_is_refused(tmp_path):
     message = refusal_of(tmp_path)
     assert "9999_future" in message
     assert "install a newer release" in message
+
+
+def test_records_of_another_database_are_refused_with_what_to_do_about_it(tmp_path):
+    path = prepare(tmp_path).database_path
+    (tmp_path / "other").mkdir()
+    other = prepare(tmp_path / "other").database_path
+    records_path(path).write_bytes(records_path(other).read_bytes())
+    message = refusal_of(tmp_path)
+    assert message.endswith("it holds the records of another database: move one of the two away")
+    assert str(records_path(path)) in message
 
 
 def test_an_older_schema_is_migrated_but_not_with_a_wrong_key(tmp_path, monkeypatch):

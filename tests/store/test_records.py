@@ -317,6 +317,17 @@ def test_retention_removes_interceptions_with_all_their_records_and_nothing_youn
     assert {row["id"] for row in rows_of(conn, "interceptions")} == kept
 
 
+def test_what_is_under_way_stays_until_it_has_its_end_however_old_it_is(conn):
+    put(conn, an_opening(1), a_whole(2, end=None), a_whole(3))
+    old = START + DAY_MICROS
+    assert record_retention.purge(conn, before_micros=old, limit=10) == 1
+    assert {row["id"] for row in rows_of(conn, "interceptions")} == {an_id(1), an_id(2)}
+    put(conn, a_whole(1), a_report(2, end=an_end(2)))
+    assert record_retention.purge(conn, before_micros=old, limit=10) == 2
+    assert sum(row["interceptions"] for row in days_of_users(conn)) == 3
+    assert sum(row["input_tokens"] for row in days_of_users(conn)) == 30
+
+
 def test_sums_go_when_all_that_they_count_has_gone(conn):
     put(conn, a_whole(1), a_whole(2, start_micros=START + 2 * DAY_MICROS))
     steps = []

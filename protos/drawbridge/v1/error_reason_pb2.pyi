@@ -210,8 +210,7 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     ResolveProviderStream. The bridge does so, and no client sees it.
     """
     ERROR_REASON_INTERCEPTION_NOT_FOUND: _ErrorReason.ValueType  # 38
-    """No interception has this id, or retention has removed it, or it is another
-    user's.
+    """No interception has this id, its records are gone, or it is another user's.
     Metadata: interception.
     Check the id; `credentiald records interceptions`.
     """
@@ -283,9 +282,9 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     Try again; the operator finds more in the bridge's log.
     """
     ERROR_REASON_RECORDS_UNAVAILABLE: _ErrorReason.ValueType  # 117
-    """What is asked cannot be recorded at the moment, and this bridge is told not
-    to go on without (--without-records refuse).
-    Try again; the operator finds out why credentiald stores no records.
+    """Nothing can be recorded now, and the bridge is told not to go on without.
+    Try again; the operator finds out why credentiald stores no records, or sets
+    --without-records serve.
     """
 
 class ErrorReason(_ErrorReason, metaclass=_ErrorReasonEnumTypeWrapper):
@@ -482,8 +481,7 @@ Ask with ResolveProvider at once: this is only ever an item of an answer of
 ResolveProviderStream. The bridge does so, and no client sees it.
 """
 ERROR_REASON_INTERCEPTION_NOT_FOUND: ErrorReason.ValueType  # 38
-"""No interception has this id, or retention has removed it, or it is another
-user's.
+"""No interception has this id, its records are gone, or it is another user's.
 Metadata: interception.
 Check the id; `credentiald records interceptions`.
 """
@@ -555,8 +553,8 @@ ERROR_REASON_INTERNAL: ErrorReason.ValueType  # 116
 Try again; the operator finds more in the bridge's log.
 """
 ERROR_REASON_RECORDS_UNAVAILABLE: ErrorReason.ValueType  # 117
-"""What is asked cannot be recorded at the moment, and this bridge is told not
-to go on without (--without-records refuse).
-Try again; the operator finds out why credentiald stores no records.
+"""Nothing can be recorded now, and the bridge is told not to go on without.
+Try again; the operator finds out why credentiald stores no records, or sets
+--without-records serve.
 """
 Global___ErrorReason: _TypeAlias = ErrorReason  # noqa: Y015

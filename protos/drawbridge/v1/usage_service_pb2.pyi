@@ -64,14 +64,15 @@ class UsageFilter(_message.Message):
     provider: _builtins.str
     """Provider instance name."""
     provider_type: _builtins.str
-    """Provider type."""
+    """Provider type. Not for QueryUsage."""
     model: _builtins.str
     """As the client asked for it."""
     client: _builtins.str
     session_id: _builtins.str
+    """Not for QueryUsage."""
     @_builtins.property
     def start_after(self) -> _timestamp_pb2.Timestamp:
-        """Inclusive. QueryUsage goes by whole days in UTC."""
+        """Inclusive. ListSessions goes by the latest request of each. QueryUsage goes by whole days in UTC."""
 
     @_builtins.property
     def start_before(self) -> _timestamp_pb2.Timestamp:

@@ -450,6 +450,24 @@ async def test_a_bridge_must_name_itself_to_report(tmp_path):
             assert refused.value.code() is grpc.StatusCode.INVALID_ARGUMENT
 
 
+@pytest.mark.parametrize(
+    ("request_fields", "field"),
+    [
+        ({"filter": usage.UsageFilter(session_id="s-1")}, "filter.session_id"),
+        ({"filter": usage.UsageFilter(provider_type="openai")}, "filter.provider_type"),
+        ({"group_by": [77]}, "group_by"),
+        ({"group_by": [usage.USAGE_DIMENSION_DAY] * 2}, "group_by"),
+        ({"group_by": [usage.USAGE_DIMENSION_UNSPECIFIED]}, "group_by"),
+    ],
+)
+async def test_sums_that_are_not_kept_are_refused_and_never_those_of_something_else(tmp_path, request_fields, field):
+    async with running(tmp_path) as one:
+        with pytest.raises(grpc.aio.AioRpcError) as refused:
+            await one.usage.QueryUsage(usage.QueryUsageRequest(**request_fields), metadata=bearer(one.admin_token))
+    assert refused.value.code() is grpc.StatusCode.INVALID_ARGUMENT
+    assert refused.value.details().startswith(f"{field}: ")
+
+
 async def test_a_user_sees_its_own_rows_only_and_an_administrator_all(tmp_path):
     async with running(tmp_path) as one:
         await with_provider(one)
@@ -827,7 +845,7 @@ async def test_retention_removes_what_is_older_and_none_is_for_ever(tmp_path, ca
         bridge = Bridge(one)
         for _ in range(250):
             _, receipt = await bridge.resolve(token)
-        await one.book.flush()
+            await bridge.report(whole(receipt))
         clock.now += timedelta(days=60, seconds=1)
         young, receipt = await bridge.resolve(token)
         await bridge.report(whole(receipt))
