@@ -1,8 +1,11 @@
 """A setting that is on or off, with exceptions for single providers."""
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+# As credentiald has them.
+_NAME = re.compile(r"[a-z0-9]+(-[a-z0-9]+)*")
 _WORDS = {"on": True, "off": False}
 
 
@@ -31,8 +34,11 @@ def parse_provider_switch(text: str) -> ProviderSwitch:
             if place:
                 raise ValueError(f"{word!r} comes after the first: write PROVIDER={word}")
             is_on = chosen
-        elif not name or name in by_provider:
+        elif name in by_provider:
             raise ValueError(f"{part.strip()!r}: name each provider once")
+        elif _NAME.fullmatch(name) is None:
+            # It could never apply.
+            raise ValueError(f"{name!r} is no name of a provider: write small letters, digits and single hyphens")
         else:
             by_provider[name] = chosen
     return ProviderSwitch(is_on=is_on, by_provider=by_provider)

@@ -27,7 +27,8 @@ def test_a_provider_has_its_own_word_or_that_of_all(text: str, expected: dict[st
         ("lab=maybe", "write on or off"),
         ("lab=off,on", "PROVIDER=on"),
         ("on,off", "PROVIDER=off"),
-        ("=off", "name each provider once"),
+        ("=off", "no name of a provider"),
+        ("on,LAB=off", "no name of a provider"),
         ("lab=off,lab=on", "name each provider once"),
     ],
 )
