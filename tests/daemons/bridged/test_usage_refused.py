@@ -97,7 +97,7 @@ async def test_a_refusal_that_breaks_off_passes_as_far_as_it_came(
         answer = await raw_exchange(bridge.port, ask(BODY))
         (report,) = await reported(credentiald)
     assert (answer.status, answer.complete) == (400, False)
-    assert report.end.http_status == 0
+    assert report.end.http_status == 400
     assert outcome(report)[:2] == ("UPSTREAM_ERROR", "UNREACHABLE")
     assert len(upstream.requests) == 1
 
