@@ -7,6 +7,7 @@ import logging
 import sys
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from typing import TYPE_CHECKING, Protocol
 
 from bridged.clients import HEADER_NAMES, client_name, session_id
@@ -14,7 +15,7 @@ from bridged.conversation import Conversation
 from bridged.endings import STOPPED, ending_of
 from bridged.model import DialectName, Headers, Resolution, named_values
 from bridged.quoted_keys import without_keys
-from bridged.records import NO_ANSWER, NO_TURN, AnswerRecords, Ending, Report
+from bridged.records import NO_ANSWER, NO_TURN, AnswerRecords, Ending, Report, Trouble
 from bridged.routes import RouteMatch
 from bridged.taps import read_turn
 from bridged.taps.answer_tap import AnswerTap
@@ -51,8 +52,8 @@ class Recording:
     """
 
     __slots__ = (
-        "_answer", "_ended_micros", "_ended_seconds", "_headers", "_interception_id", "_make_tap", "_match", "_named",
-        "_pieces", "_status", "_tap", "_turn", "client", "held_bytes",
+        "_answer", "_ended_micros", "_ended_seconds", "_has_failed", "_headers", "_interception_id", "_make_tap",
+        "_match", "_named", "_pieces", "_status", "_tap", "_turn", "client", "held_bytes",
     )  # fmt: skip
 
     def __init__(self, interception_id: str, match: RouteMatch, headers: Headers, make_tap: TapMaker) -> None:
@@ -61,6 +62,7 @@ class Recording:
         self._make_tap = make_tap
         self._named = named_values(headers, _REQUEST_HEADERS)
         self._turn = NO_TURN
+        self._has_failed = False
         # Of an answer either a tap has read what came so far, or its pieces are held; neither after a tap has failed.
         self._tap: AnswerTap | None = None
         self._pieces: list[bytes] | None = None
@@ -168,6 +170,8 @@ class Recording:
         """What was in the answer, which has ended; `whole`: it came to its end."""
         if self._answer is None:
             self._answer = self._read_answer(whole=whole)
+            if self._has_failed:
+                self._answer = replace(self._answer, troubles=self._answer.troubles | {Trouble.FAILED})
         return self._answer
 
     def _read_answer(self, *, whole: bool) -> AnswerRecords:
@@ -189,6 +193,7 @@ class Recording:
         return ""
 
     def _failed(self) -> None:
+        self._has_failed = True
         facts = {"interception_id": self._interception_id}
         log.error("a tap failed and was taken away", exc_info=sys.exception(), extra=facts)
 

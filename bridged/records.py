@@ -18,6 +18,7 @@ class Trouble(StrEnum):
     GARBAGE = "garbage"  # what should have been JSON or a message of an event stream was not
     OVERLONG = "overlong"  # an event or a body was over the bound for one
     TEXT_BOUND = "text_bound"  # tool inputs and thoughts were over the bound for all of an answer
+    FAILED = "failed"  # the tap itself failed: a bug, which the log has
     CODING = "coding"  # a content coding that is not known, was corrupt or expanded beyond its bound
 
 

@@ -9,6 +9,7 @@ discard: upstreams forget the blank line after `[DONE]`.
 """
 
 from collections.abc import Iterator
+from itertools import islice
 from typing import Protocol
 
 from bridged.taps.typed_json import last_object
@@ -119,10 +120,10 @@ class EventScanner:
         tail = self._before_tail[-_TAIL_BYTES:] + self._tail[-_TAIL_BYTES:]
         if b"\r" in tail:
             tail = tail.replace(b"\r\n", b"\n").replace(b"\r", b"\n")
-        for event in tail.rstrip(b"\n").split(_BLANK)[-_LAST_EVENTS:]:
-            data = _data_of(event)
-            if data:
-                self._reader.last_event(data)
+        # Comments and names are no events.
+        told = (data for event in reversed(tail.split(_BLANK)) if (data := _data_of(event)))
+        for data in reversed(list(islice(told, _LAST_EVENTS))):
+            self._reader.last_event(data)
 
     def _with_line_feeds(self, chunk: bytes) -> bytes:
         if self._after_cr and chunk.startswith(b"\n"):

@@ -155,6 +155,8 @@ async def test_the_clients_bytes_are_the_same_whatever_a_tap_does(
     async with running_bridge(credentiald, make_tap=make_tap) as bridge:
         answer = await raw_exchange(bridge.port, ask(chat(stream=True)))
         (report,) = await reported(credentiald)
+        failed = sample(bridge.metrics.registry, "bridged_tap_troubles_total", trouble="failed")
+    assert failed == (where != "nowhere")
     assert (answer.body, answer.complete) == (b"".join([*CHUNKS, DONE]), True)
     assert outcome(report) == ("COMPLETED", "UNSPECIFIED", "", 200)
     assert not report.token_usages

@@ -278,6 +278,12 @@ def test_what_is_neither_an_answer_nor_an_error_has_no_tap(status: int) -> None:
     assert answer_tap(CHAT, "openai.chat_completions", status=status, headers=JSON) is None
 
 
+def test_comments_behind_the_last_events_hide_nothing() -> None:
+    error = b'data: {"error":{"type":"server_error","message":"boom"}}\n\n'
+    found = tapped([error, b": keepalive\n\n" * 20], dialect=CHAT)
+    assert (found.error_type, found.error_message) == ("server_error", "boom")
+
+
 # -- Anthropic Messages ---------------------------------------------------------------------------------------------
 
 
