@@ -62,6 +62,8 @@ class Recorder:
         self._queue_bytes = 0
         self._most_items = MAX_BATCH_ITEMS
         self._closed = False
+        self._was_keeping = True
+        self._trouble = ""
         self._added = asyncio.Event()
         self._hurry = asyncio.Event()
         self._empty = asyncio.Event()
@@ -112,11 +114,26 @@ class Recorder:
         while True:
             await self._added.wait()
             await self._gathered(GATHER_SECONDS)
-            if await self._send_batch():
+            is_sent = await self._send_batch()
+            self._tell_operator()
+            if is_sent:
                 pause_seconds = _PAUSE_SECONDS
                 continue
             await self._pause(random.uniform(pause_seconds / 2, pause_seconds))  # noqa: S311 - jitter
             pause_seconds = min(pause_seconds * 2, _LONGEST_PAUSE_SECONDS)
+
+    def _tell_operator(self) -> None:
+        """Log it when records begin to be overdue, and when they are taken again."""
+        if self.is_keeping == self._was_keeping:
+            return
+        self._was_keeping = not self._was_keeping
+        if self._was_keeping:
+            log.info("credentiald stores records again")
+        else:
+            log.warning(
+                "credentiald does not store records: they wait here, and --without-records says what requests do",
+                extra={"reason": self._trouble, "reports": len(self._queue), "bytes": self._queue_bytes},
+            )
 
     async def flush(self) -> None:
         """Send what waits now, as soon as it can be."""
@@ -150,6 +167,7 @@ class Recorder:
         outcome = await self._sent(batch)
         if isinstance(outcome, Refused):
             self._metrics.report_failed()
+            self._trouble = outcome.reason
             if outcome.reason not in _NEVER:
                 return False
             if len(batch) > 1:

@@ -27,6 +27,8 @@ _PRESUMED_ROUND_SECONDS = 15.0
 # By how much a round may come late, or the clock jump, before that counts as time in which nobody was heard.
 _TOLERATED_GAP_SECONDS = 15.0
 _PURGE_ROUND_SECONDS = 600.0
+# Soon: what is started again more often than a round is long would never remove anything.
+_FIRST_PURGE_SECONDS = 15.0
 # The same pages are written by one batch after the other: the longer this is, the fewer times into the file.
 _CHECKPOINT_ROUND_SECONDS = 5.0
 _FORGOTTEN_AFTER = timedelta(days=1)
@@ -162,7 +164,7 @@ async def running_book(
     rounds = Rounds(records, book, metrics, clock, retention=retention)
     tasks = [
         asyncio.create_task(_for_ever(rounds.end_presumed, _PRESUMED_ROUND_SECONDS, clock, rounds.was_away)),
-        asyncio.create_task(_for_ever(rounds.purge, _PURGE_ROUND_SECONDS, clock)),
+        asyncio.create_task(_purge_for_ever(rounds, clock)),
         asyncio.create_task(_for_ever(records.checkpoint, _CHECKPOINT_ROUND_SECONDS, clock)),
     ]
     try:
@@ -172,6 +174,12 @@ async def running_book(
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
         await book.close()
+
+
+async def _purge_for_ever(rounds: Rounds, clock: Callable[[], datetime]) -> None:
+    await asyncio.sleep(_FIRST_PURGE_SECONDS)
+    await _round(rounds.purge)
+    await _for_ever(rounds.purge, _PURGE_ROUND_SECONDS, clock)
 
 
 async def _for_ever(
@@ -185,10 +193,14 @@ async def _for_ever(
         await asyncio.sleep(seconds)
         if abs((clock() - before).total_seconds() - seconds) > _TOLERATED_GAP_SECONDS:
             was_away()
-        try:
-            await work()
-        except StoreUnavailable:
-            # The store has said so in the log; the next round tries again.
-            continue
-        except Exception:
-            log.exception("a round failed")
+        await _round(work)
+
+
+async def _round(work: Callable[[], Awaitable[int]]) -> None:
+    try:
+        await work()
+    except StoreUnavailable:
+        # The store has said so in the log; the next round tries again.
+        return
+    except Exception:
+        log.exception("a round failed")

@@ -3,7 +3,7 @@
 import csv
 import functools
 import sys
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from itertools import islice
 from typing import Any
@@ -116,6 +116,8 @@ def _filters(*more: Callable[[Command], Command]) -> Callable[[Command], Command
             **arguments: Any,
         ) -> None:
             check_one_user(user, mine=mine)
+            if since is not None and until is not None and since.ToNanoseconds() > until.ToNanoseconds():
+                raise click.UsageError("--since is after --until: nothing lies between them")
             wanted = pb.UsageFilter(
                 user=user,
                 provider=provider,
@@ -168,7 +170,7 @@ def interceptions(destination: Destination, output: Output, wanted: pb.UsageFilt
     with destination.connect(mine=mine) as connection:
         found = connection.pages(connection.usage.ListInterceptions, request, lambda page: page.interceptions)
         rows = map(to_dict, islice(found, limit))
-        output.listing(rows if output.as_json else map(_with_cost, rows), INTERCEPTION_COLUMNS)
+        output.listing(rows if output.as_json else map(_without_zeros, map(_with_cost, rows)), INTERCEPTION_COLUMNS)
 
 
 @records.command()
@@ -202,7 +204,8 @@ def usage(
 ) -> None:
     """Sums of requests, tokens and cost. Days are whole days in UTC.
 
-    COST USD is that of upstream calls whose price was known; UNPRICED is how many were not.
+    UPSTREAM CALLS are those that reported tokens. COST USD is that of calls whose price was known;
+    UNPRICED is how many were not.
     """
     if as_csv and output.as_json:
         raise click.UsageError("--csv and --json exclude each other")
@@ -258,6 +261,14 @@ def _with_cost(row: dict[str, Any]) -> dict[str, Any]:
     return row | {"cost": " + ".join([*known, f"unpriced {unpriced}"] if unpriced else known)}
 
 
+def _without_zeros(row: dict[str, Any]) -> dict[str, Any]:
+    """Nothing where nothing was told: an interception without a status, or without any token, has not cost 0."""
+    shown = row | {"http_status": row["http_status"] or None}
+    if not any((row["tokens"] or {}).values()) and row["cost"] == "0":
+        shown |= {"tokens": None, "cost": None}
+    return shown
+
+
 def _write_csv(lines: Iterable[Sequence[str]], names: Sequence[str]) -> None:
     writer = csv.writer(sys.stdout, lineterminator="\n")
     writer.writerow(_usage_heads(names))
@@ -285,6 +296,7 @@ def _echo_thread(found: Mapping[str, Any]) -> None:
         if one["error_category"] or one["error_reason"]:
             trouble = (one["error_category"], one["error_reason"], one["error_message"])
             click.echo(f"    error: {'  '.join(map(text_of, trouble))}")
+        click.echo(f"    {'  '.join(_about(one))}")
         for prompt in detail["prompts"]:
             _echo_text("prompt", prompt["text"], prompt["text_bytes"])
         for thought in detail["model_thoughts"]:
@@ -298,10 +310,25 @@ def _echo_thread(found: Mapping[str, Any]) -> None:
             click.echo(f"    tokens: {counts}{' (partial)' if tokens['partial'] else ''}; cost: {cost}")
 
 
+def _about(one: Mapping[str, Any]) -> Iterator[str]:
+    """Who asked with what, and how it went: `ann  Codex  CENTRAL_KEY  status 200  2.564 s, first byte 0.004 s`."""
+    yield from (text_of(one[name]) for name in ("username", "client", "source") if one[name])
+    if one["http_status"]:
+        yield f"status {one['http_status']}"
+    if one["outcome"] and one["duration_micros"]:
+        first = one["first_byte_micros"]
+        wait = "" if first is None else f", first byte {first / 1e6:.3f} s"
+        yield f"{one['duration_micros'] / 1e6:.3f} s{wait}"
+    yield f"session {text_of(one['session_id'])}"
+    if one["upstream_request_id"]:
+        yield f"upstream's id {text_of(one['upstream_request_id'])}"
+
+
 def _echo_text(kind: str, text: str, whole_bytes: int) -> None:
     kept = len(text.encode())
     cut = "" if kept == whole_bytes else f" [{kept} of {whole_bytes} bytes kept]"
     lines = text.splitlines() or [""]
-    click.echo(f"    {kind}: {printable(lines[0])}{cut if len(lines) == 1 else ''}")
+    only = f"{printable(lines[0])}{cut if len(lines) == 1 else ''}"
+    click.echo(f"    {kind}: {only.lstrip() if not lines[0] else only}")
     for place, line in enumerate(lines[1:], 2):
         click.echo(f"      {printable(line)}{cut if place == len(lines) else ''}")

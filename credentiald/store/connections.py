@@ -6,12 +6,14 @@ Reads run on a few threads with a connection each, writes on one thread. Databas
 
 import asyncio
 import logging
+import os
 import sqlite3
 import threading
 from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Concatenate, ParamSpec, TypeVar
 
 from credentiald.errors import StoreUnavailable
@@ -30,7 +32,9 @@ log = logging.getLogger("credentiald.store.database")
 class Connections:
     """A writer and some readers of one file, each used by one thread at a time."""
 
-    def __init__(self, writer: sqlite3.Connection, readers: list[sqlite3.Connection], *, name: str) -> None:
+    def __init__(self, writer: sqlite3.Connection, readers: list[sqlite3.Connection], *, path: Path, name: str) -> None:
+        self._path = path
+        self._identity = _identity_of(path)
         self._writer = writer
         # As many threads as connections, so a thread always finds an idle one.
         self._idle_readers = deque(readers)
@@ -45,7 +49,7 @@ class Connections:
         def in_transaction() -> T:
             conn = self._idle_readers.pop()
             try:
-                with trouble_is_refused(), sqlite.transaction(conn, write=False):
+                with trouble_is_refused(self._path), sqlite.transaction(conn, write=False):
                     return query(conn, *args, **kwargs)
             finally:
                 self._idle_readers.append(conn)
@@ -62,7 +66,8 @@ class Connections:
 
         def in_transaction() -> T:
             try:
-                with trouble_is_refused(), sqlite.transaction(self._writer, write=True):
+                self._check_in_place()
+                with trouble_is_refused(self._path), sqlite.transaction(self._writer, write=True):
                     result = query(self._writer, *args, **kwargs)
                     if abandoned.is_set():
                         # Nobody would learn the result: a token that was made would be known to no one.
@@ -83,6 +88,16 @@ class Connections:
             raise StoreUnavailable
         return await asyncio.get_running_loop().run_in_executor(threads, work)
 
+    def _check_in_place(self) -> None:
+        """StoreUnavailable if the file is not the one that was opened: SQLite would write where no restart looks."""
+        if _identity_of(self._path) != self._identity:
+            log.error(
+                "a file of the store was removed or replaced while it is open:"
+                " stop credentiald, put the file back if it is needed, and start again",
+                extra={"file": str(self._path)},
+            )
+            raise StoreUnavailable
+
     async def close(self) -> None:
         """Finish what was asked for and close the connections. Only who opened them calls this."""
         self._closed = True
@@ -97,8 +112,8 @@ class Connections:
 
 
 @contextmanager
-def trouble_is_refused() -> Iterator[None]:
-    """Turn what SQLite says about files, locks and disks into StoreUnavailable, once into the log."""
+def trouble_is_refused(path: Path) -> Iterator[None]:
+    """Turn what SQLite says about the file at `path`, locks and disks into StoreUnavailable, once into the log."""
     try:
         yield
     except sqlite3.DatabaseError as error:
@@ -106,6 +121,19 @@ def trouble_is_refused() -> Iterator[None]:
             raise
         log.error(  # noqa: TRY400 - the cause is a fact about the disk; our stack says nothing about it
             "the store does not answer",
-            extra={"cause": str(error), "sqlite_error": getattr(error, "sqlite_errorname", "")},
+            extra={
+                "file": str(path),
+                "cause": str(error),
+                "sqlite_error": getattr(error, "sqlite_errorname", ""),
+            },
         )
         raise StoreUnavailable from error
+
+
+def _identity_of(path: Path) -> tuple[int, int] | None:
+    """Device and number of the file that has this name now; None where none has."""
+    try:
+        found = os.stat(path)
+    except OSError:
+        return None
+    return found.st_dev, found.st_ino

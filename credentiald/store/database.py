@@ -36,10 +36,11 @@ class Database(Connections):
         readers: list[sqlite3.Connection],
         watcher: sqlite3.Connection,
         *,
+        path: Path,
         database_id: str,
         deployment_secret: DeploymentSecret,
     ) -> None:
-        super().__init__(writer, readers, name="store")
+        super().__init__(writer, readers, path=path, name="store")
         # Reads nothing but the version of the file, on the loop.
         self._watcher = watcher
         self._database_id = database_id
@@ -61,7 +62,7 @@ class Database(Connections):
         """
         if self._closed:
             raise StoreUnavailable
-        with trouble_is_refused():
+        with trouble_is_refused(self._path):
             return self._generation, sqlite.data_version(self._watcher)
 
     async def ping(self) -> None:
@@ -88,7 +89,7 @@ async def open_database(url: str, sealer: Sealer) -> AsyncIterator[Database]:
 
 
 def _open(path: Path, sealer: Sealer) -> Database:
-    with trouble_is_refused(), ExitStack() as opened:
+    with trouble_is_refused(path), ExitStack() as opened:
         writer = sqlite.connect(path)
         opened.callback(writer.close)
         if migrations.pending_after(migrations.applied(writer)):
@@ -104,6 +105,8 @@ def _open(path: Path, sealer: Sealer) -> Database:
         watcher = sqlite.connect(path, query_only=True)
         opened.callback(watcher.close)
         sqlite.never_wait(watcher)
-        database = Database(writer, readers, watcher, database_id=found.database_id, deployment_secret=secret)
+        database = Database(
+            writer, readers, watcher, path=path, database_id=found.database_id, deployment_secret=secret
+        )
         opened.pop_all()
         return database

@@ -28,9 +28,9 @@ class Records(Connections):
     """The open file. Made by `open_records`, closed at the end of its block."""
 
     def __init__(
-        self, writer: sqlite3.Connection, readers: list[sqlite3.Connection], copier: sqlite3.Connection
+        self, writer: sqlite3.Connection, readers: list[sqlite3.Connection], copier: sqlite3.Connection, *, path: Path
     ) -> None:
-        super().__init__(writer, readers, name="records")
+        super().__init__(writer, readers, path=path, name="records")
         self._copier = copier
         self._copy_thread = ThreadPoolExecutor(1, thread_name_prefix="records-copy")
 
@@ -50,11 +50,11 @@ class Records(Connections):
         return copied
 
     def _copy(self) -> tuple[int, int]:
-        with trouble_is_refused():
+        with trouble_is_refused(self._path):
             return sqlite.checkpoint(self._copier, "PASSIVE")
 
     def _begin_log_anew(self) -> None:
-        with trouble_is_refused():
+        with trouble_is_refused(self._path):
             sqlite.wait_at_most(self._writer, _WAIT_FOR_READERS_SECONDS)
             try:
                 sqlite.checkpoint(self._writer, "RESTART")
@@ -98,7 +98,7 @@ async def open_records(url: str) -> AsyncIterator[Records]:
 
 
 def _open(path: Path) -> Records:
-    with trouble_is_refused(), ExitStack() as opened:
+    with trouble_is_refused(path), ExitStack() as opened:
         writer = sqlite.connect(path)
         opened.callback(writer.close)
         sqlite.checkpoint_every(writer, _LOG_PAGES_AT_MOST)
@@ -108,6 +108,6 @@ def _open(path: Path) -> Records:
             opened.callback(readers[-1].close)
         copier = sqlite.connect(path)
         opened.callback(copier.close)
-        records = Records(writer, readers, copier)
+        records = Records(writer, readers, copier, path=path)
         opened.pop_all()
         return records

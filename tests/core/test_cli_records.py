@@ -58,6 +58,7 @@ def test_a_duration_is_that_long_ago_and_a_user_asks_with_its_own_token(plane):
         ("sessions", "--since", "yesterday"),
         ("sessions", "--user", "ann", "--mine"),
         ("interceptions", "--limit", "0"),
+        ("interceptions", "--since", "1h", "--until", "2h"),
         ("usage", "--by", "day,weather"),
         ("usage", "--by", "day,day"),
         ("usage", "--csv", "--json"),
@@ -91,16 +92,32 @@ def test_a_session_is_one_line_whatever_its_prompt(plane):
 )
 def test_the_cost_of_a_request_says_what_is_not_in_it(plane, micros, unpriced, shown):
     cost = pb.CostTotals(cost_micros=micros, unpriced_token_usages=unpriced)
-    plane.interceptions = [an_interception(1, cost=cost)]
+    plane.interceptions = [an_interception(1, cost=cost, tokens=pb.TokenTotals(output_tokens=1))]
     head, line = administer(plane, "records", "interceptions").stdout.splitlines()
     assert line[head.index("COST USD") :] == shown
 
 
+def test_a_request_of_which_no_usage_is_known_is_not_said_to_have_cost_nothing(plane):
+    plane.interceptions = [an_interception(1, cost=pb.CostTotals(), tokens=pb.TokenTotals())]
+    head, line = administer(plane, "records", "interceptions").stdout.splitlines()
+    assert line[head.index("STATUS") :].split() == ["-", "-", "-", "-"]
+
+
 def test_a_request_is_shown_with_its_thread_and_what_is_not_kept_is_said(plane):
     first, second = (
-        an_interception(1),
+        an_interception(
+            1,
+            client="Codex",
+            session_id="s-1",
+            http_status=200,
+            duration_micros=2_564_000,
+            first_byte_micros=4_000,
+            outcome=record_pb2.INTERCEPTION_OUTCOME_COMPLETED,
+        ),
         an_interception(
             2,
+            session_id="s-1",
+            upstream_request_id="req-7",
             outcome=record_pb2.INTERCEPTION_OUTCOME_UPSTREAM_ERROR,
             error_category=record_pb2.UPSTREAM_ERROR_CATEGORY_OVERLOADED,
             error_message="try \x07 later",
@@ -125,17 +142,19 @@ def test_a_request_is_shown_with_its_thread_and_what_is_not_kept_is_said(plane):
     )
     lines = administer(plane, "records", "show", "id-2").stdout.splitlines()
     assert lines[0].startswith("  2026-")
-    assert lines[0].endswith("id-1  corp  gpt-5  open")
+    assert lines[0].endswith("id-1  corp  gpt-5  COMPLETED")
     assert lines[1:] == [
+        "    ann  Codex  status 200  2.564 s, first byte 0.004 s  session s-1",
         "    prompt: one",
         "      two",
-        "    thinking:  [0 of 12 bytes kept]",
+        "    thinking: [0 of 12 bytes kept]",
         '    tool Bash: {"a [3 of 30 bytes kept]',
         "    tokens: 1 input, 2 output, 0 cache_read_input, 0 cache_write_input (partial); cost: unpriced",
         "    tokens: 0 input, 5 output, 0 cache_read_input, 0 cache_write_input; cost: 0.000075 USD",
         "    tokens: 0 input, 0 output, 0 cache_read_input, 0 cache_write_input; cost: 0 USD",
-        f"> {lines[8][2:]}",
+        f"> {lines[9][2:]}",
         "    error: OVERLOADED  -  try \\x07 later",
+        "    ann  session s-1  upstream's id req-7",
     ]
     assert plane.last == pb.GetInterceptionRequest(id="id-2")
 

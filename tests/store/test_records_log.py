@@ -2,6 +2,9 @@
 
 from contextlib import asynccontextmanager, closing
 
+import pytest
+
+from credentiald.errors import StoreUnavailable
 from credentiald.store import record_writing, records, sqlite
 from credentiald.store.record_writing import Batch
 from tests.support.records import a_prompt, a_report, empty_records
@@ -60,3 +63,19 @@ async def test_who_reads_in_the_log_neither_loses_it_nor_stops_writers_and_it_is
         await write(one, 3 * PAGES, 1)
         assert log_of(other)[0] < 100
         assert count_of(other) == 2 * PAGES + 2
+
+
+async def test_nothing_is_written_into_a_file_that_is_not_in_its_place_any_more(tmp_path, caplog):
+    path, aside = tmp_path / "credentiald.records.db", tmp_path / "aside.db"
+    async with open_in(tmp_path) as (one, other):
+        await write(one, 0, 1)
+        path.rename(aside)
+        for _ in range(2):
+            with pytest.raises(StoreUnavailable):
+                await write(one, 1, 1)
+            path.write_bytes(b"another")
+        assert {record.file for record in caplog.records} == {str(path)}
+        assert "removed or replaced" in caplog.text
+        aside.replace(path)
+        await write(one, 2, 1)
+        assert count_of(other) == 2

@@ -230,7 +230,7 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     Try again; the operator looks at both logs.
     """
     ERROR_REASON_UPSTREAM_UNREACHABLE: _ErrorReason.ValueType  # 104
-    """No connection to the upstream could be made, or it broke before an answer.
+    """No connection to the upstream could be made, or it broke before the end of an answer.
     Check the provider's base URL and the network.
     """
     ERROR_REASON_UPSTREAM_TIMEOUT: _ErrorReason.ValueType  # 105
@@ -501,7 +501,7 @@ ERROR_REASON_CREDENTIALD_UNREACHABLE: ErrorReason.ValueType  # 103
 Try again; the operator looks at both logs.
 """
 ERROR_REASON_UPSTREAM_UNREACHABLE: ErrorReason.ValueType  # 104
-"""No connection to the upstream could be made, or it broke before an answer.
+"""No connection to the upstream could be made, or it broke before the end of an answer.
 Check the provider's base URL and the network.
 """
 ERROR_REASON_UPSTREAM_TIMEOUT: ErrorReason.ValueType  # 105

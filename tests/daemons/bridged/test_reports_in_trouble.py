@@ -200,6 +200,33 @@ async def test_a_bridge_that_must_record_refuses_while_it_cannot(
         assert (await _until_status(bridge, 200)).status == 200
 
 
+async def test_the_log_says_once_that_records_are_not_stored_and_once_that_they_are_again(
+    credentiald: FakeCredentiald,
+    upstream: ScriptedUpstream,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    monkeypatch.setattr(recorder, "OVERDUE_SECONDS", 0.3)
+    caplog.set_level("INFO", logger=recorder.log.name)
+
+    def said() -> list[tuple[str, str | None]]:
+        return [
+            (one.levelname, getattr(one, "reason", None)) for one in caplog.records if one.name == recorder.log.name
+        ]
+
+    upstream.default = reply(200, CHAT_ANSWER)
+    credentiald.report_refuse = AWAY
+    async with running_bridge(credentiald) as bridge:
+        await raw_exchange(bridge.port, ask(chat()))
+        await until(lambda: len(said()) == 1)
+        failed = credentiald.reports
+        await until(lambda: credentiald.reports > failed + 1)
+        credentiald.report_refuse = None
+        await reported(credentiald)
+        await until(lambda: len(said()) == 2)
+    assert said() == [("WARNING", AWAY.reason), ("INFO", None)]
+
+
 async def _until_status(bridge: RunningBridge, status: int) -> Any:
     async with asyncio.timeout(10):
         while (answer := await raw_exchange(bridge.port, ask(chat()))).status != status:

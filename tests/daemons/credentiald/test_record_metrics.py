@@ -10,9 +10,10 @@ import pytest
 from drawbridge.v1 import admin_service_pb2 as admin
 from drawbridge.v1 import record_pb2
 
+from credentiald import record_rounds
 from credentiald.metrics import Metrics
 from credentiald.record_metrics import StoreSizes
-from credentiald.record_rounds import Rounds
+from credentiald.record_rounds import Rounds, running_book
 from credentiald.watching import look
 from tests.support.credentiald import bearer, running
 from tests.support.reports import INSTANCE, Bridge, whole
@@ -173,6 +174,20 @@ async def test_retention_says_when_it_was_done_and_nothing_before(tmp_path, metr
         assert metrics.registry.get_sample_value(name) is None
         await Rounds(one.stored, one.book, metrics, clock, retention=timedelta(days=60)).purge()
 
+    assert metrics.registry.get_sample_value(name) == clock.now.timestamp()
+
+
+async def test_a_credentiald_that_never_runs_for_ten_minutes_removes_what_is_old_all_the_same(
+    tmp_path, metrics, monkeypatch
+):
+    monkeypatch.setattr(record_rounds, "_FIRST_PURGE_SECONDS", 0.01)
+    clock = Clock()
+    name = "credentiald_retention_last_success_timestamp_seconds"
+    async with running(tmp_path, clock=clock) as one:
+        async with running_book(one.stored, metrics, clock, retention=timedelta(days=60)):
+            async with asyncio.timeout(10):
+                while metrics.registry.get_sample_value(name) is None:
+                    await asyncio.sleep(0.01)
     assert metrics.registry.get_sample_value(name) == clock.now.timestamp()
 
 
