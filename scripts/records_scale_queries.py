@@ -113,7 +113,7 @@ def usages(marks: Landmarks) -> Iterator[Question]:
         for group_by in combinations(record_queries.DIMENSIONS, size):
             for label, wanted in filtered:
                 by = ",".join(group_by).lower() or "nothing"
-                for page in (_DEFAULT_PAGE, _LARGEST_PAGE):
+                for page in (_LARGEST_PAGE,) if label else (_DEFAULT_PAGE, _LARGEST_PAGE):
                     yield "QueryUsage", f"by {by}, {label or 'all'}, {page} a page", usage(wanted, group_by, page)
 
 

@@ -216,6 +216,9 @@ def usage(
     request = pb.QueryUsageRequest(filter=wanted, group_by=[DIMENSIONS[name] for name in names], page_size=1000)
     with destination.connect(mine=mine) as connection:
         rows = [to_dict(row) for row in connection.pages(connection.usage.QueryUsage, request, lambda page: page.rows)]
+    if "user" in names[1:]:
+        # They come in the order of users first.
+        rows.sort(key=lambda row: [_sort_key(row, name) for name in names])
     if output.as_json:
         echo_json(rows)
         return
@@ -225,6 +228,10 @@ def usage(
     else:
         heads = [name.upper().replace("_", " ") for name in _usage_heads(names)]
         echo_columns([heads, *([cell or "-" for cell in line] for line in lines)])
+
+
+def _sort_key(row: Mapping[str, Any], name: str) -> str:
+    return str(row["username"] or row["user_id"] if name == "user" else row[name])
 
 
 def _usage_heads(names: Sequence[str]) -> list[str]:

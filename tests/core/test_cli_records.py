@@ -200,3 +200,14 @@ def test_usage_is_a_table_or_csv_that_no_spreadsheet_computes(plane):
     ]  # fmt: skip
     assert list(plane.last.group_by) == [pb.USAGE_DIMENSION_USER, pb.USAGE_DIMENSION_MODEL]
     assert [row["model"] for row in administer_json(plane, "records", "usage")] == ["=cmd()", "-x,y", "", "free"]
+
+
+def test_usage_is_in_the_order_of_what_it_is_asked_by_though_it_comes_by_users_first(plane):
+    plane.usage = [
+        pb.UsageRow(user_id=f"id-{name}", username=name, day=day, interceptions=1)
+        for name in ("bob", "ann")
+        for day in ("2026-11-21", "2026-11-22")
+    ]
+    printed = administer(plane, "records", "usage", "--by", "day,user", "--csv").stdout
+    rows = [(row["day"], row["user"]) for row in csv.DictReader(io.StringIO(printed))]
+    assert rows == [("2026-11-21", "ann"), ("2026-11-21", "bob"), ("2026-11-22", "ann"), ("2026-11-22", "bob")]

@@ -567,7 +567,9 @@ class QueryUsageResponse(_message.Message):
     """Empty on the last page."""
     @_builtins.property
     def rows(self) -> _containers.RepeatedCompositeFieldContainer[Global___UsageRow]:
-        """In the order of their dimensions."""
+        """In the order of their dimensions, but of users first. A page may be shorter
+        than asked for while there is a next one.
+        """
 
     def __init__(
         self,
