@@ -183,11 +183,13 @@ async def test_a_credentiald_that_never_runs_for_ten_minutes_removes_what_is_old
     monkeypatch.setattr(record_rounds, "_FIRST_PURGE_SECONDS", 0.01)
     clock = Clock()
     name = "credentiald_retention_last_success_timestamp_seconds"
-    async with running(tmp_path, clock=clock) as one:
-        async with running_book(one.stored, metrics, clock, retention=timedelta(days=60)):
-            async with asyncio.timeout(10):
-                while metrics.registry.get_sample_value(name) is None:
-                    await asyncio.sleep(0.01)
+    async with (
+        asyncio.timeout(10),
+        running(tmp_path, clock=clock) as one,
+        running_book(one.stored, metrics, clock, retention=timedelta(days=60)),
+    ):
+        while metrics.registry.get_sample_value(name) is None:
+            await asyncio.sleep(0.01)
     assert metrics.registry.get_sample_value(name) == clock.now.timestamp()
 
 
