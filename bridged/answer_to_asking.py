@@ -4,7 +4,7 @@ Some upstreams, and versions of Azure's API before 2024-08, take no `stream_opti
 request goes out again as the client made it, and the client hears of the second answer only. Only a 400 or 422 is held
 back, within a bound; any other answer goes to the relay without a stop here.
 
-An upstream is not asked again once it took a request without the edit that it had refused with it. The words alone do
+An upstream is not asked again about a model once it took a request without the edit that it had refused with it. The words alone do
 not say so: clients can make upstreams repeat words.
 """
 
@@ -31,24 +31,28 @@ _FIRST_REDIRECT = 300
 
 
 class UpstreamsNotToAsk:
-    """Base URLs of upstreams that take no `stream_options`, as far as this process knows. The oldest is forgotten."""
+    """Upstreams that take no `stream_options`, as far as this process knows; the oldest is forgotten.
+
+    By base URL and model: behind another gateway each model may be somewhere else.
+    """
 
     def __init__(self) -> None:
-        self._base_urls: dict[str, None] = {}
+        self._known: dict[tuple[str, str], None] = {}
 
-    def __contains__(self, base_url: str) -> bool:
-        return base_url in self._base_urls
+    def has(self, base_url: str, model: str) -> bool:
+        """Whether this one is not to be asked for usage."""
+        return (base_url, model) in self._known
 
-    def add(self, base_url: str, *, provider: str) -> None:
+    def add(self, base_url: str, model: str, *, provider: str) -> None:
         """Ask this one for usage no more."""
-        if base_url in self._base_urls:
+        if self.has(base_url, model):
             return
-        if len(self._base_urls) >= MAX_REMEMBERED:
-            del self._base_urls[next(iter(self._base_urls))]
-        self._base_urls[base_url] = None
+        if len(self._known) >= MAX_REMEMBERED:
+            del self._known[next(iter(self._known))]
+        self._known[base_url, model] = None
         log.warning(
             "an upstream takes no stream_options: streams of clients that do not ask for usage are recorded without",
-            extra={"provider": provider},
+            extra={"provider": provider, "model": model},
         )
 
 

@@ -87,7 +87,8 @@ class Bridge:
         self.tracing = tracing
         self.send_trace_headers = send_trace_headers
         self.traces_calls = tracing is not None or send_trace_headers is not None
-        self.now = asyncio.get_running_loop().time
+        # The loop's own clock is in whole milliseconds.
+        self.now = time.monotonic
         self._not_ready = not_ready
         self._date_second = 0
         self._date = ("Date", "")

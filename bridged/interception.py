@@ -275,12 +275,14 @@ class Interception:
         bridge = self._bridge
         if self.recording is None or not bridge.asks_for_usage.on_for(self.provider):
             return None
-        return None if resolution.base_url in bridge.not_to_ask else asking_for_usage(body)
+        is_known = bridge.not_to_ask.has(resolution.base_url, self.facts.model)
+        return None if is_known else asking_for_usage(body)
 
     def _receiver_of_asking(self, relay: AnswerRelay, body: bytes, resolution: Resolution) -> AnswerToAsking:
         relay.usage_filter = UsageChunkFilter()
         not_to_ask, provider = self._bridge.not_to_ask, self.provider
-        return AnswerToAsking(self, relay, body, lambda: not_to_ask.add(resolution.base_url, provider=provider))
+        base_url, model = resolution.base_url, self.facts.model
+        return AnswerToAsking(self, relay, body, lambda: not_to_ask.add(base_url, model, provider=provider))
 
     def send_again(self, body: bytes, receiver: AnswerToAsking) -> None:
         """The upstream would not be asked for usage: send the request as the client made it."""

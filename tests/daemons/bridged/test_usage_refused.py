@@ -141,6 +141,19 @@ async def test_another_upstream_is_asked_still(credentiald: FakeCredentiald, ups
     assert [len(one.token_usages) for one in reports] == [0, 1]
 
 
+async def test_another_model_of_the_upstream_is_asked_about_still(
+    credentiald: FakeCredentiald, upstream: ScriptedUpstream
+) -> None:
+    upstream.script(reply(400, AZURE), stream(*CHUNKS, DONE), stream(*CHUNKS, USAGE, DONE))
+    async with running_bridge(credentiald) as bridge:
+        await raw_exchange(bridge.port, ask(BODY))
+        answer = await raw_exchange(bridge.port, ask(chat(stream=True, model="another")))
+        reports = await reported(credentiald, 2)
+    assert [asks(one.body) for one in upstream.requests] == [True, False, True]
+    assert answer.body == ANSWER
+    assert [len(one.token_usages) for one in reports] == [0, 1]
+
+
 @pytest.mark.parametrize("requests", [1, 2])
 async def test_a_client_that_leaves_cancels_whichever_request_is_under_way(
     credentiald: FakeCredentiald, upstream: ScriptedUpstream, requests: int
@@ -163,7 +176,7 @@ async def test_a_client_that_leaves_cancels_whichever_request_is_under_way(
 def test_what_is_remembered_is_bounded() -> None:
     known = UpstreamsNotToAsk()
     for number in range(MAX_REMEMBERED + 1):
-        known.add(f"https://{number}", provider="p")
-    assert "https://0" not in known
-    assert "https://1" in known
-    assert f"https://{MAX_REMEMBERED}" in known
+        known.add(f"https://{number}", "m", provider="p")
+    assert not known.has("https://0", "m")
+    assert known.has("https://1", "m")
+    assert known.has(f"https://{MAX_REMEMBERED}", "m")
