@@ -4,8 +4,8 @@ Some upstreams, and versions of Azure's API before 2024-08, take no `stream_opti
 request goes out again as the client made it, and the client hears of the second answer only. Only a 400 or 422 is held
 back, within a bound; any other answer goes to the relay without a stop here.
 
-An upstream is not asked again about a model once it took a request without the edit that it had refused with it. The words alone do
-not say so: clients can make upstreams repeat words.
+An upstream is not asked again about a model once it took a request without the edit that it had refused with it. The
+words alone do not say so: clients can make upstreams repeat words.
 """
 
 import logging
