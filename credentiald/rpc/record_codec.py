@@ -138,10 +138,10 @@ class ReportReader:
     def _facts(self, message: pb.InterceptionRecords) -> Facts | None:
         # Writing them costs a third of reading each.
         raw = message.facts.SerializeToString()
+        if not raw and not message.HasField("facts"):
+            return None
         facts = self._known.get(raw)
         if facts is None:
-            if not raw and not message.HasField("facts"):
-                return None
             facts = _facts(message.facts)
             if len(raw) <= _MOST_KNOWN_BYTES:
                 if len(self._known) >= _MOST_KNOWN:

@@ -28,7 +28,10 @@ from tests.support.records import (
     some_facts,
 )
 
-PRICES = {("provider-1", "claude-sonnet-4-5"): ModelPrices(3_000_000, 15_000_000, 300_000, 3_750_000)}
+PRICES = {
+    ("provider-1", "claude-sonnet-4-5"): ModelPrices(3_000_000, 15_000_000, 300_000, 3_750_000),
+    ("provider-1", "mapped"): ModelPrices(1_000_000, 1_000_000, 1_000_000, 1_000_000),
+}
 ENDS = (
     {},
     {},
@@ -100,6 +103,9 @@ def test_what_is_told_at_once_is_stored_as_if_openings_had_come_long_before(data
     openings = [one for one in told if isinstance(one, Opening)]
     reports = [one for one in told if isinstance(one, Report)]
     earlier = data.draw(st.lists(st.sampled_from(openings), unique=True, max_size=2)) if openings else []
+    # Something was told before, and may be told again.
+    begun = data.draw(st.lists(st.sampled_from(reports), unique=True, max_size=2)) if reports else []
+    before = Batch(openings=earlier, reports=[one._replace(end=None) for one in begun])
     prices = data.draw(st.sampled_from([{}, PRICES]))
     # In two pieces of which neither is usual, so by the long way.
     pieces = [piece for one in reports for piece in (one._replace(end=None), one)]
@@ -109,7 +115,7 @@ def test_what_is_told_at_once_is_stored_as_if_openings_had_come_long_before(data
         "long": [Batch(openings=openings), Batch(reports=pieces)],
     }
     found = {
-        name: contents_after([Batch(openings=earlier), *batches], prices, pieces_each=2 if name == "long" else 1)
+        name: contents_after([before, *batches], prices, pieces_each=2 if name == "long" else 1)
         for name, batches in batches.items()
     }
     assert found["together"] == found["long"]

@@ -1,0 +1,79 @@
+"""Reports are read as they were written, whatever a bridge leaves out or makes up."""
+
+import pytest
+from drawbridge.v1 import record_pb2
+from drawbridge.v1 import record_service_pb2 as pb
+
+from credentiald.receipts import Receipt
+from credentiald.record_model import DAY_MICROS, Facts
+from credentiald.record_rules import KeepRules
+from credentiald.rpc.record_codec import Frame, ReportReader
+from tests.support.records import SECOND, START, an_id, an_origin
+
+OWN = an_id(0xABCD)
+RECEIPT = Receipt(OWN, an_id(1), an_origin(), START)
+FRAME = Frame("bridge-1", KeepRules(), START + 9 * SECOND)
+
+
+def read(message: pb.InterceptionRecords, reader: ReportReader | None = None):
+    return (reader or ReportReader()).report_of(message, RECEIPT, FRAME)
+
+
+def test_facts_that_are_not_there_are_none_and_empty_ones_are_facts():
+    reader = ReportReader()
+    absent, empty = pb.InterceptionRecords(), pb.InterceptionRecords(facts=pb.InterceptionFacts())
+    assert [read(one, reader).facts for one in (absent, empty, absent)] == [None, Facts(), None]
+
+
+def test_facts_are_read_whether_they_are_known_or_not():
+    reader = ReportReader()
+    told = [
+        pb.InterceptionFacts(client=client, streaming=True) for client in ("Codex", "x" * 2000, "Codex", "x" * 2000)
+    ]
+    facts = [read(pb.InterceptionRecords(facts=one), reader).facts for one in told]
+    assert facts[:2] == facts[2:] == [Facts("Codex", streaming=True), Facts("x" * 256, streaming=True)]
+
+
+@pytest.mark.parametrize(
+    ("told", "kept"),
+    [
+        (f"{OWN[:-4]}0000", f"{OWN[:-4]}0000"),
+        (f"{OWN[:-4]}ffff", f"{OWN[:-4]}ffff"),
+        (an_id(0x77).upper(), an_id(0x77)),
+        ("0000", None),
+        (f"{OWN[:8]}0000", None),
+        (f"{OWN[:-4]}00000", None),
+        (f"{OWN[:-4]}00g0", None),
+        ("", None),
+    ],
+)
+def test_ids_of_records_are_uuids_of_the_interception_or_any_other(told, kept):
+    report = read(pb.InterceptionRecords(token_usages=[record_pb2.TokenUsage(id=told, input_tokens=1)]))
+    assert [one.id for one in report.token_usages] == ([] if kept is None else [kept])
+    assert report.is_whole == (kept is not None)
+
+
+@pytest.mark.parametrize(
+    ("changes", "expected"),
+    [
+        ({}, (START + 9 * SECOND, 0, 0, None)),
+        ({"first_byte_micros": 0}, (START + 9 * SECOND, 0, 0, 0)),
+        ({"end_time": {"seconds": START // SECOND + 3, "nanos": 5000}}, (START + 3 * SECOND + 5, 0, 0, None)),
+        ({"end_time": {"seconds": START // SECOND - 3}}, (START, 0, 0, None)),
+        ({"end_time": {"seconds": 1 << 40}}, (START + 9 * SECOND, 0, 0, None)),
+        ({"http_status": -1, "duration_micros": -1}, (START + 9 * SECOND, 0, 0, None)),
+        ({"http_status": 12345, "duration_micros": 1 << 60}, (START + 9 * SECOND, 999, 1 << 53, None)),
+        ({"first_byte_micros": -7}, (START + 9 * SECOND, 0, 0, 0)),
+    ],
+)
+def test_numbers_of_an_end_that_cannot_be_are_the_nearest_that_can(changes, expected):
+    end = read(pb.InterceptionRecords(end=pb.InterceptionEnd(outcome=1, **changes))).end
+    assert end is not None
+    assert (end.end_micros, end.http_status, end.duration_micros, end.first_byte_micros) == expected
+
+
+def test_a_record_without_a_time_has_that_of_the_beginning_and_no_other_is_a_day_off():
+    moments = [{}, {"create_time": {"seconds": START // SECOND + 2}}, {"create_time": {"seconds": 5}}]
+    prompts = [record_pb2.Prompt(id=an_id(number), **moment) for number, moment in enumerate(moments)]
+    report = read(pb.InterceptionRecords(prompts=prompts))
+    assert [one.create_micros for one in report.prompts] == [START, START + 2 * SECOND, START - DAY_MICROS]
