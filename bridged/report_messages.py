@@ -52,7 +52,7 @@ def message_of(report: Report) -> pb.InterceptionRecords:
     _set_end(message.end, report)
     answer, turn = report.answer, report.turn
     # The ids are that of the interception with a place at its end (RFC 9562, 6.2): each is one of this report's own.
-    # Records without a time have that of the end.
+    # Records without a time have that of the end, prompts that of the beginning.
     head, response_id = report.interception_id[:-4], answer.msg_id
     if answer.usage is not None:
         usage = message.token_usages.add()

@@ -77,6 +77,8 @@ class _Of(NamedTuple):
 
     interception_id: str
     start_micros: int
+    # Of the end, if the message has it, else of the start.
+    last_micros: int
     now_micros: int
     rules: KeepRules
     provider: str
@@ -99,12 +101,13 @@ class ReportReader:
         """What the bridge says of one interception, with what the receipt says of it."""
         interception_id, resolution_id, origin, start_micros = receipt
         bridge_instance_id, rules, now_micros = frame
-        of = _new(_Of, (interception_id, start_micros, now_micros, rules, origin.provider_name))
+        end = _end(message.end, start_micros, now_micros)
+        last_micros = start_micros if end is None else end.end_micros
+        of = _new(_Of, (interception_id, start_micros, last_micros, now_micros, rules, origin.provider_name))
         token_usages, prompts = _read(message.token_usages, _token_usage, of), _read(message.prompts, _prompt, of)
         # Most have none of these.
         tool_calls = _read(calls, _tool_call, of) if (calls := message.tool_calls) else ()
         thoughts = _read(thinking, _thought, of) if (thinking := message.model_thoughts) else ()
-        end = _end(message.end, of)
         # Asked only where there is something to ask: it costs more than reading a field.
         says_end = end is not None or message.HasField("end")
         is_whole = not (
@@ -173,11 +176,10 @@ def _facts(message: pb.InterceptionFacts) -> Facts:
     )
 
 
-def _end(message: pb.InterceptionEnd, of: _Of) -> End | None:
+def _end(message: pb.InterceptionEnd, start_micros: int, now_micros: int) -> End | None:
     outcome = _OUTCOMES.get(message.outcome)
     if outcome is None:
         return None
-    _, start_micros, now_micros, _, _ = of
     moment = message.end_time
     seconds = moment.seconds
     end_micros = seconds * 1_000_000 + moment.nanos // 1000 if seconds else now_micros
@@ -229,7 +231,7 @@ def _token_usage(message: record_pb2.TokenUsage, of: _Of) -> TokenUsage | None:
         TokenUsage,
         (
             record_id,
-            _create_micros(message, of),
+            _create_micros(message, of, of.last_micros),
             message.response_id[:NAME_CHARACTERS],
             input_tokens,
             output_tokens,
@@ -251,7 +253,7 @@ def _prompt(message: record_pb2.Prompt, of: _Of) -> Prompt | None:
         Prompt,
         (
             record_id,
-            _create_micros(message, of),
+            _create_micros(message, of, of.start_micros),
             message.response_id[:NAME_CHARACTERS],
             of.rules.prompts.kept(text, of.provider),
             _length(message.text_bytes, text),
@@ -266,7 +268,7 @@ def _tool_call(message: record_pb2.ToolCall, of: _Of) -> ToolCall | None:
     text = message.input
     return ToolCall(
         record_id,
-        _create_micros(message, of),
+        _create_micros(message, of, of.last_micros),
         message.response_id[:NAME_CHARACTERS],
         message.tool_call_id[:NAME_CHARACTERS],
         message.item_id[:NAME_CHARACTERS],
@@ -286,7 +288,7 @@ def _thought(message: record_pb2.ModelThought, of: _Of) -> ModelThought | None:
     text = message.content
     return ModelThought(
         record_id,
-        _create_micros(message, of),
+        _create_micros(message, of, of.last_micros),
         message.response_id[:NAME_CHARACTERS],
         of.rules.thoughts.kept(text, of.provider),
         _length(message.content_bytes, text),
@@ -302,13 +304,13 @@ def _record_id(text: str, of: _Of) -> str:
     return text.lower() if is_uuid(text) else ""
 
 
-def _create_micros(message: _Made, of: _Of) -> int:
-    """The time by the bridge's clock, which is taken for wrong where it is a day off; else when it began."""
-    start_micros = of.start_micros
+def _create_micros(message: _Made, of: _Of, unset_micros: int) -> int:
+    """The time by the bridge's clock, which is taken for wrong where it is a day off."""
     # Asking is cheaper than reading a time that is not there.
     if not message.HasField("create_time"):
-        return start_micros
-    moment = _micros(message.create_time, start_micros)
+        return unset_micros
+    start_micros = of.start_micros
+    moment = _micros(message.create_time, unset_micros)
     return _within(start_micros - DAY_MICROS, moment, of.now_micros + DAY_MICROS)
 
 

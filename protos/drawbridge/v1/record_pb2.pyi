@@ -158,7 +158,11 @@ class TokenUsage(_message.Message):
     when it was stored. Absent: not known (unpriced).
     """
     @_builtins.property
-    def create_time(self) -> _timestamp_pb2.Timestamp: ...
+    def create_time(self) -> _timestamp_pb2.Timestamp:
+        """Not set in a request, here and in the messages below: when the interception
+        ended, for prompts when it began.
+        """
+
     @_builtins.property
     def metadata(self) -> _containers.ScalarMap[_builtins.str, _builtins.int]:
         """Further kinds of tokens, which are parts of the ones above or count
