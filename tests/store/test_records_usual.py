@@ -87,7 +87,6 @@ def interceptions(draw, number: int) -> list[Opening | Report]:
                 [opening, again, report],
                 [opening, report._replace(end=None), again],
                 [opening, report._replace(facts=None)],
-                [opening._replace(start_micros=START + number), report],
                 [opening._replace(resolution_id=an_id(3_000_000 + number)), report],
                 [opening, report._replace(origin=an_origin("somebody"))],
             ]
