@@ -13,7 +13,6 @@ from credentiald.store import record_writing, sqlite
 from credentiald.store.record_writing import Batch, Stored
 from tests.support.records import (
     BOB,
-    START,
     a_prompt,
     a_report,
     a_thought,
