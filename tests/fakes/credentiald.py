@@ -133,6 +133,7 @@ class FakeCredentiald(pb_grpc.CredentialServiceServicer, RecordServiceServicer):
         self.refuse_batches: Refuse | None = None
         self.streams_opened = 0
         self._streams: set[asyncio.Task[Any]] = set()
+        self._to_end: set[asyncio.Task[Any]] = set()
         self.pings = 0
         self.last_ping: pb.PingRequest | None = None
         self.authorizations: set[str] = set()
@@ -198,6 +199,8 @@ class FakeCredentiald(pb_grpc.CredentialServiceServicer, RecordServiceServicer):
     def end_streams(self) -> None:
         """End every stream that waits for a batch, with the status OK, or with that of `stream_refuse`."""
         for reading in self._streams:
+            # One that has its batch, and has not gone on yet, cannot be cancelled any more.
+            self._to_end.add(reading)
             reading.cancel()
 
     def _without_stream(self) -> grpc.GenericRpcHandler:
@@ -239,12 +242,15 @@ class FakeCredentiald(pb_grpc.CredentialServiceServicer, RecordServiceServicer):
             except asyncio.CancelledError:
                 if not reading.cancelled():
                     raise
-                if self.stream_refuse is not None:
-                    await self.stream_refuse.abort(context)
-                return
+                batch = grpc.aio.EOF
             finally:
                 self._streams.discard(reading)
                 reading.cancel()
+            if reading in self._to_end:
+                self._to_end.discard(reading)
+                if self.stream_refuse is not None:
+                    await self.stream_refuse.abort(context)
+                return
             if batch is grpc.aio.EOF:
                 return
             self.resolves.extend(batch.items)

@@ -107,7 +107,7 @@ async def running_bridge(
             )
 
 
-async def until(condition: Callable[[], bool], *, timeout_seconds: float = 5.0) -> None:
+async def until(condition: Callable[[], bool], *, timeout_seconds: float = 20.0) -> None:
     """Wait for a condition that nothing announces; TimeoutError where it never comes true."""
     async with asyncio.timeout(timeout_seconds):
         while not condition():
