@@ -12,7 +12,7 @@ import re
 import msgspec
 
 from bridged.json_edit import JsonObject, MalformedJson, is_object
-from bridged.taps.scanner import late_start
+from bridged.taps.scanner import LATE_BYTES, late_start
 from bridged.taps.typed_json import decoded
 
 # The extra chunk is short. An open event that is longer is none, and is not held back.
@@ -49,6 +49,14 @@ class _Chunk(msgspec.Struct, gc=False):
 
 _asked = msgspec.json.Decoder(_Asked)
 _chunks = msgspec.json.Decoder(_Chunk)
+
+
+def _may_have_usage(data: bytes) -> bool:
+    length = len(data)
+    if length > LATE_BYTES:
+        return data.find(_USAGE, late_start(data, length)) >= 0
+    # The fastest way to look for bytes in a short text.
+    return bool(data.rpartition(_USAGE)[1])
 
 
 def asking_for_usage(body: bytes) -> bytes | None:
@@ -95,7 +103,7 @@ class UsageChunkFilter:
 
     def feed(self, data: bytes) -> bytes:
         """What goes to the client now."""
-        if self._is_between and data.endswith(b"\n\n") and data.find(_USAGE, late_start(data, len(data))) < 0:
+        if self._is_between and data[-2:] == b"\n\n" and not _may_have_usage(data):
             # Nearly every piece is one event or more.
             return data if self._null is None else data.replace(self._null, b"")
         fed = self._without_null(self._feed_slowly(data))
