@@ -206,7 +206,7 @@ class Bridge:
     ) -> None:
         try:
             report = recording.report(interception, resolution)
-            item = report_messages.item(report)
+            item = report_messages.item_of(report)
         except Exception:
             log.exception("a report could not be made", extra={"interception_id": interception.interception_id})
             recorder.unreadable(interception.interception_id)

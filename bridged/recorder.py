@@ -20,6 +20,7 @@ from typing import final
 from bridged.afterwards import Afterwards
 from bridged.metrics import Metrics
 from bridged.model import Refused
+from bridged.report_messages import Row, request_parts, size_of
 
 log = logging.getLogger(__name__)
 
@@ -42,8 +43,13 @@ _IDS_IN_LOG = 100
 # What will not be taken, however often it is sent: the batch is too large for the peer, or malformed for it.
 _NEVER = frozenset({"INVALID_ARGUMENT", "RESOURCE_EXHAUSTED"})
 
-# Sends items; the places of those that will never be stored with why, or why not all of them were stored.
+# Sends the parts of a request (report_messages.request_parts); the places of those that will never be stored with why,
+# or why not all of them were stored.
 Send = Callable[[Sequence[bytes]], Awaitable[Sequence[tuple[int, str]] | Refused]]
+
+
+# Id, report, its size, and when it was added.
+_Waiting = tuple[str, bytes | Row, int, float]
 
 
 @final
@@ -57,8 +63,8 @@ class Recorder:
         self._metrics = metrics
         self._bound_bytes = bound_bytes
         self._now = asyncio.get_running_loop().time
-        # Id, report, and when it was added. The oldest is sent first. An opening has no id, and is not counted.
-        self._queue: deque[tuple[str, bytes, float]] = deque()
+        # The oldest is sent first. An opening has no id, and is not counted.
+        self._queue: deque[_Waiting] = deque()
         self._queue_bytes = 0
         self._most_items = MAX_BATCH_ITEMS
         self._closed = False
@@ -73,21 +79,22 @@ class Recorder:
             # There as 0 before it happens: the first of a series is no increase to who reads it.
             metrics.records_lost(reason, 0)
 
-    def add(self, interception_id: str, report: bytes) -> None:
+    def add(self, interception_id: str, report: bytes | Row) -> None:
         """Take one report on its way."""
-        if self._closed or self._queue_bytes + len(report) > self._bound_bytes:
+        size_bytes = size_of(report)
+        if self._closed or self._queue_bytes + size_bytes > self._bound_bytes:
             self._lost(STOPPED if self._closed else QUEUE_FULL, [interception_id])
             return
-        self._append(interception_id, report)
+        self._append(interception_id, report, size_bytes)
 
     def add_opening(self, opening: bytes) -> None:
         """Take along that an interception is there, where there is room: only with this bridge it would be lost."""
         if not self._closed and self._queue_bytes + len(opening) <= self._bound_bytes:
-            self._append("", opening)
+            self._append("", opening, len(opening))
 
-    def _append(self, interception_id: str, report: bytes) -> None:
-        self._queue.append((interception_id, report, self._now()))
-        self._queue_bytes += len(report)
+    def _append(self, interception_id: str, report: bytes | Row, size_bytes: int) -> None:
+        self._queue.append((interception_id, report, size_bytes, self._now()))
+        self._queue_bytes += size_bytes
         self._added.set()
         self._empty.clear()
 
@@ -100,13 +107,13 @@ class Recorder:
         """Whether records are being taken off: the queue has room, and nothing in it is overdue."""
         queue = self._queue
         return not queue or (
-            self._queue_bytes < self._bound_bytes * 9 // 10 and self._now() - queue[0][2] < OVERDUE_SECONDS
+            self._queue_bytes < self._bound_bytes * 9 // 10 and self._now() - queue[0][-1] < OVERDUE_SECONDS
         )
 
     def oldest_id(self) -> str | None:
         """The smallest id that waits; ids rise with time."""
         self.afterwards.do_all()
-        return min((interception_id for interception_id, _, _ in self._queue if interception_id), default=None)
+        return min((one[0] for one in self._queue if one[0]), default=None)
 
     async def run(self) -> None:
         """Empty the queue, again and again, until cancelled."""
@@ -145,7 +152,7 @@ class Recorder:
         """What still waits is lost, and what comes from now on."""
         self.afterwards.do_all()
         self._closed = True
-        ids = [interception_id for interception_id, _, _ in self._queue]
+        ids = [one[0] for one in self._queue]
         self._queue.clear()
         self._queue_bytes = 0
         self._lost(STOPPED, ids)
@@ -163,7 +170,8 @@ class Recorder:
 
     async def _send_batch(self) -> bool:
         """One batch there, and out of the queue if it arrived; whether it did."""
-        batch = list(self._batch())
+        # In the order in which the answer counts them.
+        batch = sorted(self._batch(), key=_is_row)
         outcome = await self._sent(batch)
         if isinstance(outcome, Refused):
             self._metrics.report_failed()
@@ -187,24 +195,26 @@ class Recorder:
         self._take_out(batch)
         return True
 
-    async def _sent(self, batch: Sequence[tuple[str, bytes, float]]) -> Sequence[tuple[int, str]] | Refused:
+    async def _sent(self, batch: Sequence[_Waiting]) -> Sequence[tuple[int, str]] | Refused:
         try:
-            return await self._send([report for _, report, _ in batch])
+            items = [report for _, report, _, _ in batch if type(report) is bytes]
+            rows = [report for _, report, _, _ in batch if type(report) is Row]
+            return await self._send(request_parts(items, rows))
         except Exception:
             log.exception("a report could not be sent")
             return Refused("INTERNAL", "a report could not be sent")
 
-    def _batch(self) -> Iterable[tuple[str, bytes, float]]:
-        size_bytes = 0
+    def _batch(self) -> Iterable[_Waiting]:
+        all_bytes = 0
         for place, one in enumerate(islice(self._queue, self._most_items)):
-            size_bytes += len(one[1])
-            if size_bytes > MAX_BATCH_BYTES and place:
+            all_bytes += one[2]
+            if all_bytes > MAX_BATCH_BYTES and place:
                 return
             yield one
 
-    def _take_out(self, batch: Sequence[tuple[str, bytes, float]]) -> None:
+    def _take_out(self, batch: Sequence[_Waiting]) -> None:
         for _ in batch:
-            self._queue_bytes -= len(self._queue.popleft()[1])
+            self._queue_bytes -= self._queue.popleft()[2]
         if not self._queue:
             self._added.clear()
             self._empty.set()
@@ -216,6 +226,10 @@ class Recorder:
         self._metrics.records_lost(reason, len(ids))
         facts = {"reason": reason, "interceptions": len(ids), "interception_ids": list(ids[:_IDS_IN_LOG])}
         log.error("records of interceptions are lost", extra=facts)
+
+
+def _is_row(waiting: _Waiting) -> bool:
+    return type(waiting[1]) is Row
 
 
 @asynccontextmanager

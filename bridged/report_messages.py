@@ -1,10 +1,14 @@
 """Reports as they stand in AppendRecords. They hold prompts and receipts: never print them.
 
-Fields are set one by one and not by keywords, which costs half.
+What is usual of a report goes as a row, which becomes a part of columns when it is sent; the rest as a message of its
+own, whose fields are set one by one and not by keywords, which costs half.
 """
 
+from collections.abc import Sequence
 from functools import lru_cache
+from typing import NamedTuple
 
+import msgspec
 from drawbridge.v1 import record_pb2 as records
 from drawbridge.v1 import record_service_pb2 as pb
 
@@ -20,11 +24,101 @@ _OUTCOMES = {one: records.InterceptionOutcome.Value(f"INTERCEPTION_OUTCOME_{one.
 _CATEGORIES = {
     one: records.UpstreamErrorCategory.Value(f"UPSTREAM_ERROR_CATEGORY_{one.value}") for one in ErrorCategory
 }
+# What stands for "there is none" in columns of numbers.
+_NONE = -1
+_NO_COUNTS = (_NONE, 0, 0, 0, "")
+# Of a row without its texts, about.
+_ROW_BYTES = 120
+_COMPLETED = Outcome.COMPLETED
+_new = tuple.__new__
+
+# Client, user agent, session, tool call that is answered, operation, model, upstream model, whether it streams.
+_Facts = tuple[str, str, str, str, str, str, str, bool]
+
+
+class Row(NamedTuple):
+    """A usual report: its size, what its request says, and its entries of the columns in the order of `_COLUMNS`."""
+
+    size_bytes: int
+    facts: _Facts
+    entries: tuple[bytes | int | str, ...]
+
+
+_COLUMNS = (
+    "receipts", "end_micros", "http_statuses", "duration_micros", "first_byte_micros", "upstream_request_ids",
+    "response_ids", "input_tokens", "output_tokens", "cache_read_input_tokens", "cache_write_input_tokens",
+    "token_metadata", "prompts", "prompt_bytes",
+)  # fmt: skip
 
 
 def of_this_bridge(bridge_instance_id: str) -> bytes:
     """What every request of a bridge begins with; items follow."""
     return pb.AppendRecordsRequest(bridge_instance_id=bridge_instance_id).SerializeToString()
+
+
+def item_of(report: Report) -> bytes | Row:
+    """One report, as `request_parts` takes it. ValueError for what is no text."""
+    return row_of(report) or item(report)
+
+
+def size_of(item: bytes | Row) -> int:
+    """How many bytes it has, about."""
+    return len(item) if type(item) is bytes else item[0]
+
+
+def request_parts(items: Sequence[bytes], rows: Sequence[Row]) -> list[bytes]:
+    """What follows `of_this_bridge` in a request with these; answers count the rows behind the items."""
+    return [*items, _columns(rows)] if rows else list(items)
+
+
+def row_of(report: Report) -> Row | None:
+    """The report, if it is usual: completed, without tools and thoughts. ValueError for what is no text."""
+    answer, ending = report.answer, report.ending
+    usage, turn = answer.usage, report.turn
+    if (
+        ending.outcome is not _COMPLETED
+        or ending.reason
+        or answer.tools
+        or answer.thoughts
+        or (usage is not None and usage.partial)
+    ):
+        return None
+    request_id, response_id, first_byte_micros = report.upstream_request_id, answer.msg_id, report.first_byte_micros
+    prompt, prompt_bytes = turn.prompt, turn.prompt_bytes
+    if prompt is None:
+        prompt, prompt_bytes = "", _NONE
+    facts = (
+        report.client,
+        report.user_agent,
+        report.session_id,
+        turn.correlating_tool_call_id,
+        report.operation,
+        report.model,
+        report.upstream_model,
+        report.streaming,
+    )
+    receipt = report.receipt
+    size_bytes = _ROW_BYTES + _bytes_of_facts(facts) + len(receipt)
+    size_bytes += _bytes_in(prompt) + _bytes_in(request_id) + _bytes_in(response_id)
+    return _new(
+        Row,
+        (
+            size_bytes,
+            facts,
+            (
+                receipt,
+                report.end_micros,
+                report.http_status,
+                report.duration_micros,
+                _NONE if first_byte_micros is None else first_byte_micros,
+                request_id,
+                response_id,
+                *(_NO_COUNTS if usage is None else _counts(usage)),
+                prompt,
+                prompt_bytes,
+            ),
+        ),
+    )
 
 
 def item(report: Report) -> bytes:
@@ -72,6 +166,50 @@ def message_of(report: Report) -> pb.InterceptionRecords:
         told.id, told.response_id = f"{head}{place:04x}", response_id
         told.content, told.source = thought.content, thought.source
     return message
+
+
+def _counts(usage: TokenUsage) -> tuple[int, int, int, int, str]:
+    metadata = usage.metadata
+    return (
+        usage.input_tokens,
+        usage.output_tokens,
+        usage.cache_read_input_tokens,
+        usage.cache_write_input_tokens,
+        msgspec.json.encode(metadata).decode() if metadata else "",
+    )
+
+
+def _bytes_in(text: str) -> int:
+    """ValueError for what is no text."""
+    return len(text) if text.isascii() else len(text.encode())
+
+
+@lru_cache(maxsize=_REMEMBERED)
+def _bytes_of_facts(facts: _Facts) -> int:
+    """Likewise."""
+    return sum(_bytes_in(text) for text in facts if isinstance(text, str))
+
+
+def _columns(rows: Sequence[Row]) -> bytes:
+    """The columns of a request, as it holds them."""
+    message = pb.AppendRecordsRequest()
+    usual = message.usual
+    places: dict[_Facts, int] = {}
+    usual.facts_indexes.extend([places.setdefault(facts, len(places)) for _, facts, _ in rows])
+    for name, column in zip(_COLUMNS, zip(*(entries for _, _, entries in rows), strict=True), strict=True):
+        getattr(usual, name).extend(column)
+    for client, user_agent, session_id, answered_call, operation, model, upstream_model, streaming in places:
+        usual.facts.add(
+            client=client,
+            user_agent=user_agent,
+            client_session_id=session_id,
+            correlating_tool_call_id=answered_call,
+            operation=operation,
+            model=model,
+            upstream_model=upstream_model,
+            streaming=streaming,
+        )
+    return message.SerializeToString()
 
 
 @lru_cache(maxsize=_REMEMBERED)

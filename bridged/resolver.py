@@ -101,9 +101,9 @@ class Resolver:
             raise outcome.with_traceback(None)
         return outcome
 
-    async def append_records(self, reports: Sequence[bytes]) -> Sequence[tuple[int, str]] | Refused:
-        """Have reports stored (report_messages.item); the places of those that never will be, with why."""
-        return await self._pool.append_records(reports)
+    async def append_records(self, parts: Sequence[bytes]) -> Sequence[tuple[int, str]] | Refused:
+        """Have reports stored (report_messages.request_parts); the places of those that never will be, with why."""
+        return await self._pool.append_records(parts)
 
     def tell_oldest(self, oldest_id: Callable[[], str]) -> None:
         """Whom to ask, at each ping, for the smallest id of an interception that is not over or not reported yet."""

@@ -116,9 +116,9 @@ class Peer:
                 task.cancel()
             await asyncio.wait([pinging, *self._asking])
 
-    async def append_records(self, reports: Sequence[bytes]) -> Sequence[tuple[int, str]] | Refused:
+    async def append_records(self, parts: Sequence[bytes]) -> Sequence[tuple[int, str]] | Refused:
         """Have reports stored; the places of those that never will be, with why."""
-        request = b"".join((report_messages.of_this_bridge(self._pool.bridge_instance_id), *reports))
+        request = b"".join((report_messages.of_this_bridge(self._pool.bridge_instance_id), *parts))
         return await append(self._append, request, metadata=self._pool.metadata)
 
     def leave(self) -> None:

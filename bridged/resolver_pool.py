@@ -100,12 +100,12 @@ class Pool:
             # Its neighbours in the batch are still to be told.
             log.exception("unhandled error after an answer of credentiald")
 
-    async def append_records(self, reports: Sequence[bytes]) -> Sequence[tuple[int, str]] | Refused:
+    async def append_records(self, parts: Sequence[bytes]) -> Sequence[tuple[int, str]] | Refused:
         """Have reports stored by one of the peers that answer; they take turns."""
         for place, peer in enumerate(self._peers):
             if peer.is_streaming or peer.is_unary:
                 self._peers.append(self._peers.pop(place))
-                return await peer.append_records(reports)
+                return await peer.append_records(parts)
         # Why a stream was refused says nothing of the reports: they are kept, and sent again.
         return unreachable("it has no connection")
 

@@ -37,9 +37,9 @@ _AGENT_CHARACTERS = 512
 _MESSAGE_CHARACTERS = 1024
 _MOST_METADATA = 64
 # No call takes a trillion tokens, and sums of nine million such calls fit into 64 bits.
-_MOST_COUNT = 1_000_000_000_000
-_MOST_MICROS = 1 << 53
-_MOST_STATUS = 999
+MOST_COUNT = 1_000_000_000_000
+MOST_MICROS = 1 << 53
+MOST_STATUS = 999
 
 # Facts of so many bytes are remembered, and so many of them.
 _MOST_KNOWN_BYTES = 1024
@@ -145,7 +145,7 @@ class ReportReader:
             return None
         facts = self._known.get(raw)
         if facts is None:
-            facts = _facts(message.facts)
+            facts = facts_of(message.facts)
             if len(raw) <= _MOST_KNOWN_BYTES:
                 if len(self._known) >= _MOST_KNOWN:
                     self._known.clear()
@@ -163,7 +163,7 @@ def _read(messages: Sequence[M], read_one: Callable[[M, _Of], T | None], of: _Of
     return tuple([read_one(one, of) for one in messages])
 
 
-def _facts(message: pb.InterceptionFacts) -> Facts:
+def facts_of(message: pb.InterceptionFacts) -> Facts:
     return Facts(
         message.client[:NAME_CHARACTERS],
         message.user_agent[:_AGENT_CHARACTERS],
@@ -191,13 +191,13 @@ def _end(message: pb.InterceptionEnd, start_micros: int, now_micros: int) -> End
     # Almost all are within their bounds, and a call for each costs more than to look.
     if not start_micros <= end_micros <= now_micros:
         # By the bridge's clock, but neither before its beginning nor in the future by ours.
-        end_micros = _within(start_micros, end_micros, now_micros)
-    if not 0 <= http_status <= _MOST_STATUS:
-        http_status = _within(0, http_status, _MOST_STATUS)
-    if not 0 <= duration_micros <= _MOST_MICROS:
-        duration_micros = _within(0, duration_micros, _MOST_MICROS)
-    if first_byte_micros is not None and not 0 <= first_byte_micros <= _MOST_MICROS:
-        first_byte_micros = _within(0, first_byte_micros, _MOST_MICROS)
+        end_micros = within(start_micros, end_micros, now_micros)
+    if not 0 <= http_status <= MOST_STATUS:
+        http_status = within(0, http_status, MOST_STATUS)
+    if not 0 <= duration_micros <= MOST_MICROS:
+        duration_micros = within(0, duration_micros, MOST_MICROS)
+    if first_byte_micros is not None and not 0 <= first_byte_micros <= MOST_MICROS:
+        first_byte_micros = within(0, first_byte_micros, MOST_MICROS)
     return _new(
         End,
         (
@@ -221,10 +221,10 @@ def _token_usage(message: record_pb2.TokenUsage, of: _Of) -> TokenUsage | None:
     cache_read, cache_write = message.cache_read_input_tokens, message.cache_write_input_tokens
     if not (
         record_id
-        and 0 <= input_tokens <= _MOST_COUNT
-        and 0 <= output_tokens <= _MOST_COUNT
-        and 0 <= cache_read <= _MOST_COUNT
-        and 0 <= cache_write <= _MOST_COUNT
+        and 0 <= input_tokens <= MOST_COUNT
+        and 0 <= output_tokens <= MOST_COUNT
+        and 0 <= cache_read <= MOST_COUNT
+        and 0 <= cache_write <= MOST_COUNT
     ):
         return None
     return _new(
@@ -237,7 +237,7 @@ def _token_usage(message: record_pb2.TokenUsage, of: _Of) -> TokenUsage | None:
             output_tokens,
             cache_read,
             cache_write,
-            _metadata(kinds) if (kinds := message.metadata) else "{}",
+            metadata_text(kinds) if (kinds := message.metadata) else "{}",
             message.partial,
             None,
         ),
@@ -256,7 +256,7 @@ def _prompt(message: record_pb2.Prompt, of: _Of) -> Prompt | None:
             _create_micros(message, of, of.start_micros),
             message.response_id[:NAME_CHARACTERS],
             of.rules.prompts.kept(text, of.provider),
-            _length(message.text_bytes, text),
+            length_of(message.text_bytes, text),
         ),
     )
 
@@ -274,7 +274,7 @@ def _tool_call(message: record_pb2.ToolCall, of: _Of) -> ToolCall | None:
         message.item_id[:NAME_CHARACTERS],
         message.tool[:NAME_CHARACTERS],
         of.rules.tool_inputs.kept(text, of.provider),
-        _length(message.input_bytes, text),
+        length_of(message.input_bytes, text),
         message.server_url[:_AGENT_CHARACTERS],
         message.injected,
         message.invocation_error[:_MESSAGE_CHARACTERS],
@@ -291,7 +291,7 @@ def _thought(message: record_pb2.ModelThought, of: _Of) -> ModelThought | None:
         _create_micros(message, of, of.last_micros),
         message.response_id[:NAME_CHARACTERS],
         of.rules.thoughts.kept(text, of.provider),
-        _length(message.content_bytes, text),
+        length_of(message.content_bytes, text),
         message.source[:NAME_CHARACTERS],
     )
 
@@ -311,7 +311,7 @@ def _create_micros(message: _Made, of: _Of, unset_micros: int) -> int:
         return unset_micros
     start_micros = of.start_micros
     moment = _micros(message.create_time, unset_micros)
-    return _within(start_micros - DAY_MICROS, moment, of.now_micros + DAY_MICROS)
+    return within(start_micros - DAY_MICROS, moment, of.now_micros + DAY_MICROS)
 
 
 def _micros(moment: Timestamp, unset: int) -> int:
@@ -319,18 +319,18 @@ def _micros(moment: Timestamp, unset: int) -> int:
     return seconds * 1_000_000 + moment.nanos // 1000 if seconds else unset
 
 
-def _within(least: int, number: int, most: int) -> int:
+def within(least: int, number: int, most: int) -> int:
     """The nearest to the number that can be; `least` where there is none."""
     if least <= number <= most:
         return number
     return least if number < least else max(least, most)
 
 
-def _length(told: int, text: str) -> int:
+def length_of(told: int, text: str) -> int:
     """Of the whole text in bytes: as the bridge told, who may have cut it; no less than what is here."""
     here = len(text) if text.isascii() else len(text.encode())
-    return min(told, _MOST_COUNT) if told > here else here
+    return min(told, MOST_COUNT) if told > here else here
 
 
-def _metadata(kinds: Mapping[str, int]) -> str:
+def metadata_text(kinds: Mapping[str, int]) -> str:
     return json.dumps({name[:NAME_CHARACTERS]: kinds[name] for name in islice(sorted(kinds), _MOST_METADATA)})

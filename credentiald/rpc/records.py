@@ -15,13 +15,16 @@ from credentiald.record_model import Rejection, Report
 from credentiald.record_rules import KeepRules
 from credentiald.rpc.guard import current_caller
 from credentiald.rpc.record_codec import Frame, ReportReader, instance_of
+from credentiald.rpc.record_columns import ColumnsReader
 from credentiald.store.times import to_micros
 
 MAX_INTERCEPTIONS = 1000
 # After how many records those who ask get their turn.
 _RECORDS_AT_ONCE = 500
-# Of a record without its content, about.
+_ROWS_AT_ONCE = 250
+# Of a record without its content, about; and of a row of columns, which has three.
 _RECORD_BYTES = 500
+_ROW_BYTES = 3 * _RECORD_BYTES
 
 
 class Records(RecordServiceServicer):
@@ -34,9 +37,10 @@ class Records(RecordServiceServicer):
         self._rules = rules
         self._read_receipt = receipts.reader(plane.receipt_key)
         self._reader = ReportReader()
+        self._columns = ColumnsReader(self._read_receipt)
 
     async def AppendRecords(self, request: pb.AppendRecordsRequest, context: Any) -> pb.AppendRecordsResponse:
-        if len(request.interceptions) > MAX_INTERCEPTIONS:
+        if len(request.interceptions) + len(request.usual.receipts) > MAX_INTERCEPTIONS:
             raise InvalidArgument(field="interceptions", problem=f"at most {MAX_INTERCEPTIONS} in one message")
         instance = instance_of(_service_id(), request.bridge_instance_id)
         self._book.heard(instance, to_micros(self._plane.clock()))
@@ -81,6 +85,19 @@ class Records(RecordServiceServicer):
             if records >= _RECORDS_AT_ONCE:
                 records = 0
                 await asyncio.sleep(0)
+        rows = self._columns.rows(request.usual)
+        for start in range(0, len(rows), _ROWS_AT_ONCE):
+            some = self._columns.reports(rows[start : start + _ROWS_AT_ONCE], service_id, frame)
+            for place, judged in enumerate(some, len(request.interceptions) + start):
+                if isinstance(judged, Rejection):
+                    rejected[place] = judged
+                    continue
+                sound[place] = judged
+                if not judged.is_whole:
+                    rejected[place] = Rejection.RECORD_INVALID
+                prompts = judged.prompts
+                all_bytes += _ROW_BYTES + (len(prompts[0].text) if prompts else 0)
+            await asyncio.sleep(0)
         return sound, rejected, all_bytes
 
 

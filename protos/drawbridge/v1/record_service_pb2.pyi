@@ -62,25 +62,141 @@ class AppendRecordsRequest(_message.Message):
 
     BRIDGE_INSTANCE_ID_FIELD_NUMBER: _builtins.int
     INTERCEPTIONS_FIELD_NUMBER: _builtins.int
+    USUAL_FIELD_NUMBER: _builtins.int
     bridge_instance_id: _builtins.str
     """As in ResolveProviderRequest; must be set."""
     @_builtins.property
     def interceptions(self) -> _containers.RepeatedCompositeFieldContainer[Global___InterceptionRecords]:
-        """At most 1000, and less than 4 MB together."""
+        """At most 1000 with the usual ones, and less than 4 MB together."""
+
+    @_builtins.property
+    def usual(self) -> Global___UsualInterceptions:
+        """Further ones that have nothing out of the ordinary; in columns, which cost
+        both sides a fraction of what as many messages do.
+        """
 
     def __init__(
         self,
         *,
         bridge_instance_id: _builtins.str = ...,
         interceptions: _abc.Iterable[Global___InterceptionRecords] | None = ...,
+        usual: Global___UsualInterceptions | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["usual", b"usual"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["bridge_instance_id", b"bridge_instance_id", "interceptions", b"interceptions"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["bridge_instance_id", b"bridge_instance_id", "interceptions", b"interceptions", "usual", b"usual"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___AppendRecordsRequest: _TypeAlias = AppendRecordsRequest  # noqa: Y015
+
+@_typing.final
+class UsualInterceptions(_message.Message):
+    """Interceptions that were completed, each reported as a whole, without tool
+    calls, thoughts and further attempts. The n-th entries of all columns are of
+    the n-th interception; all columns have as many, or INVALID_ARGUMENT.
+    It says nothing that InterceptionRecords could not say.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    RECEIPTS_FIELD_NUMBER: _builtins.int
+    FACTS_FIELD_NUMBER: _builtins.int
+    FACTS_INDEXES_FIELD_NUMBER: _builtins.int
+    END_MICROS_FIELD_NUMBER: _builtins.int
+    HTTP_STATUSES_FIELD_NUMBER: _builtins.int
+    DURATION_MICROS_FIELD_NUMBER: _builtins.int
+    FIRST_BYTE_MICROS_FIELD_NUMBER: _builtins.int
+    UPSTREAM_REQUEST_IDS_FIELD_NUMBER: _builtins.int
+    RESPONSE_IDS_FIELD_NUMBER: _builtins.int
+    INPUT_TOKENS_FIELD_NUMBER: _builtins.int
+    OUTPUT_TOKENS_FIELD_NUMBER: _builtins.int
+    CACHE_READ_INPUT_TOKENS_FIELD_NUMBER: _builtins.int
+    CACHE_WRITE_INPUT_TOKENS_FIELD_NUMBER: _builtins.int
+    TOKEN_METADATA_FIELD_NUMBER: _builtins.int
+    PROMPTS_FIELD_NUMBER: _builtins.int
+    PROMPT_BYTES_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def receipts(self) -> _containers.RepeatedScalarFieldContainer[_builtins.bytes]:
+        """As InterceptionRecords.receipt."""
+
+    @_builtins.property
+    def facts(self) -> _containers.RepeatedCompositeFieldContainer[Global___InterceptionFacts]:
+        """What requests say, each once."""
+
+    @_builtins.property
+    def facts_indexes(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
+        """Places in `facts`."""
+
+    @_builtins.property
+    def end_micros(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
+        """Since 1970; 0 where the bridge does not say."""
+
+    @_builtins.property
+    def http_statuses(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
+        """These as in InterceptionEnd. -1 in first_byte_micros: there was none."""
+
+    @_builtins.property
+    def duration_micros(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]: ...
+    @_builtins.property
+    def first_byte_micros(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]: ...
+    @_builtins.property
+    def upstream_request_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
+    @_builtins.property
+    def response_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Of the token usage and the prompt."""
+
+    @_builtins.property
+    def input_tokens(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
+        """These as in TokenUsage. -1 in input_tokens: none was reported, and the other
+        counts say nothing. Its id is that of the interception with 0000 at its end.
+        """
+
+    @_builtins.property
+    def output_tokens(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]: ...
+    @_builtins.property
+    def cache_read_input_tokens(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]: ...
+    @_builtins.property
+    def cache_write_input_tokens(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]: ...
+    @_builtins.property
+    def token_metadata(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """A JSON object of the further kinds, empty where there are none."""
+
+    @_builtins.property
+    def prompts(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Text of the prompt. Its id is that of the interception with 0001 at its end."""
+
+    @_builtins.property
+    def prompt_bytes(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
+        """As Prompt.text_bytes; -1: there is no prompt."""
+
+    def __init__(
+        self,
+        *,
+        receipts: _abc.Iterable[_builtins.bytes] | None = ...,
+        facts: _abc.Iterable[Global___InterceptionFacts] | None = ...,
+        facts_indexes: _abc.Iterable[_builtins.int] | None = ...,
+        end_micros: _abc.Iterable[_builtins.int] | None = ...,
+        http_statuses: _abc.Iterable[_builtins.int] | None = ...,
+        duration_micros: _abc.Iterable[_builtins.int] | None = ...,
+        first_byte_micros: _abc.Iterable[_builtins.int] | None = ...,
+        upstream_request_ids: _abc.Iterable[_builtins.str] | None = ...,
+        response_ids: _abc.Iterable[_builtins.str] | None = ...,
+        input_tokens: _abc.Iterable[_builtins.int] | None = ...,
+        output_tokens: _abc.Iterable[_builtins.int] | None = ...,
+        cache_read_input_tokens: _abc.Iterable[_builtins.int] | None = ...,
+        cache_write_input_tokens: _abc.Iterable[_builtins.int] | None = ...,
+        token_metadata: _abc.Iterable[_builtins.str] | None = ...,
+        prompts: _abc.Iterable[_builtins.str] | None = ...,
+        prompt_bytes: _abc.Iterable[_builtins.int] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cache_read_input_tokens", b"cache_read_input_tokens", "cache_write_input_tokens", b"cache_write_input_tokens", "duration_micros", b"duration_micros", "end_micros", b"end_micros", "facts", b"facts", "facts_indexes", b"facts_indexes", "first_byte_micros", b"first_byte_micros", "http_statuses", b"http_statuses", "input_tokens", b"input_tokens", "output_tokens", b"output_tokens", "prompt_bytes", b"prompt_bytes", "prompts", b"prompts", "receipts", b"receipts", "response_ids", b"response_ids", "token_metadata", b"token_metadata", "upstream_request_ids", b"upstream_request_ids"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___UsualInterceptions: _TypeAlias = UsualInterceptions  # noqa: Y015
 
 @_typing.final
 class InterceptionRecords(_message.Message):
@@ -262,7 +378,7 @@ class RejectedRecords(_message.Message):
     INDEX_FIELD_NUMBER: _builtins.int
     REJECTION_FIELD_NUMBER: _builtins.int
     index: _builtins.int
-    """Place in AppendRecordsRequest.interceptions."""
+    """Place in AppendRecordsRequest.interceptions; the usual ones come behind them."""
     rejection: Global___RecordRejection.ValueType
     def __init__(
         self,
