@@ -15,7 +15,6 @@ reports, `reject` interceptions with these models, for the reason `rejection`.
 """
 
 import asyncio
-import json
 import uuid
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -26,12 +25,14 @@ import grpc
 import grpc.aio
 from drawbridge.v1 import credential_service_pb2 as pb
 from drawbridge.v1 import credential_service_pb2_grpc as pb_grpc
-from drawbridge.v1 import provider_pb2, record_pb2, user_pb2
+from drawbridge.v1 import provider_pb2, user_pb2
 from drawbridge.v1 import record_service_pb2 as record_pb
 from drawbridge.v1.record_service_pb2_grpc import RecordServiceServicer, add_RecordServiceServicer_to_server
 from google.protobuf import any_pb2, duration_pb2
 from google.rpc import code_pb2, error_details_pb2, status_pb2
 from grpc_status import rpc_status
+
+from tests.support.usual import messages_of
 
 SERVICE_TOKEN = "dbs_test-service-token"
 USER_TOKEN = "dbu_test-user-token"
@@ -303,7 +304,7 @@ class FakeCredentiald(pb_grpc.CredentialServiceServicer, RecordServiceServicer):
         await self._go_on.wait()
         if self.report_refuse is not None:
             await self.report_refuse.abort(context)
-        interceptions = [*request.interceptions, *_usual(request.usual)]
+        interceptions = [*request.interceptions, *messages_of(request.usual)]
         rejected = [place for place, one in enumerate(interceptions) if one.facts.model in self.reject]
         self.reported += [one for place, one in enumerate(interceptions) if place not in rejected]
         why = self.rejection
@@ -316,37 +317,6 @@ class FakeCredentiald(pb_grpc.CredentialServiceServicer, RecordServiceServicer):
     def _note(self, context: Any) -> None:
         metadata = dict(context.invocation_metadata())
         self.authorizations.add(str(metadata.get("authorization", "")))
-
-
-def _usual(usual: record_pb.UsualInterceptions) -> list[record_pb.InterceptionRecords]:
-    """The messages that say the same."""
-    messages = []
-    for place, receipt in enumerate(usual.receipts):
-        message = record_pb.InterceptionRecords(receipt=receipt, facts=usual.facts[usual.facts_indexes[place]])
-        message.end.outcome = record_pb2.INTERCEPTION_OUTCOME_COMPLETED
-        message.end.end_time.FromMicroseconds(usual.end_micros[place])
-        message.end.http_status = usual.http_statuses[place]
-        message.end.duration_micros = usual.duration_micros[place]
-        if usual.first_byte_micros[place] >= 0:
-            message.end.first_byte_micros = usual.first_byte_micros[place]
-        message.end.upstream_request_id = usual.upstream_request_ids[place]
-        if usual.input_tokens[place] >= 0:
-            message.token_usages.add(
-                response_id=usual.response_ids[place],
-                input_tokens=usual.input_tokens[place],
-                output_tokens=usual.output_tokens[place],
-                cache_read_input_tokens=usual.cache_read_input_tokens[place],
-                cache_write_input_tokens=usual.cache_write_input_tokens[place],
-                metadata=json.loads(usual.token_metadata[place] or "{}"),
-            )
-        if usual.prompt_bytes[place] >= 0:
-            message.prompts.add(
-                response_id=usual.response_ids[place],
-                text=usual.prompts[place],
-                text_bytes=usual.prompt_bytes[place],
-            )
-        messages.append(message)
-    return messages
 
 
 def _packed(message: Any) -> any_pb2.Any:

@@ -20,6 +20,7 @@ from bridged.records import (
     ToolUsage,
     Turn,
 )
+from tests.support.usual import messages_of
 
 TEXTS = st.text(st.characters(exclude_categories=["Cs"]), max_size=200) | st.sampled_from(["", "é" * 9000])
 COUNTS = st.integers(0, 2**53)
@@ -64,6 +65,15 @@ REPORTS = st.builds(
     duration_micros=COUNTS,
     first_byte_micros=st.none() | COUNTS,
 )
+
+
+def usual(report: Report) -> Report:
+    """The same without what makes it unusual."""
+    report.ending = Ending(Outcome.COMPLETED)
+    report.answer.tools = report.answer.thoughts = ()
+    if report.answer.usage is not None:
+        report.answer.usage.partial = False
+    return report
 
 
 def _category(ending: Ending) -> record_pb2.UpstreamErrorCategory:
@@ -145,8 +155,55 @@ def test_a_report_reads_as_the_message_with_the_same_records(reports: list[Repor
     assert list(found.interceptions) == [_message(one) for one in reports]
 
 
+@given(st.lists(REPORTS, max_size=6), st.lists(REPORTS.map(usual), max_size=6), TEXTS)
+def test_a_request_says_the_same_whether_its_reports_are_rows_or_messages(
+    some: list[Report], others: list[Report], bridge: str
+) -> None:
+    reports = [*some, *others]
+    made = [report_messages.item_of(one) for one in reports]
+    items = [one for one in made if isinstance(one, bytes)]
+    rows = [one for one in made if isinstance(one, report_messages.Row)]
+    assert len(items) + len(rows) == len(reports)
+    assert len(rows) >= len(others)
+    parts = report_messages.request_parts(items, rows)
+    found = pb.AppendRecordsRequest.FromString(report_messages.of_this_bridge(bridge) + b"".join(parts))
+    told = [*found.interceptions, *messages_of(found.usual)]
+    # In the order in which answers count them.
+    in_order = sorted(zip(made, reports, strict=True), key=lambda one: isinstance(one[0], report_messages.Row))
+    for one, (_, report) in zip(told, in_order, strict=True):
+        for record in (*one.token_usages, *one.prompts, *one.tool_calls, *one.model_thoughts):
+            record.ClearField("id")
+        assert one.end.end_time.ToMicroseconds() == report.end_micros
+        one.end.ClearField("end_time")
+    assert told == [_message(report) for _, report in in_order]
+    assert len({one.SerializeToString() for one in found.usual.facts}) == len(found.usual.facts)
+
+
+@given(REPORTS)
+def test_the_size_of_a_report_is_about_that_of_its_bytes(report: Report) -> None:
+    made = report_messages.item_of(report)
+    sent = made if isinstance(made, bytes) else b"".join(report_messages.request_parts([], [made]))
+    assert len(sent) <= report_messages.size_of(made) <= len(sent) + 200
+
+
+@pytest.mark.parametrize("field", ["model", "upstream_request_id"])
+def test_what_is_no_text_makes_no_row(field: str) -> None:
+    report = usual(empty_report())
+    setattr(report, field, "\ud800")
+    with pytest.raises(ValueError, match="surrogate"):
+        report_messages.row_of(report)
+
+
 def test_nothing_that_is_printed_of_a_report_shows_its_receipt() -> None:
-    report = Report(
+    report = empty_report()
+    assert "canary" not in repr(report)
+    report.model = "\ud800"
+    with pytest.raises(ValueError):
+        report_messages.item(report)
+
+
+def empty_report() -> Report:
+    return Report(
         interception_id="",
         receipt=b"receipt-canary",
         client="",
@@ -165,7 +222,3 @@ def test_nothing_that_is_printed_of_a_report_shows_its_receipt() -> None:
         duration_micros=1,
         first_byte_micros=None,
     )
-    assert "canary" not in repr(report)
-    report.model = "\ud800"
-    with pytest.raises(ValueError):
-        report_messages.item(report)
