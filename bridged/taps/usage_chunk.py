@@ -127,8 +127,11 @@ class UsageChunkFilter:
     def _without_null(self, data: bytes) -> bytes:
         if not self._has_begun:
             # An upstream has it in every chunk of the answer or in none; Azure sends a chunk before those.
-            self._has_begun = b'"delta"' in data
-            self._null = next((null for null in _NULLS if null in data), None)
+            begin = data.find(b'"delta"')
+            self._has_begun = begin >= 0
+            # The first of them tells; the rest of a long piece need not be looked through.
+            end = data.find(b"\n\n", begin) if self._has_begun else -1
+            self._null = next((null for null in _NULLS if data.find(null, 0, end if end >= 0 else None) >= 0), None)
         return data if self._null is None else data.replace(self._null, b"")
 
     def _after_line_end(self, data: bytes) -> bytes:
