@@ -4,6 +4,8 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from daemonkit.by_provider import parse_by_provider
+
 # As credentiald has them.
 _NAME = re.compile(r"[a-z0-9]+(-[a-z0-9]+)*")
 _WORDS = {"on": True, "off": False}
@@ -23,22 +25,16 @@ class ProviderSwitch:
 
 def parse_provider_switch(text: str) -> ProviderSwitch:
     """`on` or `off`, and with commas `PROVIDER=on` or `PROVIDER=off`; ValueError says what is wrong."""
-    is_on = True
-    by_provider: dict[str, bool] = {}
-    for place, part in enumerate(text.split(",")):
-        name, separator, word = (piece.strip() for piece in part.rpartition("="))
-        chosen = _WORDS.get(word.lower())
-        if chosen is None:
-            raise ValueError(f"{word!r} is not possible: write on or off")
-        if not separator:
-            if place:
-                raise ValueError(f"{word!r} comes after the first: write PROVIDER={word}")
-            is_on = chosen
-        elif name in by_provider:
-            raise ValueError(f"{part.strip()!r}: name each provider once")
-        elif _NAME.fullmatch(name) is None:
-            # It could never apply.
-            raise ValueError(f"{name!r} is no name of a provider: write small letters, digits and single hyphens")
-        else:
-            by_provider[name] = chosen
-    return ProviderSwitch(is_on=is_on, by_provider=by_provider)
+    is_on, by_provider = parse_by_provider(text, _on_or_off, _name_problem)
+    return ProviderSwitch(is_on=is_on is not False, by_provider=by_provider)
+
+
+def _on_or_off(word: str) -> bool:
+    chosen = _WORDS.get(word.lower())
+    if chosen is None:
+        raise ValueError(f"{word!r} is not possible: write on or off")
+    return chosen
+
+
+def _name_problem(name: str) -> str | None:
+    return None if _NAME.fullmatch(name) else "must be of small letters and digits, with single hyphens between them"

@@ -8,6 +8,7 @@ import sys
 import time
 from collections.abc import Callable
 from dataclasses import replace
+from functools import lru_cache
 from typing import TYPE_CHECKING, Protocol
 
 from bridged.clients import HEADER_NAMES, client_name, session_id
@@ -32,6 +33,7 @@ _BEDROCK = DialectName.BEDROCK
 # Of an answer that is no stream; as long as that, it would be held for long.
 _MOST_HELD_BYTES = 256 * 1024
 _AGENT_CHARACTERS = 512
+_REMEMBERED_AGENTS = 256
 _MESSAGE_CHARACTERS = 1024
 _ID_CHARACTERS = 256
 _REQUEST_HEADERS = HEADER_NAMES | {"content-encoding"}
@@ -120,12 +122,13 @@ class Recording:
         if ending.message or answer.error_type:
             ending = _without_keys(ending, interception, resolution)
         first_byte_seconds = interception.first_byte_seconds
+        # Clients are configured by hand: a token may stand anywhere.
+        agent = self._named.get("user-agent", "")
         return Report(
             interception_id=self._interception_id,
             receipt=resolution.receipt,
             client=self.client,
-            # Clients are configured by hand: a token may stand anywhere.
-            user_agent=masked(self._named.get("user-agent", ""))[:_AGENT_CHARACTERS],
+            user_agent=_user_agent(agent) if len(agent) <= _AGENT_CHARACTERS else masked(agent)[:_AGENT_CHARACTERS],
             session_id=masked(session_id(self.client, self._named, in_body=self._turn.session_id) or ""),
             operation=self._match.operation,
             model=facts.model or self._turn.model,
@@ -196,6 +199,10 @@ class Recording:
         self._has_failed = True
         facts = {"interception_id": self._interception_id}
         log.error("a tap failed and was taken away", exc_info=sys.exception(), extra=facts)
+
+
+# Programs are few, and name themselves with every request.
+_user_agent = lru_cache(maxsize=_REMEMBERED_AGENTS)(masked)
 
 
 def _without_keys(ending: Ending, interception: "Interception", resolution: Resolution) -> Ending:

@@ -13,7 +13,7 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from datetime import datetime
-from itertools import islice
+from itertools import accumulate, islice, takewhile
 from typing import TYPE_CHECKING, TypeVar
 
 from credentiald import record_log, record_merge
@@ -293,11 +293,9 @@ class RecordBook:
                 log.exception("records are stored but could not be logged")
 
     def _due_reports(self) -> Sequence[_Waiting]:
-        count = size_bytes = 0
-        for count, one in enumerate(self._waiting, 1):  # noqa: B007 - how many is what is looked for
-            size_bytes += one.size_bytes
-            if size_bytes >= _REPORT_BYTES_AT_ONCE:
-                break
+        sizes = accumulate(one.size_bytes for one in self._waiting)
+        # Up to the one that makes it enough.
+        count = 1 + sum(1 for _ in takewhile(lambda size_bytes: size_bytes < _REPORT_BYTES_AT_ONCE, sizes))
         self._storing, self._waiting = self._waiting[:count], self._waiting[count:]
         return self._storing
 

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from credentiald.validation import name_problem
+from daemonkit.by_provider import parse_by_provider
 from daemonkit.parsers import parse_size_bytes
 
 # No limit: the content is kept whole.
@@ -41,26 +42,13 @@ class KeepRules:
 
 def parse_keep_rule(text: str) -> KeepRule:
     """`on`, `off` or a size, and with commas `PROVIDER=` and one of these; ValueError says what is wrong."""
-    most_bytes = WHOLE
-    by_provider: dict[str, int] = {}
-    for place, part in enumerate(text.split(",")):
-        name, separator, word = part.rpartition("=")
-        if not separator:
-            if place:
-                raise ValueError(f"{part.strip()!r} comes after the first: write PROVIDER={part.strip()}")
-            most_bytes = _most_bytes(word)
-        elif not name.strip() or name.strip() in by_provider:
-            raise ValueError(f"{part.strip()!r}: name each provider once")
-        elif problem := name_problem(name.strip()):
-            # No provider would ever have it, and what was to be left out would be kept.
-            raise ValueError(f"{name.strip()!r} is no name of a provider: it {problem}")
-        else:
-            by_provider[name.strip()] = _most_bytes(word)
-    return KeepRule(most_bytes=most_bytes, by_provider=by_provider)
+    # A name that no provider has would leave what was to be left out.
+    most_bytes, by_provider = parse_by_provider(text, _most_bytes, name_problem)
+    return KeepRule(most_bytes=WHOLE if most_bytes is None else most_bytes, by_provider=by_provider)
 
 
 def _most_bytes(word: str) -> int:
-    match word.strip().lower():
+    match word.lower():
         case "on":
             return WHOLE
         case "off":
@@ -68,4 +56,4 @@ def _most_bytes(word: str) -> int:
     try:
         return parse_size_bytes(word)
     except ValueError:
-        raise ValueError(f"{word.strip()!r} is not possible: write on, off, or a size such as 4KiB") from None
+        raise ValueError(f"{word!r} is not possible: write on, off, or a size such as 4KiB") from None

@@ -27,7 +27,7 @@ def test_a_provider_has_its_own_word_or_that_of_all(text: str, expected: dict[st
         ("lab=maybe", "write on or off"),
         ("lab=off,on", "PROVIDER=on"),
         ("on,off", "PROVIDER=off"),
-        ("=off", "no name of a provider"),
+        ("=off", "name each provider once"),
         ("on,LAB=off", "no name of a provider"),
         ("lab=off,lab=on", "name each provider once"),
     ],
