@@ -22,7 +22,8 @@ from tests.support.processes import bridged, commanded, credentiald
 
 READY_SECONDS = 20.0
 EVENTS_A_BURST = 200
-ANSWERS = ("json", "sse", "large")
+# The last comes from bench_paced.py, the others from nginx.
+ANSWERS = ("json", "sse", "large", "paced")
 # Both nginx are one worker without a log. Its folders are its own, so that it runs as any user.
 _NGINX = """
 daemon off; worker_processes 1; pid {folder}/nginx.pid; error_log stderr crit; {user}
@@ -53,10 +54,15 @@ _UPSTREAM = """
 """
 _FLOOR = """
     upstream mock {{ server 127.0.0.1:{upstream}; keepalive 512; keepalive_requests 1000000000; }}
+    upstream paced {{ server 127.0.0.1:{paced}; keepalive 512; keepalive_requests 1000000000; }}
     server {{
         listen 127.0.0.1:{port} backlog=4096;
         location / {{
             proxy_pass http://mock; proxy_http_version 1.1; proxy_set_header Connection "";
+            proxy_set_header Authorization "Bearer benchmark"; proxy_buffering off;
+        }}
+        location /paced/ {{
+            proxy_pass http://paced; proxy_http_version 1.1; proxy_set_header Connection "";
             proxy_set_header Authorization "Bearer benchmark"; proxy_buffering off;
         }}
     }}
@@ -112,27 +118,35 @@ def pinned(cores: set[int]) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def upstream(nginx: str, folder: Path) -> Iterator[int]:
-    """The port of an upstream that answers at once: JSON of 1 KB, or a stream of 200 events in one piece."""
+def upstream(nginx: str, folder: Path) -> Iterator[dict[str, int]]:
+    """The port for each kind of answer: JSON of 1 KB, a stream of 200 events in one piece, or event by event."""
     folder.mkdir()
     (folder / "burst").write_text(burst())
-    port = free_port()
+    port, paced_port = free_port(), free_port()
+    command = [sys.executable, str(Path(__file__).with_name("bench_paced.py")), str(paced_port), str(folder / "burst")]
     with _running_nginx(nginx, folder, _UPSTREAM.format(port=port, folder=folder, answer=json_answer()), port):
-        yield port
+        paced = subprocess.Popen(command, stdin=subprocess.DEVNULL)
+        try:
+            _wait_for_port(paced_port, "the paced upstream", paced)
+            yield dict.fromkeys(ANSWERS, port) | {"paced": paced_port}
+        finally:
+            paced.terminate()
+            paced.wait()
 
 
 @contextlib.contextmanager
-def floor(nginx: str, folder: Path, upstream_port: int) -> Iterator[Target]:
+def floor(nginx: str, folder: Path, upstreams: dict[str, int]) -> Iterator[Target]:
     """nginx as a reverse proxy that asks nobody."""
     folder.mkdir()
     port = free_port()
-    with _running_nginx(nginx, folder, _FLOOR.format(port=port, upstream=upstream_port), port) as pid:
+    content = _FLOOR.format(port=port, upstream=upstreams["json"], paced=upstreams["paced"])
+    with _running_nginx(nginx, folder, content, port) as pid:
         urls = {kind: f"http://127.0.0.1:{port}/{kind}/v1/chat/completions" for kind in ANSWERS}
         yield Target(name="nginx", pids=(pid,), urls=urls, headers={})
 
 
 @contextlib.contextmanager
-def pair(folder: Path, upstream_port: int, *, name: str = "drawbridge", prefix: str = "") -> Iterator[Target]:
+def pair(folder: Path, upstreams: dict[str, int], *, name: str = "drawbridge", prefix: str = "") -> Iterator[Target]:
     """Both daemons with a database, a user and a token of their own. `prefix`: those of scripts/bench_plain_*.py."""
     folder.mkdir()
     environ = {
@@ -140,7 +154,7 @@ def pair(folder: Path, upstream_port: int, *, name: str = "drawbridge", prefix: 
         for number, kind in enumerate(ANSWERS)
         for name, value in (
             ("TYPE", "openai"), ("NAME", kind), ("KEY", "benchmark"),
-            ("BASE_URL", f"http://127.0.0.1:{upstream_port}/{kind}/v1"),
+            ("BASE_URL", f"http://127.0.0.1:{upstreams[kind]}/{kind}/v1"),
         )
     }  # fmt: skip
     if prefix:
@@ -203,6 +217,20 @@ def _running_nginx(nginx: str, folder: Path, content: str, port: int) -> Iterato
     finally:
         process.terminate()
         process.wait()
+
+
+def _wait_for_port(port: int, name: str, process: subprocess.Popen[bytes]) -> None:
+    """Until something listens there."""
+    deadline = time.monotonic() + READY_SECONDS
+    while True:
+        try:
+            socket.create_connection(("127.0.0.1", port), timeout=2).close()
+        except OSError as problem:
+            if time.monotonic() > deadline or process.poll() is not None:
+                raise NotStarted(f"{name} does not listen: {problem}") from None
+            time.sleep(0.02)
+        else:
+            return
 
 
 def _wait(url: str, name: str, process: subprocess.Popen[bytes] | None = None) -> None:
