@@ -11,6 +11,7 @@ from google.protobuf import duration_pb2 as _duration_pb2
 from google.protobuf import message as _message
 from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from google.protobuf.internal import containers as _containers
+from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
 import builtins as _builtins
 import sys
 import typing as _typing
@@ -21,6 +22,39 @@ else:
     from typing_extensions import TypeAlias as _TypeAlias, Never as _Never
 
 DESCRIPTOR: _descriptor.FileDescriptor
+
+class _CredentialOutcomeKind:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _CredentialOutcomeKindEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_CredentialOutcomeKind.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    CREDENTIAL_OUTCOME_KIND_UNSPECIFIED: _CredentialOutcomeKind.ValueType  # 0
+    CREDENTIAL_OUTCOME_KIND_ACCEPTED: _CredentialOutcomeKind.ValueType  # 1
+    """A good answer, or one that is about the request and not about the key."""
+    CREDENTIAL_OUTCOME_KIND_UNAUTHORIZED: _CredentialOutcomeKind.ValueType  # 2
+    """401."""
+    CREDENTIAL_OUTCOME_KIND_RATE_LIMITED: _CredentialOutcomeKind.ValueType  # 3
+    """429."""
+    CREDENTIAL_OUTCOME_KIND_SPEND_LIMITED: _CredentialOutcomeKind.ValueType  # 4
+    """429 whose body says that the account's money or quota is used up."""
+    CREDENTIAL_OUTCOME_KIND_UNKNOWN: _CredentialOutcomeKind.ValueType  # 5
+    """No answer, or one that says nothing of the key (5xx)."""
+
+class CredentialOutcomeKind(_CredentialOutcomeKind, metaclass=_CredentialOutcomeKindEnumTypeWrapper): ...
+
+CREDENTIAL_OUTCOME_KIND_UNSPECIFIED: CredentialOutcomeKind.ValueType  # 0
+CREDENTIAL_OUTCOME_KIND_ACCEPTED: CredentialOutcomeKind.ValueType  # 1
+"""A good answer, or one that is about the request and not about the key."""
+CREDENTIAL_OUTCOME_KIND_UNAUTHORIZED: CredentialOutcomeKind.ValueType  # 2
+"""401."""
+CREDENTIAL_OUTCOME_KIND_RATE_LIMITED: CredentialOutcomeKind.ValueType  # 3
+"""429."""
+CREDENTIAL_OUTCOME_KIND_SPEND_LIMITED: CredentialOutcomeKind.ValueType  # 4
+"""429 whose body says that the account's money or quota is used up."""
+CREDENTIAL_OUTCOME_KIND_UNKNOWN: CredentialOutcomeKind.ValueType  # 5
+"""No answer, or one that says nothing of the key (5xx)."""
+Global___CredentialOutcomeKind: _TypeAlias = CredentialOutcomeKind  # noqa: Y015
 
 @_typing.final
 class ResolveProviderRequest(_message.Message):
@@ -75,7 +109,9 @@ class ResolveProviderRequest(_message.Message):
     """
     @_builtins.property
     def failed_credential_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """Failover: these were refused for this interception."""
+        """Failover: these were refused for this interception, or for another one of
+        this caller so lately that ReportOutcome has not answered yet.
+        """
 
     def __init__(
         self,
@@ -115,6 +151,9 @@ class ResolveProviderResponse(_message.Message):
     UPSTREAM_MODEL_FIELD_NUMBER: _builtins.int
     REVISION_FIELD_NUMBER: _builtins.int
     RECEIPT_FIELD_NUMBER: _builtins.int
+    POOL_SIZE_FIELD_NUMBER: _builtins.int
+    PROBE_FIELD_NUMBER: _builtins.int
+    ACCESS_TOKEN_ID_FIELD_NUMBER: _builtins.int
     source: _provider_pb2.CredentialSource.ValueType
     resolution_id: _builtins.str
     """UUID, on every log line, record and audit row of this request."""
@@ -124,6 +163,16 @@ class ResolveProviderResponse(_message.Message):
     """Of the administrative state that decided."""
     receipt: _builtins.bytes
     """Authenticated by credentiald; goes back with the records."""
+    pool_size: _builtins.int
+    """How many keys the credential's source has for this provider; only with more
+    than one there is another to try. 0 for all sources but CENTRAL_KEY.
+    """
+    probe: _builtins.bool
+    """The credential had been refused and its rest is over: this request tries it,
+    and its outcome is to be reported, whatever it is.
+    """
+    access_token_id: _builtins.str
+    """Id of the user's access token, empty where the caller named the user."""
     @_builtins.property
     def provider(self) -> _provider_pb2.Provider:
         """What an adapter needs; never a secret."""
@@ -147,14 +196,104 @@ class ResolveProviderResponse(_message.Message):
         upstream_model: _builtins.str = ...,
         revision: _builtins.int = ...,
         receipt: _builtins.bytes = ...,
+        pool_size: _builtins.int = ...,
+        probe: _builtins.bool = ...,
+        access_token_id: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["credential", b"credential", "provider", b"provider", "user", b"user"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["credential", b"credential", "provider", b"provider", "receipt", b"receipt", "resolution_id", b"resolution_id", "revision", b"revision", "source", b"source", "upstream_model", b"upstream_model", "user", b"user"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["access_token_id", b"access_token_id", "credential", b"credential", "pool_size", b"pool_size", "probe", b"probe", "provider", b"provider", "receipt", b"receipt", "resolution_id", b"resolution_id", "revision", b"revision", "source", b"source", "upstream_model", b"upstream_model", "user", b"user"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___ResolveProviderResponse: _TypeAlias = ResolveProviderResponse  # noqa: Y015
+
+@_typing.final
+class ReportOutcomeRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    BRIDGE_INSTANCE_ID_FIELD_NUMBER: _builtins.int
+    OUTCOMES_FIELD_NUMBER: _builtins.int
+    bridge_instance_id: _builtins.str
+    """As in ResolveProviderRequest; must be set."""
+    @_builtins.property
+    def outcomes(self) -> _containers.RepeatedCompositeFieldContainer[Global___CredentialOutcome]:
+        """At most 100."""
+
+    def __init__(
+        self,
+        *,
+        bridge_instance_id: _builtins.str = ...,
+        outcomes: _abc.Iterable[Global___CredentialOutcome] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["bridge_instance_id", b"bridge_instance_id", "outcomes", b"outcomes"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ReportOutcomeRequest: _TypeAlias = ReportOutcomeRequest  # noqa: Y015
+
+@_typing.final
+class CredentialOutcome(_message.Message):
+    """What an upstream said to one credential."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    RECEIPT_FIELD_NUMBER: _builtins.int
+    KIND_FIELD_NUMBER: _builtins.int
+    RETRY_AFTER_FIELD_NUMBER: _builtins.int
+    HTTP_STATUS_FIELD_NUMBER: _builtins.int
+    ERROR_FIELD_NUMBER: _builtins.int
+    receipt: _builtins.bytes
+    """From the answer that brought the credential. One receipt counts once."""
+    kind: Global___CredentialOutcomeKind.ValueType
+    http_status: _builtins.int
+    """Status of the upstream's answer; 0 where there was none."""
+    error: _builtins.str
+    """The upstream's type of the error, at most 128 characters."""
+    @_builtins.property
+    def retry_after(self) -> _duration_pb2.Duration:
+        """How long the upstream asks to be left alone (Retry-After); absent where it
+        does not say.
+        """
+
+    def __init__(
+        self,
+        *,
+        receipt: _builtins.bytes = ...,
+        kind: Global___CredentialOutcomeKind.ValueType = ...,
+        retry_after: _duration_pb2.Duration | None = ...,
+        http_status: _builtins.int = ...,
+        error: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["retry_after", b"retry_after"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["error", b"error", "http_status", b"http_status", "kind", b"kind", "receipt", b"receipt", "retry_after", b"retry_after"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___CredentialOutcome: _TypeAlias = CredentialOutcome  # noqa: Y015
+
+@_typing.final
+class ReportOutcomeResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    IGNORED_FIELD_NUMBER: _builtins.int
+    ignored: _builtins.int
+    """How many were not counted: over the bound, told before, or not this caller's."""
+    def __init__(
+        self,
+        *,
+        ignored: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["ignored", b"ignored"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ReportOutcomeResponse: _TypeAlias = ReportOutcomeResponse  # noqa: Y015
 
 @_typing.final
 class ResolveProviderStreamRequest(_message.Message):

@@ -46,6 +46,11 @@ class CredentialServiceStub:
                 request_serializer=drawbridge_dot_v1_dot_credential__service__pb2.ResolveProviderStreamRequest.SerializeToString,
                 response_deserializer=drawbridge_dot_v1_dot_credential__service__pb2.ResolveProviderStreamResponse.FromString,
                 _registered_method=True)
+        self.ReportOutcome = channel.unary_unary(
+                '/drawbridge.v1.CredentialService/ReportOutcome',
+                request_serializer=drawbridge_dot_v1_dot_credential__service__pb2.ReportOutcomeRequest.SerializeToString,
+                response_deserializer=drawbridge_dot_v1_dot_credential__service__pb2.ReportOutcomeResponse.FromString,
+                _registered_method=True)
         self.Ping = channel.unary_unary(
                 '/drawbridge.v1.CredentialService/Ping',
                 request_serializer=drawbridge_dot_v1_dot_credential__service__pb2.PingRequest.SerializeToString,
@@ -83,6 +88,18 @@ class CredentialServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def ReportOutcome(self, request, context):
+        """What became of credentials of a pool: a bridge tells of each that an upstream
+        refused, and of each that it was asked to try again (probe). Whoever tells is
+        not given that credential again until its rest is over; others are given it
+        after those that nobody complained of, so no caller can take a pool away from
+        the others. Only credentials that the caller was given itself count (the
+        receipt says which), within a bound a caller.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def Ping(self, request, context):
         """Whether credentiald would answer this caller. Changes nothing, but that a
         bridge that names itself is known to be alive: the interceptions of one that
@@ -104,6 +121,11 @@ def add_CredentialServiceServicer_to_server(servicer, server):
                     servicer.ResolveProviderStream,
                     request_deserializer=drawbridge_dot_v1_dot_credential__service__pb2.ResolveProviderStreamRequest.FromString,
                     response_serializer=drawbridge_dot_v1_dot_credential__service__pb2.ResolveProviderStreamResponse.SerializeToString,
+            ),
+            'ReportOutcome': grpc.unary_unary_rpc_method_handler(
+                    servicer.ReportOutcome,
+                    request_deserializer=drawbridge_dot_v1_dot_credential__service__pb2.ReportOutcomeRequest.FromString,
+                    response_serializer=drawbridge_dot_v1_dot_credential__service__pb2.ReportOutcomeResponse.SerializeToString,
             ),
             'Ping': grpc.unary_unary_rpc_method_handler(
                     servicer.Ping,
@@ -167,6 +189,33 @@ class CredentialService:
             '/drawbridge.v1.CredentialService/ResolveProviderStream',
             drawbridge_dot_v1_dot_credential__service__pb2.ResolveProviderStreamRequest.SerializeToString,
             drawbridge_dot_v1_dot_credential__service__pb2.ResolveProviderStreamResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ReportOutcome(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/drawbridge.v1.CredentialService/ReportOutcome',
+            drawbridge_dot_v1_dot_credential__service__pb2.ReportOutcomeRequest.SerializeToString,
+            drawbridge_dot_v1_dot_credential__service__pb2.ReportOutcomeResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -52,6 +52,14 @@ class CredentialServiceStub:
     ResolveProvider. credentiald ends the stream
     with the status OK when it stops: what has no answer then, ask elsewhere.
     """
+    ReportOutcome: _grpc.UnaryUnaryMultiCallable[_credential_service_pb2.ReportOutcomeRequest, _credential_service_pb2.ReportOutcomeResponse]
+    """What became of credentials of a pool: a bridge tells of each that an upstream
+    refused, and of each that it was asked to try again (probe). Whoever tells is
+    not given that credential again until its rest is over; others are given it
+    after those that nobody complained of, so no caller can take a pool away from
+    the others. Only credentials that the caller was given itself count (the
+    receipt says which), within a bound a caller.
+    """
     Ping: _grpc.UnaryUnaryMultiCallable[_credential_service_pb2.PingRequest, _credential_service_pb2.PingResponse]
     """Whether credentiald would answer this caller. Changes nothing, but that a
     bridge that names itself is known to be alive: the interceptions of one that
@@ -81,6 +89,14 @@ class CredentialServiceAsyncStub(CredentialServiceStub):
     ASK_SINGLY would have kept its neighbours waiting: ask it with
     ResolveProvider. credentiald ends the stream
     with the status OK when it stops: what has no answer then, ask elsewhere.
+    """
+    ReportOutcome: _aio.UnaryUnaryMultiCallable[_credential_service_pb2.ReportOutcomeRequest, _credential_service_pb2.ReportOutcomeResponse]  # type: ignore[assignment]
+    """What became of credentials of a pool: a bridge tells of each that an upstream
+    refused, and of each that it was asked to try again (probe). Whoever tells is
+    not given that credential again until its rest is over; others are given it
+    after those that nobody complained of, so no caller can take a pool away from
+    the others. Only credentials that the caller was given itself count (the
+    receipt says which), within a bound a caller.
     """
     Ping: _aio.UnaryUnaryMultiCallable[_credential_service_pb2.PingRequest, _credential_service_pb2.PingResponse]  # type: ignore[assignment]
     """Whether credentiald would answer this caller. Changes nothing, but that a
@@ -120,6 +136,20 @@ class CredentialServiceServicer(metaclass=_abc_1.ABCMeta):
         ASK_SINGLY would have kept its neighbours waiting: ask it with
         ResolveProvider. credentiald ends the stream
         with the status OK when it stops: what has no answer then, ask elsewhere.
+        """
+
+    @_abc_1.abstractmethod
+    def ReportOutcome(
+        self,
+        request: _credential_service_pb2.ReportOutcomeRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_credential_service_pb2.ReportOutcomeResponse, _abc.Awaitable[_credential_service_pb2.ReportOutcomeResponse]]:
+        """What became of credentials of a pool: a bridge tells of each that an upstream
+        refused, and of each that it was asked to try again (probe). Whoever tells is
+        not given that credential again until its rest is over; others are given it
+        after those that nobody complained of, so no caller can take a pool away from
+        the others. Only credentials that the caller was given itself count (the
+        receipt says which), within a bound a caller.
         """
 
     @_abc_1.abstractmethod

@@ -119,8 +119,10 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     Try again; `credentiald providers check` tells each step.
     """
     ERROR_REASON_KEY_POOL_EXHAUSTED: _ErrorReason.ValueType  # 20
-    """Every key of the pool was refused or is waiting.
-    Metadata: provider, retry_after_seconds.
+    """Every key of the pool was refused or is waiting. `cause` is rate_limited
+    where waiting may help, unauthorized where all failed authentication, and
+    failed where all are named in failed_credential_ids, so that the caller knows.
+    Metadata: provider, retry_after_seconds, cause.
     Wait as long as RetryInfo says.
     """
     ERROR_REASON_STORE_UNAVAILABLE: _ErrorReason.ValueType  # 21
@@ -286,6 +288,10 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     Try again; the operator finds out why credentiald stores no records, or sets
     --without-records serve.
     """
+    ERROR_REASON_UPSTREAM_KEY_REFUSED: _ErrorReason.ValueType  # 118
+    """The upstream refused the provider's only key (401).
+    An administrator sets another key (`credentiald keys set`).
+    """
 
 class ErrorReason(_ErrorReason, metaclass=_ErrorReasonEnumTypeWrapper):
     """Why a call was refused: the `reason` of the one google.rpc.ErrorInfo in the
@@ -390,8 +396,10 @@ Metadata: provider, steps.
 Try again; `credentiald providers check` tells each step.
 """
 ERROR_REASON_KEY_POOL_EXHAUSTED: ErrorReason.ValueType  # 20
-"""Every key of the pool was refused or is waiting.
-Metadata: provider, retry_after_seconds.
+"""Every key of the pool was refused or is waiting. `cause` is rate_limited
+where waiting may help, unauthorized where all failed authentication, and
+failed where all are named in failed_credential_ids, so that the caller knows.
+Metadata: provider, retry_after_seconds, cause.
 Wait as long as RetryInfo says.
 """
 ERROR_REASON_STORE_UNAVAILABLE: ErrorReason.ValueType  # 21
@@ -556,5 +564,9 @@ ERROR_REASON_RECORDS_UNAVAILABLE: ErrorReason.ValueType  # 117
 """Nothing can be recorded now, and the bridge is told not to go on without.
 Try again; the operator finds out why credentiald stores no records, or sets
 --without-records serve.
+"""
+ERROR_REASON_UPSTREAM_KEY_REFUSED: ErrorReason.ValueType  # 118
+"""The upstream refused the provider's only key (401).
+An administrator sets another key (`credentiald keys set`).
 """
 Global___ErrorReason: _TypeAlias = ErrorReason  # noqa: Y015

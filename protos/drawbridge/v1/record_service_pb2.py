@@ -26,7 +26,7 @@ from drawbridge.v1 import record_pb2 as drawbridge_dot_v1_dot_record__pb2
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\"drawbridge/v1/record_service.proto\x12\rdrawbridge.v1\x1a\x1a\x64rawbridge/v1/record.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"m\n\x14\x41ppendRecordsRequest\x12\x1a\n\x12\x62ridge_instance_id\x18\x01 \x01(\t\x12\x39\n\rinterceptions\x18\x02 \x03(\x0b\x32\".drawbridge.v1.InterceptionRecords\"\xc4\x02\n\x13InterceptionRecords\x12\x14\n\x07receipt\x18\x01 \x01(\x0c\x42\x03\x80\x01\x01\x12/\n\x05\x66\x61\x63ts\x18\x02 \x01(\x0b\x32 .drawbridge.v1.InterceptionFacts\x12/\n\x0ctoken_usages\x18\x03 \x03(\x0b\x32\x19.drawbridge.v1.TokenUsage\x12&\n\x07prompts\x18\x04 \x03(\x0b\x32\x15.drawbridge.v1.Prompt\x12+\n\ntool_calls\x18\x05 \x03(\x0b\x32\x17.drawbridge.v1.ToolCall\x12\x33\n\x0emodel_thoughts\x18\x06 \x03(\x0b\x32\x1b.drawbridge.v1.ModelThought\x12+\n\x03\x65nd\x18\x07 \x01(\x0b\x32\x1e.drawbridge.v1.InterceptionEnd\"\xc1\x01\n\x11InterceptionFacts\x12\x0e\n\x06\x63lient\x18\x01 \x01(\t\x12\x12\n\nuser_agent\x18\x02 \x01(\t\x12\x19\n\x11\x63lient_session_id\x18\x03 \x01(\t\x12 \n\x18\x63orrelating_tool_call_id\x18\x04 \x01(\t\x12\x11\n\toperation\x18\x05 \x01(\t\x12\r\n\x05model\x18\x06 \x01(\t\x12\x16\n\x0eupstream_model\x18\x07 \x01(\t\x12\x11\n\tstreaming\x18\x08 \x01(\x08\"\xe0\x02\n\x0fInterceptionEnd\x12,\n\x08\x65nd_time\x18\x01 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x33\n\x07outcome\x18\x02 \x01(\x0e\x32\".drawbridge.v1.InterceptionOutcome\x12<\n\x0e\x65rror_category\x18\x03 \x01(\x0e\x32$.drawbridge.v1.UpstreamErrorCategory\x12\x14\n\x0c\x65rror_reason\x18\x04 \x01(\t\x12\x15\n\rerror_message\x18\x05 \x01(\t\x12\x13\n\x0bhttp_status\x18\x06 \x01(\x05\x12\x1b\n\x13upstream_request_id\x18\x07 \x01(\t\x12\x17\n\x0f\x64uration_micros\x18\x08 \x01(\x03\x12\x1e\n\x11\x66irst_byte_micros\x18\t \x01(\x03H\x00\x88\x01\x01\x42\x14\n\x12_first_byte_micros\"I\n\x15\x41ppendRecordsResponse\x12\x30\n\x08rejected\x18\x01 \x03(\x0b\x32\x1e.drawbridge.v1.RejectedRecords\"S\n\x0fRejectedRecords\x12\r\n\x05index\x18\x01 \x01(\x05\x12\x31\n\trejection\x18\x02 \x01(\x0e\x32\x1e.drawbridge.v1.RecordRejection*\xd8\x01\n\x0fRecordRejection\x12 \n\x1cRECORD_REJECTION_UNSPECIFIED\x10\x00\x12$\n RECORD_REJECTION_RECEIPT_INVALID\x10\x01\x12/\n+RECORD_REJECTION_RECEIPT_OF_ANOTHER_SERVICE\x10\x02\x12#\n\x1fRECORD_REJECTION_RECORD_INVALID\x10\x03\x12\'\n#RECORD_REJECTION_INTERCEPTION_TAKEN\x10\x04\x32k\n\rRecordService\x12Z\n\rAppendRecords\x12#.drawbridge.v1.AppendRecordsRequest\x1a$.drawbridge.v1.AppendRecordsResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\"drawbridge/v1/record_service.proto\x12\rdrawbridge.v1\x1a\x1a\x64rawbridge/v1/record.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"m\n\x14\x41ppendRecordsRequest\x12\x1a\n\x12\x62ridge_instance_id\x18\x01 \x01(\t\x12\x39\n\rinterceptions\x18\x02 \x03(\x0b\x32\".drawbridge.v1.InterceptionRecords\"\xee\x02\n\x13InterceptionRecords\x12\x14\n\x07receipt\x18\x01 \x01(\x0c\x42\x03\x80\x01\x01\x12/\n\x05\x66\x61\x63ts\x18\x02 \x01(\x0b\x32 .drawbridge.v1.InterceptionFacts\x12/\n\x0ctoken_usages\x18\x03 \x03(\x0b\x32\x19.drawbridge.v1.TokenUsage\x12&\n\x07prompts\x18\x04 \x03(\x0b\x32\x15.drawbridge.v1.Prompt\x12+\n\ntool_calls\x18\x05 \x03(\x0b\x32\x17.drawbridge.v1.ToolCall\x12\x33\n\x0emodel_thoughts\x18\x06 \x03(\x0b\x32\x1b.drawbridge.v1.ModelThought\x12+\n\x03\x65nd\x18\x07 \x01(\x0b\x32\x1e.drawbridge.v1.InterceptionEnd\x12(\n\x08\x61ttempts\x18\x08 \x03(\x0b\x32\x16.drawbridge.v1.Attempt\"\xfb\x01\n\x07\x41ttempt\x12\n\n\x02id\x18\x01 \x01(\t\x12/\n\x0b\x63reate_time\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x14\n\x07receipt\x18\x03 \x01(\x0c\x42\x03\x80\x01\x01\x12\x13\n\x0bhttp_status\x18\x04 \x01(\x05\x12<\n\x0e\x65rror_category\x18\x05 \x01(\x0e\x32$.drawbridge.v1.UpstreamErrorCategory\x12\x14\n\x0c\x65rror_reason\x18\x06 \x01(\t\x12\x1b\n\x13upstream_request_id\x18\x07 \x01(\t\x12\x17\n\x0f\x64uration_micros\x18\x08 \x01(\x03\"\xc1\x01\n\x11InterceptionFacts\x12\x0e\n\x06\x63lient\x18\x01 \x01(\t\x12\x12\n\nuser_agent\x18\x02 \x01(\t\x12\x19\n\x11\x63lient_session_id\x18\x03 \x01(\t\x12 \n\x18\x63orrelating_tool_call_id\x18\x04 \x01(\t\x12\x11\n\toperation\x18\x05 \x01(\t\x12\r\n\x05model\x18\x06 \x01(\t\x12\x16\n\x0eupstream_model\x18\x07 \x01(\t\x12\x11\n\tstreaming\x18\x08 \x01(\x08\"\xe0\x02\n\x0fInterceptionEnd\x12,\n\x08\x65nd_time\x18\x01 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x33\n\x07outcome\x18\x02 \x01(\x0e\x32\".drawbridge.v1.InterceptionOutcome\x12<\n\x0e\x65rror_category\x18\x03 \x01(\x0e\x32$.drawbridge.v1.UpstreamErrorCategory\x12\x14\n\x0c\x65rror_reason\x18\x04 \x01(\t\x12\x15\n\rerror_message\x18\x05 \x01(\t\x12\x13\n\x0bhttp_status\x18\x06 \x01(\x05\x12\x1b\n\x13upstream_request_id\x18\x07 \x01(\t\x12\x17\n\x0f\x64uration_micros\x18\x08 \x01(\x03\x12\x1e\n\x11\x66irst_byte_micros\x18\t \x01(\x03H\x00\x88\x01\x01\x42\x14\n\x12_first_byte_micros\"I\n\x15\x41ppendRecordsResponse\x12\x30\n\x08rejected\x18\x01 \x03(\x0b\x32\x1e.drawbridge.v1.RejectedRecords\"S\n\x0fRejectedRecords\x12\r\n\x05index\x18\x01 \x01(\x05\x12\x31\n\trejection\x18\x02 \x01(\x0e\x32\x1e.drawbridge.v1.RecordRejection*\xd8\x01\n\x0fRecordRejection\x12 \n\x1cRECORD_REJECTION_UNSPECIFIED\x10\x00\x12$\n RECORD_REJECTION_RECEIPT_INVALID\x10\x01\x12/\n+RECORD_REJECTION_RECEIPT_OF_ANOTHER_SERVICE\x10\x02\x12#\n\x1fRECORD_REJECTION_RECORD_INVALID\x10\x03\x12\'\n#RECORD_REJECTION_INTERCEPTION_TAKEN\x10\x04\x32k\n\rRecordService\x12Z\n\rAppendRecords\x12#.drawbridge.v1.AppendRecordsRequest\x1a$.drawbridge.v1.AppendRecordsResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -35,20 +35,24 @@ if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_INTERCEPTIONRECORDS'].fields_by_name['receipt']._loaded_options = None
   _globals['_INTERCEPTIONRECORDS'].fields_by_name['receipt']._serialized_options = b'\200\001\001'
-  _globals['_RECORDREJECTION']._serialized_start=1264
-  _globals['_RECORDREJECTION']._serialized_end=1480
+  _globals['_ATTEMPT'].fields_by_name['receipt']._loaded_options = None
+  _globals['_ATTEMPT'].fields_by_name['receipt']._serialized_options = b'\200\001\001'
+  _globals['_RECORDREJECTION']._serialized_start=1560
+  _globals['_RECORDREJECTION']._serialized_end=1776
   _globals['_APPENDRECORDSREQUEST']._serialized_start=114
   _globals['_APPENDRECORDSREQUEST']._serialized_end=223
   _globals['_INTERCEPTIONRECORDS']._serialized_start=226
-  _globals['_INTERCEPTIONRECORDS']._serialized_end=550
-  _globals['_INTERCEPTIONFACTS']._serialized_start=553
-  _globals['_INTERCEPTIONFACTS']._serialized_end=746
-  _globals['_INTERCEPTIONEND']._serialized_start=749
-  _globals['_INTERCEPTIONEND']._serialized_end=1101
-  _globals['_APPENDRECORDSRESPONSE']._serialized_start=1103
-  _globals['_APPENDRECORDSRESPONSE']._serialized_end=1176
-  _globals['_REJECTEDRECORDS']._serialized_start=1178
-  _globals['_REJECTEDRECORDS']._serialized_end=1261
-  _globals['_RECORDSERVICE']._serialized_start=1482
-  _globals['_RECORDSERVICE']._serialized_end=1589
+  _globals['_INTERCEPTIONRECORDS']._serialized_end=592
+  _globals['_ATTEMPT']._serialized_start=595
+  _globals['_ATTEMPT']._serialized_end=846
+  _globals['_INTERCEPTIONFACTS']._serialized_start=849
+  _globals['_INTERCEPTIONFACTS']._serialized_end=1042
+  _globals['_INTERCEPTIONEND']._serialized_start=1045
+  _globals['_INTERCEPTIONEND']._serialized_end=1397
+  _globals['_APPENDRECORDSRESPONSE']._serialized_start=1399
+  _globals['_APPENDRECORDSRESPONSE']._serialized_end=1472
+  _globals['_REJECTEDRECORDS']._serialized_start=1474
+  _globals['_REJECTEDRECORDS']._serialized_end=1557
+  _globals['_RECORDSERVICE']._serialized_start=1778
+  _globals['_RECORDSERVICE']._serialized_end=1885
 # @@protoc_insertion_point(module_scope)
