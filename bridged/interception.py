@@ -13,13 +13,11 @@ was cut ever looks whole. Whatever happens, `_end` is reached exactly once.
 
 import logging
 from collections.abc import Callable
-from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
-from bridged.adapters.bedrock import WIRE_TYPE as BEDROCK
+from bridged import attempt
 from bridged.answer_relay import AnswerRelay
 from bridged.answer_to_asking import AnswerToAsking
-from bridged.answer_translator import AnswerTranslator
 from bridged.client_token import ClientCredentials, find_client_token
 from bridged.dialects import request_facts, stream_ending
 from bridged.dialects.facts import NO_FACTS
@@ -27,18 +25,14 @@ from bridged.endings import CLIENT_GONE
 from bridged.error_answer import error_answer
 from bridged.http1.answer_framing import Framing
 from bridged.http1.exchange import Exchange
-from bridged.http1.request_head import OutgoingRequest
 from bridged.http1.upstream import ResponseReceiver, UpstreamCall
 from bridged.http_types import BodyBroken, BodyTimeout, BodyTooLarge
 from bridged.ids import new_id
 from bridged.model import DialectName, Headers, Refused, RequestFacts, Resolution
-from bridged.outgoing import outgoing_request, outgoing_to_bedrock
 from bridged.paths import Target
 from bridged.recording import Recording
 from bridged.resolver import Question
 from bridged.routes import RouteMatch
-from bridged.taps.usage_chunk import UsageChunkFilter, asking_for_usage
-from bridged.trace_headers import clients_trace_headers
 
 if TYPE_CHECKING:
     from bridged.bridge import Bridge
@@ -47,8 +41,7 @@ log = logging.getLogger(__name__)
 
 # Looking a member up costs as much as a call.
 _COUNTED, _NO_BODY = Framing.LENGTH, Framing.NONE
-_CHAT = DialectName.OPENAI_CHAT
-_UNKNOWN_DIALECT = _CHAT
+_UNKNOWN_DIALECT = DialectName.OPENAI_CHAT
 BodyError = BodyTooLarge | BodyBroken | BodyTimeout
 
 
@@ -243,20 +236,8 @@ class Interception:
             body, self._early = (self._early[0], []) if match.reads_body else (None, self._early)
             if body is not None:
                 self._keep_turn(body)
-            if answer.wire_type == BEDROCK:
-                call = self._call = self._send_to_bedrock(match, client, answer, body or b"", relay)
-            else:
-                asking = None
-                if body is not None and self.facts.stream and match.dialect is _CHAT:
-                    asking = self._asking_for_usage(body, answer)
-                sent = body
-                receiver: ResponseReceiver = relay
-                if asking is not None and body is not None:
-                    sent, receiver = asking, self._receiver_of_asking(relay, body, answer)
-                request = outgoing_request(self._exchange.request, match, client, answer, sent)
-                if self._bridge.traces_calls:
-                    self._trace_call(client, answer, request)
-                call = self._call = self._bridge.pool.send(request, receiver)
+            request = self._exchange.request
+            call = self._call = attempt.begin(self, self._bridge, request, match, client, answer, body, relay)
             if self._paused:
                 call.pause()
             if self._streamed:
@@ -270,20 +251,6 @@ class Interception:
             self._bridge.read_turn(self.recording, self.facts.conversation, body)
             self.facts.conversation = None
 
-    def _asking_for_usage(self, body: bytes, resolution: Resolution) -> bytes | None:
-        """The body of a streaming Chat request that asks for usage; None where the client's stays as it is."""
-        bridge = self._bridge
-        if self.recording is None or not bridge.asks_for_usage.on_for(self.provider):
-            return None
-        is_known = bridge.not_to_ask.has(resolution.base_url, self.facts.model)
-        return None if is_known else asking_for_usage(body)
-
-    def _receiver_of_asking(self, relay: AnswerRelay, body: bytes, resolution: Resolution) -> AnswerToAsking:
-        relay.usage_filter = UsageChunkFilter()
-        not_to_ask, provider = self._bridge.not_to_ask, self.provider
-        base_url, model = resolution.base_url, self.facts.model
-        return AnswerToAsking(self, relay, body, lambda: not_to_ask.add(base_url, model, provider=provider))
-
     def send_again(self, body: bytes, receiver: AnswerToAsking) -> None:
         """The upstream would not be asked for usage: send the request as the client made it."""
         try:
@@ -291,10 +258,8 @@ class Interception:
             if self._over or match is None or client is None or resolution is None or relay is None:
                 return
             relay.usage_filter = None
-            request = outgoing_request(self._exchange.request, match, client, resolution, body)
-            if self._bridge.traces_calls:
-                self._trace_call(client, resolution, request)
-            call = self._call = self._bridge.pool.send(request, receiver)
+            request = self._exchange.request
+            call = self._call = attempt.again(self, self._bridge, request, match, client, resolution, body, receiver)
             if self._paused:
                 call.pause()
         except Exception as failure:
@@ -309,38 +274,6 @@ class Interception:
         """credentiald had opened the interception when the client left."""
         self.resolution = answer
         self._bridge.record(self)
-
-    def _send_to_bedrock(
-        self, match: RouteMatch, client: ClientCredentials, resolution: Resolution, body: bytes, relay: AnswerRelay
-    ) -> UpstreamCall:
-        bridge = self._bridge
-        request, answer = outgoing_to_bedrock(
-            self._exchange.request,
-            match,
-            client,
-            resolution,
-            body,
-            model=self.facts.model,
-            now=datetime.now(UTC),
-            signing_keys=bridge.keys_for_signing(),
-        )
-        if bridge.traces_calls:
-            self._trace_call(client, resolution, request)
-        return bridge.pool.send(
-            request, relay if answer is None else AnswerTranslator(self, relay, answer, bridge.metrics)
-        )
-
-    def _trace_call(self, client: ClientCredentials, resolution: Resolution, request: OutgoingRequest) -> None:
-        """The upstream is called: a span, and what the upstream is told of it, which is nothing unless it was named."""
-        trace, sends = self.trace, self._bridge.send_trace_headers
-        if trace is not None:
-            trace.calls(self, resolution, request)
-        if sends is not None and client.token is not None and sends.go_to(resolution.provider_name):
-            headers = self._exchange.request.headers
-            told = (
-                clients_trace_headers(headers, client.token) if trace is None else trace.headers(headers, client.token)
-            )
-            request.headers = (*request.headers, *told)
 
     def _send_early(self, call: UpstreamCall) -> None:
         early, self._early = self._early, []
