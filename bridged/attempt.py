@@ -1,7 +1,8 @@
 """One sending of a request to an upstream: what leaves, through which receivers its answer comes back.
 
 An interception does this once, and again where an answer was held back and the request may be sent another time; so
-nothing here remembers anything. Who decides whether there is another time are the receivers: answer_to_asking.py.
+nothing here remembers anything. Who decides whether there is another time are the receivers: failover.py where the key
+is one of several, answer_to_asking.py where the bridge asked for usage.
 """
 
 from datetime import UTC, datetime
@@ -12,6 +13,7 @@ from bridged.answer_relay import AnswerRelay
 from bridged.answer_to_asking import AnswerToAsking
 from bridged.answer_translator import AnswerTranslator
 from bridged.client_token import ClientCredentials
+from bridged.failover import Failover
 from bridged.http1.framing import Request
 from bridged.http1.request_head import OutgoingRequest
 from bridged.http1.upstream import ResponseReceiver, UpstreamCall
@@ -37,8 +39,11 @@ def begin(
     resolution: Resolution,
     body: bytes | None,
     relay: AnswerRelay,
+    failover: Failover | None,
 ) -> UpstreamCall:
     """Send the request as `resolution` says, with the edits that the bridge makes. `body` None: it is streamed.
+
+    `failover` is there where the key is one of several.
 
     The refusals of `outgoing`.
     """
@@ -63,6 +68,8 @@ def begin(
             if asking is not None:
                 sent, receiver = asking, _receiver_of_asking(interception, bridge, resolution, body, relay)
         outgoing = outgoing_request(request, match, client, resolution, sent)
+    if failover is not None:
+        receiver = failover.before(receiver, resolution)
     if bridge.traces_calls:
         _trace(interception, bridge, request, client, resolution, outgoing)
     return bridge.pool.send(outgoing, receiver)
@@ -77,9 +84,13 @@ def again(
     resolution: Resolution,
     body: bytes,
     receiver: ResponseReceiver,
+    failover: Failover | None,
 ) -> UpstreamCall:
-    """Send this body, which needs no edit, and let this receiver hear of it. The refusals of `outgoing`."""
+    """Send this body, without any edit, and let this receiver hear of it. The refusals of `outgoing`."""
     outgoing = outgoing_request(request, match, client, resolution, body)
+    if failover is not None:
+        failover.replay, failover.body = receiver, body
+        receiver = failover.before(receiver, resolution)
     if bridge.traces_calls:
         _trace(interception, bridge, request, client, resolution, outgoing)
     return bridge.pool.send(outgoing, receiver)

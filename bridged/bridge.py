@@ -27,6 +27,7 @@ from bridged.ids import new_id, smallest_id
 from bridged.interception import Interception
 from bridged.metrics import Metrics
 from bridged.model import DialectName, Headers, Refused, Resolution
+from bridged.outcomes import EXHAUSTED, Outcomes, exhausted
 from bridged.paths import Target, split_target
 from bridged.provider_switch import ProviderSwitch
 from bridged.recorder import Recorder
@@ -80,6 +81,7 @@ class Bridge:
         self.max_body_bytes = max_body_bytes
         self.asks_for_usage = asks_for_usage
         self.not_to_ask = UpstreamsNotToAsk()
+        self.outcomes = Outcomes(resolver, metrics)
         self._recorder = recorder
         self._needs_records = needs_records
         self._make_tap = make_tap
@@ -191,6 +193,13 @@ class Bridge:
             self._recorder.afterwards.do(
                 recording.read_turn, conversation, body, self.max_body_bytes, first=True, held_bytes=len(body)
             )
+
+    def with_known_wait(self, provider: str, refused: Refused) -> Refused:
+        """A refusal of credentiald, with what this bridge knows of keys that credentiald does not know of yet."""
+        if refused.reason != EXHAUSTED:
+            return refused
+        now_seconds = self.now()
+        return exhausted(self.outcomes.resting(provider, now_seconds).values(), refused, now_seconds)
 
     def record(self, interception: Interception) -> None:
         """Have an interception that has ended reported; nothing where it was not resolved."""

@@ -15,8 +15,9 @@ _STOPPED = Ending(Outcome.BRIDGE_STOPPED)
 _UPSTREAMS = {
     "UPSTREAM_UNREACHABLE": ErrorCategory.UNREACHABLE,
     "UPSTREAM_TIMEOUT": ErrorCategory.TIMEOUT,
-    # After a resolve: Bedrock did not take the provider's credential.
-    "KEY_POOL_EXHAUSTED": ErrorCategory.UNAUTHORIZED,
+    "UPSTREAM_KEY_REFUSED": ErrorCategory.UNAUTHORIZED,
+    # After a resolve: each key that was tried was refused.
+    "KEY_POOL_EXHAUSTED": ErrorCategory.RATE_LIMITED,
 }
 _BY_STATUS = {
     401: ErrorCategory.UNAUTHORIZED,

@@ -12,7 +12,7 @@ was cut ever looks whole. Whatever happens, `_end` is reached exactly once.
 """
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any
 
 from bridged import attempt
@@ -23,6 +23,7 @@ from bridged.dialects import request_facts, stream_ending
 from bridged.dialects.facts import NO_FACTS
 from bridged.endings import CLIENT_GONE
 from bridged.error_answer import error_answer
+from bridged.failover import Failover
 from bridged.http1.answer_framing import Framing
 from bridged.http1.exchange import Exchange
 from bridged.http1.upstream import ResponseReceiver, UpstreamCall
@@ -31,7 +32,8 @@ from bridged.ids import new_id
 from bridged.model import DialectName, Headers, Refused, RequestFacts, Resolution
 from bridged.paths import Target
 from bridged.recording import Recording
-from bridged.resolver import Question
+from bridged.records import Attempt
+from bridged.resolver import Callback, Question
 from bridged.routes import RouteMatch
 
 if TYPE_CHECKING:
@@ -52,10 +54,10 @@ class Interception:
     """
 
     __slots__ = (
-        "_body_ended", "_bridge", "_call", "_early", "_exchange", "_over", "_paused", "_question", "_relay",
-        "_reserved_bytes", "_streamed", "client", "dialect", "error", "facts", "first_byte_seconds", "interception_id",
-        "is_stream", "match", "provider", "received_bytes", "recording", "resolution", "sent_bytes", "started_seconds",
-        "status", "stopped", "trace",
+        "_body_ended", "_bridge", "_call", "_early", "_exchange", "_failover", "_over", "_paused", "_question",
+        "_relay", "_reserved_bytes", "_streamed", "attempts", "client", "dialect", "error", "facts",
+        "first_byte_seconds", "interception_id", "is_stream", "match", "provider", "received_bytes", "recording",
+        "resolution", "sent_bytes", "started_seconds", "status", "stopped", "trace",
     )  # fmt: skip
 
     def __init__(self, bridge: "Bridge", exchange: Exchange) -> None:
@@ -73,6 +75,7 @@ class Interception:
         self._paused = False
         self._over = False
         self._relay: AnswerRelay | None = None
+        self._failover: Failover | None = None
         self.interception_id = new_id()
         self.dialect = _UNKNOWN_DIALECT
         self.match: RouteMatch | None = None
@@ -80,6 +83,8 @@ class Interception:
         self.facts: RequestFacts = NO_FACTS
         self.resolution: Resolution | None = None
         self.recording: Recording | None = None
+        # Calls whose answers the client does not get, because there was another one.
+        self.attempts: tuple[Attempt, ...] = ()
         self.stopped = False
         self.status: int | None = None
         self.error = ""
@@ -201,9 +206,17 @@ class Interception:
     # -- credentiald's answer ---------------------------------------------------------------------------------------
 
     def _ask(self, match: RouteMatch, client: ClientCredentials) -> None:
+        bridge = self._bridge
+        self.recording = bridge.recording_of(self.interception_id, match, self._exchange.request)
+        untold = bridge.outcomes.resting(self.provider, bridge.now()) if bridge.outcomes.untold else ()
+        self._submit(match, client, untold, self.resolved)
+
+    def _submit(
+        self, match: RouteMatch, client: ClientCredentials, refused_ids: Iterable[str], answered: Callback
+    ) -> None:
         if client.token is None:
             raise Refused("ACCESS_TOKEN_MISSING", "the request carries no access token")
-        recording = self.recording = self._bridge.recording_of(self.interception_id, match, self._exchange.request)
+        recording = self.recording
         question = Question(
             provider=self.provider,
             access_token=client.token,
@@ -213,8 +226,9 @@ class Interception:
             interception_id=self.interception_id,
             client=recording.client if recording is not None else "",
             trace_parent="" if self.trace is None else self.trace.asks(),
+            failed_credential_ids=refused_ids,
         )
-        self._question = self._bridge.resolver.submit(question, self.resolved)
+        self._question = self._bridge.resolver.submit(question, answered)
 
     def resolved(self, answer: Resolution | Refused) -> None:
         """The decision is there: send the request, or refuse."""
@@ -228,7 +242,7 @@ class Interception:
             if isinstance(answer, Refused):
                 self._bridge.metrics.resolved(answer.reason)
                 # Not raised: one refusal may be told to many, and would keep the frames of all of them, tokens and all.
-                self.refuse(answer)
+                self.refuse(self._bridge.with_known_wait(self.provider, answer))
                 return
             self._bridge.metrics.resolved("OK")
             self.resolution = answer
@@ -236,8 +250,13 @@ class Interception:
             body, self._early = (self._early[0], []) if match.reads_body else (None, self._early)
             if body is not None:
                 self._keep_turn(body)
+            failover: Failover | None = None
+            if answer.pool_size > 1:
+                can_send_again = not self._streamed
+                failover = Failover(self, self._bridge, answer, body, can_send_again=can_send_again)
+                self._failover = failover
             request = self._exchange.request
-            call = self._call = attempt.begin(self, self._bridge, request, match, client, answer, body, relay)
+            call = self._call = attempt.begin(self, self._bridge, request, match, client, answer, body, relay, failover)
             if self._paused:
                 call.pause()
             if self._streamed:
@@ -259,7 +278,66 @@ class Interception:
                 return
             relay.usage_filter = None
             request = self._exchange.request
-            call = self._call = attempt.again(self, self._bridge, request, match, client, resolution, body, receiver)
+            call = self._call = attempt.again(
+                self, self._bridge, request, match, client, resolution, body, receiver, self._failover
+            )
+            if self._paused:
+                call.pause()
+        except Exception as failure:
+            self.fail(failure)
+
+    def held_back(self, told: Attempt) -> None:
+        """The client does not get this answer, and there is going to be another."""
+        self.attempts = (*self.attempts, told)
+        if self.trace is not None:
+            self.trace.answer_held_back(told.http_status)
+
+    def is_not_held_back(self) -> None:
+        """There is no other: the client gets the last one after all."""
+        self.attempts = self.attempts[:-1]
+
+    def ask_again(self) -> None:
+        """The upstream refused the key: ask credentiald for another one."""
+        try:
+            match, client, failover = self.match, self.client, self._failover
+            if self._over or match is None or client is None or failover is None:
+                return
+            self._call = None
+            bridge = self._bridge
+            untold = bridge.outcomes.resting(self.provider, bridge.now())
+            self._submit(match, client, dict.fromkeys((*failover.refused_ids, *untold)), self._resolved_again)
+        except Exception as failure:
+            self.fail(failure)
+
+    def _resolved_again(self, answer: Resolution | Refused) -> None:
+        """The decision about another key is there: what it says now is what counts."""
+        try:
+            match, client, relay, failover = self.match, self.client, self._relay, self._failover
+            if self._over or match is None or client is None or relay is None or failover is None:
+                return
+            self._question = None
+            if self.trace is not None:
+                self.trace.resolved(answer)
+            if isinstance(answer, Refused):
+                self._bridge.metrics.resolved(answer.reason)
+                failover.refused(answer)
+                return
+            self._bridge.metrics.resolved("OK")
+            if not failover.goes_again(answer):
+                return
+            self.resolution = answer
+            body, replay = failover.body, failover.replay
+            if answer.pool_size <= 1:
+                # The policy or the pool is another one now.
+                failover.over()
+                self._failover = None
+            relay.usage_filter = None
+            request = self._exchange.request
+            if replay is not None and body is not None:
+                call = attempt.again(self, self._bridge, request, match, client, answer, body, replay, self._failover)
+            else:
+                call = attempt.begin(self, self._bridge, request, match, client, answer, body, relay, self._failover)
+            self._call = call
             if self._paused:
                 call.pause()
         except Exception as failure:
@@ -364,13 +442,18 @@ class Interception:
             return
         self._over = True
         if self._question is not None:
-            self._question.cancel(None if self.recording is None else self._resolved_late)
+            # Another question's answer would say of which key nothing came.
+            is_first = self.recording is not None and self.resolution is None
+            self._question.cancel(self._resolved_late if is_first else None)
             self._question = None
             if self._early and self.match is not None and self.match.reads_body:
                 self._keep_turn(self._early[0])
         if self._call is not None:
             self._call.cancel()
             self._call = None
+        if self._failover is not None:
+            self._failover.over()
+            self._failover = None
         if self._relay is not None:
             self.sent_bytes, self.is_stream = self._relay.sent_bytes, self._relay.stream_end is not None
             # Each holds the other: together they would be a circle that only the collector could break.

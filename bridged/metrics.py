@@ -19,6 +19,8 @@ _OTHER = "OTHER"
 _PROVIDER_TYPES = frozenset({*ADAPTERS, BEDROCK})
 _OTHER_TYPE = "other"
 _NO_OPERATION = "none"
+# Those of key_outcomes.Kind that are about a key.
+REFUSED_KEYS = ("UNAUTHORIZED", "RATE_LIMITED", "SPEND_LIMITED")
 _FAILURES = frozenset({*REFUSALS, CLIENT_GONE})
 # From an answer of an idle credentiald to the default of --credentiald-timeout, in seconds.
 _RESOLVE_BUCKETS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.5, 1.0, 5.0)
@@ -106,6 +108,19 @@ class Metrics:
             ["reason"],
             registry=self.registry,
         )
+        self._keys_refused = Counter(
+            "bridged_keys_refused_total",
+            "Answers in which an upstream refused one of several keys of a provider, by what it means for the key.",
+            ["kind"],
+            registry=self.registry,
+        )
+        for kind in REFUSED_KEYS:
+            self._keys_refused.labels(kind)
+        self._outcomes_lost = Counter(
+            "bridged_key_outcomes_lost_total",
+            "Outcomes of keys that credentiald was not told of; this bridge acts on them all the same.",
+            registry=self.registry,
+        )
         self._reported = Counter(
             "bridged_interceptions_reported_total",
             "Interceptions whose records credentiald has stored.",
@@ -186,6 +201,14 @@ class Metrics:
     def upstream_failed(self, reason: str) -> None:
         """Count one attempt at an upstream that failed without an answer of its own."""
         self._upstream_errors.labels(reason).inc()
+
+    def key_refused(self, kind: str) -> None:
+        """Count one answer in which an upstream refused one of several keys. `kind` is one of REFUSED_KEYS."""
+        self._keys_refused.labels(kind).inc()
+
+    def outcomes_lost(self, count: int) -> None:
+        """Count outcomes of keys that credentiald was not told of."""
+        self._outcomes_lost.inc(count)
 
     def reported(self, count: int) -> None:
         """Count interceptions whose records are stored."""

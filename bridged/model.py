@@ -143,7 +143,8 @@ class Resolution:
 
     `wire_type` is the type whose rules of addressing and authentication apply; `base_url` has the default filled
     in. `credential` is None for a presented key. `upstream_model` is empty where the provider maps no models.
-    `receipt` goes back with the records. `revision` is of the administrative state that decided.
+    `receipt` goes back with the records. `revision` is of the administrative state that decided. With a `pool_size`
+    above 1 there is another key to try; `probe`: the key had been refused, and its outcome is to be reported.
     """
 
     provider_id: str
@@ -162,6 +163,8 @@ class Resolution:
     bedrock: BedrockOptions | None = None
     receipt: bytes = field(default=b"", repr=False)
     revision: int = 0
+    pool_size: int = 0
+    probe: bool = False
 
 
 @dataclass(slots=True, kw_only=True)

@@ -7,11 +7,12 @@ streams (resolve_stream.py), one a credentiald (resolver_peer.py); what cannot g
 
 import asyncio
 import uuid
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
 from bridged import resolver_question
+from bridged.key_outcomes import ToldOutcome
 from bridged.metrics import Metrics
 from bridged.model import Refused, Resolution
 from bridged.readiness import Readiness
@@ -44,6 +45,8 @@ class Question:
     client: str = ""
     # A `traceparent`; empty where the request is not traced.
     trace_parent: str = ""
+    # Keys that the upstream has refused: for this request, and for others so lately that credentiald may not know.
+    failed_credential_ids: Iterable[str] = ()
 
 
 class Resolver:
@@ -76,6 +79,7 @@ class Resolver:
                 presented_key=question.presented_key,
                 of_this_bridge=self._of_this_bridge,
                 trace_parent=question.trace_parent,
+                failed_credential_ids=question.failed_credential_ids,
             )
         except ValueError:  # a half of a surrogate pair, which JSON may hold and UTF-8 may not
             callback(Refused("INVALID_ARGUMENT", "the name of the model or provider is not text"))
@@ -104,6 +108,10 @@ class Resolver:
     async def append_records(self, reports: Sequence[bytes]) -> Sequence[tuple[int, str]] | Refused:
         """Have reports stored (report_messages.item); the places of those that never will be, with why."""
         return await self._pool.append_records(reports)
+
+    async def report_outcomes(self, outcomes: Sequence[ToldOutcome]) -> Refused | None:
+        """Tell credentiald what became of keys; why it was not told, if it was not."""
+        return await self._pool.report_outcomes(outcomes)
 
     def tell_oldest(self, oldest_id: Callable[[], str]) -> None:
         """Whom to ask, at each ping, for the smallest id of an interception that is not over or not reported yet."""

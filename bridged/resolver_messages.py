@@ -3,6 +3,9 @@
 They carry keys, so none is ever printed; an error says its code and reason, nothing else.
 """
 
+import math
+from collections.abc import Iterable
+
 import grpc
 import grpc.aio
 from drawbridge.v1 import credential_service_pb2 as pb
@@ -11,6 +14,7 @@ from google.protobuf.duration_pb2 import Duration
 from google.rpc import error_details_pb2
 from grpc_status import rpc_status
 
+from bridged.key_outcomes import ToldOutcome
 from bridged.model import (
     ApiKey,
     AwsKeys,
@@ -79,6 +83,22 @@ def refused_from(error: grpc.aio.AioRpcError) -> Refused:
     )
 
 
+def outcomes_message(bridge_instance_id: str, outcomes: Iterable[ToldOutcome]) -> pb.ReportOutcomeRequest:
+    """What became of keys, for credentiald."""
+    message = pb.ReportOutcomeRequest(bridge_instance_id=bridge_instance_id)
+    for receipt, outcome in outcomes:
+        one = message.outcomes.add(
+            receipt=receipt,
+            kind=pb.CredentialOutcomeKind.Value(f"CREDENTIAL_OUTCOME_KIND_{outcome.kind.value}"),
+            http_status=outcome.status,
+            error=outcome.error,
+        )
+        if outcome.asked_seconds is not None:
+            seconds, millis = divmod(math.ceil(outcome.asked_seconds * 1000), 1000)
+            one.retry_after.seconds, one.retry_after.nanos = seconds, millis * 1_000_000
+    return message
+
+
 def _details(error: grpc.aio.AioRpcError) -> tuple[error_details_pb2.ErrorInfo | None, int | None]:
     """Our ErrorInfo, and the wait that a RetryInfo asks for, in whole seconds."""
     try:
@@ -126,6 +146,8 @@ def resolution_of(answer: pb.ResolveProviderResponse) -> Resolution | Refused:
         bedrock=_bedrock(provider.bedrock) if provider.HasField("bedrock") else None,
         receipt=answer.receipt,
         revision=answer.revision,
+        pool_size=answer.pool_size,
+        probe=answer.probe,
     )
 
 

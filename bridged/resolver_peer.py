@@ -14,13 +14,14 @@ from drawbridge.v1 import record_service_pb2 as record_pb
 from drawbridge.v1.credential_service_pb2_grpc import CredentialServiceStub
 
 from bridged import report_messages
+from bridged.key_outcomes import ToldOutcome
 from bridged.model import Refused
 from bridged.resolve_queue import Outcome, Waiting
 from bridged.resolve_stream import OpenStream, Stream, StreamLost
 from bridged.resolver_messages import unreachable
 from bridged.resolver_pool import ABOUT_THIS_BRIDGE, Pool
 from bridged.resolver_question import message_of
-from bridged.resolver_unary import AppendCall, append, ask, ping
+from bridged.resolver_unary import AppendCall, append, ask, ping, report_outcomes
 
 if TYPE_CHECKING:  # the asynchronous stub exists only for the type checker
     from drawbridge.v1.credential_service_pb2_grpc import CredentialServiceAsyncStub
@@ -120,6 +121,11 @@ class Peer:
         """Have reports stored; the places of those that never will be, with why."""
         request = b"".join((report_messages.of_this_bridge(self._pool.bridge_instance_id), *reports))
         return await append(self._append, request, metadata=self._pool.metadata)
+
+    async def report_outcomes(self, outcomes: Sequence[ToldOutcome]) -> Refused | None:
+        """Tell it what became of keys; why it was not told, if it was not."""
+        pool = self._pool
+        return await report_outcomes(self._stub, pool.bridge_instance_id, outcomes, metadata=pool.metadata)
 
     def leave(self) -> None:
         """Take no more questions: what waits goes to others at once. `run` ends when what is under way is settled."""

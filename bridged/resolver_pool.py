@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, final
 from drawbridge.v1 import credential_service_pb2 as pb
 
 from bridged.ids import smallest_id
+from bridged.key_outcomes import ToldOutcome
 from bridged.metrics import Metrics
 from bridged.model import Refused, Resolution
 from bridged.readiness import Readiness
@@ -107,6 +108,14 @@ class Pool:
                 self._peers.append(self._peers.pop(place))
                 return await peer.append_records(reports)
         # Why a stream was refused says nothing of the reports: they are kept, and sent again.
+        return unreachable("it has no connection")
+
+    async def report_outcomes(self, outcomes: Sequence[ToldOutcome]) -> Refused | None:
+        """Have one of the peers that answer know what became of keys; they share what they know."""
+        for place, peer in enumerate(self._peers):
+            if peer.is_streaming or peer.is_unary:
+                self._peers.append(self._peers.pop(place))
+                return await peer.report_outcomes(outcomes)
         return unreachable("it has no connection")
 
     def joined(self, peer: "Peer") -> None:

@@ -198,6 +198,7 @@ async def serve(settings: Settings, worker: Worker | None = None, tracing: "Trac
             await stop
             readiness.draining = True
             await drain(bridge, server, settings.grace)
+            await bridge.outcomes.close()
     log.info("stopped")
 
 

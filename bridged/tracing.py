@@ -129,6 +129,14 @@ class RequestTrace:
             self._upstream_status = status
             self._called.add_event(_FIRST_BYTE)
 
+    def answer_held_back(self, status: int) -> None:
+        """The upstream answered, but not to be heard by the client: the call is over."""
+        called, self._called = self._called, None
+        if called is not None:
+            called.set_attribute("http.response.status_code", status)
+            _fail(called, str(status))
+            called.end()
+
     def ends(self, interception: "Interception", answer: AnswerRecords | None) -> None:
         """The interception is over: whatever is open ends with it. `answer` is what the tap saw, if there was one."""
         if not self._sampled:

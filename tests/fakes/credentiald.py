@@ -12,6 +12,9 @@ back on the same address. Questions come by stream, `batches` has their numbers;
 server of before there was one. Providers in `ask_singly` are refused so in batches. `end_streams()` ends those that
 are idle, as a server that stops does. `reported` is what it has taken from bridges; `report_refuse` refuses whole
 reports, `reject` interceptions with these models, for the reason `rejection`.
+
+`pools` maps names to several answers, one a key (`pool`): the first is given whose key the bridge has neither named as
+failed nor reported. `outcomes` is what was reported of keys; `outcome_refuse` refuses that.
 """
 
 import asyncio
@@ -112,12 +115,37 @@ def provider(
     )
 
 
+def pool(count: int, type_name: str, base_url: str, **more: Any) -> list[pb.ResolveProviderResponse]:
+    """Good answers with the keys `sk-1`, `sk-2` … of one provider, which have the ids `cred-1`, `cred-2` …"""
+    provider_id = str(uuid.uuid4())
+    answers = [provider(type_name, base_url, api_key=f"sk-{number}", **more) for number in range(1, count + 1)]
+    for number, answer in enumerate(answers, 1):
+        answer.provider.id = provider_id
+        answer.credential.credential_id = f"cred-{number}"
+        answer.receipt = f"receipt-{number}".encode()
+        answer.pool_size = count
+    return answers
+
+
+_ABOUT_A_KEY = (
+    pb.CREDENTIAL_OUTCOME_KIND_UNAUTHORIZED,
+    pb.CREDENTIAL_OUTCOME_KIND_RATE_LIMITED,
+    pb.CREDENTIAL_OUTCOME_KIND_SPEND_LIMITED,
+)
+
+
 class FakeCredentiald(pb_grpc.CredentialServiceServicer, RecordServiceServicer):
     """What `running_credentiald` yields."""
 
     def __init__(self, address: str) -> None:
         self.address = address
         self.providers: dict[str, pb.ResolveProviderResponse] = {}
+        self.pools: dict[str, list[pb.ResolveProviderResponse]] = {}
+        self.outcomes: list[pb.CredentialOutcome] = []
+        self.outcome_refuse: Refuse | None = None
+        # The shortest wait of an empty pool, None where waiting does not help.
+        self.pool_retry_seconds: int | None = None
+        self._resting: set[bytes] = set()
         self.refuse: Refuse | None = None
         self.ping_refuse: Refuse | None = None
         self.database_id = "database-1"
@@ -277,6 +305,20 @@ class FakeCredentiald(pb_grpc.CredentialServiceServicer, RecordServiceServicer):
         if self.refuse is not None:
             return self.refuse
         answer = self.providers.get(request.provider)
+        if request.provider in self.pools:
+            keys = self.pools[request.provider]
+            failed = set(request.failed_credential_ids)
+            left = [
+                one for one in keys if one.credential.credential_id not in failed and one.receipt not in self._resting
+            ]
+            if not left:
+                return Refuse(
+                    code=grpc.StatusCode.RESOURCE_EXHAUSTED,
+                    reason="KEY_POOL_EXHAUSTED",
+                    message="no key is left",
+                    retry_seconds=self.pool_retry_seconds,
+                )
+            answer = left[0]
         if answer is None:
             facts = {"provider": request.provider}
             return Refuse(
@@ -284,6 +326,16 @@ class FakeCredentiald(pb_grpc.CredentialServiceServicer, RecordServiceServicer):
             )
         answer.provider.name = request.provider
         return answer
+
+    async def ReportOutcome(self, request: pb.ReportOutcomeRequest, context: Any) -> pb.ReportOutcomeResponse:
+        self._note(context)
+        await self._go_on.wait()
+        if self.outcome_refuse is not None:
+            await self.outcome_refuse.abort(context)
+        assert request.bridge_instance_id
+        self.outcomes.extend(request.outcomes)
+        self._resting.update(one.receipt for one in request.outcomes if one.kind in _ABOUT_A_KEY)
+        return pb.ReportOutcomeResponse()
 
     async def Ping(self, request: pb.PingRequest, context: Any) -> pb.PingResponse:
         self.pings += 1

@@ -105,6 +105,7 @@ async def running_bridge(
             yield RunningBridge(
                 port=server.addresses[0].port, bridge=bridge, server=server, readiness=readiness, metrics=metrics
             )
+        await bridge.outcomes.close()
 
 
 async def until(condition: Callable[[], bool], *, timeout_seconds: float = 20.0) -> None:
