@@ -12,7 +12,7 @@ was cut ever looks whole. Whatever happens, `_end` is reached exactly once.
 """
 
 import logging
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection
 from typing import TYPE_CHECKING, Any
 
 from bridged import attempt
@@ -212,7 +212,7 @@ class Interception:
         self._submit(match, client, untold, self.resolved)
 
     def _submit(
-        self, match: RouteMatch, client: ClientCredentials, refused_ids: Iterable[str], answered: Callback
+        self, match: RouteMatch, client: ClientCredentials, refused_ids: Collection[str], answered: Callback
     ) -> None:
         if client.token is None:
             raise Refused("ACCESS_TOKEN_MISSING", "the request carries no access token")

@@ -7,7 +7,7 @@ streams (resolve_stream.py), one a credentiald (resolver_peer.py); what cannot g
 
 import asyncio
 import uuid
-from collections.abc import AsyncIterator, Callable, Iterable, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
@@ -46,7 +46,7 @@ class Question:
     # A `traceparent`; empty where the request is not traced.
     trace_parent: str = ""
     # Keys that the upstream has refused: for this request, and for others so lately that credentiald may not know.
-    failed_credential_ids: Iterable[str] = ()
+    failed_credential_ids: Collection[str] = ()
 
 
 class Resolver:

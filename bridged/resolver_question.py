@@ -4,7 +4,7 @@ A batch is a message with one repeated field, so its bytes are those of its item
 (protobuf.dev, "Encoding"). A test holds these bytes against protobuf's own reading. They hold tokens: never print them.
 """
 
-from collections.abc import Iterable
+from collections.abc import Collection
 
 from drawbridge.v1 import credential_service_pb2 as pb
 
@@ -48,7 +48,7 @@ def item(
     presented_key: bool,
     of_this_bridge: bytes,
     trace_parent: str = "",
-    failed_credential_ids: Iterable[str] = (),
+    failed_credential_ids: Collection[str] = (),
 ) -> bytes:
     """One question, as an item of a batch. UnicodeEncodeError for what is no text."""
     question = b"".join(
@@ -68,7 +68,7 @@ def item(
             sized(client),
             of_this_bridge,
             _TRACE_PARENT + sized(trace_parent) if trace_parent else b"",
-            *[_FAILED + sized(one) for one in failed_credential_ids],
+            b"".join([_FAILED + sized(one) for one in failed_credential_ids]) if failed_credential_ids else b"",
         )
     )
     return b"".join((_ITEM, varint(len(question)), question))

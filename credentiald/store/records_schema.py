@@ -116,6 +116,25 @@ RECORDS = (
         PRIMARY KEY (interception_id, id)
     )
     """,
+    # What was refused before the answer that counts.
+    """
+    CREATE TABLE attempts (
+        interception_id TEXT NOT NULL,
+        id TEXT NOT NULL,
+        create_time INTEGER NOT NULL,
+        resolution_id TEXT NOT NULL,
+        provider_id TEXT NOT NULL,
+        provider_name TEXT NOT NULL,
+        source TEXT NOT NULL,
+        credential_id TEXT NOT NULL,
+        http_status INTEGER NOT NULL,
+        error_category TEXT NOT NULL,
+        error_reason TEXT NOT NULL,
+        upstream_request_id TEXT NOT NULL,
+        duration_micros INTEGER NOT NULL,
+        PRIMARY KEY (interception_id, id)
+    )
+    """,
     """
     CREATE TABLE sessions (
         number INTEGER PRIMARY KEY,

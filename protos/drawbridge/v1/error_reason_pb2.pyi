@@ -289,7 +289,7 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     --without-records serve.
     """
     ERROR_REASON_UPSTREAM_KEY_REFUSED: _ErrorReason.ValueType  # 118
-    """The upstream refused the provider's only key (401).
+    """The upstream refused the provider's key (401), and there is no other to try.
     An administrator sets another key (`credentiald keys set`).
     """
 
@@ -566,7 +566,7 @@ Try again; the operator finds out why credentiald stores no records, or sets
 --without-records serve.
 """
 ERROR_REASON_UPSTREAM_KEY_REFUSED: ErrorReason.ValueType  # 118
-"""The upstream refused the provider's only key (401).
+"""The upstream refused the provider's key (401), and there is no other to try.
 An administrator sets another key (`credentiald keys set`).
 """
 Global___ErrorReason: _TypeAlias = ErrorReason  # noqa: Y015

@@ -114,8 +114,8 @@ class InterceptionRecords(_message.Message):
     def end(self) -> Global___InterceptionEnd: ...
     @_builtins.property
     def attempts(self) -> _containers.RepeatedCompositeFieldContainer[Global___Attempt]:
-        """Calls to upstreams before the last one, in their order: for a request that
-        was tried again with another key, or at another provider.
+        """Calls to upstreams whose answers the client did not get, in their order: for
+        a request that was tried again with another key, or at another provider.
         """
 
     def __init__(
@@ -140,7 +140,7 @@ Global___InterceptionRecords: _TypeAlias = InterceptionRecords  # noqa: Y015
 
 @_typing.final
 class Attempt(_message.Message):
-    """One call to an upstream that was not the last one of its interception."""
+    """One call to an upstream whose answer the client did not get."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -155,7 +155,9 @@ class Attempt(_message.Message):
     id: _builtins.str
     """Id of the attempt's record, a UUID."""
     receipt: _builtins.bytes
-    """From the answer to the resolve whose credential the attempt used."""
+    """From the answer to the resolve whose credential the attempt used: of the same
+    service, user and interception.
+    """
     http_status: _builtins.int
     """Status of the upstream's answer; 0 where there was none."""
     error_category: _record_pb2.UpstreamErrorCategory.ValueType

@@ -203,15 +203,15 @@ async def test_a_signature_that_aws_refuses_is_the_gateways_fault_and_its_words_
             await asyncio.to_thread(boto.converse, modelId=MODEL, messages=CONVERSE)
         assert refused.value.response["ResponseMetadata"]["HTTPStatusCode"] == 502
         assert "we calculated" not in str(refused.value.response)
-        assert registry.get_sample_value(series, {"reason": "KEY_POOL_EXHAUSTED"}) == 1
+        assert registry.get_sample_value(series, {"reason": "UPSTREAM_KEY_REFUSED"}) == 1
         return
     async with scene.claude() as client:
         with pytest.raises(anthropic.InternalServerError) as failed:
             await client.messages.create(**ASK)
     assert failed.value.status_code == 502
-    assert failed.value.response.headers["x-drawbridge-error"] == "KEY_POOL_EXHAUSTED"
+    assert failed.value.response.headers["x-drawbridge-error"] == "UPSTREAM_KEY_REFUSED"
     assert "we calculated" not in failed.value.response.text
-    assert registry.get_sample_value(series, {"reason": "KEY_POOL_EXHAUSTED"}) == 1
+    assert registry.get_sample_value(series, {"reason": "UPSTREAM_KEY_REFUSED"}) == 1
 
 
 async def test_an_exception_in_place_of_a_stream_has_its_status_so_that_clients_try_again(scene: BedrockScene) -> None:
