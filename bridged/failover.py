@@ -82,42 +82,54 @@ class Failover:
 
     def response_head(self, status: int, headers: Headers, body: BodyFraming, *, more: bool) -> None:
         """Status and headers of the upstream."""
-        if is_held(self._resolution.wire_type, status):
-            self._head = (status, headers, body)
-            return
-        self._tell_probe(outcome_at_head(status))
-        # Whoever wants to send it again after all has it (answer_to_asking.py).
-        self.body = None
-        self._let_go().response_head(status, headers, body, more=more)
+        try:
+            if is_held(self._resolution.wire_type, status):
+                self._head = (status, headers, body)
+                return
+            self._tell_probe(outcome_at_head(status))
+            # Whoever wants to send it again after all has it (answer_to_asking.py).
+            self.body = None
+            self._let_go().response_head(status, headers, body, more=more)
+        except Exception as failure:
+            self._interception.fail(failure)
 
     def response_data(self, data: bytes, *, more: bool) -> None:
         """Some of the body: of one that is held back, or the rest of the read that brought the head."""
-        if self._head is None:
-            self._receiver().response_data(data, more=more)
-            return
-        self._held += data
-        if len(self._held) > MAX_HELD_BYTES:
-            outcome = self._judged()
-            if outcome.kind is Kind.ACCEPTED:
-                self._tell_probe(outcome)
-            else:
-                self._tell(outcome)
-            self._pass_on(more=more)
+        try:
+            if self._head is None:
+                self._receiver().response_data(data, more=more)
+                return
+            self._held += data
+            if len(self._held) > MAX_HELD_BYTES:
+                outcome = self._judged()
+                if outcome.kind is Kind.ACCEPTED:
+                    self._tell_probe(outcome)
+                else:
+                    self._tell(outcome)
+                self._pass_on(more=more)
+        except Exception as failure:
+            self._interception.fail(failure)
 
     def response_end(self) -> None:
         """The upstream's answer is complete."""
-        if self._head is None:
-            self._receiver().response_end()
-        elif not self._goes_on() and (inner := self._pass_on(more=True)) is not None:
-            inner.response_end()
+        try:
+            if self._head is None:
+                self._receiver().response_end()
+            elif not self._goes_on() and (inner := self._pass_on(more=True)) is not None:
+                inner.response_end()
+        except Exception as failure:
+            self._interception.fail(failure)
 
     def response_failed(self, error: UpstreamError) -> None:
         """There is no answer, or no rest of it. The head of one that is held back says enough."""
-        if self._head is None:
-            self._tell_probe(NO_ANSWER)
-            self._receiver().response_failed(error)
-        elif not self._goes_on() and (inner := self._pass_on(more=False)) is not None:
-            inner.response_failed(error)
+        try:
+            if self._head is None:
+                self._tell_probe(NO_ANSWER)
+                self._receiver().response_failed(error)
+            elif not self._goes_on() and (inner := self._pass_on(more=False)) is not None:
+                inner.response_failed(error)
+        except Exception as failure:
+            self._interception.fail(failure)
 
     def pause_body(self) -> None:
         """The upstream reads slowly."""

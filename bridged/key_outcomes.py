@@ -61,10 +61,11 @@ _LEAST_SECONDS = {Kind.SPEND_LIMITED: 3600.0}
 _LONGEST_SECONDS = 7 * 86_400.0
 
 # Codes and types of errors that say that money or a quota by the day is used up.
-_SPENT = frozenset({"insufficient_quota", "billing_hard_limit_reached", "billing_not_active", "billing_error"})
+# Sequences, because what stands in a body may be anything, also what has no hash.
+_SPENT = ("insufficient_quota", "billing_hard_limit_reached", "billing_not_active", "billing_error")
 # Anthropic has no code for it: these are parts of its own sentence, in lower case.
 _ANTHROPICS_SPENT = ("credit balance is too low", "spend limit", "reached your specified api usage limits")
-_ANTHROPICS_TYPES = frozenset({"rate_limit_error", "invalid_request_error"})
+_ANTHROPICS_TYPES = ("rate_limit_error", "invalid_request_error")
 _GOOGLES_STATUS = "RESOURCE_EXHAUSTED"
 _BY_THE_DAY = re.compile(r"PerDay|PerMonth")
 

@@ -320,8 +320,10 @@ def _echo_thread(found: Mapping[str, Any]) -> None:
 
 
 def _about(one: Mapping[str, Any]) -> Iterator[str]:
-    """Who asked with what, and how it went: `ann  Codex  CENTRAL_KEY  status 200  2.564 s, first byte 0.004 s`."""
+    """Who asked with what, and how it went: `ann  Codex  CENTRAL_KEY  key 0190…  status 200  2.564 s, first byte …`."""
     yield from (text_of(one[name]) for name in ("username", "client", "source") if one[name])
+    if one["credential_id"]:
+        yield f"key {text_of(one['credential_id'])}"
     if one["http_status"]:
         yield f"status {one['http_status']}"
     if one["outcome"] and one["duration_micros"]:
