@@ -142,10 +142,10 @@ def exhausted(rests: Iterable[Rest], refused: Refused | None, now_seconds: float
     `refused` is credentiald's word, `rests` are of the keys that it was told of and of those that it may not know of.
     """
     waits = [max(1, ceil(one.until_seconds - now_seconds)) for one in rests if one.kind is not Kind.UNAUTHORIZED]
-    told = None if refused is None else refused.retry_after_seconds
-    if refused is not None and (not waits or (told is not None and told <= min(waits))):
-        return refused
-    if not waits:
+    if refused is not None and refused.retry_after_seconds is not None:
+        if not waits or refused.retry_after_seconds <= min(waits):
+            return refused
+    elif not waits:
         return Refused(
             EXHAUSTED,
             "the upstream refused every key of this provider: an administrator sets others (`credentiald keys`)",

@@ -4,7 +4,7 @@ They carry keys, so none is ever printed; an error says its code and reason, not
 """
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 import grpc
 import grpc.aio
@@ -58,10 +58,11 @@ def outcome_of(result: pb.ResolveProviderResult) -> Resolution | Refused | None:
         return unreachable(f"code {refusal.code}")
     if refusal.reason == ASK_SINGLY:
         return None
+    helps = refusal.HasField("retry_delay") and _waiting_helps(refusal.metadata)
     return Refused(
         refusal.reason,
         refusal.message or refusal.reason,
-        retry_after_seconds=_whole_seconds(refusal.retry_delay) if refusal.HasField("retry_delay") else None,
+        retry_after_seconds=_whole_seconds(refusal.retry_delay) if helps else None,
         grpc_code=refusal.code,
     )
 
@@ -78,7 +79,7 @@ def refused_from(error: grpc.aio.AioRpcError) -> Refused:
     return Refused(
         info.reason,
         error.details() or info.reason,
-        retry_after_seconds=retry_after_seconds,
+        retry_after_seconds=retry_after_seconds if _waiting_helps(info.metadata) else None,
         grpc_code=error.code().value[0],
     )
 
@@ -115,6 +116,14 @@ def _details(error: grpc.aio.AioRpcError) -> tuple[error_details_pb2.ErrorInfo |
         if packed.Unpack(retry):
             retry_after_seconds = _whole_seconds(retry.retry_delay)
     return info, retry_after_seconds
+
+
+def _waiting_helps(metadata: Mapping[str, str]) -> bool:
+    """Whether a refusal's wait is worth waiting; of a pool, only where its keys are not simply wrong.
+
+    Where all of them are named in the question, the bridge knows better (failed).
+    """
+    return metadata.get("cause") not in ("unauthorized", "failed")
 
 
 def _whole_seconds(duration: Duration) -> int:

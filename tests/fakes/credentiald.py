@@ -143,8 +143,9 @@ class FakeCredentiald(pb_grpc.CredentialServiceServicer, RecordServiceServicer):
         self.pools: dict[str, list[pb.ResolveProviderResponse]] = {}
         self.outcomes: list[pb.CredentialOutcome] = []
         self.outcome_refuse: Refuse | None = None
-        # The shortest wait of an empty pool, None where waiting does not help.
-        self.pool_retry_seconds: int | None = None
+        # The shortest wait of an empty pool, and why it is empty.
+        self.pool_retry_seconds = 60
+        self.pool_cause = "failed"
         self._resting: set[bytes] = set()
         self.refuse: Refuse | None = None
         self.ping_refuse: Refuse | None = None
@@ -316,6 +317,7 @@ class FakeCredentiald(pb_grpc.CredentialServiceServicer, RecordServiceServicer):
                     code=grpc.StatusCode.RESOURCE_EXHAUSTED,
                     reason="KEY_POOL_EXHAUSTED",
                     message="no key is left",
+                    metadata={"provider": request.provider, "cause": self.pool_cause},
                     retry_seconds=self.pool_retry_seconds,
                 )
             answer = left[0]

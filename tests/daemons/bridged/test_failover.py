@@ -110,6 +110,7 @@ async def test_an_empty_pool_is_a_wait_or_a_fault_behind_the_gateway(
     assert answer.header("x-drawbridge-error") == "KEY_POOL_EXHAUSTED"
     assert b"sk-" not in answer.body
     assert b"quota" not in answer.body
+    # The bridge has told credentiald of them all by then, or names them itself.
     assert again.header("x-drawbridge-error") == "KEY_POOL_EXHAUSTED"
     assert len(upstream.requests) == 3
     assert outcome(reports[0])[0] == "UPSTREAM_ERROR"
@@ -117,12 +118,27 @@ async def test_an_empty_pool_is_a_wait_or_a_fault_behind_the_gateway(
     assert len(reports[0].attempts) == 3
 
 
+@pytest.mark.parametrize(
+    ("cause", "status", "wait"),
+    [("rate_limited", 429, "60"), ("unauthorized", 502, None), ("failed", 502, None)],
+)
+async def test_a_pool_that_was_empty_before_says_whether_waiting_helps(
+    credentiald: FakeCredentiald, upstream: ScriptedUpstream, cause: str, status: int, wait: str | None
+) -> None:
+    credentiald.pools["pool"] = []
+    credentiald.pool_cause = cause
+    async with running_bridge(credentiald) as bridge:
+        answer = await raw_exchange(bridge.port, ask(BODY, POOL))
+    assert (answer.status, answer.header("retry-after")) == (status, wait)
+    assert answer.header("x-drawbridge-error") == "KEY_POOL_EXHAUSTED"
+
+
 async def test_credentialds_shorter_wait_is_told(
     credentiald: FakeCredentiald, upstream: ScriptedUpstream, three: Any
 ) -> None:
     # One of three rests for a reason that only credentiald knows.
     del credentiald.pools["pool"][2]
-    credentiald.pool_retry_seconds = 4
+    credentiald.pool_retry_seconds, credentiald.pool_cause = 4, "rate_limited"
     upstream.script(limited(30), limited(20))
     async with running_bridge(credentiald) as bridge:
         answer = await raw_exchange(bridge.port, ask(BODY, POOL))
