@@ -81,7 +81,7 @@ class Bridge:
         self.max_body_bytes = max_body_bytes
         self.asks_for_usage = asks_for_usage
         self.not_to_ask = UpstreamsNotToAsk()
-        self.outcomes = Outcomes(resolver, metrics)
+        self.outcomes = Outcomes(lambda outcomes: resolver.report_outcomes(outcomes), metrics)
         self._recorder = recorder
         self._needs_records = needs_records
         self._make_tap = make_tap

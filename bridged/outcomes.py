@@ -9,18 +9,16 @@ Invariants:
 import asyncio
 import logging
 import random
+import time
 from collections import deque
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from itertools import islice
 from math import ceil
-from typing import TYPE_CHECKING, NamedTuple, final
+from typing import NamedTuple, final
 
 from bridged.key_outcomes import KeyOutcome, Kind, ToldOutcome, rest_seconds
 from bridged.metrics import Metrics
 from bridged.model import Refused, Resolution
-
-if TYPE_CHECKING:
-    from bridged.resolver import Resolver
 
 log = logging.getLogger(__name__)
 
@@ -35,7 +33,15 @@ LAST_SECONDS = 1.0
 _NEVER = frozenset({"UNIMPLEMENTED", "INVALID_ARGUMENT", "SERVICE_TOKEN_INVALID", "CALLER_NOT_ALLOWED"})
 _ABOUT_A_KEY = frozenset({Kind.UNAUTHORIZED, Kind.RATE_LIMITED, Kind.SPEND_LIMITED})
 
+# An outcome that says the same again so soon is on its way already.
+_SAME_SECONDS = 1.0
+# How long a key is named that credentiald does not act on, whose reasons only it knows.
+_IGNORED_SECONDS = 60.0
+
 EXHAUSTED = "KEY_POOL_EXHAUSTED"
+
+# Tells of outcomes; how many credentiald does not act on, or why it was not told.
+Send = Callable[[Sequence[ToldOutcome]], Awaitable[int | Refused]]
 
 
 class Rest(NamedTuple):
@@ -49,9 +55,10 @@ class Rest(NamedTuple):
 class Outcomes:
     """The queue of one process. `untold` is what credentiald has not taken yet: by provider, keys and their rests."""
 
-    def __init__(self, resolver: "Resolver", metrics: Metrics) -> None:
-        self._resolver = resolver
+    def __init__(self, send: Send, metrics: Metrics) -> None:
+        self._send = send
         self._metrics = metrics
+        self._now = time.monotonic
         self.untold: dict[str, dict[str, Rest]] = {}
         # Provider, id of the key and its rest with what is told.
         self._queue: deque[tuple[str, str, Rest | None, ToldOutcome]] = deque()
@@ -63,8 +70,11 @@ class Outcomes:
         rest = None
         if outcome.kind in _ABOUT_A_KEY:
             rest = Rest(outcome.kind, now_seconds + rest_seconds(outcome))
-            self._remember(provider, resolution.credential_id, rest)
             self._metrics.key_refused(outcome.kind.value)
+            known = self._known(provider, resolution.credential_id)
+            if known is not None and not resolution.probe and _says_nothing_new(known, rest):
+                return known
+            self._remember(provider, resolution.credential_id, rest)
         if self._is_closed or len(self._queue) >= MOST_WAITING:
             self._metrics.outcomes_lost(1)
             return rest
@@ -96,32 +106,40 @@ class Outcomes:
             tries = 0
             while self._queue:
                 batch = list(islice(self._queue, MOST_AT_ONCE))
-                refused = await self._told(batch)
+                told = await self._told(batch)
                 tries += 1
-                if refused is not None and refused.reason not in _NEVER and tries < _TRIES:
+                if isinstance(told, Refused) and told.reason not in _NEVER and tries < _TRIES:
                     await asyncio.sleep(random.uniform(*_PAUSE_SECONDS) * 2**tries)  # noqa: S311 - jitter
                     continue
-                self._take_out(batch, refused)
+                self._take_out(batch, told)
                 tries = 0
         finally:
             self._telling = None
 
-    async def _told(self, batch: Sequence[tuple[str, str, Rest | None, ToldOutcome]]) -> Refused | None:
+    async def _told(self, batch: Sequence[tuple[str, str, Rest | None, ToldOutcome]]) -> int | Refused:
         try:
-            return await self._resolver.report_outcomes([told for _, _, _, told in batch])
+            return await self._send([told for _, _, _, told in batch])
         except Exception:
             log.exception("outcomes of keys could not be told")
             return Refused("INTERNAL", "outcomes of keys could not be told")
 
-    def _take_out(self, batch: Sequence[tuple[str, str, Rest | None, ToldOutcome]], refused: Refused | None) -> None:
+    def _take_out(self, batch: Sequence[tuple[str, str, Rest | None, ToldOutcome]], told: int | Refused) -> None:
         for provider, credential_id, rest, _ in batch:
             self._queue.popleft()
             # A key that credentiald was not told of is named until its rest is over.
-            if refused is None and rest is not None and self.untold.get(provider, {}).get(credential_id) is rest:
-                self._forget(provider, credential_id)
-        if refused is not None:
+            if isinstance(told, Refused) or rest is None or self._known(provider, credential_id) is not rest:
+                continue
+            self._forget(provider, credential_id)
+            if told:
+                # Which of them it does not act on is not said, nor why: it may be too many.
+                until_seconds = min(rest.until_seconds, self._now() + _IGNORED_SECONDS)
+                self._remember(provider, credential_id, rest._replace(until_seconds=until_seconds))
+        if isinstance(told, Refused):
             self._metrics.outcomes_lost(len(batch))
-            log.warning("credentiald was not told of keys", extra={"reason": refused.reason, "outcomes": len(batch)})
+            log.warning("credentiald was not told of keys", extra={"reason": told.reason, "outcomes": len(batch)})
+
+    def _known(self, provider: str, credential_id: str) -> Rest | None:
+        return self.untold.get(provider, {}).get(credential_id)
 
     def _remember(self, provider: str, credential_id: str, rest: Rest) -> None:
         if sum(map(len, self.untold.values())) >= MOST_WAITING:
@@ -134,6 +152,10 @@ class Outcomes:
         del rests[credential_id]
         if not rests:
             del self.untold[provider]
+
+
+def _says_nothing_new(known: Rest, rest: Rest) -> bool:
+    return known.kind is rest.kind and rest.until_seconds < known.until_seconds + _SAME_SECONDS
 
 
 def exhausted(rests: Iterable[Rest], refused: Refused | None, now_seconds: float) -> Refused:

@@ -109,8 +109,8 @@ class Resolver:
         """Have reports stored (report_messages.item); the places of those that never will be, with why."""
         return await self._pool.append_records(reports)
 
-    async def report_outcomes(self, outcomes: Sequence[ToldOutcome]) -> Refused | None:
-        """Tell credentiald what became of keys; why it was not told, if it was not."""
+    async def report_outcomes(self, outcomes: Sequence[ToldOutcome]) -> int | Refused:
+        """Tell credentiald what became of keys; how many it does not act on, or why it was not told."""
         return await self._pool.report_outcomes(outcomes)
 
     def tell_oldest(self, oldest_id: Callable[[], str]) -> None:

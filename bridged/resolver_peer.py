@@ -122,8 +122,8 @@ class Peer:
         request = b"".join((report_messages.of_this_bridge(self._pool.bridge_instance_id), *reports))
         return await append(self._append, request, metadata=self._pool.metadata)
 
-    async def report_outcomes(self, outcomes: Sequence[ToldOutcome]) -> Refused | None:
-        """Tell it what became of keys; why it was not told, if it was not."""
+    async def report_outcomes(self, outcomes: Sequence[ToldOutcome]) -> int | Refused:
+        """Tell it what became of keys; how many it does not act on, or why it was not told."""
         pool = self._pool
         return await report_outcomes(self._stub, pool.bridge_instance_id, outcomes, metadata=pool.metadata)
 

@@ -110,7 +110,7 @@ class Pool:
         # Why a stream was refused says nothing of the reports: they are kept, and sent again.
         return unreachable("it has no connection")
 
-    async def report_outcomes(self, outcomes: Sequence[ToldOutcome]) -> Refused | None:
+    async def report_outcomes(self, outcomes: Sequence[ToldOutcome]) -> int | Refused:
         """Have one of the peers that answer know what became of keys; they share what they know."""
         for place, peer in enumerate(self._peers):
             if peer.is_streaming or peer.is_unary:

@@ -62,16 +62,16 @@ async def report_outcomes(
     outcomes: Sequence[ToldOutcome],
     *,
     metadata: Metadata,
-) -> Refused | None:
-    """Tell what became of keys; why it was not taken, if it was not."""
+) -> int | Refused:
+    """Tell what became of keys; how many are not acted on, or why they were not taken."""
     request = outcomes_message(bridge_instance_id, outcomes)
     try:
-        await stub.ReportOutcome(request, timeout=OUTCOME_TIMEOUT_SECONDS, metadata=metadata)
+        answer = await stub.ReportOutcome(request, timeout=OUTCOME_TIMEOUT_SECONDS, metadata=metadata)
     except grpc.aio.AioRpcError as error:
         if error.code() is grpc.StatusCode.UNIMPLEMENTED:
             return Refused("UNIMPLEMENTED", "this credentiald is of before there were outcomes")
         return refused_from(error)
-    return None
+    return answer.ignored
 
 
 def _name_of(rejection: int) -> str:
