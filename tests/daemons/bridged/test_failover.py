@@ -256,6 +256,22 @@ async def test_the_usage_that_the_bridge_asked_for_is_taken_out_of_the_second_ke
     assert len(report.token_usages) == 1
 
 
+@pytest.mark.parametrize("is_known", [False, True])
+async def test_another_address_meanwhile_is_asked_for_usage_by_its_own_rules(
+    credentiald: FakeCredentiald, upstream: ScriptedUpstream, three: Any, is_known: bool
+) -> None:
+    three[1].provider.base_url = upstream.url + "/moved"
+    before: list[Script] = [wrong()] if is_known else [reply(400, AZURE), wrong()]
+    upstream.script(*before, stream(*CHUNKS, USAGE, DONE))
+    async with running_bridge(credentiald) as bridge:
+        if is_known:
+            bridge.bridge.not_to_ask.add(upstream.url + "/moved", "gpt-5", provider="pool")
+        answer = await raw_exchange(bridge.port, ask(chat(stream=True), POOL))
+    assert asks(upstream.requests[-1].body) is not is_known
+    # What nobody asked for on the client's behalf is the client's.
+    assert answer.body == b"".join([*CHUNKS, *([USAGE] if is_known else []), DONE])
+
+
 async def test_a_key_is_not_asked_for_again_however_soon_the_next_question_comes(
     credentiald: FakeCredentiald, upstream: ScriptedUpstream, three: Any
 ) -> None:
