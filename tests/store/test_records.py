@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from credentiald import record_log
 from credentiald.model import ModelPrices
 from credentiald.record_model import DAY_MICROS, Cost
 from credentiald.store import migrations, record_queries, record_retention, records, sqlite
@@ -23,6 +24,7 @@ from tests.support.records import (
     a_thought,
     a_tool_call,
     a_usage,
+    an_attempt,
     an_end,
     an_id,
     an_opening,
@@ -58,15 +60,25 @@ def days_of_users(conn):
 
 
 def test_a_report_that_is_repeated_stores_nothing_more(conn):
-    report = a_whole(1)
+    report = a_whole(1)._replace(attempts=(an_attempt(1),))
     first = put(conn, an_opening(1), report)
     before = everything(conn)
     again = put(conn, an_opening(1), report, report)
     assert everything(conn) == before
-    assert (len(first.started), len(first.ended), len(first.facts)) == (1, 1, 4)
+    assert (len(first.started), len(first.ended), len(first.facts)) == (1, 1, 5)
     assert (again.started, again.ended, again.facts, again.taken) == ([], [], [], [])
     # A day has a row for its user and one for all users.
     assert {table: len(rows) for table, rows in before.items()} == dict.fromkeys(before, 1) | {"usage_days": 2}
+
+
+def test_an_attempt_is_a_line_of_the_log_between_beginning_and_end(conn):
+    stored = put(conn, an_opening(1), a_whole(1)._replace(attempts=(an_attempt(1),)))
+    lines = list(record_log.lines(stored))
+    kinds = [one["record_type"] for one in lines]
+    assert kinds.index("attempt") not in (0, len(kinds) - 1)
+    line = lines[kinds.index("attempt")]
+    assert (line["interception_id"], line["credential_id"], line["provider_name"]) == (an_id(1), "key-1", "corp")
+    assert (line["http_status"], line["error_type"], line["error_reason"]) == (429, "RATE_LIMITED", "rate_limit_error")
 
 
 @given(st.data())
