@@ -105,7 +105,7 @@ class Outcome:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Change:
-    """What an outcome changes: a complaint that takes the place of the teller's earlier one, and those that are over."""
+    """What an outcome changes: a complaint, in place of the teller's earlier one, and complaints that are over."""
 
     rests: Cooldown | None = None
     over: tuple[Cooldown, ...] = ()
@@ -275,5 +275,3 @@ def _next_change(
             moments += [one.until_time, one.until_time + FORGOTTEN_AFTER]
         moments += claims.get(key, {}).values()
     return min((moment for moment in moments if moment > now), default=None)
-
-

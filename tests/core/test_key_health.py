@@ -157,7 +157,10 @@ def test_who_keeps_trying_a_key_for_ever_takes_it_from_nobody_else():
         ([a_cooldown("k2", until=7)], KEYS, Cause.FAILED, 7),
         ([a_cooldown(key, until=30 + 10 * place) for place, key in enumerate(KEYS)], (), Cause.UNAUTHORIZED, 30),
         (
-            [a_cooldown("k1", until=5), *(a_cooldown(key, until=40, kind=OutcomeKind.RATE_LIMITED) for key in KEYS[1:])],
+            [
+                a_cooldown("k1", until=5),
+                *(a_cooldown(key, until=40, kind=OutcomeKind.RATE_LIMITED) for key in KEYS[1:]),
+            ],
             (),
             Cause.RATE_LIMITED,
             40,
@@ -250,7 +253,9 @@ outcomes = st.builds(
 )
 histories = st.lists(st.tuples(moments, outcomes), max_size=12).map(
     # Nothing is told of before it was given out.
-    lambda items: sorted(((max(second, (one.resolve_time - NOW).seconds), one) for second, one in items), key=lambda i: i[0])
+    lambda items: sorted(
+        ((max(second, (one.resolve_time - NOW).seconds), one) for second, one in items), key=lambda i: i[0]
+    )
 )
 pools = st.lists(
     st.builds(

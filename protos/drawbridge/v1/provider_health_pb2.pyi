@@ -10,6 +10,7 @@ from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
 from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from google.protobuf.internal import containers as _containers
+from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
 import builtins as _builtins
 import sys
 import typing as _typing
@@ -20,6 +21,38 @@ else:
     from typing_extensions import TypeAlias as _TypeAlias, Never as _Never
 
 DESCRIPTOR: _descriptor.FileDescriptor
+
+class _KeyState:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _KeyStateEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_KeyState.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    KEY_STATE_UNSPECIFIED: _KeyState.ValueType  # 0
+    KEY_STATE_AVAILABLE: _KeyState.ValueType  # 1
+    """Nobody complains of it."""
+    KEY_STATE_RESTING: _KeyState.ValueType  # 2
+    """An upstream refused it: who told is not given it, others after all keys that
+    are available.
+    """
+    KEY_STATE_TO_BE_PROBED: _KeyState.ValueType  # 3
+    """The rest is over: one request tries it."""
+
+class KeyState(_KeyState, metaclass=_KeyStateEnumTypeWrapper):
+    """How a key of a pool is, by what bridges told of it. A provider's only key is
+    always AVAILABLE.
+    """
+
+KEY_STATE_UNSPECIFIED: KeyState.ValueType  # 0
+KEY_STATE_AVAILABLE: KeyState.ValueType  # 1
+"""Nobody complains of it."""
+KEY_STATE_RESTING: KeyState.ValueType  # 2
+"""An upstream refused it: who told is not given it, others after all keys that
+are available.
+"""
+KEY_STATE_TO_BE_PROBED: KeyState.ValueType  # 3
+"""The rest is over: one request tries it."""
+Global___KeyState: _TypeAlias = KeyState  # noqa: Y015
 
 @_typing.final
 class ProviderHealth(_message.Message):
@@ -78,7 +111,7 @@ class KeyHealth(_message.Message):
     credential_id: _builtins.str
     """Opaque, stable, safe to log."""
     kind: _provider_pb2.KeyKind.ValueType
-    state: _provider_pb2.KeyState.ValueType
+    state: Global___KeyState.ValueType
     @_builtins.property
     def rest_until(self) -> _timestamp_pb2.Timestamp:
         """For RESTING: until when, at the latest."""
@@ -92,7 +125,7 @@ class KeyHealth(_message.Message):
         *,
         credential_id: _builtins.str = ...,
         kind: _provider_pb2.KeyKind.ValueType = ...,
-        state: _provider_pb2.KeyState.ValueType = ...,
+        state: Global___KeyState.ValueType = ...,
         rest_until: _timestamp_pb2.Timestamp | None = ...,
         complaints: _abc.Iterable[Global___KeyComplaint] | None = ...,
     ) -> None: ...

@@ -20,38 +20,6 @@ else:
 
 DESCRIPTOR: _descriptor.FileDescriptor
 
-class _KeyState:
-    ValueType = _typing.NewType("ValueType", _builtins.int)
-    V: _TypeAlias = ValueType  # noqa: Y015
-
-class _KeyStateEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_KeyState.ValueType], _builtins.type):
-    DESCRIPTOR: _descriptor.EnumDescriptor
-    KEY_STATE_UNSPECIFIED: _KeyState.ValueType  # 0
-    KEY_STATE_AVAILABLE: _KeyState.ValueType  # 1
-    """Nobody complains of it."""
-    KEY_STATE_RESTING: _KeyState.ValueType  # 2
-    """An upstream refused it: who told is not given it, others after all keys that
-    are available.
-    """
-    KEY_STATE_TO_BE_PROBED: _KeyState.ValueType  # 3
-    """The rest is over: one request tries it."""
-
-class KeyState(_KeyState, metaclass=_KeyStateEnumTypeWrapper):
-    """How a key of a pool is, by what bridges told of it. A provider's only key is
-    always AVAILABLE.
-    """
-
-KEY_STATE_UNSPECIFIED: KeyState.ValueType  # 0
-KEY_STATE_AVAILABLE: KeyState.ValueType  # 1
-"""Nobody complains of it."""
-KEY_STATE_RESTING: KeyState.ValueType  # 2
-"""An upstream refused it: who told is not given it, others after all keys that
-are available.
-"""
-KEY_STATE_TO_BE_PROBED: KeyState.ValueType  # 3
-"""The rest is over: one request tries it."""
-Global___KeyState: _TypeAlias = KeyState  # noqa: Y015
-
 class _KeyKind:
     ValueType = _typing.NewType("ValueType", _builtins.int)
     V: _TypeAlias = ValueType  # noqa: Y015
@@ -308,31 +276,21 @@ class CentralKey(_message.Message):
     CREDENTIAL_ID_FIELD_NUMBER: _builtins.int
     KIND_FIELD_NUMBER: _builtins.int
     CREATE_TIME_FIELD_NUMBER: _builtins.int
-    STATE_FIELD_NUMBER: _builtins.int
-    REST_UNTIL_FIELD_NUMBER: _builtins.int
     credential_id: _builtins.str
     """Opaque, stable, safe to log."""
     kind: Global___KeyKind.ValueType
-    state: Global___KeyState.ValueType
-    """Only in the answer to GetProvider."""
     @_builtins.property
     def create_time(self) -> _timestamp_pb2.Timestamp: ...
-    @_builtins.property
-    def rest_until(self) -> _timestamp_pb2.Timestamp:
-        """For RESTING: until when, at the latest."""
-
     def __init__(
         self,
         *,
         credential_id: _builtins.str = ...,
         kind: Global___KeyKind.ValueType = ...,
         create_time: _timestamp_pb2.Timestamp | None = ...,
-        state: Global___KeyState.ValueType = ...,
-        rest_until: _timestamp_pb2.Timestamp | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "rest_until", b"rest_until"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "credential_id", b"credential_id", "kind", b"kind", "rest_until", b"rest_until", "state", b"state"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "credential_id", b"credential_id", "kind", b"kind"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
