@@ -17,7 +17,7 @@ from credentiald.record_metrics import RecordMetrics, StoreSizes
 
 # From a cached answer to the deadline, in seconds.
 _RPC_BUCKETS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.5, 1.0, 5.0)
-OUTCOME_RESULTS = ("counted", "repeated", "over_bound", "not_theirs")
+TOLD_OUTCOMES = ("counted", "repeated", "over_bound", "not_theirs")
 _BATCH_BUCKETS = (1, 2, 4, 8, 16, 32, 64, 128, 256)
 
 
@@ -70,12 +70,12 @@ class Metrics:
         self._outcomes = Counter(
             "credentiald_credential_outcomes_total",
             "What bridges told of keys, by what became of the telling: counted, repeated, over_bound or not_theirs.",
-            ["kind", "result"],
+            ["kind", "outcome"],
             registry=self.registry,
         )
         for kind in OutcomeKind:
-            for result in OUTCOME_RESULTS:
-                self._outcomes.labels(kind.value, result)
+            for outcome in TOLD_OUTCOMES:
+                self._outcomes.labels(kind.value, outcome)
         self._resting = Gauge(
             "credentiald_resting_keys",
             "Keys of a pool that rest because a bridge complained of them, as any worker sees it.",
@@ -110,9 +110,9 @@ class Metrics:
         """Count good answers to resolves."""
         self._sources.labels(source).inc(count)
 
-    def outcome_told(self, kind: str, result: str) -> None:
-        """Count what a bridge told of a key."""
-        self._outcomes.labels(kind, result).inc()
+    def outcome_told(self, kind: str, outcome: str) -> None:
+        """Count what a bridge told of a key, and what became of that."""
+        self._outcomes.labels(kind, outcome).inc()
 
     def resting_keys(self, counts: Mapping[str, int]) -> None:
         """Show how many keys rest, for each provider that there is, by name."""

@@ -279,10 +279,10 @@ async def test_a_service_is_listened_to_so_often_a_minute_and_another_one_as_wel
         clock.move(60)
         assert await tell(Bridge(one, token), 3) == 0
         counts = {
-            result: metrics.registry.get_sample_value(
-                "credentiald_credential_outcomes_total", {"kind": "UNKNOWN", "result": result}
+            each: metrics.registry.get_sample_value(
+                "credentiald_credential_outcomes_total", {"kind": "UNKNOWN", "outcome": each}
             )
-            for result in ("counted", "over_bound", "repeated")
+            for each in ("counted", "over_bound", "repeated")
         }
         assert counts == {"counted": 9, "over_bound": 3, "repeated": 0}
         assert caplog.text.count("tells more of keys than counts") == 1
