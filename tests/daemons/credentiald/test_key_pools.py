@@ -12,13 +12,17 @@ from drawbridge.v1 import admin_service_pb2 as admin
 from drawbridge.v1 import credential_service_pb2 as pb
 from drawbridge.v1 import provider_health_pb2, provider_pb2
 
-from credentiald import receipts
+from credentiald import bootstrap, receipts, watching
 from credentiald.ids import uuid7
 from credentiald.key_health import OutcomeKind
 from credentiald.metrics import Metrics
 from credentiald.model import ApiKeyMaterial, EnvironmentProvider, Gateway, KeyPolicy, Origin, Provider
 from credentiald.outcome_book import OutcomeBook, Told
+from credentiald.plane import make_plane
 from credentiald.probe_claims import CLAIM
+from credentiald.rpc.server import MAIN_SERVICES, Health, RpcListener, listening
+from credentiald.store.database import open_database
+from daemonkit.listen import Address
 from daemonkit.secret import Secret
 from tests.support.credentiald import Running, bearer, info_of, reason_of, running
 
@@ -612,3 +616,108 @@ async def test_a_bridges_last_word_of_its_breakers_counts_and_there_is_a_bound_t
         assert await shown() == [1]
         clock.move(120)
         assert await shown() == []
+
+
+async def test_what_the_store_did_not_take_does_not_count_and_may_be_told_again(tmp_path):
+    async with running(tmp_path, clock=Clock()) as one:
+        _, token = await one.make_user("ann")
+        await make_pool(one, "sk-1", "sk-2")
+        bridge = Bridge(one, token)
+        answer = await bridge.ask()
+        path, aside = one.folder / "credentiald.db", one.folder / "aside.db"
+        path.rename(aside)
+        with pytest.raises(grpc.aio.AioRpcError) as refused:
+            await bridge.tell(answer, "UNAUTHORIZED")
+        assert reason_of(refused.value) == "STORE_UNAVAILABLE"
+        aside.rename(path)
+        assert await bridge.tell(answer, "UNAUTHORIZED") == 0
+        assert await bridge.key() == "sk-2"
+
+
+async def test_another_worker_on_the_same_file_knows_at_once_and_ends_the_rest_as_well(tmp_path):
+    clock = Clock()
+    async with running(tmp_path, clock=clock) as one:
+        _, token = await one.make_user("ann")
+        await make_pool(one, "sk-1", "sk-2")
+        prepared = bootstrap.prepare(f"sqlite:///{tmp_path / 'credentiald.db'}", None, now=clock())
+        async with open_database(f"sqlite:///{tmp_path / 'credentiald.db'}", prepared.sealer) as db:
+            plane = make_plane(db, prepared.sealer, Gateway(), clock)
+            listener = RpcListener(
+                name="second",
+                setting="listen",
+                addresses=[Address(path=str(tmp_path / "second.sock"))],
+                services=MAIN_SERVICES,
+                tls=None,
+                reflection=False,
+            )
+            async with (
+                listening(plane, Metrics("test"), [listener], Health(), one.recording, grace_seconds=0),
+                grpc.aio.insecure_channel(f"unix:{tmp_path}/second.sock") as channel,
+            ):
+                here, there = Bridge(one, token), Bridge(Running(**{**vars(one), "main": channel}), token)
+                stream = there.stream()
+                assert await there.batch(stream, there.question()) == ["sk-1"]
+                assert await there.batch(stream, there.question()) == ["sk-1"]
+                await here.tell(await here.ask(), "RATE_LIMITED", wait=5)
+                assert await there.batch(stream, there.question()) == ["sk-2"]
+                clock.move(5)
+                probe = await there.ask()
+                assert probe.probe
+                # Told to the worker that did not give it out.
+                assert await here.tell(probe, "ACCEPTED") == 0
+                assert await there.batch(stream, there.question()) == ["sk-1"]
+                stream.cancel()
+
+
+async def test_how_many_keys_rest_is_in_the_metrics_while_there_is_such_a_provider(tmp_path):
+    metrics, clock = Metrics("test"), Clock()
+
+    async def resting() -> dict[str, float]:
+        await watching.look(one.plane, one.stored, metrics)
+        return {
+            sample.labels["provider"]: sample.value
+            for family in metrics.registry.collect()
+            if family.name == "credentiald_resting_keys"
+            for sample in family.samples
+        }
+
+    async with running(tmp_path, clock=clock) as one:
+        _, token = await one.make_user("ann")
+        await make_pool(one, "sk-1", "sk-2", "sk-3")
+        await make_pool(one, "sk-1", name="other")
+        for name in ("bridge-1", "bridge-2"):
+            bridge = Bridge(one, token, name=name)
+            await bridge.tell(await bridge.ask(), "UNAUTHORIZED")
+        assert await resting() == {"corp": 2, "other": 0}
+        clock.move(60)
+        assert await resting() == {"corp": 0, "other": 0}
+        await one.admin.DeleteProvider(admin.DeleteProviderRequest(name="other"), metadata=bearer(one.admin_token))
+        assert await resting() == {"corp": 0}
+
+
+async def test_what_is_refused_after_the_choice_of_a_key_tries_nothing(tmp_path):
+    clock = Clock()
+    async with running(tmp_path, clock=clock) as one:
+        _, token = await one.make_user("ann")
+        await make_pool(one, "sk-1", "sk-2")
+        bridge = Bridge(one, token)
+        await bridge.tell(await bridge.ask(), "RATE_LIMITED", wait=1)
+        clock.move(1)
+        assert len(one.plane.probes) == 0
+        with pytest.raises(grpc.aio.AioRpcError) as refused:
+            await bridge.ask(operation="google.generate_content")
+        assert reason_of(refused.value) == "OPERATION_NOT_ALLOWED"
+        assert len(one.plane.probes) == 0
+        assert await bridge.key() == "sk-1?"
+
+
+async def test_no_key_is_in_the_log_of_what_was_told(tmp_path, caplog):
+    async with running(tmp_path, clock=Clock()) as one:
+        _, token = await one.make_user("ann")
+        first, _ = await make_pool(one, "sk-canary-1", "sk-canary-2")
+        bridge = Bridge(one, token)
+        await bridge.tell(await bridge.ask(), "UNAUTHORIZED", error="x" * 1000)
+        [record] = [each for each in caplog.records if each.message == "a key rests"]
+        assert (record.provider, record.credential_id, record.kind) == ("corp", first, "UNAUTHORIZED")
+        assert record.until == (START + timedelta(seconds=60)).isoformat()
+        assert "sk-canary" not in str([vars(each) for each in caplog.records])
