@@ -224,8 +224,9 @@ async def test_a_pool_without_a_key_for_this_bridge_says_why_and_how_long(tmp_pa
         )
 
 
-async def test_what_is_told_counts_with_the_callers_own_receipt_and_once(tmp_path):
-    async with running(tmp_path, clock=Clock()) as one:
+async def test_what_is_told_counts_with_the_callers_own_receipt_once_and_soon(tmp_path):
+    clock = Clock()
+    async with running(tmp_path, clock=clock) as one:
         _, token = await one.make_user("ann")
         await make_pool(one, "sk-1", "sk-2")
         await one.make_provider("single", flags=(True, False, False), key="sk-single")
@@ -239,6 +240,9 @@ async def test_what_is_told_counts_with_the_callers_own_receipt_and_once(tmp_pat
         assert await bridge.tell(await bridge.ask("single"), "UNAUTHORIZED") == 0
         assert complaints_in_the_file(one) == []
         assert [await bridge.key(), await stranger.key(), await bridge.key("single")] == ["sk-1", "sk-1", "sk-single"]
+        late = await bridge.ask()
+        clock.move(3600)
+        assert await bridge.tell(late, "UNAUTHORIZED") == 1
 
 
 @pytest.mark.parametrize(
@@ -355,12 +359,14 @@ async def test_kept_answers_follow_the_health_of_the_keys_bridge_by_bridge(tmp_p
         before = misses()
         assert [await keys() for _ in range(3)] == [["sk-2", "sk-1"]] * 3
         assert misses() == before + 2
+        # Also where two bridges' questions should meet in one batch.
+        assert await here.batch(stream, *(bridge.question() for bridge in (*both, *both))) == ["sk-2", "sk-1"] * 2
         clock.move(10)
         # The rest of the first key is over. A key that is tried is for one request of a batch.
         assert await here.batch(stream, *(here.question() for _ in range(3))) == ["sk-1?", "sk-2", "sk-2"]
         assert await keys() == ["sk-2", "sk-1"]
         clock.move(10)
-        assert await there.batch(stream, there.question(), there.question()) == ["sk-2?", "sk-1"]
+        assert [await there.batch(stream, there.question()) for _ in range(2)] == [["sk-2?"], ["sk-1"]]
         stream.cancel()
 
 
@@ -461,11 +467,11 @@ async def test_an_administrator_adds_orders_and_removes_keys_and_what_was_told_s
         assert complaints_in_the_file(one) == []
 
 
-@pytest.mark.parametrize("change", ["set", "deleted"])
+@pytest.mark.parametrize("change", ["set", "removed", "deleted"])
 async def test_with_a_key_that_goes_goes_what_was_told_of_it(tmp_path, change):
     async with running(tmp_path, clock=Clock()) as one:
         _, token = await one.make_user("ann")
-        await make_pool(one, "sk-1", "sk-2")
+        first, _, _ = await make_pool(one, "sk-1", "sk-2", "sk-3")
         bridge = Bridge(one, token)
         late = await bridge.ask()
         await bridge.tell(await bridge.ask(), "UNAUTHORIZED")
@@ -474,6 +480,9 @@ async def test_with_a_key_that_goes_goes_what_was_told_of_it(tmp_path, change):
                 provider="corp", central_key=provider_pb2.KeyMaterial(api_key="sk-new")
             )
             await one.admin.SetCentralKey(request, metadata=bearer(one.admin_token))
+        elif change == "removed":
+            removal = admin.RemoveCentralKeyRequest(provider="corp", credential_id=first)
+            await one.admin.RemoveCentralKey(removal, metadata=bearer(one.admin_token))
         else:
             await one.admin.DeleteProvider(admin.DeleteProviderRequest(name="corp"), metadata=bearer(one.admin_token))
         # What is told of a key that is gone is no trouble, and nothing.
