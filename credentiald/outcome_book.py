@@ -2,7 +2,8 @@
 
 - A word counts with the receipt of a resolve of the same service, once, and of no more than `MOST_A_MINUTE` a service.
 - It is on the disk when `tell` returns. What is told at the same time is stored together, and only where it changes
-  the state of a key: each commit makes kept answers be decided anew, which is how other bridges learn of it.
+  the state of a key: each commit makes kept answers be decided anew, which is how other bridges learn of it. So that
+  nobody can keep them from being kept, there is a pause after each.
 - How many have told is bounded by the bound a minute; a word that comes late counts for nothing.
 """
 
@@ -28,10 +29,12 @@ from credentiald.store.times import from_micros
 log = logging.getLogger(__name__)
 
 # Of one service, by one worker.
-MOST_A_MINUTE = 600
+MOST_A_MINUTE = 3000
+# Between two commits, whoever tells of whatever.
+PAUSE_SECONDS = 0.05
 # The head of an answer comes sooner than that, if at all.
 _LATEST = timedelta(hours=1)
-# More than a service may tell in `_LATEST`; where many services do, the oldest of all are forgotten.
+# The oldest are forgotten first: one that comes again then says what is known, and counts against the bound.
 _MOST_RECEIPTS = 65_536
 _ERROR_CHARACTERS = 128
 
@@ -133,8 +136,9 @@ class OutcomeBook:
             while self._waiting:
                 waiting, self._waiting = self._waiting, []
                 trouble: Exception | None = None
+                stored = False
                 try:
-                    await self._store_together(waiting)
+                    stored = await self._store_together(waiting)
                 except Refusal as refusal:
                     trouble = refusal
                 except Exception:
@@ -147,17 +151,21 @@ class OutcomeBook:
                         one.done.set_result(None)
                     else:
                         one.done.set_exception(trouble)
+                if stored:
+                    await asyncio.sleep(PAUSE_SECONDS)
         finally:
             self._storing = None
 
-    async def _store_together(self, waiting: Sequence[_Waiting]) -> None:
+    async def _store_together(self, waiting: Sequence[_Waiting]) -> bool:
+        """Whether there was anything to store."""
         plane, outcomes = self._plane, [outcome for one in waiting for outcome in one.outcomes]
         # A write makes kept answers count no more even if it changes nothing.
         if not await plane.db.read(_changes, plane, outcomes):
-            return
+            return False
         names = {key: name for one in waiting for key, name in one.names.items()}
         for change in await plane.db.write(_apply, plane, outcomes):
             _log(change, names)
+        return True
 
     async def close(self) -> None:
         """Wait for what is being stored."""
