@@ -99,7 +99,7 @@ async def create_provider(plane: Plane, draft: Provider, *, central_key: Materia
     if draft.id in plane.environment_ids:
         # User keys are bound to the id: two providers with one id would share them.
         raise AlreadyExists(resource="provider with the id", name=draft.id)
-    keys = [_sealed(plane, draft, material, now=now)] if material else []
+    keys = [sealed_key(plane, draft, material, now=now)] if material else []
     return await plane.db.write(providers.create, draft, keys, now=now)
 
 
@@ -113,7 +113,7 @@ async def update_provider(
     clear_central_key: bool = False,
 ) -> Provider:
     """Apply the edit and the change of key, judge the whole, save it."""
-    _refuse_environment(plane, name)
+    refuse_environment(plane, name)
     return await plane.db.write(
         _update, plane, name, edit, expected_version, central_key, clear_central_key, now=plane.clock()
     )
@@ -141,13 +141,14 @@ def _update(
     check_role(draft, [kind_of(material)] if material else kept)
     keys: list[StoredKey] | None = None
     if material is not None:
-        keys = [_sealed(plane, draft, material, now=now)]
+        keys = [sealed_key(plane, draft, material, now=now)]
     elif clears and before.central_key_set:
         keys = []
     return providers.update(conn, draft, keys=keys, expected_version=before.version, now=now)
 
 
-def _sealed(plane: Plane, provider: Provider, material: Material, *, now: datetime) -> StoredKey:
+def sealed_key(plane: Plane, provider: Provider, material: Material, *, now: datetime) -> StoredKey:
+    """A new key of the provider, as it is stored."""
     credential_id = uuid7(now)
     return StoredKey(
         credential_id=credential_id,
@@ -160,10 +161,11 @@ def _sealed(plane: Plane, provider: Provider, material: Material, *, now: dateti
 
 async def delete_provider(plane: Plane, name: str, *, expected_version: int | None) -> None:
     """Remove the provider with its central keys and models, and every user's key for it."""
-    _refuse_environment(plane, name)
+    refuse_environment(plane, name)
     await plane.db.write(providers.delete, name, expected_version=expected_version, now=plane.clock())
 
 
-def _refuse_environment(plane: Plane, name: str) -> None:
+def refuse_environment(plane: Plane, name: str) -> None:
+    """ProviderReadOnly for a provider from the environment."""
     if name in plane.environment:
         raise ProviderReadOnly(provider=name)

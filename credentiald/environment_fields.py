@@ -8,12 +8,10 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 
 from credentiald.key_rules import has_key_form
-from credentiald.model import MAX_KEY_BYTES
+from credentiald.model import MAX_CENTRAL_KEYS, MAX_KEY_BYTES
 from daemonkit.names import nearest
 from daemonkit.secret import Secret
 from daemonkit.settings import ReadFile, secret_text
-
-MAX_KEYS = 5
 
 KEY = "KEY"
 ACCESS_KEY = "BEDROCK_ACCESS_KEY"
@@ -60,7 +58,9 @@ class SecretField:
 
 
 SECRET_FIELDS = {
-    KEY: SecretField(("KEY", "KEYS"), f"API key, or up to {MAX_KEYS} in order of use. For bedrock a bearer token."),
+    KEY: SecretField(
+        ("KEY", "KEYS"), f"API key, or up to {MAX_CENTRAL_KEYS} in order of use. For bedrock a bearer token."
+    ),
     ACCESS_KEY: SecretField(("BEDROCK_ACCESS_KEY", "BEDROCK_ACCESS_KEYS"), "AWS access key id, or several."),
     ACCESS_KEY_SECRET: SecretField(
         ("BEDROCK_ACCESS_KEY_SECRET", "BEDROCK_ACCESS_KEY_SECRETS"), "AWS secret access key, one for each id."
@@ -149,8 +149,8 @@ def _one_secret(given: Mapping[str, str], secret: SecretField, read_file: ReadFi
 
 def key_problems(keys: tuple[Secret, ...], *, unique: bool) -> Iterator[str]:
     """What is wrong with a list of keys, said by index and never by content."""
-    if len(keys) > MAX_KEYS:
-        yield f"too many keys ({len(keys)}), maximum is {MAX_KEYS}"
+    if len(keys) > MAX_CENTRAL_KEYS:
+        yield f"too many keys ({len(keys)}), maximum is {MAX_CENTRAL_KEYS}"
     for index, key in enumerate(keys):
         if key.is_blank():
             yield f"key at index {index} is empty"

@@ -11,6 +11,8 @@ from typing import NamedTuple
 from daemonkit.secret import Secret
 
 MAX_KEY_BYTES = 10240
+# Of one provider.
+MAX_CENTRAL_KEYS = 5
 
 
 class Source(StrEnum):

@@ -25,6 +25,7 @@ def _rules(service: str, methods: str, roles: frozenset[Role], *, wants_service:
 
 ACCESS: dict[str, Rule] = {
     **_rules("CredentialService", "ResolveProvider ResolveProviderStream Ping", _BRIDGES, wants_service=True),
+    **_rules("CredentialService", "ReportOutcome", frozenset({Role.BRIDGE}), wants_service=True),
     **_rules("RecordService", "AppendRecords", frozenset({Role.BRIDGE}), wants_service=True),
     **_rules("UsageService", "ListSessions ListInterceptions GetInterception QueryUsage", _USERS, wants_service=False),
     **_rules("UserKeyService", "ListUserKeys SetUserKey DeleteUserKey", _USERS, wants_service=False),
@@ -32,7 +33,8 @@ ACCESS: dict[str, Rule] = {
     **_rules(
         "AdminService",
         "CreateProvider GetProvider ListProviders UpdateProvider DeleteProvider CheckProvider "
-        "SetCentralKey DeleteCentralKey "
+        "SetCentralKey DeleteCentralKey AddCentralKey RemoveCentralKey OrderCentralKeys "
+        "GetProviderHealth ListProviderHealth "
         "CreateModel GetModel ListModels UpdateModel DeleteModel "
         "CreateUser GetUser ListUsers SuspendUser ResumeUser DeleteUser "
         "CreateToken ListTokens RevokeToken "

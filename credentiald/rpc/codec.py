@@ -15,6 +15,7 @@ from drawbridge.v1 import (
 )
 from google.protobuf.timestamp_pb2 import Timestamp
 
+from credentiald.bridge_instances import INSTANCE_CHARACTERS
 from credentiald.catalog import wire_of
 from credentiald.errors import EtagMismatch, InvalidArgument
 from credentiald.explain import Check, Explanation
@@ -255,6 +256,7 @@ def question(message: credential_service_pb2.ResolveProviderRequest) -> Question
         presented_key=message.presented_key,
         failed_credential_ids=frozenset(message.failed_credential_ids),
         interception_id=interception_id,
+        instance_id=message.bridge_instance_id[:INSTANCE_CHARACTERS],
         min_revision=message.min_revision,
     )
 
@@ -286,6 +288,9 @@ def answer(value: Answer) -> credential_service_pb2.ResolveProviderResponse:
         upstream_model=value.upstream_model,
         revision=value.revision,
         receipt=value.receipt,
+        pool_size=value.pool_size,
+        probe=value.is_probe,
+        access_token_id=value.access_token_id,
     )
 
 

@@ -29,7 +29,9 @@ from drawbridge.v1 import (
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
+from credentiald.breaker_book import BreakerBook
 from credentiald.metrics import Metrics
+from credentiald.outcome_book import OutcomeBook
 from credentiald.plane import Plane
 from credentiald.record_book import RecordBook
 from credentiald.record_rules import KeepRules
@@ -131,6 +133,8 @@ async def listening(
     options = (("grpc.so_reuseport", int(is_worker)), *_OPTIONS)
     guard = Guard(plane, metrics, tracing)
     streams = ResolveStreams(plane, metrics, recording.book, tracing=tracing)
+    outcomes = OutcomeBook(plane, metrics)
+    breakers = BreakerBook(recording.stored, plane.clock)
     pages = paging.Pages(plane.db.deployment_key("page-token"))
     servers: list[grpc.aio.Server] = []
     try:
@@ -140,8 +144,9 @@ async def listening(
             _add_services(
                 server,
                 listener,
-                Credentials(plane, metrics, streams, recording.book),
+                Credentials(plane, metrics, streams, recording.book, outcomes, breakers),
                 Records(plane, metrics, recording.book, recording.rules),
+                Admin(plane, pages, recording.stored),
                 plane,
                 pages,
             )
@@ -158,6 +163,7 @@ async def listening(
         await states.drain()
         streams.drain()
         await asyncio.gather(*(server.stop(grace_seconds) for server in servers))
+        await outcomes.close()
 
 
 def _add_services(
@@ -165,6 +171,7 @@ def _add_services(
     listener: RpcListener,
     credentials: Credentials,
     records: Records,
+    admin: Admin,
     plane: Plane,
     pages: paging.Pages,
 ) -> None:
@@ -173,7 +180,7 @@ def _add_services(
     if RECORDS in listener.services:
         record_service_pb2_grpc.add_RecordServiceServicer_to_server(records, server)
     if ADMIN in listener.services:
-        admin_service_pb2_grpc.add_AdminServiceServicer_to_server(Admin(plane, pages), server)
+        admin_service_pb2_grpc.add_AdminServiceServicer_to_server(admin, server)
     user_key_service_pb2_grpc.add_UserKeyServiceServicer_to_server(UserKeys(plane, pages), server)
     explain_service_pb2_grpc.add_ExplainServiceServicer_to_server(Explain(plane), server)
     if listener.reflection:

@@ -38,6 +38,11 @@ def _models(conn: Connection) -> None:
         conn.execute(statement)
 
 
+def _key_cooldowns(conn: Connection) -> None:
+    for statement in schema.KEY_COOLDOWNS:
+        conn.execute(statement)
+
+
 def _records(conn: Connection) -> None:
     for statement in records_schema.RECORDS:
         conn.execute(statement)
@@ -49,6 +54,7 @@ STEPS: Steps = (
     ("0001_initial", _initial),
     ("0002_bedrock_options", _bedrock_options),
     ("0003_models", _models),
+    ("0004_key_cooldowns", _key_cooldowns),
 )
 RECORD_STEPS: Steps = (("0001_records", _records),)
 

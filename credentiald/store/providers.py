@@ -22,7 +22,7 @@ from credentiald.model import (
     Provider,
     SealedSecret,
 )
-from credentiald.store import revision
+from credentiald.store import key_health, revision
 from credentiald.store.connection import Connection, Row, Value
 from credentiald.store.times import from_micros, to_micros
 
@@ -131,8 +131,17 @@ def delete(conn: Connection, name: str, *, expected_version: int | None, now: da
     _check_version(conn, name, provider_id=provider_id, expected_version=expected_version)
     conn.execute("DELETE FROM user_keys WHERE provider_id = ?", (provider_id,))
     conn.execute("DELETE FROM models WHERE provider_id = ?", (provider_id,))
+    key_health.keep_only(conn, provider_id, ())
     conn.execute("DELETE FROM providers WHERE id = ?", (provider_id,))
     _record(conn, "provider.deleted", provider_id, name, now)
+
+
+def pool_of(conn: Connection, provider_id: str) -> list[str]:
+    """The ids of the provider's central keys in the order of use; none for a provider that there is not."""
+    rows = conn.execute(
+        "SELECT credential_id FROM central_keys WHERE provider_id = ? ORDER BY position", (provider_id,)
+    ).fetchall()
+    return [row["credential_id"] for row in rows]
 
 
 def sealed_central_keys(conn: Connection, provider_id: str) -> list[tuple[CentralKey, SealedSecret]]:
@@ -166,6 +175,7 @@ def _replace_keys(conn: Connection, provider_id: str, keys: Sequence[StoredKey],
     create_times = {row["credential_id"]: from_micros(row["create_time"]) for row in rows}
     conn.execute("DELETE FROM central_keys WHERE provider_id = ?", (provider_id,))
     _insert_keys(conn, provider_id, keys, create_times=create_times, now=now)
+    key_health.keep_only(conn, provider_id, [key.credential_id for key in keys])
 
 
 def _insert_keys(

@@ -187,6 +187,7 @@ RECORDS = (
         service_id TEXT NOT NULL,
         id TEXT NOT NULL,
         seen_time INTEGER NOT NULL,
+        breakers TEXT NOT NULL DEFAULT '',
         PRIMARY KEY (service_id, id)
     ) WITHOUT ROWID
     """,

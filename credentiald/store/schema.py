@@ -142,3 +142,23 @@ BEDROCK_OPTIONS = tuple(
         "bedrock_session_tags INTEGER",
     )
 )
+
+# What bridges told of the keys of pools; no change of administrative state, so no revision. Neither id of the key is a
+# foreign key, because keys from the environment have no row.
+KEY_COOLDOWNS = (
+    """
+    CREATE TABLE key_cooldowns (
+        provider_id TEXT NOT NULL,
+        credential_id TEXT NOT NULL,
+        service_id TEXT NOT NULL,
+        instance_id TEXT NOT NULL,
+        kind TEXT NOT NULL,
+        since_time INTEGER NOT NULL,
+        until_time INTEGER NOT NULL,
+        strikes INTEGER NOT NULL,
+        error TEXT NOT NULL,
+        http_status INTEGER NOT NULL,
+        PRIMARY KEY (provider_id, credential_id, service_id, instance_id)
+    ) WITHOUT ROWID
+    """,
+)

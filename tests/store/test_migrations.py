@@ -102,7 +102,7 @@ def test_a_database_of_before_there_were_prices_takes_them(fresh, monkeypatch):
         migrations.apply_pending(fresh)
         provider = providers.create(fresh, a_provider(), (), now=NOW)
     monkeypatch.undo()
-    assert migrations.pending_after(migrations.applied(fresh)) == ["0003_models"]
+    assert migrations.pending_after(migrations.applied(fresh)) == ["0003_models", "0004_key_cooldowns"]
     with sqlite.transaction(fresh, write=True):
         migrations.apply_pending(fresh)
         assert models.prices(fresh) == {}

@@ -197,7 +197,10 @@ def test_ids_and_marks_of_bridges_are_those_of_their_service(conn):
     assert found == [an_id(1)]
     assert record_retention.left_behind(conn, instance=("service-2", "bridge-1"), mark=an_id(4), limit=10) == []
     with sqlite.transaction(conn, write=True):
-        conn.execute("INSERT INTO bridge_instances VALUES ('service-2', 'bridge-1', ?)", (START + 90 * SECOND,))
+        conn.execute(
+            "INSERT INTO bridge_instances (service_id, id, seen_time) VALUES ('service-2', 'bridge-1', ?)",
+            (START + 90 * SECOND,),
+        )
     found = record_retention.left_open(conn, before_micros=START + 60 * SECOND, limit=10)
     assert sorted(one for one, _ in found) == [an_id(1), an_id(3)]
 
@@ -302,7 +305,8 @@ def test_a_session_says_the_prompt_of_its_latest_interception(conn):
 def test_what_a_silent_bridge_left_open_is_found_and_ended_once(conn):
     with sqlite.transaction(conn, write=True):
         conn.execute(
-            "INSERT INTO bridge_instances VALUES ('service-1', 'bridge-1', ?), ('service-1', 'bridge-2', ?)",
+            "INSERT INTO bridge_instances (service_id, id, seen_time)"
+            " VALUES ('service-1', 'bridge-1', ?), ('service-1', 'bridge-2', ?)",
             (START, START + 90 * SECOND),
         )
     put(conn, an_opening(1), an_opening(2, bridge_instance_id="bridge-2"), an_opening(3), a_whole(3))

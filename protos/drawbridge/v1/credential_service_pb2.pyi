@@ -56,6 +56,29 @@ CREDENTIAL_OUTCOME_KIND_UNKNOWN: CredentialOutcomeKind.ValueType  # 5
 """No answer, or one that says nothing of the key (5xx)."""
 Global___CredentialOutcomeKind: _TypeAlias = CredentialOutcomeKind  # noqa: Y015
 
+class _BreakerPhase:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _BreakerPhaseEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_BreakerPhase.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    BREAKER_PHASE_UNSPECIFIED: _BreakerPhase.ValueType  # 0
+    BREAKER_PHASE_CLOSED: _BreakerPhase.ValueType  # 1
+    BREAKER_PHASE_OPEN: _BreakerPhase.ValueType  # 2
+    """Requests are refused."""
+    BREAKER_PHASE_HALF_OPEN: _BreakerPhase.ValueType  # 3
+    """Some requests are let through, to see."""
+
+class BreakerPhase(_BreakerPhase, metaclass=_BreakerPhaseEnumTypeWrapper): ...
+
+BREAKER_PHASE_UNSPECIFIED: BreakerPhase.ValueType  # 0
+BREAKER_PHASE_CLOSED: BreakerPhase.ValueType  # 1
+BREAKER_PHASE_OPEN: BreakerPhase.ValueType  # 2
+"""Requests are refused."""
+BREAKER_PHASE_HALF_OPEN: BreakerPhase.ValueType  # 3
+"""Some requests are let through, to see."""
+Global___BreakerPhase: _TypeAlias = BreakerPhase  # noqa: Y015
+
 @_typing.final
 class ResolveProviderRequest(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
@@ -541,6 +564,7 @@ class PingRequest(_message.Message):
 
     BRIDGE_INSTANCE_ID_FIELD_NUMBER: _builtins.int
     OLDEST_INTERCEPTION_ID_FIELD_NUMBER: _builtins.int
+    BREAKERS_FIELD_NUMBER: _builtins.int
     bridge_instance_id: _builtins.str
     """As in ResolveProviderRequest, at most 64 characters."""
     oldest_interception_id: _builtins.str
@@ -549,19 +573,77 @@ class PingRequest(_message.Message):
     that the bridge makes for this. What the bridge is known to have left open
     below it is ended as BRIDGE_VANISHED. Unset: not told, so nothing is ended.
     """
+    @_builtins.property
+    def breakers(self) -> _containers.RepeatedCompositeFieldContainer[Global___BreakerState]:
+        """All breakers of this bridge that are not closed, or were tripped lately; at
+        most 64 are kept. The last word of a bridge replaces the one before.
+        """
+
     def __init__(
         self,
         *,
         bridge_instance_id: _builtins.str = ...,
         oldest_interception_id: _builtins.str = ...,
+        breakers: _abc.Iterable[Global___BreakerState] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["bridge_instance_id", b"bridge_instance_id", "oldest_interception_id", b"oldest_interception_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["breakers", b"breakers", "bridge_instance_id", b"bridge_instance_id", "oldest_interception_id", b"oldest_interception_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___PingRequest: _TypeAlias = PingRequest  # noqa: Y015
+
+@_typing.final
+class BreakerState(_message.Message):
+    """A circuit breaker of a bridge. For administrators to look at: no decision of
+    credentiald depends on it.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PROVIDER_FIELD_NUMBER: _builtins.int
+    OPERATION_FIELD_NUMBER: _builtins.int
+    MODEL_FIELD_NUMBER: _builtins.int
+    STATE_FIELD_NUMBER: _builtins.int
+    SINCE_FIELD_NUMBER: _builtins.int
+    FAILURES_FIELD_NUMBER: _builtins.int
+    LAST_ERROR_FIELD_NUMBER: _builtins.int
+    provider: _builtins.str
+    """Instance name."""
+    operation: _builtins.str
+    """As in ResolveProviderRequest; longer than 128 characters is cut, as are the
+    other texts.
+    """
+    model: _builtins.str
+    """The model at the upstream, or the one asked for."""
+    state: Global___BreakerPhase.ValueType
+    failures: _builtins.int
+    """In a row."""
+    last_error: _builtins.str
+    """What the upstream said last, such as "503 overloaded_error"."""
+    @_builtins.property
+    def since(self) -> _timestamp_pb2.Timestamp:
+        """When it came into this state."""
+
+    def __init__(
+        self,
+        *,
+        provider: _builtins.str = ...,
+        operation: _builtins.str = ...,
+        model: _builtins.str = ...,
+        state: Global___BreakerPhase.ValueType = ...,
+        since: _timestamp_pb2.Timestamp | None = ...,
+        failures: _builtins.int = ...,
+        last_error: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["since", b"since"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["failures", b"failures", "last_error", b"last_error", "model", b"model", "operation", b"operation", "provider", b"provider", "since", b"since", "state", b"state"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___BreakerState: _TypeAlias = BreakerState  # noqa: Y015
 
 @_typing.final
 class PingResponse(_message.Message):
