@@ -165,10 +165,12 @@ class AnswerRelay:
         if isinstance(error, UpstreamBroken):
             return self._failed("UPSTREAM_UNREACHABLE", "broke off", "answer broke off")
         self._bridge.metrics.upstream_failed("UPSTREAM_UNREACHABLE")
+        self._interception.upstream_failed("UPSTREAM_UNREACHABLE")
         return Refused("UPSTREAM_UNREACHABLE", f"the upstream could not be reached ({error})")
 
     def _failed(self, reason: str, before: str, after: str) -> Refused:
         self._bridge.metrics.upstream_failed(reason)
+        self._interception.upstream_failed(reason)
         said = f"the upstream's {after}" if self._exchange.head_sent else f"the upstream {before}"
         return Refused(reason, f"{said}: try again")
 

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 from bridged import report_messages, routes
 from bridged.answer_to_asking import UpstreamsNotToAsk
 from bridged.aws.sigv4 import SigningKeys
+from bridged.breaking import Breaking
 from bridged.conversation import Conversation
 from bridged.endings import CLIENT_GONE
 from bridged.error_answer import error_answer
@@ -74,6 +75,7 @@ class Bridge:
         make_tap: TapMaker = answer_tap,
         tracing: "Tracing | None" = None,
         send_trace_headers: TraceHeaders | None = None,
+        breaking: Breaking | None = None,
     ) -> None:
         self.resolver = resolver
         self.pool = pool
@@ -82,6 +84,8 @@ class Bridge:
         self.asks_for_usage = asks_for_usage
         self.not_to_ask = UpstreamsNotToAsk()
         self.outcomes = Outcomes(lambda outcomes: resolver.report_outcomes(outcomes), metrics)
+        # None where breakers are off.
+        self.breaking = breaking
         self._recorder = recorder
         self._needs_records = needs_records
         self._make_tap = make_tap

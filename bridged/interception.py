@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 from bridged import attempt
 from bridged.answer_relay import AnswerRelay
 from bridged.answer_to_asking import AnswerToAsking
+from bridged.breaking import BreakerPass
 from bridged.client_token import ClientCredentials, find_client_token
 from bridged.dialects import request_facts, stream_ending
 from bridged.dialects.facts import NO_FACTS
@@ -54,8 +55,8 @@ class Interception:
     """
 
     __slots__ = (
-        "_body_ended", "_bridge", "_call", "_early", "_exchange", "_failover", "_over", "_paused", "_question",
-        "_relay", "_reserved_bytes", "_streamed", "attempts", "client", "dialect", "error", "facts",
+        "_body_ended", "_breaker_pass", "_bridge", "_call", "_early", "_exchange", "_failover", "_over", "_paused",
+        "_question", "_relay", "_reserved_bytes", "_streamed", "attempts", "client", "dialect", "error", "facts",
         "first_byte_seconds", "interception_id", "is_stream", "match", "provider", "received_bytes", "recording",
         "resolution", "sent_bytes", "started_seconds", "status", "stopped", "trace",
     )  # fmt: skip
@@ -67,6 +68,8 @@ class Interception:
         # The question to credentiald while it is under way, then the call to the upstream.
         self._question: Any = None
         self._call: UpstreamCall | None = None
+        # None where there are no breakers.
+        self._breaker_pass: BreakerPass | None = None
         # A streamed body that came before there was a call to give it to; the client is paused, so it stays small.
         self._early: list[bytes] = []
         self._reserved_bytes = 0
@@ -246,6 +249,8 @@ class Interception:
                 return
             self._bridge.metrics.resolved("OK")
             self.resolution = answer
+            if self._bridge.breaking is not None:
+                self._breaker_pass = self._bridge.breaking.admit(answer, match.operation, self.facts.model)
             relay = self._relay = AnswerRelay(self, self._bridge, self._exchange)
             body, self._early = (self._early[0], []) if match.reads_body else (None, self._early)
             if body is not None:
@@ -363,12 +368,23 @@ class Interception:
 
     # -- the upstream's answer, for the relay ------------------------------------------------------------------------
 
+    def upstream_answered(self, status: int) -> None:
+        """The head of an answer is there that will not be asked for again."""
+        if self._breaker_pass is not None:
+            self._breaker_pass.answered(status)
+
+    def upstream_failed(self, reason: str) -> None:
+        """The upstream failed without an answer, or inside it, which is nothing new to who judges by its head."""
+        if self._breaker_pass is not None:
+            self._breaker_pass.unanswered(reason)
+
     def answer_begins(self, status: int, headers: Headers, *, is_stream: bool) -> Callable[[bytes], None] | None:
         """The answer's head goes to the client: the request's body is not needed any more.
 
         What takes a copy of the answer's body, if anything does.
         """
         self.status = status
+        self.upstream_answered(status)
         now_seconds = self._bridge.now()
         self.first_byte_seconds = now_seconds - self.started_seconds
         if self.resolution is not None:
@@ -454,6 +470,9 @@ class Interception:
         if self._failover is not None:
             self._failover.over()
             self._failover = None
+        if self._breaker_pass is not None:
+            self._breaker_pass.give_back()
+            self._breaker_pass = None
         if self._relay is not None:
             self.sent_bytes, self.is_stream = self._relay.sent_bytes, self._relay.stream_end is not None
             # Each holds the other: together they would be a circle that only the collector could break.

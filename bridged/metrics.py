@@ -1,4 +1,5 @@
-"""What bridged counts. Base units, bounded labels, no names or ids of users, providers or models.
+"""What bridged counts. Base units, bounded labels, no names or ids of users or models, and of providers only while
+there is something to tell of them.
 
 One registry a process, handed around; nothing is registered globally.
 """
@@ -9,6 +10,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge
 
 from bridged.adapters import ADAPTERS
 from bridged.adapters.bedrock import WIRE_TYPE as BEDROCK
+from bridged.breaker import State
 from bridged.endings import CLIENT_GONE
 from bridged.errors import REFUSALS
 from daemonkit.tallies import Buckets, CounterTally, HistogramTally
@@ -149,6 +151,21 @@ class Metrics:
             ["trouble"],
             registry=self.registry,
         )
+        self._breakers_open = Gauge(
+            "bridged_breakers_open",
+            "Breakers of a provider that are open or half-open; no series for a provider that has none.",
+            ["provider"],
+            registry=self.registry,
+        )
+        self._stopping: dict[str, int] = {}
+        self._breaker_changes = Counter(
+            "bridged_breaker_changes_total",
+            "How often breakers came into a state.",
+            ["state"],
+            registry=self.registry,
+        )
+        for state in State:
+            self._breaker_changes.labels(state.value)
         self._build_info = Gauge(
             "bridged_build_info", "Always 1; the label is the version.", ["version"], registry=self.registry
         )
@@ -226,6 +243,18 @@ class Metrics:
         """Say how to find out what waits."""
         self._records_waiting.set_function(waiting)
         self._records_waiting_bytes.set_function(waiting_bytes)
+
+    def breaker_changed(self, provider: str, before: State, after: State) -> None:
+        """Count one change of a breaker. `provider` is one that credentiald has named."""
+        self._breaker_changes.labels(after.value).inc()
+        more = (after is not State.CLOSED) - (before is not State.CLOSED)
+        count = self._stopping.get(provider, 0) + more
+        if count:
+            self._stopping[provider] = count
+            self._breakers_open.labels(provider).set(count)
+        elif more:
+            del self._stopping[provider]
+            self._breakers_open.remove(provider)
 
     def tap_troubled(self, trouble: str) -> None:
         """Count one answer that a tap had trouble with. `trouble` is one of records.Trouble."""

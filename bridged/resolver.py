@@ -12,6 +12,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
 from bridged import resolver_question
+from bridged.breaker import BreakerView
 from bridged.key_outcomes import ToldOutcome
 from bridged.metrics import Metrics
 from bridged.model import Refused, Resolution
@@ -116,6 +117,10 @@ class Resolver:
     def tell_oldest(self, oldest_id: Callable[[], str]) -> None:
         """Whom to ask, at each ping, for the smallest id of an interception that is not over or not reported yet."""
         self._pool.oldest_id = oldest_id
+
+    def tell_breakers(self, breakers: Callable[[], Sequence[BreakerView]]) -> None:
+        """Whom to ask, at each ping, for the breakers that are not closed, with times of the wall clock."""
+        self._pool.breakers = breakers
 
     def tell_return(self, returned: Callable[[], None]) -> None:
         """Whom to tell whenever a credentiald answers that did not."""

@@ -4,16 +4,18 @@ They carry keys, so none is ever printed; an error says its code and reason, not
 """
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 
 import grpc
 import grpc.aio
 from drawbridge.v1 import credential_service_pb2 as pb
 from drawbridge.v1 import provider_pb2
 from google.protobuf.duration_pb2 import Duration
+from google.protobuf.timestamp_pb2 import Timestamp
 from google.rpc import error_details_pb2
 from grpc_status import rpc_status
 
+from bridged.breaker import BreakerView, State
 from bridged.key_outcomes import ToldOutcome
 from bridged.model import (
     ApiKey,
@@ -33,6 +35,12 @@ UNREACHABLE = "CREDENTIALD_UNREACHABLE"
 # An item of a batch is refused so that it is asked again by a single call.
 ASK_SINGLY = "ASK_SINGLY"
 _DOMAIN = "drawbridge"
+_PHASES = {
+    State.CLOSED: pb.BREAKER_PHASE_CLOSED,
+    State.OPEN: pb.BREAKER_PHASE_OPEN,
+    State.HALF_OPEN: pb.BREAKER_PHASE_HALF_OPEN,
+}
+_MOST_BREAKERS_TOLD = 64
 _SOURCES = {
     provider_pb2.CREDENTIAL_SOURCE_USER_KEY: Source.USER_KEY,
     provider_pb2.CREDENTIAL_SOURCE_CENTRAL_KEY: Source.CENTRAL_KEY,
@@ -172,6 +180,32 @@ def _bedrock(options: provider_pb2.BedrockOptions) -> BedrockOptions:
             ]
         ),
         protocol=BedrockProtocol.MANTLE if mantle else BedrockProtocol.INVOKE_MODEL,
+    )
+
+
+def ping_request(
+    bridge_instance_id: str, oldest_interception_id: str, breakers: Sequence[BreakerView]
+) -> pb.PingRequest:
+    """A ping. Of the breakers, whose times are of the wall clock, as many are told as credentiald keeps."""
+    return pb.PingRequest(
+        bridge_instance_id=bridge_instance_id,
+        oldest_interception_id=oldest_interception_id,
+        breakers=[_breaker_state(view) for view in breakers[:_MOST_BREAKERS_TOLD]],
+    )
+
+
+def _breaker_state(view: BreakerView) -> pb.BreakerState:
+    provider, operation, model = view.key
+    since = Timestamp()
+    since.FromNanoseconds(int(view.since_seconds * 1_000_000) * 1000)
+    return pb.BreakerState(
+        provider=provider,
+        operation=operation,
+        model=model,
+        state=_PHASES[view.state],
+        since=since,
+        failures=view.failures,
+        last_error=view.last_error,
     )
 
 

@@ -18,7 +18,7 @@ from bridged.key_outcomes import ToldOutcome
 from bridged.model import Refused
 from bridged.resolve_queue import Outcome, Waiting
 from bridged.resolve_stream import OpenStream, Stream, StreamLost
-from bridged.resolver_messages import unreachable
+from bridged.resolver_messages import ping_request, unreachable
 from bridged.resolver_pool import ABOUT_THIS_BRIDGE, Pool
 from bridged.resolver_question import message_of
 from bridged.resolver_unary import AppendCall, append, ask, ping, report_outcomes
@@ -226,8 +226,6 @@ class Peer:
         while True:
             began = now()
             pool = self._pool
-            request = pb.PingRequest(
-                bridge_instance_id=pool.bridge_instance_id, oldest_interception_id=pool.oldest_id()
-            )
+            request = ping_request(pool.bridge_instance_id, pool.oldest_id(), pool.breakers())
             pool.pinged(self, await ping(self._stub, request, metadata=pool.metadata))
             await asyncio.sleep(max(0.0, began + PING_INTERVAL_SECONDS - now()))

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, final
 
 from drawbridge.v1 import credential_service_pb2 as pb
 
+from bridged.breaker import BreakerView
 from bridged.ids import smallest_id
 from bridged.key_outcomes import ToldOutcome
 from bridged.metrics import Metrics
@@ -57,6 +58,8 @@ class Pool:
         self.bridge_instance_id = bridge_instance_id
         # The smallest id of an interception that is not over or not reported; Resolver.tell_oldest replaces it.
         self.oldest_id: Callable[[], str] = smallest_id
+        # The breakers that are not closed; Resolver.tell_breakers replaces it.
+        self.breakers: Callable[[], Sequence[BreakerView]] = tuple
         # Called whenever a credentiald answers that did not; Resolver.tell_return replaces it.
         self.returned: Callable[[], None] = lambda: None
         self.timeout_seconds = timeout_seconds

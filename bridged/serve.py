@@ -16,6 +16,8 @@ from typing import TYPE_CHECKING
 
 import uvloop
 
+from bridged.breaker import BreakerRules
+from bridged.breaking import Breaking
 from bridged.bridge import Bridge
 from bridged.http1.downstream import Limits, Server, listening
 from bridged.http1.pool import running_pool
@@ -176,9 +178,12 @@ async def serve(settings: Settings, worker: Worker | None = None, tracing: "Trac
             asks_for_usage=settings.ask_for_usage,
             tracing=tracing,
             send_trace_headers=settings.send_trace_headers,
+            breaking=_breaking(settings, metrics),
         )
         resolver.tell_oldest(bridge.oldest_id)
         resolver.tell_return(bridge.tell_openings)
+        if bridge.breaking is not None:
+            resolver.tell_breakers(bridge.breaking.views)
         listener = settings.listener("listen")
         async with listening(
             bridge,
@@ -211,6 +216,19 @@ async def drain(bridge: Bridge, server: Server, grace: timedelta) -> None:
         return
     log.warning("the grace is over: ending what still runs", extra={"requests": bridge.under_way})
     bridge.end_requests()
+
+
+def _breaking(settings: Settings, metrics: Metrics) -> Breaking | None:
+    """The breakers; None where they are off."""
+    if not settings.circuit_breaker_enabled:
+        return None
+    rules = BreakerRules(
+        failure_threshold=settings.circuit_breaker_failure_threshold,
+        interval_seconds=settings.circuit_breaker_interval.total_seconds(),
+        timeout_seconds=settings.circuit_breaker_timeout.total_seconds(),
+        max_requests=settings.circuit_breaker_max_requests,
+    )
+    return Breaking(rules, metrics)
 
 
 def _proxies() -> Proxies:

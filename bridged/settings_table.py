@@ -11,7 +11,15 @@ from daemonkit import trace_settings
 from daemonkit.durations import parse_duration, parse_timeout
 from daemonkit.listen import Address, parse_addresses
 from daemonkit.logs import parse_log_target
-from daemonkit.parsers import parse_boolean, parse_log_level, parse_secret, parse_size_bytes, parse_text, parse_workers
+from daemonkit.parsers import (
+    parse_boolean,
+    parse_count,
+    parse_log_level,
+    parse_secret,
+    parse_size_bytes,
+    parse_text,
+    parse_workers,
+)
 from daemonkit.secret import Secret
 from daemonkit.settings import Section, setting
 from daemonkit.tls import Listener, listener_of
@@ -159,16 +167,42 @@ class Settings:
     )
     max_concurrency: object = _unsupported("MAX_CONCURRENCY", "How many requests run at once; 0 is no limit.")
     rate_limit: object = _unsupported("RATE_LIMIT", "Requests a second for each token; 0 is no limit.")
-    circuit_breaker_enabled: object = _unsupported("CIRCUIT_BREAKER_ENABLED", "Whether failing upstreams get a rest.")
-    circuit_breaker_failure_threshold: object = _unsupported(
-        "CIRCUIT_BREAKER_FAILURE_THRESHOLD", "Failures in a row that open a breaker."
+    circuit_breaker_enabled: bool = setting(
+        "false",
+        "Whether an upstream that fails time after time is left alone for a while (BREAKER_OPEN), by provider, "
+        "operation and model.",
+        parse_boolean,
+        bare="true",
+        metavar="true|false",
+        aliases=(GATEWAY_PREFIX + "CIRCUIT_BREAKER_ENABLED",),
     )
-    circuit_breaker_interval: object = _unsupported(
-        "CIRCUIT_BREAKER_INTERVAL", "How often a closed breaker forgets failures."
+    circuit_breaker_failure_threshold: int = setting(
+        "5",
+        "Failures in a row that open a breaker.",
+        parse_count,
+        metavar="N",
+        aliases=(GATEWAY_PREFIX + "CIRCUIT_BREAKER_FAILURE_THRESHOLD",),
     )
-    circuit_breaker_timeout: object = _unsupported("CIRCUIT_BREAKER_TIMEOUT", "How long a breaker stays open.")
-    circuit_breaker_max_requests: object = _unsupported(
-        "CIRCUIT_BREAKER_MAX_REQUESTS", "How many probes a half-open breaker admits."
+    circuit_breaker_interval: timedelta = setting(
+        "10s",
+        "How often a closed breaker forgets failures; 0 is never.",
+        parse_duration,
+        metavar="DURATION",
+        aliases=(GATEWAY_PREFIX + "CIRCUIT_BREAKER_INTERVAL",),
+    )
+    circuit_breaker_timeout: timedelta = setting(
+        "30s",
+        "How long a breaker stays open, before it lets probes through.",
+        parse_timeout,
+        metavar="DURATION",
+        aliases=(GATEWAY_PREFIX + "CIRCUIT_BREAKER_TIMEOUT",),
+    )
+    circuit_breaker_max_requests: int = setting(
+        "3",
+        "How many probes a half-open breaker lets through; as many successes close it.",
+        parse_count,
+        metavar="N",
+        aliases=(GATEWAY_PREFIX + "CIRCUIT_BREAKER_MAX_REQUESTS",),
     )
     dump_dir: object = _unsupported("DUMP_DIR", "Folder for dumps of requests and answers.")
     send_trace_headers: TraceHeaders | None = setting(

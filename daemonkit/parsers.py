@@ -19,6 +19,7 @@ _BOOLEANS = {
 _SIZE = re.compile(r"(?P<count>[0-9]{1,15})\s*(?P<unit>B|KiB|MiB|GiB)?")
 _UNIT_BYTES = {None: 1, "B": 1, "KiB": 1024, "MiB": 1024**2, "GiB": 1024**3}
 _MOST_WORKERS = 256
+_COUNT_DIGITS = 6
 _LEVELS = {"debug": logging.DEBUG, "info": logging.INFO, "warning": logging.WARNING, "error": logging.ERROR}
 
 
@@ -48,6 +49,15 @@ def parse_size_bytes(text: str) -> int:
     if not size_bytes:
         raise ValueError(f"{text!r} is not a size: write for example 1048576, 64KiB or 32MiB")
     return size_bytes
+
+
+def parse_count(text: str) -> int:
+    """A number from 1 to 999,999."""
+    trimmed = text.strip()
+    count = int(trimmed) if trimmed.isascii() and trimmed.isdigit() and len(trimmed) <= _COUNT_DIGITS else 0
+    if not count:
+        raise ValueError(f"{text!r} is not possible: write a number from 1 to {10**_COUNT_DIGITS - 1}")
+    return count
 
 
 def parse_workers(text: str) -> int:

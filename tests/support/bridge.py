@@ -10,6 +10,8 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from bridged.breaker import BreakerRules
+from bridged.breaking import Breaking
 from bridged.bridge import Bridge
 from bridged.http1.downstream import Limits, Server, listening
 from bridged.http1.pool import running_pool
@@ -62,6 +64,7 @@ async def running_bridge(
     make_tap: TapMaker = answer_tap,
     tracing: "Tracing | None" = None,
     send_trace_headers: TraceHeaders | None = None,
+    breaker_rules: BreakerRules | None = None,
 ) -> AsyncIterator[RunningBridge]:
     """A listening bridge for the length of the block."""
     readiness, metrics = Readiness(), Metrics()
@@ -96,7 +99,10 @@ async def running_bridge(
             make_tap=make_tap,
             tracing=tracing,
             send_trace_headers=send_trace_headers,
+            breaking=None if breaker_rules is None else Breaking(breaker_rules, metrics),
         )
+        if bridge.breaking is not None:
+            resolver.tell_breakers(bridge.breaking.views)
         resolver.tell_oldest(bridge.oldest_id)
         resolver.tell_return(bridge.tell_openings)
         address = Address(host="127.0.0.1", port=0)
