@@ -161,6 +161,58 @@ def test_what_began_before_it_opened_neither_closes_it_nor_opens_it_again() -> N
     assert bench.states() == []
 
 
+def test_what_went_well_of_before_it_opened_forgets_no_failure_of_after() -> None:
+    bench = Bench()
+    old = bench.admitted()
+    bench.open()
+    bench.now_seconds += RULES.timeout_seconds
+    for probe in [bench.admitted(), bench.admitted()]:
+        bench.succeed(probe)
+    bench.fail()
+    bench.fail()
+    bench.succeed(old)
+    bench.fail()
+
+    assert bench.told()[-1] is State.OPEN
+
+
+def test_a_place_is_not_given_back_to_another_half_open_time() -> None:
+    bench = Bench()
+    bench.open()
+    bench.now_seconds += RULES.timeout_seconds
+    slow, failing = bench.admitted(), bench.admitted()
+    bench.fail(failing)
+    bench.now_seconds += RULES.timeout_seconds
+    bench.admitted()
+    bench.breakers.given_back(slow)
+    bench.admitted()
+
+    assert bench.admit() == Stopped(retry_after_seconds=1)
+
+
+def test_successes_of_another_half_open_time_do_not_count() -> None:
+    bench = Bench()
+    bench.open()
+    bench.now_seconds += RULES.timeout_seconds
+    well, badly = bench.admitted(), bench.admitted()
+    bench.succeed(well)
+    bench.fail(badly)
+    bench.now_seconds += RULES.timeout_seconds
+    bench.succeed()
+
+    assert bench.states() == [State.HALF_OPEN]
+
+
+def test_a_row_that_was_interrupted_says_nothing_of_whose_failures_come_next() -> None:
+    bench = Bench()
+    bench.fail()
+    bench.succeed()
+    bench.open(Failure.SHARED_LIMIT)
+
+    assert isinstance(bench.admit(shared=True), Stopped)
+    assert isinstance(bench.admit(shared=False), Admission)
+
+
 def test_the_limits_of_the_shared_credential_do_not_stop_who_has_one_of_their_own() -> None:
     bench = Bench()
     bench.open(Failure.SHARED_LIMIT)
@@ -199,6 +251,18 @@ def test_another_base_url_is_another_upstream() -> None:
     assert bench.told() == [State.OPEN, State.CLOSED]
     bench.fail(old)
     assert isinstance(bench.admit(url="https://new.example"), Admission)
+
+
+def test_failures_of_a_former_base_url_do_not_count_against_another() -> None:
+    bench = Bench()
+    new = "https://new.example"
+    old = [bench.admitted() for _ in range(5)]
+    bench.breakers.failed(KEY, new, bench.admitted(url=new), bench.now_seconds, Failure.UPSTREAM, "503")
+    for admission in old:
+        bench.fail(admission)
+
+    assert isinstance(bench.admit(url=new), Admission)
+    assert bench.told() == []
 
 
 def test_breakers_of_other_models_operations_and_providers_know_nothing_of_it() -> None:
