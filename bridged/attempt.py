@@ -72,7 +72,7 @@ def begin(
         receiver = failover.before(receiver, resolution)
     if bridge.traces_calls:
         _trace(interception, bridge, request, client, resolution, outgoing)
-    return bridge.pool.send(outgoing, receiver)
+    return bridge.pool.send(outgoing, receiver, resolution.timeouts)
 
 
 def again(
@@ -93,7 +93,7 @@ def again(
         receiver = failover.before(receiver, resolution)
     if bridge.traces_calls:
         _trace(interception, bridge, request, client, resolution, outgoing)
-    return bridge.pool.send(outgoing, receiver)
+    return bridge.pool.send(outgoing, receiver, resolution.timeouts)
 
 
 def _asking_for_usage(

@@ -137,6 +137,15 @@ class BedrockOptions:
     protocol: BedrockProtocol = BedrockProtocol.INVOKE_MODEL
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class UpstreamTimeouts:
+    """How long one upstream may take to be connected to, to begin its answer, to pause in it. None is as all others."""
+
+    connect_seconds: float | None = None
+    first_byte_seconds: float | None = None
+    idle_seconds: float | None = None
+
+
 @dataclass(slots=True, kw_only=True)
 class Resolution:
     """credentiald's answer for one request and its retries. It is not kept longer than that.
@@ -165,6 +174,8 @@ class Resolution:
     revision: int = 0
     pool_size: int = 0
     probe: bool = False
+    # None where the provider has none of its own.
+    timeouts: UpstreamTimeouts | None = None
 
 
 @dataclass(slots=True, kw_only=True)

@@ -28,6 +28,7 @@ from bridged.model import (
     Refused,
     Resolution,
     Source,
+    UpstreamTimeouts,
 )
 from daemonkit.secret import Secret
 
@@ -165,6 +166,7 @@ def resolution_of(answer: pb.ResolveProviderResponse) -> Resolution | Refused:
         revision=answer.revision,
         pool_size=answer.pool_size,
         probe=answer.probe,
+        timeouts=_timeouts(provider.timeouts) if provider.HasField("timeouts") else None,
     )
 
 
@@ -181,6 +183,18 @@ def _bedrock(options: provider_pb2.BedrockOptions) -> BedrockOptions:
         ),
         protocol=BedrockProtocol.MANTLE if mantle else BedrockProtocol.INVOKE_MODEL,
     )
+
+
+def _timeouts(timeouts: provider_pb2.ProviderTimeouts) -> UpstreamTimeouts:
+    return UpstreamTimeouts(
+        connect_seconds=_seconds(timeouts.connect) if timeouts.HasField("connect") else None,
+        first_byte_seconds=_seconds(timeouts.first_byte) if timeouts.HasField("first_byte") else None,
+        idle_seconds=_seconds(timeouts.idle) if timeouts.HasField("idle") else None,
+    )
+
+
+def _seconds(duration: Duration) -> float:
+    return float(duration.seconds) + float(duration.nanos) / 1e9
 
 
 def ping_request(

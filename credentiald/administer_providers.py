@@ -11,7 +11,7 @@ from datetime import datetime
 from credentiald.catalog import policy_with_defaults
 from credentiald.errors import AlreadyExists, EtagMismatch, InvalidArgument, ProviderReadOnly
 from credentiald.ids import canonical_uuid, uuid7
-from credentiald.model import BedrockOptions, Material, Origin, Provider, kind_of
+from credentiald.model import NO_TIMEOUTS, BedrockOptions, Material, Origin, Provider, Timeouts, kind_of
 from credentiald.plane import Plane
 from credentiald.provider_rules import (
     check_new_name,
@@ -60,6 +60,7 @@ def new_provider(  # one keyword for each field that a client may set
     central_key_fallback: bool | None = None,
     bedrock: BedrockOptions | None = None,
     send_actor_headers: bool | None = None,
+    timeouts: Timeouts = NO_TIMEOUTS,
     provider_id: str = "",
 ) -> Provider:
     """A draft with the defaults of its type; name and type are checked, the rest when it is saved."""
@@ -84,6 +85,7 @@ def new_provider(  # one keyword for each field that a client may set
         origin=Origin.DATABASE,
         bedrock=bedrock,
         send_actor_headers=send_actor_headers,
+        timeouts=timeouts,
     )
 
 

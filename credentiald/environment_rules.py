@@ -3,6 +3,7 @@
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from datetime import timedelta
 from typing import Any
 from uuid import UUID, uuid5
 
@@ -20,8 +21,10 @@ from credentiald.model import (
     Material,
     Origin,
     Provider,
+    Timeouts,
 )
 from credentiald.policy import is_valid
+from credentiald.timeout_rules import TIMEOUT_FIELDS, parse_provider_timeout
 from credentiald.validation import base_url_problem, name_problem
 from daemonkit.durations import parse_duration
 from daemonkit.parsers import parse_boolean
@@ -69,7 +72,8 @@ def type_of(entry: Entry) -> str:
 def problems(entry: Entry) -> list[str]:
     """Everything that is wrong with an entry, its own name's form included."""
     switches = list(_switch_problems(entry))
-    found = [*entry.errors, *_text_problems(entry), *switches]
+    _, unreadable = _read_timeouts(entry)
+    found = [*entry.errors, *_text_problems(entry), *switches, *unreadable]
     if not entry.get("TYPE"):
         return [*found, "TYPE is required"]
     if type_of(entry) not in CATALOG:
@@ -92,6 +96,7 @@ def provider_of(entry: Entry) -> EnvironmentProvider:
     """
     policy = _policy(entry)
     name = name_of(entry)
+    timeouts, _ = _read_timeouts(entry)
     send_actor_headers = entry.get("SEND_ACTOR_HEADERS")
     provider = Provider(
         id=str(uuid5(_ID_NAMESPACE, name)),
@@ -103,6 +108,7 @@ def provider_of(entry: Entry) -> EnvironmentProvider:
         origin=Origin.ENVIRONMENT,
         bedrock=_bedrock_options(entry),
         send_actor_headers=parse_boolean(send_actor_headers) if send_actor_headers else None,
+        timeouts=timeouts,
     )
     return EnvironmentProvider(
         provider=provider, materials=tuple(_materials(entry)) if policy.central_key_enabled else ()
@@ -229,6 +235,19 @@ def _read_options(entry: Entry) -> tuple[BedrockOptions, list[str]]:
             # What is wrong with a switch is said with the other switches.
             errors += [] if name in _SWITCHES else [f"{name}: {error}"]
     return BedrockOptions(**read), errors
+
+
+def _read_timeouts(entry: Entry) -> tuple[Timeouts, list[str]]:
+    """The time-outs, and an error for each that cannot be read or is none."""
+    read: dict[str, timedelta | None] = {}
+    errors = []
+    for field in TIMEOUT_FIELDS:
+        name = f"{field.upper()}_TIMEOUT"
+        try:
+            read[field] = parse_provider_timeout(entry.get(name) or "0")
+        except ValueError as error:
+            errors.append(f"{name}: {error}")
+    return Timeouts(**read), errors
 
 
 def _materials(entry: Entry) -> Iterator[Material]:

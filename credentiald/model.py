@@ -4,7 +4,7 @@ Nothing here does I/O or knows SQL, gRPC or the clock. Times are aware UTC datet
 """
 
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import NamedTuple
 
@@ -129,6 +129,21 @@ class CentralKey:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Timeouts:
+    """How long an upstream may take: to be connected to, to begin its answer, to pause in it.
+
+    None is as the bridge is set.
+    """
+
+    connect: timedelta | None = None
+    first_byte: timedelta | None = None
+    idle: timedelta | None = None
+
+
+NO_TIMEOUTS = Timeouts()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Provider:
     """A configured upstream account with a name of its own.
 
@@ -148,6 +163,7 @@ class Provider:
     origin: Origin = Origin.DATABASE
     bedrock: BedrockOptions | None = None
     send_actor_headers: bool | None = None
+    timeouts: Timeouts = NO_TIMEOUTS
     version: int = 1
     create_time: datetime | None = None
     update_time: datetime | None = None

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Protocol
 from bridged.http1.request_head import OutgoingRequest
 from bridged.http1.response_head import BodyFraming
 from bridged.http_types import UpstreamBroken, UpstreamTimeout, UpstreamUnreachable
-from bridged.model import Headers
+from bridged.model import Headers, UpstreamTimeouts
 
 if TYPE_CHECKING:
     from bridged.http1.upstream_connection import UpstreamConnection
@@ -113,10 +113,13 @@ class UpstreamCall:
         "is_paused",
         "is_sending",
         "receiver",
+        "timeouts",
     )
 
     def __init__(self, origin: Origin, request: OutgoingRequest, head: bytes, receiver: ResponseReceiver) -> None:
         self.receiver: ResponseReceiver = receiver
+        # None: those of the pool.
+        self.timeouts: UpstreamTimeouts | None = None
         self.is_over = False
         self.is_paused = False
         self.is_sending = self._is_streamed = request.streamed
@@ -155,7 +158,7 @@ class UpstreamCall:
             raise ValueError("less of a body than its Content-Length")
         self.is_sending = False
         if self._connection is not None:
-            self._connection.quiet_sweeps = 0
+            self._connection.quiet_since = 0.0
 
     def pause(self) -> None:
         """The client reads slowly: read no more of the answer."""
@@ -169,7 +172,7 @@ class UpstreamCall:
         if self.is_paused and not self.is_over:
             self.is_paused = False
             if self._connection is not None:
-                self._connection.quiet_sweeps = 0
+                self._connection.quiet_since = 0.0
                 self._connection.transport.resume_reading()
 
     def cancel(self) -> None:

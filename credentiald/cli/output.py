@@ -130,7 +130,7 @@ def _plain(value: Any, field: Any) -> object:
         return _enum_name(value, field.enum_type)
     if field.message_type is None:
         return value
-    if field.message_type.full_name == "google.protobuf.Timestamp":
+    if field.message_type.full_name in ("google.protobuf.Timestamp", "google.protobuf.Duration"):
         return value.ToJsonString()
     return to_dict(value)
 

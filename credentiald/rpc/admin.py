@@ -37,6 +37,7 @@ class Admin(Principals, Models, Keys, AdminServiceServicer):
             enabled=message.enabled if message.HasField("enabled") else True,
             bedrock=codec.bedrock_options(message.bedrock) if message.HasField("bedrock") else None,
             send_actor_headers=message.send_actor_headers if message.HasField("send_actor_headers") else None,
+            timeouts=codec.timeouts(message.timeouts),
             provider_id=message.id,
             **masks.present_fields(message.key_policy),
         )

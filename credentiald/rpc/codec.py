@@ -3,7 +3,7 @@
 Plaintext passes here once in each direction: key material on its way in, credentials on their way to a bridge.
 """
 
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 
 from drawbridge.v1 import (
     credential_service_pb2,
@@ -22,6 +22,7 @@ from credentiald.explain import Check, Explanation
 from credentiald.ids import canonical_uuid
 from credentiald.manage_user_keys import UserKeyView
 from credentiald.model import (
+    NO_TIMEOUTS,
     ApiKeyMaterial,
     AwsKeyPairMaterial,
     BedrockModelRule,
@@ -32,12 +33,13 @@ from credentiald.model import (
     Role,
     Service,
     Source,
+    Timeouts,
     Token,
     User,
 )
 from credentiald.resolve import Answer, Question, is_bearer
 from credentiald.rpc import aws_codec
-from credentiald.rpc.times import timestamp
+from credentiald.rpc.times import duration, timestamp
 from daemonkit.secret import Secret
 
 
@@ -91,6 +93,7 @@ def provider(value: Provider) -> provider_pb2.Provider:
         origin=provider_pb2.ProviderOrigin.Value(f"PROVIDER_ORIGIN_{value.origin.value}"),
         bedrock=bedrock(value.bedrock),
         send_actor_headers=value.send_actor_headers,
+        timeouts=_timeouts(value.timeouts),
         wire_type=wire_of(value),
         etag=str(value.version) if value.create_time else "",
         create_time=timestamp(value.create_time),
@@ -168,6 +171,27 @@ def bedrock_options(message: provider_pb2.BedrockOptions) -> BedrockOptions:
         set_source_identity=message.set_source_identity,
         session_tags=message.session_tags,
     )
+
+
+def _timeouts(value: Timeouts) -> provider_pb2.ProviderTimeouts | None:
+    """The time-outs; unset where none of them is."""
+    if value == NO_TIMEOUTS:
+        return None
+    return provider_pb2.ProviderTimeouts(
+        connect=duration(value.connect), first_byte=duration(value.first_byte), idle=duration(value.idle)
+    )
+
+
+def timeouts(message: provider_pb2.ProviderTimeouts) -> Timeouts:
+    """The time-outs of a message; INVALID_ARGUMENT for what is no duration."""
+    read: dict[str, timedelta] = {}
+    for descriptor, value in message.ListFields():
+        try:
+            read[descriptor.name] = value.ToTimedelta()
+        except (ValueError, OverflowError) as error:
+            problem = "is not a duration"
+            raise InvalidArgument(field=f"provider.timeouts.{descriptor.name}", problem=problem) from error
+    return Timeouts(**read)
 
 
 def material(message: provider_pb2.KeyMaterial) -> Material:
@@ -280,6 +304,7 @@ def answer(value: Answer) -> credential_service_pb2.ResolveProviderResponse:
             base_url=value.base_url,
             bedrock=_bedrock_for_bridges(value),
             send_actor_headers=value.send_actor_headers,
+            timeouts=_timeouts(value.provider.timeouts),
         ),
         user=user_pb2.User(id=value.user.id, username=value.user.username),
         source=source_value(value.source),

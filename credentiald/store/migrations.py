@@ -43,6 +43,11 @@ def _key_cooldowns(conn: Connection) -> None:
         conn.execute(statement)
 
 
+def _provider_timeouts(conn: Connection) -> None:
+    for statement in schema.PROVIDER_TIMEOUTS:
+        conn.execute(statement)
+
+
 def _records(conn: Connection) -> None:
     for statement in records_schema.RECORDS:
         conn.execute(statement)
@@ -55,6 +60,7 @@ STEPS: Steps = (
     ("0002_bedrock_options", _bedrock_options),
     ("0003_models", _models),
     ("0004_key_cooldowns", _key_cooldowns),
+    ("0005_provider_timeouts", _provider_timeouts),
 )
 RECORD_STEPS: Steps = (("0001_records", _records),)
 

@@ -21,10 +21,12 @@ from credentiald.model import (
     Origin,
     Provider,
     SealedSecret,
+    Timeouts,
 )
 from credentiald.store import key_health, revision
 from credentiald.store.connection import Connection, Row, Value
-from credentiald.store.times import from_micros, to_micros
+from credentiald.store.times import from_duration_micros, from_micros, to_duration_micros, to_micros
+from credentiald.timeout_rules import TIMEOUT_FIELDS
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -84,8 +86,10 @@ def create(conn: Connection, provider: Provider, keys: Sequence[StoredKey], *, n
         " user_keys_allowed, central_key_fallback, bedrock_region, bedrock_role_arn, bedrock_external_id,"
         " bedrock_model, bedrock_small_fast_model, bedrock_models, bedrock_model_rules, bedrock_role_duration_seconds,"
         " bedrock_session_policy, bedrock_protocol, bedrock_set_source_identity, bedrock_session_tags,"
-        " send_actor_headers, version, create_time, update_time)"
-        " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, 1, ?, ?) ON CONFLICT DO NOTHING",
+        " send_actor_headers, connect_timeout_micros, first_byte_timeout_micros, idle_timeout_micros,"
+        " version, create_time, update_time)"
+        " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, 1, ?, ?)"
+        " ON CONFLICT DO NOTHING",
         (provider.id, provider.name, *_columns(provider), to_micros(now), to_micros(now)),
     )
     if not inserted.rowcount:
@@ -116,6 +120,7 @@ def update(
         " bedrock_external_id = ?, bedrock_model = ?, bedrock_small_fast_model = ?, bedrock_models = ?,"
         " bedrock_model_rules = ?, bedrock_role_duration_seconds = ?, bedrock_session_policy = ?,"
         " bedrock_protocol = ?, bedrock_set_source_identity = ?, bedrock_session_tags = ?, send_actor_headers = ?,"
+        " connect_timeout_micros = ?, first_byte_timeout_micros = ?, idle_timeout_micros = ?,"
         " version = ?, update_time = ? WHERE id = ?",
         (*_columns(provider), version + 1, to_micros(now), provider.id),
     )
@@ -221,6 +226,7 @@ def _columns(provider: Provider) -> tuple[Value, ...]:
         provider.policy.central_key_fallback,
         *_bedrock_columns(provider.bedrock),
         provider.send_actor_headers,
+        *(to_duration_micros(getattr(provider.timeouts, field)) for field in TIMEOUT_FIELDS),
     )
 
 
@@ -264,6 +270,7 @@ def _provider(rows: Sequence[Row]) -> Provider:
         origin=Origin.DATABASE,
         bedrock=_bedrock(row),
         send_actor_headers=None if actor_headers is None else bool(actor_headers),
+        timeouts=Timeouts(**{field: from_duration_micros(row[f"{field}_timeout_micros"]) for field in TIMEOUT_FIELDS}),
         version=row["version"],
         create_time=from_micros(row["create_time"]),
         update_time=from_micros(row["update_time"]),

@@ -129,6 +129,12 @@ MODELS = (
     """,
 )
 
+# NULL is as the bridge is set.
+PROVIDER_TIMEOUTS = tuple(
+    f"ALTER TABLE providers ADD COLUMN {column} INTEGER"
+    for column in ("connect_timeout_micros", "first_byte_timeout_micros", "idle_timeout_micros")
+)
+
 # NULL for providers that do not reach AWS. `bedrock_models` is a JSON object, `bedrock_model_rules` a JSON array.
 BEDROCK_OPTIONS = tuple(
     f"ALTER TABLE providers ADD COLUMN {column}"

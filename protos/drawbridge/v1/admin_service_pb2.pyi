@@ -146,7 +146,8 @@ class UpdateProviderRequest(_message.Message):
         bedrock.small_fast_model, bedrock.models, bedrock.model_rules,
         bedrock.role_duration_seconds, bedrock.session_policy, bedrock.protocol,
         bedrock.set_source_identity, bedrock.session_tags, bedrock,
-        send_actor_headers.
+        send_actor_headers, timeouts.connect, timeouts.first_byte, timeouts.idle,
+        timeouts.
         """
 
     @_builtins.property
