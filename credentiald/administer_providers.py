@@ -8,7 +8,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from datetime import datetime
 
-from credentiald.catalog import policy_with_defaults
+from credentiald.catalog import policy_with_defaults, shares_turns
 from credentiald.errors import AlreadyExists, EtagMismatch, InvalidArgument, ProviderReadOnly
 from credentiald.ids import canonical_uuid, uuid7
 from credentiald.model import NO_TIMEOUTS, BedrockOptions, Material, Origin, Provider, Timeouts, kind_of
@@ -61,6 +61,7 @@ def new_provider(  # one keyword for each field that a client may set
     bedrock: BedrockOptions | None = None,
     send_actor_headers: bool | None = None,
     timeouts: Timeouts = NO_TIMEOUTS,
+    fallback_provider: str = "",
     provider_id: str = "",
 ) -> Provider:
     """A draft with the defaults of its type; name and type are checked, the rest when it is saved."""
@@ -86,6 +87,7 @@ def new_provider(  # one keyword for each field that a client may set
         bedrock=bedrock,
         send_actor_headers=send_actor_headers,
         timeouts=timeouts,
+        fallback_provider=fallback_provider,
     )
 
 
@@ -102,7 +104,7 @@ async def create_provider(plane: Plane, draft: Provider, *, central_key: Materia
         # User keys are bound to the id: two providers with one id would share them.
         raise AlreadyExists(resource="provider with the id", name=draft.id)
     keys = [sealed_key(plane, draft, material, now=now)] if material else []
-    return await plane.db.write(providers.create, draft, keys, now=now)
+    return await plane.db.write(_create, plane, draft, keys, now=now)
 
 
 async def update_provider(
@@ -146,7 +148,26 @@ def _update(
         keys = [sealed_key(plane, draft, material, now=now)]
     elif clears and before.central_key_set:
         keys = []
+    _check_fallbacks(conn, plane, draft)
     return providers.update(conn, draft, keys=keys, expected_version=before.version, now=now)
+
+
+def _create(conn: Connection, plane: Plane, draft: Provider, keys: list[StoredKey], *, now: datetime) -> Provider:
+    _check_fallbacks(conn, plane, draft)
+    return providers.create(conn, draft, keys, now=now)
+
+
+def _check_fallbacks(conn: Connection, plane: Plane, draft: Provider) -> None:
+    """Refuse a fallback provider that has no turn in common with this one, where there is one of that name."""
+    name = draft.fallback_provider
+    if not name:
+        return
+    configured = plane.environment.get(name)
+    fallback = configured.provider if configured is not None else providers.find(conn, name)
+    if fallback is not None and not shares_turns(draft, fallback):
+        raise InvalidArgument(
+            field="provider.fallback_provider", problem="names a provider that has no turn of a conversation in common"
+        )
 
 
 def sealed_key(plane: Plane, provider: Provider, material: Material, *, now: datetime) -> StoredKey:

@@ -31,6 +31,7 @@ PLAIN_FIELDS = {
     "CONNECT_TIMEOUT": "How long a connection to the upstream may take; default: as the bridge is set.",
     "FIRST_BYTE_TIMEOUT": "How long the upstream may take to begin its answer; default: as the bridge is set.",
     "IDLE_TIMEOUT": "How long the upstream may pause inside its answer; default: as the bridge is set.",
+    "FALLBACK_PROVIDER": "Name of the provider that turns of conversations go to where the upstream fails.",
     "BEDROCK_BASE_URL": "Endpoint of Bedrock, where it does not follow from the region; not together with BASE_URL.",
     "BEDROCK_REGION": "AWS region.",
     "BEDROCK_ROLE_ARN": "Role to assume.",

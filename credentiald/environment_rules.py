@@ -78,7 +78,13 @@ def problems(entry: Entry) -> list[str]:
         return [*found, "TYPE is required"]
     if type_of(entry) not in CATALOG:
         return [*found, f'unknown TYPE "{entry.get("TYPE")}" (must be one of {", ".join(CATALOG)})']
-    found += [*_name_problems(entry), *_url_problems(entry), *_key_problems(entry), *_bedrock_problems(entry)]
+    found += [
+        *_name_problems(entry),
+        *_fallback_problems(entry),
+        *_url_problems(entry),
+        *_key_problems(entry),
+        *_bedrock_problems(entry),
+    ]
     # With a misspelled switch, or a key that could not be read, the policy would be judged wrongly.
     return found if switches or entry.errors else [*found, *_policy_problems(entry)]
 
@@ -109,6 +115,7 @@ def provider_of(entry: Entry) -> EnvironmentProvider:
         bedrock=_bedrock_options(entry),
         send_actor_headers=parse_boolean(send_actor_headers) if send_actor_headers else None,
         timeouts=timeouts,
+        fallback_provider=entry.get("FALLBACK_PROVIDER"),
     )
     return EnvironmentProvider(
         provider=provider, materials=tuple(_materials(entry)) if policy.central_key_enabled else ()
@@ -136,6 +143,15 @@ def _name_problems(entry: Entry) -> Iterator[str]:
     problem = name_problem(name_of(entry))
     if problem:
         yield f'NAME "{name_of(entry)}" {problem}'
+
+
+def _fallback_problems(entry: Entry) -> Iterator[str]:
+    name = entry.get("FALLBACK_PROVIDER")
+    problem = name_problem(name) if name else None
+    if problem:
+        yield f'FALLBACK_PROVIDER "{name}" {problem}'
+    elif name and name == name_of(entry):
+        yield "FALLBACK_PROVIDER is the provider itself"
 
 
 def _url_problems(entry: Entry) -> Iterator[str]:

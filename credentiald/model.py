@@ -149,7 +149,7 @@ class Provider:
 
     `base_url` is as configured, empty for the type's default. `bedrock` is set for every provider that reaches
     AWS and for no other. `version` counts the changes of the row (the etag). The times are None for providers
-    from the environment.
+    from the environment. `fallback_provider` is a name, empty for none.
     """
 
     id: str
@@ -164,6 +164,7 @@ class Provider:
     bedrock: BedrockOptions | None = None
     send_actor_headers: bool | None = None
     timeouts: Timeouts = NO_TIMEOUTS
+    fallback_provider: str = ""
     version: int = 1
     create_time: datetime | None = None
     update_time: datetime | None = None

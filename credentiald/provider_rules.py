@@ -45,8 +45,19 @@ def check_provider(provider: Provider, *, has_central_key: bool) -> None:
     _check_base_url(provider)
     _check_text("provider.display_name", provider.display_name, _MAX_DISPLAY_NAME)
     _check_bedrock(provider)
+    problem = fallback_problem(provider)
+    if problem is not None:
+        raise InvalidArgument(field="provider.fallback_provider", problem=problem)
     for field, problem in timeout_problems(provider.timeouts):
         raise InvalidArgument(field=f"provider.timeouts.{field}", problem=problem)
+
+
+def fallback_problem(provider: Provider) -> str | None:
+    """What is wrong with the name of the fallback provider."""
+    name = provider.fallback_provider
+    if not name:
+        return None
+    return "is the provider itself" if name == provider.name else name_problem(name)
 
 
 def _check_base_url(provider: Provider) -> None:

@@ -132,20 +132,17 @@ def _new(interception_id: str, resolution_id: str, origin: Origin, start_micros:
 
 def _is_of(whose: InterceptionDraft | Origin, origin: Origin) -> bool:
     """Ids of interceptions are chosen by bridges: one that names another's must not get at its row."""
-    return (
-        whose.service_id == origin.service_id
-        and whose.user_id == origin.user_id
-        and whose.provider_id == origin.provider_id
-    )
+    return whose.service_id == origin.service_id and whose.user_id == origin.user_id
 
 
 def _resolved(draft: InterceptionDraft, resolution_id: str, origin: Origin, start_micros: int) -> None:
     """Another resolution of the same request: the first says when it began, the last which credential it had.
 
-    Ids of resolutions rise with time.
+    Of which provider, too: it may be the fallback of the first. Ids of resolutions rise with time.
     """
-    draft.provider_name = draft.provider_name or origin.provider_name
-    draft.provider_type = draft.provider_type or origin.provider_type
+    if resolution_id > draft.resolution_id or not draft.provider_name:
+        draft.provider_id = origin.provider_id
+        draft.provider_name, draft.provider_type = origin.provider_name, origin.provider_type
     draft.start_time = min(draft.start_time, start_micros)
     if resolution_id > draft.resolution_id:
         draft.resolution_id, draft.source, draft.credential_id = resolution_id, origin.source, origin.credential_id

@@ -373,6 +373,7 @@ def _choice(
         provider=found.provider.name,
         retry_after_seconds=str(max(1, math.ceil(choice.wait.total_seconds()))),
         cause=choice.cause.value,
+        **({"fallback_provider": found.provider.fallback_provider} if found.provider.fallback_provider else {}),
     )
 
 

@@ -99,6 +99,8 @@ _OPTIONS = (
         "With user keys: the central key stands in for a user who has none.",
     ),
     _switch("send-actor-headers", "send_actor_headers", "Tell the upstream who asks."),
+    _text("--fallback-provider", "fallback_provider", "NAME", "Provider that turns go to where the upstream fails."),
+    click.option("--no-fallback-provider", "fallback_provider", flag_value="", help="No fallback provider."),
     _timeout("--connect-timeout", "connect", "How long a connection to the upstream may take."),
     _timeout("--first-byte-timeout", "first_byte", "How long the upstream may take to begin its answer."),
     _timeout("--idle-timeout", "idle", "How long the upstream may pause inside its answer."),

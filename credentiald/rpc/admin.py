@@ -38,6 +38,7 @@ class Admin(Principals, Models, Keys, AdminServiceServicer):
             bedrock=codec.bedrock_options(message.bedrock) if message.HasField("bedrock") else None,
             send_actor_headers=message.send_actor_headers if message.HasField("send_actor_headers") else None,
             timeouts=codec.timeouts(message.timeouts),
+            fallback_provider=message.fallback_provider,
             provider_id=message.id,
             **masks.present_fields(message.key_policy),
         )

@@ -63,6 +63,7 @@ _EDITS: dict[str, Edit] = {
     "send_actor_headers": lambda stored, message: replace(
         stored, send_actor_headers=message.send_actor_headers if message.HasField("send_actor_headers") else None
     ),
+    "fallback_provider": lambda stored, message: replace(stored, fallback_provider=message.fallback_provider),
     "timeouts": lambda stored, message: replace(stored, timeouts=timeouts(message.timeouts)),
     **{f"timeouts.{field}": _timeout(field) for field in TIMEOUT_FIELDS},
     **{f"key_policy.{field}": _policy_flag(field) for field in _FLAGS},

@@ -87,8 +87,8 @@ def create(conn: Connection, provider: Provider, keys: Sequence[StoredKey], *, n
         " bedrock_model, bedrock_small_fast_model, bedrock_models, bedrock_model_rules, bedrock_role_duration_seconds,"
         " bedrock_session_policy, bedrock_protocol, bedrock_set_source_identity, bedrock_session_tags,"
         " send_actor_headers, connect_timeout_micros, first_byte_timeout_micros, idle_timeout_micros,"
-        " version, create_time, update_time)"
-        " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, 1, ?, ?)"
+        " fallback_provider, version, create_time, update_time)"
+        " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, 1, ?, ?)"
         " ON CONFLICT DO NOTHING",
         (provider.id, provider.name, *_columns(provider), to_micros(now), to_micros(now)),
     )
@@ -121,7 +121,7 @@ def update(
         " bedrock_model_rules = ?, bedrock_role_duration_seconds = ?, bedrock_session_policy = ?,"
         " bedrock_protocol = ?, bedrock_set_source_identity = ?, bedrock_session_tags = ?, send_actor_headers = ?,"
         " connect_timeout_micros = ?, first_byte_timeout_micros = ?, idle_timeout_micros = ?,"
-        " version = ?, update_time = ? WHERE id = ?",
+        " fallback_provider = ?, version = ?, update_time = ? WHERE id = ?",
         (*_columns(provider), version + 1, to_micros(now), provider.id),
     )
     if keys is not None:
@@ -227,6 +227,7 @@ def _columns(provider: Provider) -> tuple[Value, ...]:
         *_bedrock_columns(provider.bedrock),
         provider.send_actor_headers,
         *(to_duration_micros(getattr(provider.timeouts, field)) for field in TIMEOUT_FIELDS),
+        provider.fallback_provider,
     )
 
 
@@ -271,6 +272,7 @@ def _provider(rows: Sequence[Row]) -> Provider:
         bedrock=_bedrock(row),
         send_actor_headers=None if actor_headers is None else bool(actor_headers),
         timeouts=Timeouts(**{field: from_duration_micros(row[f"{field}_timeout_micros"]) for field in TIMEOUT_FIELDS}),
+        fallback_provider=row["fallback_provider"] or "",
         version=row["version"],
         create_time=from_micros(row["create_time"]),
         update_time=from_micros(row["update_time"]),

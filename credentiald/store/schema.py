@@ -129,10 +129,15 @@ MODELS = (
     """,
 )
 
-# NULL is as the bridge is set.
+# NULL is as the bridge is set, and no fallback provider.
 PROVIDER_TIMEOUTS = tuple(
-    f"ALTER TABLE providers ADD COLUMN {column} INTEGER"
-    for column in ("connect_timeout_micros", "first_byte_timeout_micros", "idle_timeout_micros")
+    f"ALTER TABLE providers ADD COLUMN {column}"
+    for column in (
+        "connect_timeout_micros INTEGER",
+        "first_byte_timeout_micros INTEGER",
+        "idle_timeout_micros INTEGER",
+        "fallback_provider TEXT",
+    )
 )
 
 # NULL for providers that do not reach AWS. `bedrock_models` is a JSON object, `bedrock_model_rules` a JSON array.

@@ -28,6 +28,8 @@ FLAGS = [
     (("--no-central-key-fallback",), "key_policy.central_key_fallback", False),
     (("--send-actor-headers",), "send_actor_headers", True),
     (("--no-send-actor-headers",), "send_actor_headers", False),
+    (("--fallback-provider", "spare"), "fallback_provider", "spare"),
+    (("--no-fallback-provider",), "fallback_provider", ""),
     (("--connect-timeout", "1500ms"), "timeouts.connect", Duration(seconds=1, nanos=500_000_000)),
     (("--first-byte-timeout", "20s"), "timeouts.first_byte", Duration(seconds=20)),
     (("--idle-timeout", "24h"), "timeouts.idle", Duration(seconds=86_400)),

@@ -24,6 +24,7 @@ ROUND_TRIPS = [
     a_provider(enabled=False, display_name="Our Anthropic", base_url="https://proxy.example/anthropic/"),
     a_provider(send_actor_headers=True),
     a_provider(send_actor_headers=False),
+    a_provider(fallback_provider="other"),
     a_provider(timeouts=Timeouts(first_byte=timedelta(milliseconds=1))),
     a_provider(timeouts=Timeouts(connect=timedelta(seconds=2), first_byte=timedelta(hours=24), idle=timedelta(1))),
     a_provider(bedrock=BedrockOptions()),

@@ -147,7 +147,7 @@ class UpdateProviderRequest(_message.Message):
         bedrock.role_duration_seconds, bedrock.session_policy, bedrock.protocol,
         bedrock.set_source_identity, bedrock.session_tags, bedrock,
         send_actor_headers, timeouts.connect, timeouts.first_byte, timeouts.idle,
-        timeouts.
+        timeouts, fallback_provider.
         """
 
     @_builtins.property

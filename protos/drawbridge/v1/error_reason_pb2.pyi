@@ -120,7 +120,7 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     """
     ERROR_REASON_KEY_POOL_EXHAUSTED: _ErrorReason.ValueType  # 20
     """Every key of the pool was refused or is waiting.
-    Metadata: provider, retry_after_seconds, cause.
+    Metadata: provider, retry_after_seconds, cause, fallback_provider.
     Wait as long as RetryInfo says where `cause` is rate_limited; set keys that
     are right where it is unauthorized; failed: the caller has named all keys in
     failed_credential_ids and knows why.
@@ -397,7 +397,7 @@ Try again; `credentiald providers check` tells each step.
 """
 ERROR_REASON_KEY_POOL_EXHAUSTED: ErrorReason.ValueType  # 20
 """Every key of the pool was refused or is waiting.
-Metadata: provider, retry_after_seconds, cause.
+Metadata: provider, retry_after_seconds, cause, fallback_provider.
 Wait as long as RetryInfo says where `cause` is rate_limited; set keys that
 are right where it is unauthorized; failed: the caller has named all keys in
 failed_credential_ids and knows why.

@@ -139,6 +139,7 @@ class Provider(_message.Message):
     CREATE_TIME_FIELD_NUMBER: _builtins.int
     UPDATE_TIME_FIELD_NUMBER: _builtins.int
     TIMEOUTS_FIELD_NUMBER: _builtins.int
+    FALLBACK_PROVIDER_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     """UUID, stable for the life of the provider."""
     name: _builtins.str
@@ -173,6 +174,12 @@ class Provider(_message.Message):
     """
     etag: _builtins.str
     """Row version. Given back in an update, a mismatch is refused with ETAG_MISMATCH."""
+    fallback_provider: _builtins.str
+    """Instance name of the provider that a turn of a conversation is sent to where
+    this one's upstream fails, with that provider's own policy and credentials.
+    Empty means none. Both must have a turn in common; one that is missing,
+    disabled or refuses is passed over.
+    """
     @_builtins.property
     def key_policy(self) -> Global___KeyPolicy: ...
     @_builtins.property
@@ -215,10 +222,11 @@ class Provider(_message.Message):
         create_time: _timestamp_pb2.Timestamp | None = ...,
         update_time: _timestamp_pb2.Timestamp | None = ...,
         timeouts: Global___ProviderTimeouts | None = ...,
+        fallback_provider: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_enabled", b"_enabled", "_send_actor_headers", b"_send_actor_headers", "bedrock", b"bedrock", "create_time", b"create_time", "enabled", b"enabled", "key_policy", b"key_policy", "send_actor_headers", b"send_actor_headers", "timeouts", b"timeouts", "update_time", b"update_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_enabled", b"_enabled", "_send_actor_headers", b"_send_actor_headers", "base_url", b"base_url", "bedrock", b"bedrock", "central_key_set", b"central_key_set", "central_keys", b"central_keys", "create_time", b"create_time", "display_name", b"display_name", "enabled", b"enabled", "etag", b"etag", "id", b"id", "key_policy", b"key_policy", "name", b"name", "origin", b"origin", "send_actor_headers", b"send_actor_headers", "timeouts", b"timeouts", "type", b"type", "update_time", b"update_time", "wire_type", b"wire_type"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_enabled", b"_enabled", "_send_actor_headers", b"_send_actor_headers", "base_url", b"base_url", "bedrock", b"bedrock", "central_key_set", b"central_key_set", "central_keys", b"central_keys", "create_time", b"create_time", "display_name", b"display_name", "enabled", b"enabled", "etag", b"etag", "fallback_provider", b"fallback_provider", "id", b"id", "key_policy", b"key_policy", "name", b"name", "origin", b"origin", "send_actor_headers", b"send_actor_headers", "timeouts", b"timeouts", "type", b"type", "update_time", b"update_time", "wire_type", b"wire_type"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__enabled: _TypeAlias = _typing.Literal["enabled"]  # noqa: Y015
     _WhichOneofArgType__enabled: _TypeAlias = _typing.Literal["_enabled", b"_enabled"]  # noqa: Y015
