@@ -14,6 +14,7 @@ from bridged.answer_to_asking import AnswerToAsking
 from bridged.answer_translator import AnswerTranslator
 from bridged.client_token import ClientCredentials
 from bridged.failover import Failover
+from bridged.fallback import Fallback
 from bridged.http1.framing import Request
 from bridged.http1.request_head import OutgoingRequest
 from bridged.http1.upstream import ResponseReceiver, UpstreamCall
@@ -40,10 +41,11 @@ def begin(
     body: bytes | None,
     relay: AnswerRelay,
     failover: Failover | None,
+    fallback: Fallback | None,
 ) -> UpstreamCall:
     """Send the request as `resolution` says, with the edits that the bridge makes. `body` None: it is streamed.
 
-    `failover` is there where the key is one of several.
+    `failover` is there where the key is one of several, `fallback` where there is another provider.
 
     The refusals of `outgoing`.
     """
@@ -70,6 +72,8 @@ def begin(
         outgoing = outgoing_request(request, match, client, resolution, sent)
     if failover is not None:
         receiver = failover.before(receiver, resolution)
+    if fallback is not None:
+        receiver = fallback.before(receiver)
     if bridge.traces_calls:
         _trace(interception, bridge, request, client, resolution, outgoing)
     return bridge.pool.send(outgoing, receiver, resolution.timeouts)
@@ -85,12 +89,15 @@ def again(
     body: bytes,
     receiver: ResponseReceiver,
     failover: Failover | None,
+    fallback: Fallback | None,
 ) -> UpstreamCall:
     """Send this body, without any edit, and let this receiver hear of it. The refusals of `outgoing`."""
     outgoing = outgoing_request(request, match, client, resolution, body)
     if failover is not None:
         failover.replay, failover.body = receiver, body
         receiver = failover.before(receiver, resolution)
+    if fallback is not None:
+        receiver = fallback.before(receiver)
     if bridge.traces_calls:
         _trace(interception, bridge, request, client, resolution, outgoing)
     return bridge.pool.send(outgoing, receiver, resolution.timeouts)

@@ -100,6 +100,11 @@ def category_of_status(status: int) -> ErrorCategory:
     return ErrorCategory.SERVER_ERROR if status >= _FIRST_SERVER_ERROR else ErrorCategory.BAD_REQUEST
 
 
+def category_of_reason(reason: str) -> ErrorCategory:
+    """What kind of trouble of the upstream a refusal of the bridge tells of."""
+    return _UPSTREAMS.get(reason, ErrorCategory.OVERLOADED if reason == "BREAKER_OPEN" else ErrorCategory.UNKNOWN)
+
+
 def category_of_type(error_type: str) -> ErrorCategory:
     """What kind of trouble a type of error is that an upstream told within a good answer."""
     return _BY_TYPE.get("".join(filter(str.isalnum, error_type)).lower(), ErrorCategory.UNKNOWN)

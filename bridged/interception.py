@@ -25,6 +25,7 @@ from bridged.dialects.facts import NO_FACTS
 from bridged.endings import CLIENT_GONE
 from bridged.error_answer import error_answer
 from bridged.failover import Failover
+from bridged.fallback import Fallback
 from bridged.http1.answer_framing import Framing
 from bridged.http1.exchange import Exchange
 from bridged.http1.upstream import ResponseReceiver, UpstreamCall
@@ -55,10 +56,10 @@ class Interception:
     """
 
     __slots__ = (
-        "_body_ended", "_breaker_pass", "_bridge", "_call", "_early", "_exchange", "_failover", "_over", "_paused",
-        "_question", "_relay", "_reserved_bytes", "_streamed", "attempts", "client", "dialect", "error", "facts",
-        "first_byte_seconds", "interception_id", "is_stream", "match", "provider", "received_bytes", "recording",
-        "resolution", "sent_bytes", "started_seconds", "status", "stopped", "trace",
+        "_body_ended", "_breaker_pass", "_bridge", "_call", "_early", "_exchange", "_failover", "_fallback", "_over",
+        "_paused", "_question", "_relay", "_reserved_bytes", "_streamed", "attempts", "client", "dialect", "error",
+        "facts", "first_byte_seconds", "interception_id", "is_stream", "match", "provider", "received_bytes",
+        "recording", "resolution", "sent_bytes", "started_seconds", "status", "stopped", "trace",
     )  # fmt: skip
 
     def __init__(self, bridge: "Bridge", exchange: Exchange) -> None:
@@ -68,6 +69,8 @@ class Interception:
         # The question to credentiald while it is under way, then the call to the upstream.
         self._question: Any = None
         self._call: UpstreamCall | None = None
+        # None where no other provider may be asked.
+        self._fallback: Fallback | None = None
         # None where there are no breakers.
         self._breaker_pass: BreakerPass | None = None
         # A streamed body that came before there was a call to give it to; the client is paused, so it stays small.
@@ -212,16 +215,16 @@ class Interception:
         bridge = self._bridge
         self.recording = bridge.recording_of(self.interception_id, match, self._exchange.request)
         untold = bridge.outcomes.resting(self.provider, bridge.now()) if bridge.outcomes.untold else ()
-        self._submit(match, client, untold, self.resolved)
+        self._submit(match, client, untold, self.resolved, to=self.provider)
 
     def _submit(
-        self, match: RouteMatch, client: ClientCredentials, refused_ids: Collection[str], answered: Callback
+        self, match: RouteMatch, client: ClientCredentials, refused_ids: Collection[str], answered: Callback, *, to: str
     ) -> None:
         if client.token is None:
             raise Refused("ACCESS_TOKEN_MISSING", "the request carries no access token")
         recording = self.recording
         question = Question(
-            provider=self.provider,
+            provider=to,
             access_token=client.token,
             operation=match.operation,
             model=self.facts.model,
@@ -244,30 +247,129 @@ class Interception:
                 self.trace.resolved(answer)
             if isinstance(answer, Refused):
                 self._bridge.metrics.resolved(answer.reason)
+                if answer.fallback_provider:
+                    self._may_fall_back(match, client, answer.fallback_provider, None, self._take_body(match))
                 # Not raised: one refusal may be told to many, and would keep the frames of all of them, tokens and all.
                 self.refuse(self._bridge.with_known_wait(self.provider, answer))
                 return
             self._bridge.metrics.resolved("OK")
             self.resolution = answer
-            if self._bridge.breaking is not None:
-                self._breaker_pass = self._bridge.breaking.admit(answer, match.operation, self.facts.model)
-            relay = self._relay = AnswerRelay(self, self._bridge, self._exchange)
-            body, self._early = (self._early[0], []) if match.reads_body else (None, self._early)
-            if body is not None:
-                self._keep_turn(body)
-            failover: Failover | None = None
-            if answer.pool_size > 1:
-                can_send_again = not self._streamed
-                failover = Failover(self, self._bridge, answer, body, can_send_again=can_send_again)
-                self._failover = failover
-            request = self._exchange.request
-            call = self._call = attempt.begin(self, self._bridge, request, match, client, answer, body, relay, failover)
-            if self._paused:
-                call.pause()
-            if self._streamed:
-                self._send_early(call)
+            body = self._take_body(match)
+            if answer.fallback_provider:
+                self._may_fall_back(match, client, answer.fallback_provider, answer, body)
+            self._send(match, client, answer, body)
+            if self._streamed and self._call is not None:
+                self._send_early(self._call)
         except Exception as failure:
             self.fail(failure)
+
+    def _take_body(self, match: RouteMatch) -> bytes | None:
+        """The body that was read, None where it is streamed."""
+        if not match.reads_body:
+            return None
+        body = self._early[0]
+        self._early = []
+        self._keep_turn(body)
+        return body
+
+    def _send(self, match: RouteMatch, client: ClientCredentials, resolution: Resolution, body: bytes | None) -> None:
+        """Send the request to the upstream for the first time, or to that of the fallback provider."""
+        bridge = self._bridge
+        if bridge.breaking is not None:
+            self._breaker_pass = bridge.breaking.admit(resolution, match.operation, self.facts.model)
+        relay = self._relay
+        if relay is None:
+            relay = self._relay = AnswerRelay(self, bridge, self._exchange)
+        failover: Failover | None = None
+        if resolution.pool_size > 1:
+            failover = Failover(self, bridge, resolution, body, can_send_again=not self._streamed)
+            self._failover = failover
+        request = self._exchange.request
+        call = self._call = attempt.begin(
+            self, bridge, request, match, client, resolution, body, relay, failover, self._fallback
+        )
+        if self._paused:
+            call.pause()
+
+    # -- another provider -------------------------------------------------------------------------------------------
+
+    def _may_fall_back(
+        self,
+        match: RouteMatch,
+        client: ClientCredentials,
+        provider: str,
+        resolution: Resolution | None,
+        body: bytes | None,
+    ) -> None:
+        """From now on a failure of the upstream may be followed by this provider, once; for turns of conversations."""
+        # A key that the request presents is for the provider that it was presented to.
+        if self._fallback is None and match.intercepted and not self._streamed and client.presented is None:
+            self._fallback = Fallback(self, self._bridge, provider, resolution, body)
+
+    def ask_fallback(self, fallback: Fallback) -> None:
+        """The upstream failed: ask credentiald for the fallback provider."""
+        try:
+            match, client, bridge = self.match, self.client, self._bridge
+            if self._over or match is None or client is None:
+                return
+            if self._call is not None:
+                self._call.cancel()
+                self._call = None
+            self._leave_upstream()
+            untold = bridge.outcomes.resting(fallback.provider, bridge.now())
+            self._submit(match, client, untold, self._resolved_fallback, to=fallback.provider)
+        except Exception as failure:
+            self.fail(failure)
+
+    def _resolved_fallback(self, answer: Resolution | Refused) -> None:
+        """The decision about the fallback provider is there: the request goes there, or what there was first counts."""
+        try:
+            match, client, fallback = self.match, self.client, self._fallback
+            if self._over or match is None or client is None or fallback is None:
+                return
+            self._question = None
+            if self.trace is not None:
+                self.trace.resolved(answer)
+            taken = False
+            if isinstance(answer, Refused):
+                self._bridge.metrics.resolved(answer.reason)
+            else:
+                self._bridge.metrics.resolved("OK")
+                taken = self._falls_back(match, client, answer, fallback)
+            self._bridge.metrics.fell_back(taken=taken)
+            if not taken:
+                fallback.give_up()
+        except Exception as failure:
+            self.fail(failure)
+
+    def _falls_back(
+        self, match: RouteMatch, client: ClientCredentials, resolution: Resolution, fallback: Fallback
+    ) -> bool:
+        """Whether the request is on its way to the fallback provider's upstream."""
+        first_provider, self.provider, self.resolution = self.provider, resolution.provider_name, resolution
+        if self._relay is not None:
+            self._relay.usage_filter = None
+        try:
+            self._send(match, client, resolution, fallback.body)
+        except Refused as refused:
+            log.info(
+                "the fallback provider cannot be used",
+                extra={"interception_id": self.interception_id, "provider": self.provider, "reason": refused.reason},
+            )
+            self._leave_upstream()
+            self.provider, self.resolution = first_provider, fallback.resolution
+            return False
+        fallback.over()
+        return True
+
+    def _leave_upstream(self) -> None:
+        """Nothing more is expected of the provider that was asked."""
+        if self._failover is not None:
+            self._failover.over()
+            self._failover = None
+        if self._breaker_pass is not None:
+            self._breaker_pass.give_back()
+            self._breaker_pass = None
 
     def _keep_turn(self, body: bytes) -> None:
         """Have read what the request says of its conversation; it is held no longer than that takes."""
@@ -284,7 +386,7 @@ class Interception:
             relay.usage_filter = None
             request = self._exchange.request
             call = self._call = attempt.again(
-                self, self._bridge, request, match, client, resolution, body, receiver, self._failover
+                self, self._bridge, request, match, client, resolution, body, receiver, self._failover, self._fallback
             )
             if self._paused:
                 call.pause()
@@ -310,7 +412,8 @@ class Interception:
             self._call = None
             bridge = self._bridge
             untold = bridge.outcomes.resting(self.provider, bridge.now())
-            self._submit(match, client, dict.fromkeys((*failover.refused_ids, *untold)), self._resolved_again)
+            refused_ids = dict.fromkeys((*failover.refused_ids, *untold))
+            self._submit(match, client, refused_ids, self._resolved_again, to=self.provider)
         except Exception as failure:
             self.fail(failure)
 
@@ -339,9 +442,13 @@ class Interception:
             relay.usage_filter = None
             request = self._exchange.request
             if replay is not None and body is not None:
-                call = attempt.again(self, self._bridge, request, match, client, answer, body, replay, self._failover)
+                call = attempt.again(
+                    self, self._bridge, request, match, client, answer, body, replay, self._failover, self._fallback
+                )
             else:
-                call = attempt.begin(self, self._bridge, request, match, client, answer, body, relay, self._failover)
+                call = attempt.begin(
+                    self, self._bridge, request, match, client, answer, body, relay, self._failover, self._fallback
+                )
             self._call = call
             if self._paused:
                 call.pause()
@@ -427,8 +534,10 @@ class Interception:
         """Tell the client, in the way that is left: a whole answer, the end of a stream, or a broken connection."""
         if self._over:
             return
+        exchange, fallback = self._exchange, self._fallback
+        if fallback is not None and not exchange.head_sent and fallback.takes(refused):
+            return
         self.error = refused.reason
-        exchange = self._exchange
         try:
             if not exchange.head_sent:
                 if self.match is None:
@@ -467,12 +576,9 @@ class Interception:
         if self._call is not None:
             self._call.cancel()
             self._call = None
-        if self._failover is not None:
-            self._failover.over()
-            self._failover = None
-        if self._breaker_pass is not None:
-            self._breaker_pass.give_back()
-            self._breaker_pass = None
+        self._leave_upstream()
+        if self._fallback is not None:
+            self._fallback.over()
         if self._relay is not None:
             self.sent_bytes, self.is_stream = self._relay.sent_bytes, self._relay.stream_end is not None
             # Each holds the other: together they would be a circle that only the collector could break.

@@ -166,6 +166,14 @@ class Metrics:
         )
         for state in State:
             self._breaker_changes.labels(state.value)
+        self._fallbacks = Counter(
+            "bridged_fallbacks_total",
+            "Turns whose own provider's upstream failed, by whether the fallback provider took them.",
+            ["outcome"],
+            registry=self.registry,
+        )
+        for outcome in ("taken", "refused"):
+            self._fallbacks.labels(outcome)
         self._build_info = Gauge(
             "bridged_build_info", "Always 1; the label is the version.", ["version"], registry=self.registry
         )
@@ -243,6 +251,10 @@ class Metrics:
         """Say how to find out what waits."""
         self._records_waiting.set_function(waiting)
         self._records_waiting_bytes.set_function(waiting_bytes)
+
+    def fell_back(self, *, taken: bool) -> None:
+        """Count one turn for which the fallback provider was asked for."""
+        self._fallbacks.labels("taken" if taken else "refused").inc()
 
     def breaker_changed(self, provider: str, before: State, after: State) -> None:
         """Count one change of a breaker. `provider` is one that credentiald has named."""

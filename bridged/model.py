@@ -42,7 +42,8 @@ class Refused(Exception):
 
     Status and default Retry-After come from `errors.REFUSALS`; `grpc_code` decides for reasons of a newer
     credentiald. `message` says what to do next and never holds key or token material, nor bytes of the client's
-    request. `allow` lists the methods of a 405.
+    request. `allow` lists the methods of a 405. `fallback_provider` is the name of the provider that may be asked in
+    place of the one that is refused.
     """
 
     def __init__(
@@ -53,6 +54,7 @@ class Refused(Exception):
         retry_after_seconds: int | None = None,
         grpc_code: int | None = None,
         allow: tuple[str, ...] = (),
+        fallback_provider: str = "",
     ) -> None:
         row = row_of(reason, grpc_code)
         self.reason = reason
@@ -62,6 +64,7 @@ class Refused(Exception):
         if row.status_without_wait is not None and self.retry_after_seconds is None:
             self.http_status = row.status_without_wait
         self.allow = allow
+        self.fallback_provider = fallback_provider
         super().__init__(f"{reason}: {self.message}")
 
 
@@ -176,6 +179,8 @@ class Resolution:
     probe: bool = False
     # None where the provider has none of its own.
     timeouts: UpstreamTimeouts | None = None
+    # The name of the provider to ask where the upstream fails; empty for none.
+    fallback_provider: str = ""
 
 
 @dataclass(slots=True, kw_only=True)

@@ -42,6 +42,7 @@ _PHASES = {
     State.HALF_OPEN: pb.BREAKER_PHASE_HALF_OPEN,
 }
 _MOST_BREAKERS_TOLD = 64
+_FALLBACK_PROVIDER = "fallback_provider"
 _SOURCES = {
     provider_pb2.CREDENTIAL_SOURCE_USER_KEY: Source.USER_KEY,
     provider_pb2.CREDENTIAL_SOURCE_CENTRAL_KEY: Source.CENTRAL_KEY,
@@ -73,6 +74,7 @@ def outcome_of(result: pb.ResolveProviderResult) -> Resolution | Refused | None:
         refusal.message or refusal.reason,
         retry_after_seconds=_whole_seconds(refusal.retry_delay) if helps else None,
         grpc_code=refusal.code,
+        fallback_provider=refusal.metadata.get(_FALLBACK_PROVIDER, ""),
     )
 
 
@@ -90,6 +92,7 @@ def refused_from(error: grpc.aio.AioRpcError) -> Refused:
         error.details() or info.reason,
         retry_after_seconds=retry_after_seconds if _waiting_helps(info.metadata) else None,
         grpc_code=error.code().value[0],
+        fallback_provider=info.metadata.get(_FALLBACK_PROVIDER, ""),
     )
 
 
@@ -167,6 +170,7 @@ def resolution_of(answer: pb.ResolveProviderResponse) -> Resolution | Refused:
         pool_size=answer.pool_size,
         probe=answer.probe,
         timeouts=_timeouts(provider.timeouts) if provider.HasField("timeouts") else None,
+        fallback_provider=provider.fallback_provider,
     )
 
 

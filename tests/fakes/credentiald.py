@@ -7,6 +7,7 @@
         assert credentiald.resolves[0].access_token == "dbu_…"
 
 `providers` maps instance names to answers; other names are PROVIDER_NOT_FOUND. `refuse` refuses every resolve,
+`refuse_providers` those for single providers,
 `ping_refuse` every ping. `hang` set: rpcs wait until it is cleared. `stop()` and `start()` take it away and bring it
 back on the same address. Questions come by stream, `batches` has their numbers; with `has_stream` False it is a
 server of before there was one. Providers in `ask_singly` are refused so in batches. `end_streams()` ends those that
@@ -148,6 +149,7 @@ class FakeCredentiald(pb_grpc.CredentialServiceServicer, RecordServiceServicer):
         self.pool_cause = "failed"
         self._resting: set[bytes] = set()
         self.refuse: Refuse | None = None
+        self.refuse_providers: dict[str, Refuse] = {}
         self.ping_refuse: Refuse | None = None
         self.database_id = "database-1"
         self.revision = 7
@@ -305,6 +307,8 @@ class FakeCredentiald(pb_grpc.CredentialServiceServicer, RecordServiceServicer):
     def _answer(self, request: pb.ResolveProviderRequest) -> pb.ResolveProviderResponse | Refuse:
         if self.refuse is not None:
             return self.refuse
+        if request.provider in self.refuse_providers:
+            return self.refuse_providers[request.provider]
         answer = self.providers.get(request.provider)
         if request.provider in self.pools:
             keys = self.pools[request.provider]
