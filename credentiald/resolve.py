@@ -91,6 +91,7 @@ class Answer:
     bedrock: BedrockOptions | None
     send_actor_headers: bool
     user: User
+    access_token_id: str
     source: Source
     credential_id: str
     material: Material | None
@@ -110,6 +111,8 @@ class _Found:
 
     provider: Provider
     user: User
+    # Empty where the caller named the user.
+    access_token_id: str
     expire_time: datetime | None
     source: Source
     sealed: tuple[tuple[str, SealedSecret], ...]
@@ -200,6 +203,7 @@ def _answer(plane: Plane, caller: Caller, question: Question, found: _Found, *, 
         if provider.send_actor_headers is None
         else provider.send_actor_headers,
         user=found.user,
+        access_token_id=found.access_token_id,
         source=found.source,
         credential_id=chosen.credential_id,
         material=held.material,
@@ -220,7 +224,7 @@ def _find(conn: Connection, plane: Plane, service: Service | None, question: Que
     if seen < question.min_revision:
         # An older view must not answer, not even by refusing: the caller has seen changes that this store lacks.
         raise StoreUnavailable
-    user, expire_time = _user(conn, service, question, now=now)
+    user, access_token_id, expire_time = _user(conn, service, question, now=now)
     if not plane.gateway.enabled:
         raise GatewayDisabled
     provider = plane.find_provider(conn, question.provider)
@@ -239,16 +243,24 @@ def _find(conn: Connection, plane: Plane, service: Service | None, question: Que
         sealed = ((user_key[0].credential_id, user_key[1]),)
     elif source is Source.CENTRAL_KEY and provider.name not in plane.environment:
         sealed = tuple((key.credential_id, blob) for key, blob in providers.sealed_central_keys(conn, provider.id))
-    return _Found(provider=provider, user=user, expire_time=expire_time, source=source, sealed=sealed, revision=seen)
+    return _Found(
+        provider=provider,
+        user=user,
+        access_token_id=access_token_id,
+        expire_time=expire_time,
+        source=source,
+        sealed=sealed,
+        revision=seen,
+    )
 
 
 def _user(
     conn: Connection, service: Service | None, question: Question, *, now: datetime
-) -> tuple[User, datetime | None]:
-    """The user the request is made for: the owner of its token, with its end, or the one a granted service names."""
+) -> tuple[User, str, datetime | None]:
+    """The user the request is made for: the owner of its token, with the token's id and end, or one named."""
     if question.access_token is not None:
         token, user = token_and_user_of(conn, question.access_token.reveal(), now=now)
-        return user, token.expire_time
+        return user, token.id, token.expire_time
     if question.user_id is None:
         raise AccessTokenMissing
     if service is None or not _may_act(service, question.provider):
@@ -260,7 +272,7 @@ def _user(
         raise UserNotFound(user=question.user_id)
     if found.suspended:
         raise UserSuspended
-    return found, None
+    return found, "", None
 
 
 def _may_act(service: Service, provider: str) -> bool:

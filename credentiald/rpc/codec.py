@@ -286,6 +286,7 @@ def answer(value: Answer) -> credential_service_pb2.ResolveProviderResponse:
         upstream_model=value.upstream_model,
         revision=value.revision,
         receipt=value.receipt,
+        access_token_id=value.access_token_id,
     )
 
 

@@ -14,19 +14,23 @@ from credentiald.rpc import codec
 from credentiald.rpc.guard import current_caller, seconds_to_wait
 from credentiald.rpc.record_codec import instance_of
 from credentiald.rpc.resolve_stream import ResolveStreams, noted_one
+from credentiald.rpc.watch_streams import WatchStreams
 from credentiald.store import revision
 from credentiald.store.times import to_micros
 from daemonkit.version import version
 
 
 class Credentials(CredentialServiceServicer):
-    """Answers ResolveProvider, one question or a stream of them, and Ping."""
+    """Answers ResolveProvider, one question or a stream of them, WatchProviders and Ping."""
 
-    def __init__(self, plane: Plane, metrics: Metrics, streams: ResolveStreams, book: RecordBook) -> None:
+    def __init__(
+        self, plane: Plane, metrics: Metrics, streams: ResolveStreams, watch: WatchStreams, book: RecordBook
+    ) -> None:
         self._plane = plane
         self._metrics = metrics
         self._book = book
         self._streams = streams
+        self._watch = watch
 
     async def ResolveProvider(self, request: pb.ResolveProviderRequest, context: Any) -> pb.ResolveProviderResponse:
         question = codec.question(request)
@@ -39,6 +43,9 @@ class Credentials(CredentialServiceServicer):
     # The generated type knows generators only; this reads and writes by the context.
     async def ResolveProviderStream(self, request_iterator: Any, context: Any) -> None:  # type: ignore[override]
         await self._streams.serve(context)
+
+    async def WatchProviders(self, request_iterator: Any, context: Any) -> None:  # type: ignore[override]
+        await self._watch.serve(context)
 
     async def Ping(self, request: pb.PingRequest, context: Any) -> pb.PingResponse:
         caller = current_caller()

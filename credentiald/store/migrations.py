@@ -43,6 +43,11 @@ def _records(conn: Connection) -> None:
         conn.execute(statement)
 
 
+def _watchers(conn: Connection) -> None:
+    for statement in records_schema.WATCHERS:
+        conn.execute(statement)
+
+
 Steps = tuple[tuple[str, Callable[[Connection], None]], ...]
 
 STEPS: Steps = (
@@ -50,7 +55,10 @@ STEPS: Steps = (
     ("0002_bedrock_options", _bedrock_options),
     ("0003_models", _models),
 )
-RECORD_STEPS: Steps = (("0001_records", _records),)
+RECORD_STEPS: Steps = (
+    ("0001_records", _records),
+    ("0002_watchers", _watchers),
+)
 
 
 def _steps(history: str) -> Steps:
