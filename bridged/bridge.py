@@ -34,6 +34,7 @@ from bridged.recording import Recording, TapMaker
 from bridged.resolver import Resolver
 from bridged.taps import answer_tap
 from bridged.trace_headers import TraceHeaders
+from bridged.watch import DEFAULT_ENDS_ON, EndsOn, News, Taken
 
 if TYPE_CHECKING:
     from bridged.tracing import Tracing
@@ -73,6 +74,7 @@ class Bridge:
         make_tap: TapMaker = answer_tap,
         tracing: "Tracing | None" = None,
         send_trace_headers: TraceHeaders | None = None,
+        ends_on: frozenset[EndsOn] = DEFAULT_ENDS_ON,
     ) -> None:
         self.resolver = resolver
         self.pool = pool
@@ -82,6 +84,7 @@ class Bridge:
         self.not_to_ask = UpstreamsNotToAsk()
         self._recorder = recorder
         self._needs_records = needs_records
+        self._ends_on = ends_on
         self._make_tap = make_tap
         # None where traces are off, and where no upstream gets the headers of one.
         self.tracing = tracing
@@ -296,6 +299,18 @@ class Bridge:
             recording = interception.recording
             answer = None if recording is None else recording.answer(whole=not interception.error)
             interception.trace.ends(interception, answer)
+
+    def obey(self, news: News) -> None:
+        """Administrators have changed something: when this returns, nothing under way contradicts it.
+
+        What was decided before and not sent is asked again; what runs on something that was taken away is ended, by
+        setting. Changes are rare, so all requests are looked through, at less than a microsecond each.
+        """
+        taken = Taken(news, self._ends_on)
+        if news.changes_missing and self._under_way:
+            log.warning("some of what administrators changed is not known here: what runs on it may go on")
+        for interception in tuple(self._under_way):
+            interception.obey(news.revision, taken)
 
     # -- stopping ---------------------------------------------------------------------------------------------------
 

@@ -33,6 +33,7 @@ from bridged.paths import Target
 from bridged.recording import Recording
 from bridged.resolver import Question
 from bridged.routes import RouteMatch
+from bridged.watch import Taken
 
 if TYPE_CHECKING:
     from bridged.bridge import Bridge
@@ -42,6 +43,8 @@ log = logging.getLogger(__name__)
 # Looking a member up costs as much as a call.
 _COUNTED, _NO_BODY = Framing.LENGTH, Framing.NONE
 _UNKNOWN_DIALECT = DialectName.OPENAI_CHAT
+# So often one request is asked about while administrators change one thing after the other.
+_MOST_QUESTIONS = 16
 BodyError = BodyTooLarge | BodyBroken | BodyTimeout
 
 
@@ -52,10 +55,10 @@ class Interception:
     """
 
     __slots__ = (
-        "_body_ended", "_bridge", "_call", "_early", "_exchange", "_over", "_paused", "_question", "_relay",
-        "_reserved_bytes", "_streamed", "client", "dialect", "error", "facts", "first_byte_seconds", "interception_id",
-        "is_stream", "match", "provider", "received_bytes", "recording", "resolution", "sent_bytes", "started_seconds",
-        "status", "stopped", "trace",
+        "_asked_count", "_body_ended", "_bridge", "_call", "_early", "_exchange", "_is_turn_kept", "_over", "_paused",
+        "_question", "_relay", "_reserved_bytes", "_streamed", "client", "dialect", "error", "facts",
+        "first_byte_seconds", "interception_id", "is_stream", "match", "provider", "received_bytes", "recording",
+        "resolution", "sent_bytes", "started_seconds", "status", "stopped", "trace",
     )  # fmt: skip
 
     def __init__(self, bridge: "Bridge", exchange: Exchange) -> None:
@@ -66,7 +69,10 @@ class Interception:
         self._question: Any = None
         self._call: UpstreamCall | None = None
         # A streamed body that came before there was a call to give it to; the client is paused, so it stays small.
+        # The body of a route that reads it is here until the answer begins: it may have to be sent again.
         self._early: list[bytes] = []
+        self._asked_count = 0
+        self._is_turn_kept = False
         self._reserved_bytes = 0
         self._streamed = False
         self._body_ended = False
@@ -203,7 +209,10 @@ class Interception:
     def _ask(self, match: RouteMatch, client: ClientCredentials) -> None:
         if client.token is None:
             raise Refused("ACCESS_TOKEN_MISSING", "the request carries no access token")
-        recording = self.recording = self._bridge.recording_of(self.interception_id, match, self._exchange.request)
+        if not self._asked_count:
+            self.recording = self._bridge.recording_of(self.interception_id, match, self._exchange.request)
+        self._asked_count += 1
+        recording = self.recording
         question = Question(
             provider=self.provider,
             access_token=client.token,
@@ -230,10 +239,14 @@ class Interception:
                 # Not raised: one refusal may be told to many, and would keep the frames of all of them, tokens and all.
                 self.refuse(answer)
                 return
-            self._bridge.metrics.resolved("OK")
             self.resolution = answer
+            if answer.revision < self._bridge.resolver.obeyed_revision:
+                # It was on its way while an administrator changed something.
+                self._ask_again(match, client)
+                return
+            self._bridge.metrics.resolved("OK")
             relay = self._relay = AnswerRelay(self, self._bridge, self._exchange)
-            body, self._early = (self._early[0], []) if match.reads_body else (None, self._early)
+            body = self._early[0] if match.reads_body else None
             if body is not None:
                 self._keep_turn(body)
             request = self._exchange.request
@@ -245,9 +258,42 @@ class Interception:
         except Exception as failure:
             self.fail(failure)
 
+    def obey(self, revision: int, taken: Taken) -> None:
+        """Administrators have changed something: end this, or decide it anew, where it contradicts that.
+
+        `revision` is that of the change. What was sent goes on unless it runs on what was taken away.
+        """
+        try:
+            match, client, resolution, call = self.match, self.client, self.resolution, self._call
+            if self._over or match is None or client is None or resolution is None or resolution.revision >= revision:
+                return
+            if call is not None and call.is_waiting:
+                pieces = call.take_back()
+                self._call = self._relay = None
+                if not match.reads_body:
+                    self._early = pieces
+                self._ask_again(match, client)
+                return
+            refused = taken.why(resolution)
+            if refused is None:
+                if call is not None:
+                    call.is_final = True
+            else:
+                self._bridge.metrics.revoked(refused.reason)
+                self.refuse(refused)
+        except Exception as failure:
+            self.fail(failure)
+
+    def _ask_again(self, match: RouteMatch, client: ClientCredentials) -> None:
+        if self._asked_count >= _MOST_QUESTIONS:
+            raise Refused("CREDENTIALD_UNREACHABLE", "what is configured changes all the time: try again")
+        self._bridge.metrics.asked_again()
+        self._ask(match, client)
+
     def _keep_turn(self, body: bytes) -> None:
         """Have read what the request says of its conversation; it is held no longer than that takes."""
-        if self.recording is not None:
+        if self.recording is not None and not self._is_turn_kept:
+            self._is_turn_kept = True
             self._bridge.read_turn(self.recording, self.facts.conversation, body)
             self.facts.conversation = None
 
@@ -258,6 +304,10 @@ class Interception:
             if self._over or match is None or client is None or resolution is None or relay is None:
                 return
             relay.usage_filter = None
+            if resolution.revision < self._bridge.resolver.obeyed_revision:
+                self._call = self._relay = None
+                self._ask_again(match, client)
+                return
             request = self._exchange.request
             call = self._call = attempt.again(self, self._bridge, request, match, client, resolution, body, receiver)
             if self._paused:
@@ -298,6 +348,7 @@ class Interception:
         if self.trace is not None:
             self.trace.answer_begins(status)
         self._release()
+        self._early = []
         recording = self.recording
         if recording is None:
             return None

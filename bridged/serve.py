@@ -176,7 +176,9 @@ async def serve(settings: Settings, worker: Worker | None = None, tracing: "Trac
             asks_for_usage=settings.ask_for_usage,
             tracing=tracing,
             send_trace_headers=settings.send_trace_headers,
+            ends_on=settings.end_streams_on,
         )
+        resolver.tell_changes(bridge.obey)
         resolver.tell_oldest(bridge.oldest_id)
         resolver.tell_return(bridge.tell_openings)
         listener = settings.listener("listen")

@@ -21,6 +21,7 @@ from bridged.recording import TapMaker
 from bridged.resolver import running_resolver
 from bridged.taps import answer_tap
 from bridged.trace_headers import TraceHeaders
+from bridged.watch import DEFAULT_ENDS_ON, EndsOn
 from daemonkit.listen import Address
 from daemonkit.secret import Secret
 from tests.fakes.credentiald import SERVICE_TOKEN, USER_TOKEN, FakeCredentiald
@@ -62,6 +63,7 @@ async def running_bridge(
     make_tap: TapMaker = answer_tap,
     tracing: "Tracing | None" = None,
     send_trace_headers: TraceHeaders | None = None,
+    ends_on: frozenset[EndsOn] = DEFAULT_ENDS_ON,
 ) -> AsyncIterator[RunningBridge]:
     """A listening bridge for the length of the block."""
     readiness, metrics = Readiness(), Metrics()
@@ -96,7 +98,9 @@ async def running_bridge(
             make_tap=make_tap,
             tracing=tracing,
             send_trace_headers=send_trace_headers,
+            ends_on=ends_on,
         )
+        resolver.tell_changes(bridge.obey)
         resolver.tell_oldest(bridge.oldest_id)
         resolver.tell_return(bridge.tell_openings)
         address = Address(host="127.0.0.1", port=0)
