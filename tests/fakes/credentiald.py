@@ -11,7 +11,8 @@
 back on the same address. Questions come by stream, `batches` has their numbers; with `has_stream` False it is a
 server of before there was one. Providers in `ask_singly` are refused so in batches. `end_streams()` ends those that
 are idle, as a server that stops does. `reported` is what it has taken from bridges; `report_refuse` refuses whole
-reports, `reject` interceptions with these models, for the reason `rejection`.
+reports, `reject` interceptions with these models, for the reason `rejection`. With `has_watch` bridges may watch:
+`change()` tells them, `acknowledged` is what they said.
 """
 
 import asyncio
@@ -134,6 +135,8 @@ class FakeCredentiald(pb_grpc.CredentialServiceServicer, RecordServiceServicer):
         self.streams_opened = 0
         self._streams: set[asyncio.Task[Any]] = set()
         self._to_end: set[asyncio.Task[Any]] = set()
+        # Without, it is a server of before bridges could watch.
+        self.has_watch = False
         self.watches: list[asyncio.Queue[pb.WatchProvidersResponse]] = []
         # What bridges have said first, and what they have acknowledged since.
         self.watch_begins: list[pb.WatchProvidersRequest] = []
@@ -299,6 +302,8 @@ class FakeCredentiald(pb_grpc.CredentialServiceServicer, RecordServiceServicer):
         return pb.PingResponse(version="test", revision=self.revision, database_id=self.database_id)
 
     async def WatchProviders(self, request_iterator: Any, context: Any) -> None:
+        if not self.has_watch:
+            await context.abort(grpc.StatusCode.UNIMPLEMENTED, "not here")
         self.watch_begins.append(await context.read())
         told: asyncio.Queue[pb.WatchProvidersResponse] = asyncio.Queue()
         told.put_nowait(self._watched(snapshot=True))
