@@ -251,6 +251,8 @@ class WatchStreams:
     async def obeyed(self, seconds: float) -> None:
         """Return when every bridge that watches obeys what is committed, or the time is over."""
         if not self._wait_seconds:
+            with contextlib.suppress(StoreUnavailable):
+                await self._look()
             return
         began_seconds, waited = self._now(), False
         behind: list[Instance] = []
