@@ -304,11 +304,9 @@ class Bridge:
         """Administrators have changed something: when this returns, nothing under way contradicts it.
 
         What was decided before and not sent is asked again; what runs on something that was taken away is ended, by
-        setting. Changes are rare, so all requests are looked through, at less than a microsecond each.
+        setting. Changes are rare, so all requests are looked through, at about a microsecond each.
         """
         taken = Taken(news, self._ends_on)
-        if news.changes_missing and self._under_way:
-            log.warning("some of what administrators changed is not known here: what runs on it may go on")
         for interception in tuple(self._under_way):
             interception.obey(news.revision, taken)
 

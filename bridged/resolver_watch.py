@@ -59,6 +59,8 @@ async def keep_watching(
             while (message := await _next(call)) is not grpc.aio.EOF:
                 news = news_of(message)
                 obey(news)
+                if news.changes_missing and revision:
+                    log.warning("some of what administrators changed is not known here: what runs on it may go on")
                 if news.changes:
                     metrics.revoked_within(now_seconds() - news.changes[0].change_seconds)
                 if news.changes or news.snapshot:

@@ -74,10 +74,11 @@ def port_of(daemon: Daemon) -> int:
 
 
 @asynccontextmanager
-async def deployment(folder: Path) -> AsyncIterator[Deployment]:
+async def deployment(folder: Path, *arguments: str) -> AsyncIterator[Deployment]:
+    """All of it, from nothing; `arguments` are credentiald's."""
     async with AsyncExitStack() as stack:
         upstream = await stack.enter_async_context(running_counting_upstream())
-        plane = await asyncio.to_thread(stack.enter_context, credentiald(folder))
+        plane = await asyncio.to_thread(stack.enter_context, credentiald(folder, None, *arguments))
         bridges = [
             await asyncio.to_thread(
                 stack.enter_context,
@@ -265,16 +266,26 @@ def table(figures: dict[str, Figures]) -> str:
     return "\n".join(lines)
 
 
-async def test_what_was_taken_away_is_gone_from_every_bridge_when_the_command_returns(tmp_path: Path) -> None:
+async def figures_of(folder: Path, trials: int, *arguments: str) -> dict[str, Figures]:
     figures = {kind.__name__: Figures() for kind in KINDS}
-    async with deployment(tmp_path) as at:
+    async with deployment(folder, *arguments) as at:
         calm, _ = await at.user("calm")
         data = asked("calm", calm, "calm", stream=False)
         async with running_tasks(*(keep_asking(port, data) for port in at.ports for _ in range(OTHERS))):
-            for number in range(TRIALS // len(KINDS)):
+            for number in range(trials // len(KINDS)):
                 for kind in KINDS:
                     await run(at, await kind(at, number), figures[kind.__name__])
+    return figures
+
+
+async def test_what_was_taken_away_is_gone_from_every_bridge_when_the_command_returns(tmp_path: Path) -> None:
+    figures = await figures_of(tmp_path, TRIALS)
     print(f"\n{table(figures)}")
     for kind, one in figures.items():
         assert one.sent_after == 0, f"{kind}: requests were sent after the return"
         assert quantile_ms(one.stream_seconds, 0.99) <= P99_SECONDS * 1000, kind
+
+
+async def test_so_it_is_where_the_bridges_are_connected_to_several_workers(tmp_path: Path) -> None:
+    figures = await figures_of(tmp_path, 8, "--workers", "2")
+    assert {kind: one.sent_after for kind, one in figures.items()} == dict.fromkeys(figures, 0)
