@@ -36,6 +36,7 @@ from bridged.recording import Recording, TapMaker
 from bridged.resolver import Resolver
 from bridged.taps import answer_tap
 from bridged.trace_headers import TraceHeaders
+from bridged.watch import DEFAULT_ENDS_ON, EndsOn, News, Taken
 
 if TYPE_CHECKING:
     from bridged.tracing import Tracing
@@ -76,6 +77,7 @@ class Bridge:
         tracing: "Tracing | None" = None,
         send_trace_headers: TraceHeaders | None = None,
         breaking: Breaking | None = None,
+        ends_on: frozenset[EndsOn] = DEFAULT_ENDS_ON,
     ) -> None:
         self.resolver = resolver
         self.pool = pool
@@ -88,6 +90,7 @@ class Bridge:
         self.breaking = breaking
         self._recorder = recorder
         self._needs_records = needs_records
+        self._ends_on = ends_on
         self._make_tap = make_tap
         # None where traces are off, and where no upstream gets the headers of one.
         self.tracing = tracing
@@ -309,6 +312,16 @@ class Bridge:
             recording = interception.recording
             answer = None if recording is None else recording.answer(whole=not interception.error)
             interception.trace.ends(interception, answer)
+
+    def obey(self, news: News) -> None:
+        """Administrators have changed something: when this returns, nothing under way contradicts it.
+
+        What was decided before and not sent is asked again; what runs on something that was taken away is ended, by
+        setting. Changes are rare, so all requests are looked through, at about a microsecond each.
+        """
+        taken = Taken(news, self._ends_on)
+        for interception in tuple(self._under_way):
+            interception.obey(news.revision, taken)
 
     # -- stopping ---------------------------------------------------------------------------------------------------
 

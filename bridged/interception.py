@@ -37,6 +37,7 @@ from bridged.recording import Recording
 from bridged.records import Attempt
 from bridged.resolver import Callback, Question
 from bridged.routes import RouteMatch
+from bridged.watch import Taken
 
 if TYPE_CHECKING:
     from bridged.bridge import Bridge
@@ -46,6 +47,8 @@ log = logging.getLogger(__name__)
 # Looking a member up costs as much as a call.
 _COUNTED, _NO_BODY = Framing.LENGTH, Framing.NONE
 _UNKNOWN_DIALECT = DialectName.OPENAI_CHAT
+# So often one request is asked about while administrators change one thing after the other.
+_MOST_QUESTIONS = 16
 BodyError = BodyTooLarge | BodyBroken | BodyTimeout
 
 
@@ -56,10 +59,11 @@ class Interception:
     """
 
     __slots__ = (
-        "_body_ended", "_breaker_pass", "_bridge", "_call", "_early", "_exchange", "_failover", "_fallback", "_over",
-        "_paused", "_question", "_relay", "_reserved_bytes", "_streamed", "attempts", "client", "dialect", "error",
-        "facts", "first_byte_seconds", "interception_id", "is_stream", "match", "provider", "received_bytes",
-        "recording", "resolution", "sent_bytes", "started_seconds", "status", "stopped", "trace",
+        "_asked_count", "_body_ended", "_breaker_pass", "_bridge", "_call", "_early", "_exchange", "_failover",
+        "_fallback", "_is_turn_kept", "_over", "_paused", "_question", "_relay", "_reserved_bytes", "_streamed",
+        "attempts", "client", "dialect", "error", "facts", "first_byte_seconds", "interception_id", "is_stream",
+        "match", "provider", "received_bytes", "recording", "resolution", "sent_bytes", "started_seconds", "status",
+        "stopped", "trace",
     )  # fmt: skip
 
     def __init__(self, bridge: "Bridge", exchange: Exchange) -> None:
@@ -74,7 +78,10 @@ class Interception:
         # None where there are no breakers.
         self._breaker_pass: BreakerPass | None = None
         # A streamed body that came before there was a call to give it to; the client is paused, so it stays small.
+        # The body of a route that reads it is here until the answer begins: it may have to be sent again.
         self._early: list[bytes] = []
+        self._asked_count = 0
+        self._is_turn_kept = False
         self._reserved_bytes = 0
         self._streamed = False
         self._body_ended = False
@@ -213,7 +220,8 @@ class Interception:
 
     def _ask(self, match: RouteMatch, client: ClientCredentials) -> None:
         bridge = self._bridge
-        self.recording = bridge.recording_of(self.interception_id, match, self._exchange.request)
+        if not self._asked_count:
+            self.recording = bridge.recording_of(self.interception_id, match, self._exchange.request)
         untold = bridge.outcomes.resting(self.provider, bridge.now()) if bridge.outcomes.untold else ()
         self._submit(match, client, untold, self.resolved, to=self.provider)
 
@@ -222,6 +230,9 @@ class Interception:
     ) -> None:
         if client.token is None:
             raise Refused("ACCESS_TOKEN_MISSING", "the request carries no access token")
+        if self._asked_count >= _MOST_QUESTIONS:
+            raise Refused("CREDENTIALD_UNREACHABLE", "what is configured changes all the time: try again")
+        self._asked_count += 1
         recording = self.recording
         question = Question(
             provider=to,
@@ -252,8 +263,12 @@ class Interception:
                 # Not raised: one refusal may be told to many, and would keep the frames of all of them, tokens and all.
                 self.refuse(self._bridge.with_known_wait(self.provider, answer))
                 return
-            self._bridge.metrics.resolved("OK")
             self.resolution = answer
+            if answer.revision < self._bridge.resolver.obeyed_revision:
+                # It was on its way while an administrator changed something.
+                self._ask_anew(match, client)
+                return
+            self._bridge.metrics.resolved("OK")
             body = self._take_body(match)
             if answer.fallback_provider:
                 self._may_fall_back(match, client, answer.fallback_provider, answer, body)
@@ -268,7 +283,6 @@ class Interception:
         if not match.reads_body:
             return None
         body = self._early[0]
-        self._early = []
         self._keep_turn(body)
         return body
 
@@ -331,6 +345,10 @@ class Interception:
             if self.trace is not None:
                 self.trace.resolved(answer)
             taken = False
+            if isinstance(answer, Resolution) and answer.revision < self._bridge.resolver.obeyed_revision:
+                self._bridge.metrics.asked_again()
+                self.ask_fallback(fallback)
+                return
             if isinstance(answer, Refused):
                 self._bridge.metrics.resolved(answer.reason)
             else:
@@ -371,9 +389,45 @@ class Interception:
             self._breaker_pass.give_back()
             self._breaker_pass = None
 
+    def obey(self, revision: int, taken: Taken) -> None:
+        """Administrators have changed something: end this, or decide it anew, where it contradicts that.
+
+        `revision` is that of the change. What was sent goes on unless it runs on what was taken away.
+        """
+        try:
+            match, client, resolution, call = self.match, self.client, self.resolution, self._call
+            if self._over or match is None or client is None or resolution is None or resolution.revision >= revision:
+                return
+            if call is not None and call.is_waiting:
+                pieces = call.take_back()
+                if not match.reads_body:
+                    self._early = pieces
+                self._ask_anew(match, client)
+                return
+            if self._question is not None:
+                # About another key, or another provider: what runs is this question, and its answer says it.
+                return
+            refused = taken.why(resolution)
+            if refused is None:
+                if call is not None:
+                    call.is_final = True
+            else:
+                self._bridge.metrics.revoked(refused.reason)
+                self.refuse(refused)
+        except Exception as failure:
+            self.fail(failure)
+
+    def _ask_anew(self, match: RouteMatch, client: ClientCredentials) -> None:
+        """What was decided counts no more: ask from the beginning."""
+        self._bridge.metrics.asked_again()
+        self._leave_upstream()
+        self._call = self._relay = None
+        self._ask(match, client)
+
     def _keep_turn(self, body: bytes) -> None:
         """Have read what the request says of its conversation; it is held no longer than that takes."""
-        if self.recording is not None:
+        if self.recording is not None and not self._is_turn_kept:
+            self._is_turn_kept = True
             self._bridge.read_turn(self.recording, self.facts.conversation, body)
             self.facts.conversation = None
 
@@ -384,6 +438,9 @@ class Interception:
             if self._over or match is None or client is None or resolution is None or relay is None:
                 return
             relay.usage_filter = None
+            if resolution.revision < self._bridge.resolver.obeyed_revision:
+                self._ask_anew(match, client)
+                return
             request = self._exchange.request
             call = self._call = attempt.again(
                 self, self._bridge, request, match, client, resolution, body, receiver, self._failover, self._fallback
@@ -429,6 +486,10 @@ class Interception:
             if isinstance(answer, Refused):
                 self._bridge.metrics.resolved(answer.reason)
                 failover.refused(answer)
+                return
+            if answer.revision < self._bridge.resolver.obeyed_revision:
+                self._bridge.metrics.asked_again()
+                self.ask_again()
                 return
             self._bridge.metrics.resolved("OK")
             if not failover.goes_again(answer):
@@ -499,6 +560,7 @@ class Interception:
         if self.trace is not None:
             self.trace.answer_begins(status)
         self._release()
+        self._early = []
         recording = self.recording
         if recording is None:
             return None

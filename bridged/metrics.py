@@ -13,6 +13,7 @@ from bridged.adapters.bedrock import WIRE_TYPE as BEDROCK
 from bridged.breaker import State
 from bridged.endings import CLIENT_GONE
 from bridged.errors import REFUSALS
+from bridged.watch import REASONS
 from daemonkit.tallies import Buckets, CounterTally, HistogramTally
 
 _CLASSES = tuple(f"{hundred}xx" for hundred in range(10))
@@ -26,6 +27,8 @@ REFUSED_KEYS = ("UNAUTHORIZED", "RATE_LIMITED", "SPEND_LIMITED")
 _FAILURES = frozenset({*REFUSALS, CLIENT_GONE})
 # From an answer of an idle credentiald to the default of --credentiald-timeout, in seconds.
 _RESOLVE_BUCKETS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.5, 1.0, 5.0)
+# From a change on the same machine to one that was missed for a while, in seconds.
+_REVOCATION_BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 5.0, 30.0)
 # From a list of models to a model that thinks for minutes, in seconds.
 _REQUEST_BUCKETS = (0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0, 600.0)
 
@@ -102,6 +105,30 @@ class Metrics:
         self._resolve_streams = Counter(
             "bridged_resolve_streams_opened_total",
             "Streams opened to credentiald; more than its replicas means that some were lost.",
+            registry=self.registry,
+        )
+        self.watch_streams = Gauge(
+            "bridged_watch_streams",
+            "Streams on which credentiald tells this bridge what administrators change.",
+            registry=self.registry,
+        )
+        self._revocation_seconds = HistogramTally(
+            "bridged_revocation_seconds",
+            "Time from an administrator's change, by credentiald's clock, until nothing here contradicted it.",
+            _REVOCATION_BUCKETS,
+            self.registry,
+        ).at()
+        self._revoked = Counter(
+            "bridged_requests_revoked_total",
+            "Requests that were ended because what they ran on was taken away, by reason.",
+            ["reason"],
+            registry=self.registry,
+        )
+        for reason in sorted(REASONS):
+            self._revoked.labels(reason)
+        self._asked_again = Counter(
+            "bridged_requests_asked_again_total",
+            "Requests that were decided and not sent yet when administrators changed something.",
             registry=self.registry,
         )
         self._upstream_errors = Counter(
@@ -222,6 +249,18 @@ class Metrics:
     def resolve_stream_opened(self) -> None:
         """Count one stream to credentiald, the first as well as those after a loss."""
         self._resolve_streams.inc()
+
+    def revoked_within(self, seconds: float) -> None:
+        """How long a change took to be obeyed; clocks of two machines may differ."""
+        self._revocation_seconds.observe(max(0.0, seconds))
+
+    def revoked(self, reason: str) -> None:
+        """Count one request that was ended by a change. `reason` is one of watch.py."""
+        self._revoked.labels(reason).inc()
+
+    def asked_again(self) -> None:
+        """Count one request that was asked again because of a change."""
+        self._asked_again.inc()
 
     def upstream_failed(self, reason: str) -> None:
         """Count one attempt at an upstream that failed without an answer of its own."""

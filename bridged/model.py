@@ -155,8 +155,9 @@ class Resolution:
 
     `wire_type` is the type whose rules of addressing and authentication apply; `base_url` has the default filled
     in. `credential` is None for a presented key. `upstream_model` is empty where the provider maps no models.
-    `receipt` goes back with the records. `revision` is of the administrative state that decided. With a `pool_size`
-    above 1 there is another key to try; `probe`: the key had been refused, and its outcome is to be reported.
+    `access_token_id` is that of the user's token. `receipt` goes back with the records. `revision` is of the
+    administrative state that decided. With a `pool_size` above 1 there is another key to try; `probe`: the key had been
+    refused, and its outcome is to be reported.
     """
 
     provider_id: str
@@ -173,6 +174,7 @@ class Resolution:
     upstream_model: str = ""
     send_actor_headers: bool = False
     bedrock: BedrockOptions | None = None
+    access_token_id: str = ""
     receipt: bytes = field(default=b"", repr=False)
     revision: int = 0
     pool_size: int = 0

@@ -22,6 +22,7 @@ from bridged.resolver_addresses import Lookup, system_lookup
 from bridged.resolver_peer import PING_INTERVAL_SECONDS
 from bridged.resolver_peers import ClientTls, running_peers
 from bridged.resolver_pool import Pool
+from bridged.watch import News
 from daemonkit.secret import Secret
 
 __all__ = ["PING_INTERVAL_SECONDS", "Callback", "ClientTls", "Outcome", "Question", "Resolver", "running_resolver"]
@@ -92,6 +93,11 @@ class Resolver:
         waiting = Waiting(item, callback, now, now + pool.timeout_seconds)
         return waiting if pool.submit(waiting) else None
 
+    @property
+    def obeyed_revision(self) -> int:
+        """No request is to go out that was decided under an older revision."""
+        return self._pool.obeyed_revision
+
     async def resolve(self, question: Question) -> Resolution:
         """credentiald's answer, or Refused."""
         answered: asyncio.Future[Outcome] = asyncio.get_running_loop().create_future()
@@ -121,6 +127,10 @@ class Resolver:
     def tell_breakers(self, breakers: Callable[[], Sequence[BreakerView]]) -> None:
         """Whom to ask, at each ping, for the breakers that are not closed, with times of the wall clock."""
         self._pool.breakers = breakers
+
+    def tell_changes(self, obey: Callable[[News], None]) -> None:
+        """Whom to tell what administrators change; it has obeyed when it returns."""
+        self._pool.obey = obey
 
     def tell_return(self, returned: Callable[[], None]) -> None:
         """Whom to tell whenever a credentiald answers that did not."""

@@ -165,6 +165,7 @@ def resolution_of(answer: pb.ResolveProviderResponse) -> Resolution | Refused:
         upstream_model=answer.upstream_model,
         send_actor_headers=provider.send_actor_headers,
         bedrock=_bedrock(provider.bedrock) if provider.HasField("bedrock") else None,
+        access_token_id=answer.access_token_id,
         receipt=answer.receipt,
         revision=answer.revision,
         pool_size=answer.pool_size,

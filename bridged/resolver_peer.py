@@ -22,6 +22,7 @@ from bridged.resolver_messages import ping_request, unreachable
 from bridged.resolver_pool import ABOUT_THIS_BRIDGE, Pool
 from bridged.resolver_question import message_of
 from bridged.resolver_unary import AppendCall, append, ask, ping, report_outcomes
+from bridged.resolver_watch import keep_watching
 
 if TYPE_CHECKING:  # the asynchronous stub exists only for the type checker
     from drawbridge.v1.credential_service_pb2_grpc import CredentialServiceAsyncStub
@@ -102,6 +103,7 @@ class Peer:
         """Be one of the pool until told to `leave`, or cancelled."""
         self._pool.joined(self)
         pinging = asyncio.create_task(self._keep_pinging(), name="ping credentiald")
+        watching = asyncio.create_task(self._keep_watching(), name="watch credentiald")
         try:
             while not self._left.is_set():
                 pause_seconds = await self._stream_once()
@@ -113,9 +115,10 @@ class Peer:
             self._state = _State.DOWN
             self._pool.left(self)
             pinging.cancel()
+            watching.cancel()
             for task in self._asking:
                 task.cancel()
-            await asyncio.wait([pinging, *self._asking])
+            await asyncio.wait([pinging, watching, *self._asking])
 
     async def append_records(self, reports: Sequence[bytes]) -> Sequence[tuple[int, str]] | Refused:
         """Have reports stored; the places of those that never will be, with why."""
@@ -219,6 +222,18 @@ class Peer:
             await self._channel.wait_for_state_change(state)
         while (state := self._channel.get_state(try_to_connect=True)) is not ready:
             await self._channel.wait_for_state_change(state)
+
+    async def _keep_watching(self) -> None:
+        """Hear what administrators change."""
+        pool = self._pool
+        await keep_watching(
+            self._stub,
+            bridge_instance_id=pool.bridge_instance_id,
+            metadata=pool.metadata,
+            metrics=pool.metrics,
+            place=pool.place,
+            obey=pool.changed_by_administrators,
+        )
 
     async def _keep_pinging(self) -> None:
         """Ask once a second whether it would answer."""

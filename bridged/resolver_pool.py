@@ -24,6 +24,7 @@ from bridged.readiness import Readiness
 from bridged.resolve_queue import Outcome, Queue, Waiting
 from bridged.resolver_messages import UNREACHABLE, unreachable
 from bridged.resolver_unary import Metadata
+from bridged.watch import News
 
 if TYPE_CHECKING:
     from bridged.resolver_peer import Peer
@@ -62,6 +63,8 @@ class Pool:
         self.breakers: Callable[[], Sequence[BreakerView]] = tuple
         # Called whenever a credentiald answers that did not; Resolver.tell_return replaces it.
         self.returned: Callable[[], None] = lambda: None
+        # Called with what administrators changed, and has obeyed when it returns; Resolver.tell_changes replaces it.
+        self.obey: Callable[[News], None] = lambda _: None
         self.timeout_seconds = timeout_seconds
         self.metrics = metrics
         self._took = metrics.resolve_took
@@ -69,6 +72,8 @@ class Pool:
         self.queue = Queue()
         self.trouble = asyncio.Event()
         self.revision = 0
+        # No request goes out that was decided under an older revision than this.
+        self.obeyed_revision = 0
         self._readiness = readiness
         self._peers: list[Peer] = []
         self._searching = True
@@ -159,6 +164,18 @@ class Pool:
         elif state not in _MISSED and not any(each.ping_state == "OK" for each in self._peers):
             self._readiness.refused(state)
 
+    def place(self) -> tuple[str, int]:
+        """Up to where changes are obeyed: database and revision."""
+        return self._database_id, self.obeyed_revision
+
+    def changed_by_administrators(self, news: News) -> None:
+        """A peer told what administrators have changed: when this returns, nothing under way contradicts it."""
+        self._same_database(news.database_id)
+        self.revision = max(self.revision, news.revision)
+        self.obeyed_revision = max(self.obeyed_revision, news.revision)
+        if news.changes or news.snapshot:
+            self.obey(news)
+
     def refuse_all(self) -> None:
         """Nobody will take what waits."""
         for item in self.queue.take_all():
@@ -208,7 +225,7 @@ class Pool:
         if database_id != self._database_id:
             # Revisions of two databases cannot be compared (PingResponse.database_id).
             self._database_id = database_id
-            self.revision = 0
+            self.revision = self.obeyed_revision = 0
 
 
 def _log_change(state: str, address: str) -> None:

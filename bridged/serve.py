@@ -179,7 +179,9 @@ async def serve(settings: Settings, worker: Worker | None = None, tracing: "Trac
             tracing=tracing,
             send_trace_headers=settings.send_trace_headers,
             breaking=_breaking(settings, metrics),
+            ends_on=settings.end_streams_on,
         )
+        resolver.tell_changes(bridge.obey)
         resolver.tell_oldest(bridge.oldest_id)
         resolver.tell_return(bridge.tell_openings)
         if bridge.breaking is not None:

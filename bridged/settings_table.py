@@ -7,6 +7,7 @@ from datetime import timedelta
 
 from bridged.provider_switch import ProviderSwitch, parse_provider_switch
 from bridged.trace_headers import TraceHeaders, parse_trace_headers
+from bridged.watch import EndsOn, parse_ends_on
 from daemonkit import trace_settings
 from daemonkit.durations import parse_duration, parse_timeout
 from daemonkit.listen import Address, parse_addresses
@@ -135,6 +136,12 @@ class Settings:
     )
     credentiald_timeout: timedelta = setting(
         "5s", "How long credentiald may take to answer.", parse_timeout, metavar="DURATION"
+    )
+    end_streams_on: frozenset[EndsOn] = setting(
+        "tokens,users,keys",
+        "What ends running requests once it is taken away: tokens, users, keys, providers, policy, or none.",
+        parse_ends_on,
+        metavar="LIST",
     )
     connect_timeout: timedelta = setting(
         "10s", "How long a connection to an upstream may take.", parse_timeout, metavar="DURATION"

@@ -18,6 +18,7 @@ from credentiald.record_metrics import RecordMetrics, StoreSizes
 # From a cached answer to the deadline, in seconds.
 _RPC_BUCKETS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.5, 1.0, 5.0)
 TOLD_OUTCOMES = ("counted", "repeated", "over_bound", "not_theirs")
+_ACKNOWLEDGEMENT_BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 5.0)
 _BATCH_BUCKETS = (1, 2, 4, 8, 16, 32, 64, 128, 256)
 
 
@@ -82,6 +83,20 @@ class Metrics:
             ["provider"],
             registry=self.registry,
         )
+        self.watchers = Gauge(
+            "credentiald_watchers", "Streams on which bridges are told what is changed.", registry=self.registry
+        )
+        self._acknowledgement_seconds = Histogram(
+            "credentiald_revocation_acknowledgement_seconds",
+            "How long rpcs that take something away waited until every bridge that watches had obeyed, or no longer.",
+            buckets=_ACKNOWLEDGEMENT_BUCKETS,
+            registry=self.registry,
+        )
+        self._unacknowledged = Counter(
+            "credentiald_revocations_unacknowledged_total",
+            "Watching bridges that did not acknowledge a change in time; their streams were ended.",
+            registry=self.registry,
+        )
         self.draining = Gauge(
             "credentiald_draining", "1 from the request to stop until the end.", registry=self.registry
         )
@@ -105,6 +120,14 @@ class Metrics:
             self._rpc_names.add(rpc)
         if seconds is not None:
             self._seconds.labels(rpc).observe(seconds)
+
+    def acknowledged(self, seconds: float) -> None:
+        """Observe one wait of an administrator's rpc for bridges."""
+        self._acknowledgement_seconds.observe(seconds)
+
+    def unacknowledged(self) -> None:
+        """Count one bridge that did not answer in time."""
+        self._unacknowledged.inc()
 
     def resolved(self, source: str, count: int = 1) -> None:
         """Count good answers to resolves."""

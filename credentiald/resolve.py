@@ -100,6 +100,7 @@ class Answer:
     bedrock: BedrockOptions | None
     send_actor_headers: bool
     user: User
+    access_token_id: str
     source: Source
     credential_id: str
     material: Material | None
@@ -111,7 +112,6 @@ class Answer:
     receipt: bytes
     expire_time: datetime | None
     credential_expire_time: datetime | None
-    access_token_id: str
     pool_size: int
     is_probe: bool
     by_health: bool
@@ -126,6 +126,7 @@ class _Found:
 
     provider: Provider
     user: User
+    # Empty where the caller named the user.
     access_token_id: str
     expire_time: datetime | None
     source: Source
@@ -222,6 +223,7 @@ def _answer(plane: Plane, caller: Caller, question: Question, found: _Found, *, 
         if provider.send_actor_headers is None
         else provider.send_actor_headers,
         user=found.user,
+        access_token_id=found.access_token_id,
         source=found.source,
         credential_id=chosen.credential_id,
         material=held.material,
@@ -233,7 +235,6 @@ def _answer(plane: Plane, caller: Caller, question: Question, found: _Found, *, 
         receipt=receipts.write(plane.receipt_key, receipt),
         expire_time=_earlier(_earlier(found.expire_time, held.look_again_time), chosen.until_time),
         credential_expire_time=held.expire_time,
-        access_token_id=found.access_token_id,
         pool_size=len(provider.central_keys) if found.source is Source.CENTRAL_KEY else 0,
         is_probe=chosen.is_probe,
         by_health=bool(found.cooldowns),

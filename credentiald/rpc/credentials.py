@@ -16,19 +16,21 @@ from credentiald.rpc import codec, health_codec, outcome_codec
 from credentiald.rpc.guard import current_caller, seconds_to_wait
 from credentiald.rpc.record_codec import instance_of
 from credentiald.rpc.resolve_stream import ResolveStreams, noted_one
+from credentiald.rpc.watch_streams import WatchStreams
 from credentiald.store import revision
 from credentiald.store.times import to_micros
 from daemonkit.version import version
 
 
 class Credentials(CredentialServiceServicer):
-    """Answers ResolveProvider, one question or a stream of them, ReportOutcome and Ping."""
+    """Answers ResolveProvider, one question or a stream of them, ReportOutcome, WatchProviders and Ping."""
 
     def __init__(
         self,
         plane: Plane,
         metrics: Metrics,
         streams: ResolveStreams,
+        watch: WatchStreams,
         book: RecordBook,
         outcomes: OutcomeBook,
         breakers: BreakerBook,
@@ -39,6 +41,7 @@ class Credentials(CredentialServiceServicer):
         self._streams = streams
         self._outcomes = outcomes
         self._breakers = breakers
+        self._watch = watch
 
     async def ResolveProvider(self, request: pb.ResolveProviderRequest, context: Any) -> pb.ResolveProviderResponse:
         question = codec.question(request)
@@ -57,6 +60,9 @@ class Credentials(CredentialServiceServicer):
         told = outcome_codec.told(request)
         instance = instance_of(service.id if service else "", request.bridge_instance_id)
         return pb.ReportOutcomeResponse(ignored=await self._outcomes.tell(instance, told))
+
+    async def WatchProviders(self, request_iterator: Any, context: Any) -> None:  # type: ignore[override]
+        await self._watch.serve(context)
 
     async def Ping(self, request: pb.PingRequest, context: Any) -> pb.PingResponse:
         caller = current_caller()

@@ -53,6 +53,11 @@ def _records(conn: Connection) -> None:
         conn.execute(statement)
 
 
+def _watchers(conn: Connection) -> None:
+    for statement in records_schema.WATCHERS:
+        conn.execute(statement)
+
+
 Steps = tuple[tuple[str, Callable[[Connection], None]], ...]
 
 STEPS: Steps = (
@@ -62,7 +67,10 @@ STEPS: Steps = (
     ("0004_key_cooldowns", _key_cooldowns),
     ("0005_provider_timeouts", _provider_timeouts),
 )
-RECORD_STEPS: Steps = (("0001_records", _records),)
+RECORD_STEPS: Steps = (
+    ("0001_records", _records),
+    ("0002_watchers", _watchers),
+)
 
 
 def _steps(history: str) -> Steps:

@@ -192,3 +192,17 @@ RECORDS = (
     ) WITHOUT ROWID
     """,
 )
+
+# Bridges that watch what administrators change (watchers.py). They come and go with their processes.
+WATCHERS = (
+    """
+    CREATE TABLE watchers (
+        id TEXT PRIMARY KEY NOT NULL,
+        process_id TEXT NOT NULL,
+        service_id TEXT NOT NULL,
+        bridge_instance_id TEXT NOT NULL,
+        revision INTEGER NOT NULL,
+        alive_time INTEGER NOT NULL
+    ) WITHOUT ROWID
+    """,
+)

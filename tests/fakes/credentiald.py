@@ -12,7 +12,8 @@
 back on the same address. Questions come by stream, `batches` has their numbers; with `has_stream` False it is a
 server of before there was one. Providers in `ask_singly` are refused so in batches. `end_streams()` ends those that
 are idle, as a server that stops does. `reported` is what it has taken from bridges; `report_refuse` refuses whole
-reports, `reject` interceptions with these models, for the reason `rejection`.
+reports, `reject` interceptions with these models, for the reason `rejection`. With `has_watch` bridges may watch:
+`change()` tells them, `acknowledged` is what they said.
 
 `pools` maps names to several answers, one a key (`pool`): the first is given whose key the bridge has neither named as
 failed nor reported. `outcomes` is what was reported of keys; `outcome_refuse` refuses that.
@@ -165,6 +166,12 @@ class FakeCredentiald(pb_grpc.CredentialServiceServicer, RecordServiceServicer):
         self.streams_opened = 0
         self._streams: set[asyncio.Task[Any]] = set()
         self._to_end: set[asyncio.Task[Any]] = set()
+        # Without, it is a server of before bridges could watch.
+        self.has_watch = False
+        self.watches: list[asyncio.Queue[pb.WatchProvidersResponse]] = []
+        # What bridges have said first, and what they have acknowledged since.
+        self.watch_begins: list[pb.WatchProvidersRequest] = []
+        self.acknowledged: list[int] = []
         self.pings = 0
         self.last_ping: pb.PingRequest | None = None
         self.authorizations: set[str] = set()
@@ -351,6 +358,52 @@ class FakeCredentiald(pb_grpc.CredentialServiceServicer, RecordServiceServicer):
         if self.ping_refuse is not None:
             await self.ping_refuse.abort(context)
         return pb.PingResponse(version="test", revision=self.revision, database_id=self.database_id)
+
+    async def WatchProviders(self, request_iterator: Any, context: Any) -> None:
+        if not self.has_watch:
+            await context.abort(grpc.StatusCode.UNIMPLEMENTED, "not here")
+        self.watch_begins.append(await context.read())
+        told: asyncio.Queue[pb.WatchProvidersResponse] = asyncio.Queue()
+        told.put_nowait(self._watched(snapshot=True))
+        self.watches.append(told)
+        reading = asyncio.ensure_future(self._acknowledgements(context))
+        try:
+            while True:
+                await context.write(await told.get())
+        finally:
+            self.watches.remove(told)
+            reading.cancel()
+
+    async def _acknowledgements(self, context: Any) -> None:
+        while (request := await context.read()) is not grpc.aio.EOF:
+            self.acknowledged.append(request.revision)
+
+    def _watched(self, **fields: Any) -> pb.WatchProvidersResponse:
+        providers = [
+            provider_pb2.Provider(
+                id=one.provider.id,
+                name=name,
+                enabled=True,
+                key_policy=provider_pb2.KeyPolicy(central_key_enabled=True, user_keys_allowed=True),
+                central_keys=[provider_pb2.CentralKey(credential_id=one.credential.credential_id)],
+            )
+            for name, one in self.providers.items()
+        ]
+        return pb.WatchProvidersResponse(
+            database_id=self.database_id, revision=self.revision, providers=providers, **fields
+        )
+
+    def change(self, kind: str, resource_id: str = "", *, answers_too: bool = True) -> int:
+        """A change that bridges are told of; its revision. `answers_too`: answers are of this revision from now on."""
+        self.revision += 1
+        if answers_too:
+            for one in self.providers.values():
+                one.revision = self.revision
+        change = pb.AdministrativeChange(revision=self.revision, kind=kind, resource_id=resource_id)
+        change.change_time.GetCurrentTime()
+        for told in self.watches:
+            told.put_nowait(self._watched(changes=[change]))
+        return self.revision
 
     async def AppendRecords(
         self, request: record_pb.AppendRecordsRequest, context: Any

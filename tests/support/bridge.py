@@ -23,6 +23,7 @@ from bridged.recording import TapMaker
 from bridged.resolver import running_resolver
 from bridged.taps import answer_tap
 from bridged.trace_headers import TraceHeaders
+from bridged.watch import DEFAULT_ENDS_ON, EndsOn
 from daemonkit.listen import Address
 from daemonkit.secret import Secret
 from tests.fakes.credentiald import SERVICE_TOKEN, USER_TOKEN, FakeCredentiald
@@ -65,6 +66,7 @@ async def running_bridge(
     tracing: "Tracing | None" = None,
     send_trace_headers: TraceHeaders | None = None,
     breaker_rules: BreakerRules | None = None,
+    ends_on: frozenset[EndsOn] = DEFAULT_ENDS_ON,
 ) -> AsyncIterator[RunningBridge]:
     """A listening bridge for the length of the block."""
     readiness, metrics = Readiness(), Metrics()
@@ -100,7 +102,9 @@ async def running_bridge(
             tracing=tracing,
             send_trace_headers=send_trace_headers,
             breaking=None if breaker_rules is None else Breaking(breaker_rules, metrics),
+            ends_on=ends_on,
         )
+        resolver.tell_changes(bridge.obey)
         if bridge.breaking is not None:
             resolver.tell_breakers(bridge.breaking.views)
         resolver.tell_oldest(bridge.oldest_id)

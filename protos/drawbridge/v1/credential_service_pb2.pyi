@@ -319,6 +319,126 @@ class ReportOutcomeResponse(_message.Message):
 Global___ReportOutcomeResponse: _TypeAlias = ReportOutcomeResponse  # noqa: Y015
 
 @_typing.final
+class WatchProvidersRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    BRIDGE_INSTANCE_ID_FIELD_NUMBER: _builtins.int
+    DATABASE_ID_FIELD_NUMBER: _builtins.int
+    REVISION_FIELD_NUMBER: _builtins.int
+    bridge_instance_id: _builtins.str
+    """In the first message: as in ResolveProviderRequest; must be set."""
+    database_id: _builtins.str
+    """In the first message, to resume: of the last message that was obeyed."""
+    revision: _builtins.int
+    """In the first message, to resume: of the last message that was obeyed, 0 for
+    none. Later: up to here everything is obeyed. No request goes out any more
+    that was decided under an older revision.
+    """
+    def __init__(
+        self,
+        *,
+        bridge_instance_id: _builtins.str = ...,
+        database_id: _builtins.str = ...,
+        revision: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["bridge_instance_id", b"bridge_instance_id", "database_id", b"database_id", "revision", b"revision"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___WatchProvidersRequest: _TypeAlias = WatchProvidersRequest  # noqa: Y015
+
+@_typing.final
+class WatchProvidersResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    DATABASE_ID_FIELD_NUMBER: _builtins.int
+    REVISION_FIELD_NUMBER: _builtins.int
+    CHANGES_FIELD_NUMBER: _builtins.int
+    PROVIDERS_FIELD_NUMBER: _builtins.int
+    SNAPSHOT_FIELD_NUMBER: _builtins.int
+    CHANGES_MISSING_FIELD_NUMBER: _builtins.int
+    database_id: _builtins.str
+    """As in PingResponse."""
+    revision: _builtins.int
+    """Of the state that this message leads to; what resumes, together with the id
+    of the database.
+    """
+    snapshot: _builtins.bool
+    """`providers` are all that there are: what is not among them is gone."""
+    changes_missing: _builtins.bool
+    """Only in the first message: what happened between the revision that was to be
+    resumed and this one is not known, or too much.
+    """
+    @_builtins.property
+    def changes(self) -> _containers.RepeatedCompositeFieldContainer[Global___AdministrativeChange]:
+        """What was changed since the last message, in the order of revisions, without
+        gaps; none for a heartbeat, which comes every few seconds.
+        """
+
+    @_builtins.property
+    def providers(self) -> _containers.RepeatedCompositeFieldContainer[_provider_pb2.Provider]:
+        """The providers that were changed, as they are now, with id, name, type,
+        whether enabled, key policy and the ids of their central keys. Never a
+        secret.
+        """
+
+    def __init__(
+        self,
+        *,
+        database_id: _builtins.str = ...,
+        revision: _builtins.int = ...,
+        changes: _abc.Iterable[Global___AdministrativeChange] | None = ...,
+        providers: _abc.Iterable[_provider_pb2.Provider] | None = ...,
+        snapshot: _builtins.bool = ...,
+        changes_missing: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["changes", b"changes", "changes_missing", b"changes_missing", "database_id", b"database_id", "providers", b"providers", "revision", b"revision", "snapshot", b"snapshot"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___WatchProvidersResponse: _TypeAlias = WatchProvidersResponse  # noqa: Y015
+
+@_typing.final
+class AdministrativeChange(_message.Message):
+    """One row of the log of changes."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    REVISION_FIELD_NUMBER: _builtins.int
+    CHANGE_TIME_FIELD_NUMBER: _builtins.int
+    KIND_FIELD_NUMBER: _builtins.int
+    RESOURCE_ID_FIELD_NUMBER: _builtins.int
+    revision: _builtins.int
+    kind: _builtins.str
+    """"<resource>.<what happened>": "token.revoked", "user.suspended",
+    "user.deleted", "user_key.set", "user_key.deleted", "provider.updated",
+    "provider.deleted", "service.rotated" and so on.
+    """
+    resource_id: _builtins.str
+    """Id of the resource; of a user's key "<user id>/<provider id>"."""
+    @_builtins.property
+    def change_time(self) -> _timestamp_pb2.Timestamp: ...
+    def __init__(
+        self,
+        *,
+        revision: _builtins.int = ...,
+        change_time: _timestamp_pb2.Timestamp | None = ...,
+        kind: _builtins.str = ...,
+        resource_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["change_time", b"change_time"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["change_time", b"change_time", "kind", b"kind", "resource_id", b"resource_id", "revision", b"revision"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___AdministrativeChange: _TypeAlias = AdministrativeChange  # noqa: Y015
+
+@_typing.final
 class ResolveProviderStreamRequest(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 

@@ -28,6 +28,7 @@ from credentiald.rpc.credentials import Credentials
 from credentiald.rpc.guard import Guard
 from credentiald.rpc.resolve_stream import MAX_ITEMS, ResolveStreams
 from credentiald.rpc.server import MAIN_SERVICES, Health, RpcListener, listening
+from credentiald.rpc.watch_streams import WatchStreams
 from credentiald.store import services
 from daemonkit.listen import Address
 from daemonkit.secret import Secret
@@ -431,9 +432,10 @@ async def test_an_opened_key_does_not_stay_when_nobody_asks_any_more(tmp_path):
         _, token = await one.make_user("ann")
         await one.make_provider("prov", key=CENTRAL)
         streams = ResolveStreams(one.plane, Metrics("test"), one.book, sweep_seconds=0.01)
-        server = grpc.aio.server(interceptors=[Guard(one.plane, Metrics("test"))])
+        watch = WatchStreams(one.plane, one.stored, Metrics("test"), wait_seconds=1.0)
+        server = grpc.aio.server(interceptors=[Guard(one.plane, Metrics("test"), watch.obeyed)])
         outcomes, breakers = OutcomeBook(one.plane, Metrics("test")), BreakerBook(one.stored, one.plane.clock)
-        servicer = Credentials(one.plane, Metrics("test"), streams, one.book, outcomes, breakers)
+        servicer = Credentials(one.plane, Metrics("test"), streams, watch, one.book, outcomes, breakers)
         add_CredentialServiceServicer_to_server(servicer, server)
         server.add_insecure_port(f"unix:{tmp_path}/second.sock")
         await server.start()
