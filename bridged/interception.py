@@ -28,6 +28,7 @@ from bridged.http1.exchange import Exchange
 from bridged.http1.upstream import ResponseReceiver, UpstreamCall
 from bridged.http_types import BodyBroken, BodyTimeout, BodyTooLarge
 from bridged.ids import new_id
+from bridged.limits.admission import Slot
 from bridged.model import DialectName, Headers, Refused, RequestFacts, Resolution
 from bridged.paths import Target
 from bridged.recording import Recording
@@ -49,12 +50,13 @@ class Interception:
     """One client request through the bridge. Attributes without an underscore are for the record and the log line.
 
     `recording` gathers what is recorded, None where nothing is. `stopped`: the bridge ended it because it stops.
+    `limit`: which limit refused it, empty where none did.
     """
 
     __slots__ = (
         "_body_ended", "_bridge", "_call", "_early", "_exchange", "_over", "_paused", "_question", "_relay",
-        "_reserved_bytes", "_streamed", "client", "dialect", "error", "facts", "first_byte_seconds", "interception_id",
-        "is_stream", "match", "provider", "received_bytes", "recording", "resolution", "sent_bytes", "started_seconds",
+        "_reserved_bytes", "_slot", "_streamed", "client", "dialect", "error", "facts", "first_byte_seconds", "interception_id",
+        "is_stream", "limit", "match", "provider", "received_bytes", "recording", "resolution", "sent_bytes", "started_seconds",
         "status", "stopped", "trace",
     )  # fmt: skip
 
@@ -68,6 +70,8 @@ class Interception:
         # A streamed body that came before there was a call to give it to; the client is paused, so it stays small.
         self._early: list[bytes] = []
         self._reserved_bytes = 0
+        # Its place among those under way, where there are limits.
+        self._slot: Slot | None = None
         self._streamed = False
         self._body_ended = False
         self._paused = False
@@ -83,6 +87,7 @@ class Interception:
         self.stopped = False
         self.status: int | None = None
         self.error = ""
+        self.limit = ""
         # Of the answer, once it has ended.
         self.is_stream = False
         self.sent_bytes = 0
@@ -123,6 +128,9 @@ class Interception:
             )
         if (request.content_length or 0) > limit_bytes:
             raise self._refused_body(BodyTooLarge())
+        entrance = self._bridge.entrance
+        if entrance is not None:
+            self._slot = entrance.enter(client.token, target.provider)
         if match.reads_body:
             # Held until the upstream has begun to answer: it may have to be sent again.
             self._reserved_bytes = self._bridge.reserve(limit_bytes if request.chunked else request.content_length or 0)
@@ -232,6 +240,8 @@ class Interception:
                 return
             self._bridge.metrics.resolved("OK")
             self.resolution = answer
+            if self._slot is not None and self._bridge.entrance is not None:
+                self._bridge.entrance.resolved(self._slot, answer)
             relay = self._relay = AnswerRelay(self, self._bridge, self._exchange)
             body, self._early = (self._early[0], []) if match.reads_body else (None, self._early)
             if body is not None:
@@ -333,7 +343,7 @@ class Interception:
         """Tell the client, in the way that is left: a whole answer, the end of a stream, or a broken connection."""
         if self._over:
             return
-        self.error = refused.reason
+        self.error, self.limit = refused.reason, refused.limit
         exchange = self._exchange
         try:
             if not exchange.head_sent:
@@ -380,6 +390,9 @@ class Interception:
             self.error = "" if self.recording.answer(whole=False).over else self.error
         self._early = []
         self._release()
+        if self._slot is not None and self._bridge.entrance is not None:
+            self._bridge.entrance.leave(self._slot)
+            self._slot = None
         self._bridge.ended(self)
 
     def _release(self) -> None:

@@ -42,7 +42,8 @@ class Refused(Exception):
 
     Status and default Retry-After come from `errors.REFUSALS`; `grpc_code` decides for reasons of a newer
     credentiald. `message` says what to do next and never holds key or token material, nor bytes of the client's
-    request. `allow` lists the methods of a 405.
+    request. `allow` lists the methods of a 405. `retry_after_ms` is for who understands it, beside the whole seconds.
+    `limit` is which of our own limits was reached, empty for every other reason.
     """
 
     def __init__(
@@ -53,6 +54,8 @@ class Refused(Exception):
         retry_after_seconds: int | None = None,
         grpc_code: int | None = None,
         allow: tuple[str, ...] = (),
+        retry_after_ms: int | None = None,
+        limit: str = "",
     ) -> None:
         row = row_of(reason, grpc_code)
         self.reason = reason
@@ -62,6 +65,8 @@ class Refused(Exception):
         if row.status_without_wait is not None and self.retry_after_seconds is None:
             self.http_status = row.status_without_wait
         self.allow = allow
+        self.retry_after_ms = retry_after_ms
+        self.limit = limit
         super().__init__(f"{reason}: {self.message}")
 
 

@@ -20,6 +20,7 @@ from bridged.bridge import Bridge
 from bridged.http1.downstream import Limits, Server, listening
 from bridged.http1.pool import running_pool
 from bridged.http1.proxies import Proxies, parse_proxies
+from bridged.limits.entrance import Entrance
 from bridged.metrics import Metrics
 from bridged.readiness import Readiness
 from bridged.recorder import running_recorder
@@ -176,6 +177,7 @@ async def serve(settings: Settings, worker: Worker | None = None, tracing: "Trac
             asks_for_usage=settings.ask_for_usage,
             tracing=tracing,
             send_trace_headers=settings.send_trace_headers,
+            entrance=_entrance(settings, metrics),
         )
         resolver.tell_oldest(bridge.oldest_id)
         resolver.tell_return(bridge.tell_openings)
@@ -210,6 +212,14 @@ async def drain(bridge: Bridge, server: Server, grace: timedelta) -> None:
         return
     log.warning("the grace is over: ending what still runs", extra={"requests": bridge.under_way})
     bridge.end_requests()
+
+
+def _entrance(settings: Settings, metrics: Metrics) -> Entrance | None:
+    """What keeps the limits; None where there are none."""
+    limits = settings.limits()
+    for limit, most in limits.by_limit():
+        metrics.limited(limit.value, most)
+    return None if limits.are_none else Entrance(limits, metrics)
 
 
 def _proxies() -> Proxies:

@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING
 from bridged.bridge import Bridge
 from bridged.http1.downstream import Limits, Server, listening
 from bridged.http1.pool import running_pool
+from bridged.limits.admission import AdmissionLimits
+from bridged.limits.entrance import Entrance
 from bridged.metrics import Metrics
 from bridged.provider_switch import ProviderSwitch
 from bridged.readiness import Readiness
@@ -62,6 +64,7 @@ async def running_bridge(
     make_tap: TapMaker = answer_tap,
     tracing: "Tracing | None" = None,
     send_trace_headers: TraceHeaders | None = None,
+    limits: AdmissionLimits | None = None,
 ) -> AsyncIterator[RunningBridge]:
     """A listening bridge for the length of the block."""
     readiness, metrics = Readiness(), Metrics()
@@ -96,6 +99,7 @@ async def running_bridge(
             make_tap=make_tap,
             tracing=tracing,
             send_trace_headers=send_trace_headers,
+            entrance=None if limits is None else Entrance(limits, metrics),
         )
         resolver.tell_oldest(bridge.oldest_id)
         resolver.tell_return(bridge.tell_openings)
