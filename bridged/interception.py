@@ -55,9 +55,9 @@ class Interception:
 
     __slots__ = (
         "_body_ended", "_bridge", "_call", "_early", "_exchange", "_over", "_paused", "_question", "_relay",
-        "_reserved_bytes", "_slot", "_streamed", "client", "dialect", "error", "facts", "first_byte_seconds", "interception_id",
-        "is_stream", "limit", "match", "provider", "received_bytes", "recording", "resolution", "sent_bytes", "started_seconds",
-        "status", "stopped", "trace",
+        "_reserved_bytes", "_slot", "_streamed", "client", "dialect", "error", "facts", "first_byte_seconds",
+        "interception_id", "is_stream", "limit", "match", "provider", "received_bytes", "recording", "resolution",
+        "sent_bytes", "started_seconds", "status", "stopped", "trace",
     )  # fmt: skip
 
     def __init__(self, bridge: "Bridge", exchange: Exchange) -> None:

@@ -73,7 +73,7 @@ class Metrics:
         self._failures.add(0, "INTERNAL")
         self._limit_refusals = CounterTally(
             "bridged_limit_refusals",
-            "Requests refused because a limit was reached, by limit.",
+            "Requests refused by a limit, by which.",
             ["limit"],
             self.registry,
         )

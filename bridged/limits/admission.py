@@ -123,10 +123,15 @@ class Admission:
         return Slot(token, principal)
 
     def resolved(self, slot: Slot, provider: str, user_id: str, now: float) -> Over | None:
-        """It is known whose the request is, and which provider's; None where it may go on."""
+        """It is known whose the request is, and which provider's; None where it may go on.
+
+        May be called again: a slot at another provider takes the place of the one before.
+        """
         self._known.put(slot.token, user_id, now)
         if slot.principal != user_id:
-            self._shares.move(slot.principal, user_id)
+            self._shares.move(slot.principal, user_id, now)
+            if slot.shares is not None:
+                slot.shares.move(slot.principal, user_id, now)
             slot.principal = user_id
             if self._limits.user and self._shares.held_by(user_id) > self._limits.user:
                 return _OVER_USER
@@ -134,8 +139,12 @@ class Admission:
             of_provider = self._providers.get(provider)
             if of_provider is None:
                 of_provider = self._providers[provider] = Shares(self._limits.provider)
+            if slot.shares is of_provider:
+                return None
             if not of_provider.room_for(user_id, now):
                 return _OVER_PROVIDER
+            if slot.shares is not None:
+                slot.shares.give_back(user_id)
             of_provider.take(user_id)
             slot.shares = of_provider
         return None

@@ -79,7 +79,6 @@ class Entrance:
         )
 
     def _tell(self) -> None:
-        log.info(
-            "requests were refused by limits", extra={f"over_{name}": count for name, count in self._untold.items()}
-        )
+        counts = {f"over_{limit}": count for limit, count in self._untold.items()}
+        log.info("requests were refused by limits", extra=counts)
         self._untold.clear()

@@ -6,12 +6,13 @@
         ...
         assert credentiald.resolves[0].access_token == "dbu_…"
 
-`providers` maps instance names to answers; other names are PROVIDER_NOT_FOUND. `refuse` refuses every resolve,
-`ping_refuse` every ping. `hang` set: rpcs wait until it is cleared. `stop()` and `start()` take it away and bring it
-back on the same address. Questions come by stream, `batches` has their numbers; with `has_stream` False it is a
-server of before there was one. Providers in `ask_singly` are refused so in batches. `end_streams()` ends those that
-are idle, as a server that stops does. `reported` is what it has taken from bridges; `report_refuse` refuses whole
-reports, `reject` interceptions with these models, for the reason `rejection`.
+`providers` maps instance names to answers; other names are PROVIDER_NOT_FOUND. `users` maps tokens to ids of users; all
+other tokens are of the answer's. `refuse` refuses every resolve, `ping_refuse` every ping. `hang` set: rpcs wait until
+it is cleared. `stop()` and `start()` take it away and bring it back on the same address. Questions come by stream,
+`batches` has their numbers; with `has_stream` False it is a server of before there was one. Providers in `ask_singly`
+are refused so in batches. `end_streams()` ends those that are idle, as a server that stops does. `reported` is what it
+has taken from bridges; `report_refuse` refuses whole reports, `reject` interceptions with these models, for the reason
+`rejection`.
 """
 
 import asyncio
@@ -118,6 +119,7 @@ class FakeCredentiald(pb_grpc.CredentialServiceServicer, RecordServiceServicer):
     def __init__(self, address: str) -> None:
         self.address = address
         self.providers: dict[str, pb.ResolveProviderResponse] = {}
+        self.users: dict[str, str] = {}
         self.refuse: Refuse | None = None
         self.ping_refuse: Refuse | None = None
         self.database_id = "database-1"
@@ -283,6 +285,8 @@ class FakeCredentiald(pb_grpc.CredentialServiceServicer, RecordServiceServicer):
                 code=grpc.StatusCode.NOT_FOUND, reason="PROVIDER_NOT_FOUND", message="no such provider", metadata=facts
             )
         answer.provider.name = request.provider
+        if request.access_token in self.users:
+            answer.user.id = self.users[request.access_token]
         return answer
 
     async def Ping(self, request: pb.PingRequest, context: Any) -> pb.PingResponse:
