@@ -2,6 +2,7 @@
 
 import random
 from collections import Counter
+from heapq import heappop, heappush
 
 import pytest
 from hypothesis import given, settings
@@ -152,7 +153,7 @@ TestAnyOrder = AnyOrder.TestCase
 
 
 def carried(limit: int, wanted: dict[str, float], *, seconds: int, seed: int) -> dict[str, float]:
-    """What each gets a second where a request takes one second and each asks so often a second, at random times.
+    """What each gets a second where a request takes about a second and each asks so often a second, at random times.
 
     The first quarter of the time is not counted.
     """
@@ -161,9 +162,9 @@ def carried(limit: int, wanted: dict[str, float], *, seconds: int, seed: int) ->
     ends = list[tuple[float, str]]()
     for time, who in asks:
         while ends and ends[0][0] <= time:
-            shares.give_back(ends.pop(0)[1])
+            shares.give_back(heappop(ends)[1])
         if asked(shares, who, time):
-            ends.append((time + 1.0, who))
+            heappush(ends, (time + chance.uniform(0.5, 1.5), who))
             got[who] += time >= seconds / 4
     return {who: got[who] / (seconds * 3 / 4) for who in wanted}
 
