@@ -29,6 +29,7 @@ TICK_SECONDS = 0.001
 # How long what is under way at the end may take.
 LAST_SECONDS = 15.0
 KEPT_PROBLEMS = 20
+SLOW_MS = 50.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,6 +56,7 @@ class Seen:
     refusal_p50_ms: float = 0.0
     refusal_p99_ms: float = 0.0
     refusal_max_ms: float = 0.0
+    slow_refusals: int = 0
     late_ms: float = 0.0
 
 
@@ -141,6 +143,7 @@ class Clients:
             self.seen.refusal_p50_ms = took_ms[len(took_ms) // 2]
             self.seen.refusal_p99_ms = took_ms[len(took_ms) * 99 // 100]
             self.seen.refusal_max_ms = took_ms[-1]
+            self.seen.slow_refusals = sum(ms > SLOW_MS for ms in took_ms)
         return self.seen
 
     def answered(self, connection: Connection, user: str, head: bytes, body: bytes, seconds: float) -> None:

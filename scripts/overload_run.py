@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from overload_clients import Load, Seen
+from overload_clients import SLOW_MS, Load, Seen
 from stress_figures import Verdict, at_most, rss_mib, slope
 from stress_pair import NotStarted, script, wait_ready
 
@@ -82,7 +82,8 @@ def _judged(seen: Seen, bounds: Bounds, best: float, seconds: float) -> Iterator
         text=f"refusals: {reasons}; out of shape, or without an answer: {seen.problems}{first}",
     )
     yield at_most(
-        f"refusals take p50 {seen.refusal_p50_ms:.1f} ms, longest {seen.refusal_max_ms:.0f} ms, p99",
+        f"refusals take p50 {seen.refusal_p50_ms:.1f} ms, longest {seen.refusal_max_ms:.0f} ms, "
+        f"{seen.slow_refusals} over {SLOW_MS:.0f} ms, p99",
         seen.refusal_p99_ms,
         bounds.refusal_p99_ms,
         "ms",

@@ -8,7 +8,7 @@ SCRIPT = Path(__file__).resolve().parents[3] / "scripts" / "overload"
 DEADLINE_SECONDS = 120
 
 
-async def test_the_pair_holds_under_all_abuses_together():
+async def test_the_pair_carries_on_under_ten_times_what_it_can_carry():
     process = await asyncio.create_subprocess_exec(
         sys.executable, SCRIPT, "--short", stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.STDOUT
     )
@@ -23,4 +23,4 @@ async def test_the_pair_holds_under_all_abuses_together():
 
     assert process.returncode == 0, output.decode()
     assert lines[-1] == "all good"
-    assert sum(line.startswith("ok ") for line in lines) == len(lines) - 1 == 11
+    assert sum(line.startswith("ok ") for line in lines) == len(lines) - 1 == 13
