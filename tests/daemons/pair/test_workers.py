@@ -126,7 +126,7 @@ async def test_each_worker_has_its_part_of_a_limit(tmp_path):
             answers = [await chat(pair) for _ in range(6)]
             bridge = await asyncio.to_thread(series, pair.bridged)
 
-        assert {(answer.status, answer.error) for answer in answers} == {(503, "CAPACITY")}
+        assert {answer.status for answer in answers} == {503}
         assert bridge['bridged_limit{limit="bridge"}'] == 2
         assert bridge['bridged_limit_refusals_total{limit="bridge"}'] == 6
 
