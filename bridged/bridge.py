@@ -26,6 +26,7 @@ from bridged.http1.framing import Request
 from bridged.http1.pool import UpstreamPool
 from bridged.ids import new_id, smallest_id
 from bridged.interception import Interception
+from bridged.limits.entrance import Entrance
 from bridged.metrics import Metrics
 from bridged.model import DialectName, Headers, Refused, Resolution
 from bridged.outcomes import EXHAUSTED, Outcomes, exhausted
@@ -59,7 +60,7 @@ class Bridge:
     """Begins interceptions, ends them when the bridge stops, answers health on the main listener.
 
     `recorder` takes what is recorded; None records nothing. `needs_records`: no turn of a conversation begins while
-    records are not being kept.
+    records are not being kept. `entrance` None: nothing is limited.
     """
 
     def __init__(
@@ -78,11 +79,13 @@ class Bridge:
         send_trace_headers: TraceHeaders | None = None,
         breaking: Breaking | None = None,
         ends_on: frozenset[EndsOn] = DEFAULT_ENDS_ON,
+        entrance: Entrance | None = None,
     ) -> None:
         self.resolver = resolver
         self.pool = pool
         self.metrics = metrics
         self.max_body_bytes = max_body_bytes
+        self.entrance = entrance
         self.asks_for_usage = asks_for_usage
         self.not_to_ask = UpstreamsNotToAsk()
         self.outcomes = Outcomes(lambda outcomes: resolver.report_outcomes(outcomes), metrics)
@@ -377,9 +380,9 @@ def log_end(interception: Interception, seconds: float) -> None:
     """The one line of a request: ids and outcomes; no path, no header, no body.
 
     A request that went well is told at debug level only, so that nothing waits for a log on the hot path; what did not
-    go well is told always.
+    go well is told always, but for what a limit refused, of which entrance.py tells how many there were.
     """
-    level = logging.INFO if interception.error else logging.DEBUG
+    level = logging.INFO if interception.error and not interception.limit else logging.DEBUG
     if not log.isEnabledFor(level):
         return
     resolution, match = interception.resolution, interception.match

@@ -31,6 +31,7 @@ from bridged.http1.exchange import Exchange
 from bridged.http1.upstream import ResponseReceiver, UpstreamCall
 from bridged.http_types import BodyBroken, BodyTimeout, BodyTooLarge
 from bridged.ids import new_id
+from bridged.limits.admission import Slot
 from bridged.model import DialectName, Headers, Refused, RequestFacts, Resolution
 from bridged.paths import Target
 from bridged.recording import Recording
@@ -56,14 +57,15 @@ class Interception:
     """One client request through the bridge. Attributes without an underscore are for the record and the log line.
 
     `recording` gathers what is recorded, None where nothing is. `stopped`: the bridge ended it because it stops.
+    `limit`: which limit refused it, empty where none did.
     """
 
     __slots__ = (
         "_asked_count", "_body_ended", "_breaker_pass", "_bridge", "_call", "_early", "_exchange", "_failover",
-        "_fallback", "_is_turn_kept", "_over", "_paused", "_question", "_relay", "_reserved_bytes", "_streamed",
-        "attempts", "client", "dialect", "error", "facts", "first_byte_seconds", "interception_id", "is_stream",
-        "match", "provider", "received_bytes", "recording", "resolution", "sent_bytes", "started_seconds", "status",
-        "stopped", "trace",
+        "_fallback", "_is_turn_kept", "_over", "_paused", "_question", "_relay", "_reserved_bytes", "_slot",
+        "_streamed", "attempts", "client", "dialect", "error", "facts", "first_byte_seconds", "interception_id",
+        "is_stream", "limit", "match", "provider", "received_bytes", "recording", "resolution", "sent_bytes",
+        "started_seconds", "status", "stopped", "trace",
     )  # fmt: skip
 
     def __init__(self, bridge: "Bridge", exchange: Exchange) -> None:
@@ -83,6 +85,8 @@ class Interception:
         self._asked_count = 0
         self._is_turn_kept = False
         self._reserved_bytes = 0
+        # Its place among those under way, where there are limits.
+        self._slot: Slot | None = None
         self._streamed = False
         self._body_ended = False
         self._paused = False
@@ -101,6 +105,7 @@ class Interception:
         self.stopped = False
         self.status: int | None = None
         self.error = ""
+        self.limit = ""
         # Of the answer, once it has ended.
         self.is_stream = False
         self.sent_bytes = 0
@@ -141,6 +146,9 @@ class Interception:
             )
         if (request.content_length or 0) > limit_bytes:
             raise self._refused_body(BodyTooLarge())
+        entrance = self._bridge.entrance
+        if entrance is not None:
+            self._slot = entrance.enter(client.token, target.provider)
         if match.reads_body:
             # Held until the upstream has begun to answer: it may have to be sent again.
             self._reserved_bytes = self._bridge.reserve(limit_bytes if request.chunked else request.content_length or 0)
@@ -289,6 +297,8 @@ class Interception:
     def _send(self, match: RouteMatch, client: ClientCredentials, resolution: Resolution, body: bytes | None) -> None:
         """Send the request to the upstream for the first time, or to that of the fallback provider."""
         bridge = self._bridge
+        if self._slot is not None and bridge.entrance is not None:
+            bridge.entrance.resolved(self._slot, resolution)
         if bridge.breaking is not None:
             self._breaker_pass = bridge.breaking.admit(resolution, match.operation, self.facts.model)
         relay = self._relay
@@ -599,7 +609,7 @@ class Interception:
         exchange, fallback = self._exchange, self._fallback
         if fallback is not None and not exchange.head_sent and fallback.takes(refused):
             return
-        self.error = refused.reason
+        self.error, self.limit = refused.reason, refused.limit
         try:
             if not exchange.head_sent:
                 if self.match is None:
@@ -650,6 +660,9 @@ class Interception:
             self.error = "" if self.recording.answer(whole=False).over else self.error
         self._early = []
         self._release()
+        if self._slot is not None and self._bridge.entrance is not None:
+            self._bridge.entrance.leave(self._slot)
+            self._slot = None
         self._bridge.ended(self)
 
     def _release(self) -> None:

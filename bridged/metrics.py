@@ -13,6 +13,7 @@ from bridged.adapters.bedrock import WIRE_TYPE as BEDROCK
 from bridged.breaker import State
 from bridged.endings import CLIENT_GONE
 from bridged.errors import REFUSALS
+from bridged.limits.admission import Limit
 from bridged.watch import REASONS
 from daemonkit.tallies import Buckets, CounterTally, HistogramTally
 
@@ -77,6 +78,21 @@ class Metrics:
         )
         # There as 0 before it happens: the first of a series is no increase to who reads it.
         self._failures.add(0, "INTERNAL")
+        self._limit_refusals = CounterTally(
+            "bridged_limit_refusals",
+            "Requests refused by a limit, by which.",
+            ["limit"],
+            self.registry,
+        )
+        self._limits = Gauge(
+            "bridged_limit",
+            "The limits as they are set, by limit: requests at once, for 'rate' requests a second; 0 is none.",
+            ["limit"],
+            registry=self.registry,
+        )
+        for limit in Limit:
+            self._limit_refusals.add(0, limit.value)
+            self._limits.labels(limit.value).set(0)
         self._upstream_responses = CounterTally(
             "bridged_upstream_responses",
             "Answers of upstreams that went to clients, by type of provider and class of status.",
@@ -232,6 +248,14 @@ class Metrics:
     def failed(self, reason: str) -> None:
         """Count one request that did not go well."""
         self._failures.count(reason if reason in _FAILURES else _OTHER)
+
+    def limit_refused(self, limit: str) -> None:
+        """Count one request that was refused because a limit was reached; `limit` is one of limits.admission.Limit."""
+        self._limit_refusals.count(limit)
+
+    def limited(self, limit: str, most: int) -> None:
+        """Say what a limit is."""
+        self._limits.labels(limit).set(most)
 
     def upstream_answered(self, provider_type: str, status: int) -> None:
         """Count one answer's head."""

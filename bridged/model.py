@@ -44,6 +44,8 @@ class Refused(Exception):
     credentiald. `message` says what to do next and never holds key or token material, nor bytes of the client's
     request. `allow` lists the methods of a 405. `fallback_provider` is the name of the provider that may be asked in
     place of the one that is refused.
+    request. `allow` lists the methods of a 405. `retry_after_ms` is for who understands it, beside the whole seconds.
+    `limit` is which of our own limits was reached, empty for every other reason.
     """
 
     def __init__(
@@ -55,6 +57,8 @@ class Refused(Exception):
         grpc_code: int | None = None,
         allow: tuple[str, ...] = (),
         fallback_provider: str = "",
+        retry_after_ms: int | None = None,
+        limit: str = "",
     ) -> None:
         row = row_of(reason, grpc_code)
         self.reason = reason
@@ -65,6 +69,8 @@ class Refused(Exception):
             self.http_status = row.status_without_wait
         self.allow = allow
         self.fallback_provider = fallback_provider
+        self.retry_after_ms = retry_after_ms
+        self.limit = limit
         super().__init__(f"{reason}: {self.message}")
 
 

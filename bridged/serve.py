@@ -22,6 +22,7 @@ from bridged.bridge import Bridge
 from bridged.http1.downstream import Limits, Server, listening
 from bridged.http1.pool import running_pool
 from bridged.http1.proxies import Proxies, parse_proxies
+from bridged.limits.entrance import Entrance
 from bridged.metrics import Metrics
 from bridged.readiness import Readiness
 from bridged.recorder import running_recorder
@@ -180,6 +181,7 @@ async def serve(settings: Settings, worker: Worker | None = None, tracing: "Trac
             send_trace_headers=settings.send_trace_headers,
             breaking=_breaking(settings, metrics),
             ends_on=settings.end_streams_on,
+            entrance=_entrance(settings, metrics),
         )
         resolver.tell_changes(bridge.obey)
         resolver.tell_oldest(bridge.oldest_id)
@@ -231,6 +233,14 @@ def _breaking(settings: Settings, metrics: Metrics) -> Breaking | None:
         max_requests=settings.circuit_breaker_max_requests,
     )
     return Breaking(rules, metrics)
+
+
+def _entrance(settings: Settings, metrics: Metrics) -> Entrance | None:
+    """What keeps the limits; None where there are none."""
+    limits = settings.limits()
+    for limit, most in limits.by_limit():
+        metrics.limited(limit.value, most)
+    return None if limits.are_none else Entrance(limits, metrics)
 
 
 def _proxies() -> Proxies:

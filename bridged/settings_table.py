@@ -5,6 +5,7 @@
 from dataclasses import dataclass
 from datetime import timedelta
 
+from bridged.limits.admission import AdmissionLimits
 from bridged.provider_switch import ProviderSwitch, parse_provider_switch
 from bridged.trace_headers import TraceHeaders, parse_trace_headers
 from bridged.watch import EndsOn, parse_ends_on
@@ -16,6 +17,7 @@ from daemonkit.parsers import (
     parse_boolean,
     parse_count,
     parse_log_level,
+    parse_positive_count,
     parse_secret,
     parse_size_bytes,
     parse_text,
@@ -172,8 +174,30 @@ class Settings:
         parse_provider_switch,
         metavar="on|off",
     )
-    max_concurrency: object = _unsupported("MAX_CONCURRENCY", "How many requests run at once; 0 is no limit.")
-    rate_limit: object = _unsupported("RATE_LIMIT", "Requests a second for each token; 0 is no limit.")
+    max_concurrency: int = setting(
+        "0",
+        "How many requests run at once, shared fairly among users; 0 is no limit. This one and the three below are "
+        "divided among workers and rounded up.",
+        parse_count,
+        metavar="N",
+        aliases=(GATEWAY_PREFIX + "MAX_CONCURRENCY",),
+    )
+    max_provider_concurrency: int = setting(
+        "0",
+        "How many requests to one provider run at once, shared fairly among users; 0 is no limit.",
+        parse_count,
+        metavar="N",
+    )
+    max_user_concurrency: int = setting(
+        "0", "How many requests of one user run at once; 0 is no limit.", parse_count, metavar="N"
+    )
+    rate_limit: int = setting(
+        "0",
+        "Requests a second for each token, with bursts of one second's worth; 0 is no limit.",
+        parse_count,
+        metavar="N",
+        aliases=(GATEWAY_PREFIX + "RATE_LIMIT",),
+    )
     circuit_breaker_enabled: bool = setting(
         "false",
         "Whether an upstream that fails time after time is left alone for a while (BREAKER_OPEN), by provider, "
@@ -186,7 +210,7 @@ class Settings:
     circuit_breaker_failure_threshold: int = setting(
         "5",
         "Failures in a row that open a breaker.",
-        parse_count,
+        parse_positive_count,
         metavar="N",
         aliases=(GATEWAY_PREFIX + "CIRCUIT_BREAKER_FAILURE_THRESHOLD",),
     )
@@ -207,7 +231,7 @@ class Settings:
     circuit_breaker_max_requests: int = setting(
         "3",
         "How many probes a half-open breaker lets through; as many successes close it.",
-        parse_count,
+        parse_positive_count,
         metavar="N",
         aliases=(GATEWAY_PREFIX + "CIRCUIT_BREAKER_MAX_REQUESTS",),
     )
@@ -233,6 +257,15 @@ class Settings:
         metavar="PATH",
     )
     log_level: int = setting("info", "The least that is logged.", parse_log_level, metavar="debug|info|warning|error")
+
+    def limits(self) -> AdmissionLimits:
+        """What one process may take on: its part of what all workers may."""
+        return AdmissionLimits(
+            bridge=self.max_concurrency,
+            provider=self.max_provider_concurrency,
+            user=self.max_user_concurrency,
+            rate_per_second=self.rate_limit,
+        ).of_worker(self.workers)
 
     def listener(self, name: str) -> Listener:
         """The listener of a setting, `listen` or `metrics_listen`, with the TLS that applies to it."""

@@ -149,6 +149,7 @@ class FakeCredentiald(pb_grpc.CredentialServiceServicer, RecordServiceServicer):
         self.pool_retry_seconds = 60
         self.pool_cause = "failed"
         self._resting: set[bytes] = set()
+        self.users: dict[str, str] = {}
         self.refuse: Refuse | None = None
         self.refuse_providers: dict[str, Refuse] = {}
         self.ping_refuse: Refuse | None = None
@@ -338,6 +339,8 @@ class FakeCredentiald(pb_grpc.CredentialServiceServicer, RecordServiceServicer):
                 code=grpc.StatusCode.NOT_FOUND, reason="PROVIDER_NOT_FOUND", message="no such provider", metadata=facts
             )
         answer.provider.name = request.provider
+        if request.access_token in self.users:
+            answer.user.id = self.users[request.access_token]
         return answer
 
     async def ReportOutcome(self, request: pb.ReportOutcomeRequest, context: Any) -> pb.ReportOutcomeResponse:

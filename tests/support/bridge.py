@@ -15,6 +15,8 @@ from bridged.breaking import Breaking
 from bridged.bridge import Bridge
 from bridged.http1.downstream import Limits, Server, listening
 from bridged.http1.pool import running_pool
+from bridged.limits.admission import AdmissionLimits
+from bridged.limits.entrance import Entrance
 from bridged.metrics import Metrics
 from bridged.provider_switch import ProviderSwitch
 from bridged.readiness import Readiness
@@ -67,6 +69,7 @@ async def running_bridge(
     send_trace_headers: TraceHeaders | None = None,
     breaker_rules: BreakerRules | None = None,
     ends_on: frozenset[EndsOn] = DEFAULT_ENDS_ON,
+    limits: AdmissionLimits | None = None,
 ) -> AsyncIterator[RunningBridge]:
     """A listening bridge for the length of the block."""
     readiness, metrics = Readiness(), Metrics()
@@ -103,6 +106,7 @@ async def running_bridge(
             send_trace_headers=send_trace_headers,
             breaking=None if breaker_rules is None else Breaking(breaker_rules, metrics),
             ends_on=ends_on,
+            entrance=None if limits is None else Entrance(limits, metrics),
         )
         resolver.tell_changes(bridge.obey)
         if bridge.breaking is not None:
