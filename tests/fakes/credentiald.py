@@ -392,6 +392,17 @@ class FakeCredentiald(pb_grpc.CredentialServiceServicer, RecordServiceServicer):
             )
             for name, one in self.providers.items()
         ]
+        providers += [
+            provider_pb2.Provider(
+                id=keys[0].provider.id,
+                name=name,
+                enabled=True,
+                key_policy=provider_pb2.KeyPolicy(central_key_enabled=True),
+                central_keys=[provider_pb2.CentralKey(credential_id=one.credential.credential_id) for one in keys],
+            )
+            for name, keys in self.pools.items()
+            if keys
+        ]
         return pb.WatchProvidersResponse(
             database_id=self.database_id, revision=self.revision, providers=providers, **fields
         )
@@ -400,7 +411,7 @@ class FakeCredentiald(pb_grpc.CredentialServiceServicer, RecordServiceServicer):
         """A change that bridges are told of; its revision. `answers_too`: answers are of this revision from now on."""
         self.revision += 1
         if answers_too:
-            for one in self.providers.values():
+            for one in (*self.providers.values(), *(one for keys in self.pools.values() for one in keys)):
                 one.revision = self.revision
         change = pb.AdministrativeChange(revision=self.revision, kind=kind, resource_id=resource_id)
         change.change_time.GetCurrentTime()

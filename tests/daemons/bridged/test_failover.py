@@ -499,6 +499,54 @@ async def test_a_bridge_that_stops_meanwhile_tells_the_client(
     assert (outcome(report)[0], len(report.attempts)) == ("BRIDGE_STOPPED", 1)
 
 
+@pytest.mark.parametrize("is_stale", [False, True])
+async def test_what_an_administrator_takes_away_meanwhile_ends_nothing_that_does_not_run_on_it(
+    credentiald: FakeCredentiald, upstream: ScriptedUpstream, three: Any, is_stale: bool
+) -> None:
+    """The key that was refused is removed while another one is asked for; or that answer was on its way before."""
+
+    async def hold_questions(exchange: Any) -> None:
+        credentiald.hang(unary=False)
+        await limited()(exchange)
+
+    class LaterRevision(list[pb.ResolveProviderResponse]):
+        """Answers that are of the new revision only when they are looked at for the third time."""
+
+        looks = 0
+
+        def __iter__(self) -> Any:
+            self.looks += 1
+            for one in super().__iter__():
+                one.revision = credentiald.revision if self.looks > 2 else 7
+                yield one
+
+    credentiald.has_watch = True
+    upstream.script(hold_questions, good())
+    async with (
+        running_bridge(credentiald, credentiald_timeout_seconds=5) as bridge,
+        raw_client(bridge.port) as client,
+    ):
+        await until(lambda: bool(credentiald.acknowledged))
+        await client.send(ask(BODY, POOL))
+        await until(lambda: len(credentiald.resolves) == 2)
+        credentiald.pools["pool"] = three[1:]
+        revision = credentiald.change("provider.updated", three[0].provider.id, answers_too=not is_stale)
+        await until(lambda: revision in credentiald.acknowledged)
+        assert bridge.bridge.under_way == 1
+        if is_stale:
+            credentiald.pools["pool"] = LaterRevision(three[1:])
+        credentiald.go_on()
+        answer = await client.read_answer()
+        (report,) = await reported(credentiald)
+    assert (answer.status, answer.body) == (200, CHAT_ANSWER)
+    assert keys_of(upstream) == ["sk-1", "sk-2"]
+    assert len(credentiald.resolves) == (4 if is_stale else 2)
+    assert [list(one.failed_credential_ids) for one in credentiald.resolves[1:]] == [["cred-1"]] * (
+        3 if is_stale else 1
+    )
+    assert [one.receipt for one in report.attempts] == [b"receipt-1"]
+
+
 @pytest.mark.parametrize(
     ("source", "status", "expected"),
     [
