@@ -82,6 +82,10 @@ async def keep_watching(
             if watches:
                 metrics.watch_streams.dec()
             call.cancel()
+        task = asyncio.current_task()
+        if task is not None and task.cancelling():
+            # gRPC answers a cancellation that meets the end of a call with an error of its own.
+            raise asyncio.CancelledError
         await asyncio.sleep(random.uniform(*pause_seconds))  # noqa: S311 - jitter
 
 

@@ -157,8 +157,7 @@ class WatchStreams:
         while not (self._is_stopping or stream.is_over):
             if not stream.waiting:
                 stream.wake.clear()
-                with contextlib.suppress(TimeoutError):
-                    await asyncio.wait_for(stream.wake.wait(), HEARTBEAT_SECONDS)
+                await _set_within(stream.wake, HEARTBEAT_SECONDS)
                 if not stream.wake.is_set():
                     heartbeat = News(revision=stream.revision)
                     await context.write(watch_codec.message(heartbeat, self._plane.db.database_id))
@@ -292,8 +291,7 @@ class WatchStreams:
         """Let other processes know who watches here, and what was acknowledged, until cancelled."""
         was_empty = True
         while True:
-            with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._to_write.wait(), HEARTBEAT_SECONDS)
+            await _set_within(self._to_write, HEARTBEAT_SECONDS)
             if was_empty and not len(self._watchers):
                 self._to_write.clear()
                 continue
@@ -310,6 +308,13 @@ class WatchStreams:
             await self._stored.write(
                 stored_watchers.put, self._process_id, (), now_micros=to_micros(self._plane.clock())
             )
+
+
+async def _set_within(event: asyncio.Event, seconds: float) -> None:
+    """Return when the event is set, or the time is over. `wait_for` may lose a cancellation (Python 3.11)."""
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(seconds):
+            await event.wait()
 
 
 def _since(conn: Connection, since: int) -> News:

@@ -11,7 +11,7 @@ from drawbridge.v1 import provider_pb2
 
 from bridged.watch import EndsOn
 from tests.fakes.credentiald import FakeCredentiald, Refuse, provider
-from tests.fakes.scripted_upstream import STALL, ScriptedUpstream, stream
+from tests.fakes.scripted_upstream import STALL, Exchange, ScriptedUpstream, reply, stream
 from tests.support.bridge import AUTH, RunningBridge, running_bridge, until
 from tests.support.raw_http import RawClient, raw_client, raw_exchange, request
 
@@ -209,6 +209,56 @@ async def test_an_answer_that_was_on_its_way_during_the_change_is_asked_for_agai
         assert asked_again is not None
         assert asked_again >= 1
         assert len(upstream.requests) == (1 if answer.status == 503 else 2)
+
+
+async def test_a_request_that_was_sent_before_a_change_goes_out_no_second_time(
+    credentiald: FakeCredentiald, upstream: ScriptedUpstream
+) -> None:
+    gate = asyncio.Event()
+
+    async def closed_without_an_answer(exchange: Exchange) -> None:
+        await gate.wait()
+        exchange.cut()
+
+    upstream.script(reply(200, b"{}"), closed_without_an_answer)
+    models = request("GET", "/openai/v1/models", headers=[AUTH])
+    async with watching_bridge(credentiald) as bridge:
+        # A connection that was used before: on such a one a request is otherwise sent again.
+        assert (await raw_exchange(bridge.port, models)).status == 200
+        asking = asyncio.ensure_future(raw_exchange(bridge.port, models))
+        await upstream.wait_for_request(1)
+        await obeyed(credentiald, credentiald.change("provider.updated", "another"))
+        gate.set()
+        assert (await asking).status == 502
+        assert len(upstream.requests) == 2
+
+
+async def test_a_request_that_the_bridge_would_send_once_more_is_asked_again_after_a_change(
+    credentiald: FakeCredentiald, upstream: ScriptedUpstream
+) -> None:
+    gate = asyncio.Event()
+    refusal = b'{"error":{"message":"Unrecognized request argument supplied: stream_options"}}'
+
+    async def would_not_tell_usage(exchange: Exchange) -> None:
+        await gate.wait()
+        await reply(400, refusal)(exchange)
+
+    upstream.script(would_not_tell_usage, stream(b"data: 1\n\n"))
+    body = b'{"model":"m","stream":true,"messages":[]}'
+    async with watching_bridge(credentiald) as bridge:
+        asking = asyncio.ensure_future(
+            raw_exchange(bridge.port, request("POST", "/openai/v1/chat/completions", headers=[AUTH], body=body))
+        )
+        await upstream.wait_for_request(0)
+        credentiald.providers["openai"].credential.api_key.value = "sk-next"
+        await obeyed(credentiald, credentiald.change("provider.updated", "another"))
+        gate.set()
+        assert (await asking).status == 200
+        assert len(credentiald.resolves) == 2
+        assert [one.header("authorization") for one in upstream.requests] == [
+            "Bearer sk-upstream-key",
+            "Bearer sk-next",
+        ]
 
 
 async def test_a_watch_that_was_lost_resumes_where_it_was_and_ends_what_was_missed(
