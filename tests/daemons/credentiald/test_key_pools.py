@@ -21,6 +21,7 @@ from credentiald.outcome_book import OutcomeBook, Told
 from credentiald.plane import make_plane
 from credentiald.probe_claims import CLAIM
 from credentiald.rpc.server import MAIN_SERVICES, Health, RpcListener, listening
+from credentiald.store import bridge_words
 from credentiald.store.database import open_database
 from daemonkit.listen import Address
 from daemonkit.secret import Secret
@@ -771,3 +772,48 @@ async def test_however_much_is_told_kept_answers_are_kept_for_a_moment_each(tmp_
         await asyncio.gather(*(tell(*each) for each in told))
         assert len(complaints_in_the_file(one)) == 100
         assert one.plane.db.state()[0] - before <= (loop.time() - start) / outcome_book.PAUSE_SECONDS + 1
+
+
+async def test_what_was_told_of_keys_is_not_looked_at_for_a_provider_with_one_key_or_another_source(tmp_path):
+    async with running(tmp_path) as one:
+        _, token = await one.make_user("ann")
+        await make_pool(one, "sk-1", "sk-2")
+        await one.make_provider("single", flags=(True, False, False), key="sk-single")
+        await one.make_provider("own", flags=(False, True, False))
+        with sqlite3.connect(one.folder / "credentiald.db") as conn:
+            conn.execute("DROP TABLE key_cooldowns")
+        bridge = Bridge(one, token)
+        assert await bridge.key("single") == "sk-single"
+        await bridge.ask("own", presented_key=True)
+        with pytest.raises(grpc.aio.AioRpcError):
+            await bridge.ask()
+
+
+async def test_what_is_forgotten_goes_when_something_else_is_told(tmp_path):
+    clock = Clock()
+    async with running(tmp_path, clock=clock) as one:
+        _, token = await one.make_user("ann")
+        await make_pool(one, "sk-1", "sk-2")
+        for name in ("bridge-1", "bridge-2"):
+            bridge = Bridge(one, token, name=name)
+            await bridge.tell(await bridge.ask(), "RATE_LIMITED", wait=1)
+            clock.move(3700)
+        assert [instance for _, instance, _ in complaints_in_the_file(one)] == ["bridge-2"]
+        # It counts for nothing any more: no probe, and one answer for all.
+        assert await bridge.key() == "sk-1"
+
+
+async def test_a_store_of_records_that_takes_nothing_keeps_no_bridge_from_being_heard(tmp_path):
+    async with running(tmp_path, clock=Clock()) as one:
+        path = one.folder / "credentiald.records.db"
+        path.rename(one.folder / "aside")
+        await ping(one, "bridge-1", pb.BreakerState(provider="corp", state="BREAKER_PHASE_OPEN"))
+        (one.folder / "aside").rename(path)
+        # Its next word is written down, though it says nothing new.
+        await ping(one, "bridge-1", pb.BreakerState(provider="corp", state="BREAKER_PHASE_OPEN"))
+        assert '"OPEN"' in await one.stored.read(bridge_words.breakers_of, (await service_id_of(one), "bridge-1"))
+
+
+async def service_id_of(one: Running) -> str:
+    listed = await one.admin.ListServices(admin.ListServicesRequest(), metadata=bearer(one.admin_token))
+    return next(service.id for service in listed.services if service.name == "bridge")
