@@ -78,8 +78,13 @@ class Fallback:
         self._began_seconds = self._bridge.now()
         return self
 
+    def answered(self) -> None:
+        """An answer goes to the client: there is no other from now on, and no need of the body."""
+        self._is_over = True
+        self.body = None
+
     def over(self) -> None:
-        """The interception has ended, or the answer goes to the client."""
+        """The interception has ended, or the fallback provider has the request."""
         self._is_over = True
         self._inner = self.body = self._head = None
         self._held.clear()

@@ -315,7 +315,7 @@ class Interception:
             if self._call is not None:
                 self._call.cancel()
                 self._call = None
-            self._leave_upstream()
+            self._give_pass_back()
             untold = bridge.outcomes.resting(fallback.provider, bridge.now())
             self._submit(match, client, untold, self._resolved_fallback, to=fallback.provider)
         except Exception as failure:
@@ -346,7 +346,8 @@ class Interception:
         self, match: RouteMatch, client: ClientCredentials, resolution: Resolution, fallback: Fallback
     ) -> bool:
         """Whether the request is on its way to the fallback provider's upstream."""
-        first_provider, self.provider, self.resolution = self.provider, resolution.provider_name, resolution
+        first, first_failover = self.provider, self._failover
+        self.provider, self.resolution, self._failover = resolution.provider_name, resolution, None
         if self._relay is not None:
             self._relay.usage_filter = None
         try:
@@ -356,17 +357,23 @@ class Interception:
                 "the fallback provider cannot be used",
                 extra={"interception_id": self.interception_id, "provider": self.provider, "reason": refused.reason},
             )
-            self._leave_upstream()
-            self.provider, self.resolution = first_provider, fallback.resolution
+            self._leave_pool()
+            self._give_pass_back()
+            self.provider, self.resolution, self._failover = first, fallback.resolution, first_failover
             return False
+        if first_failover is not None:
+            first_failover.over()
         fallback.over()
         return True
 
-    def _leave_upstream(self) -> None:
-        """Nothing more is expected of the provider that was asked."""
+    def _leave_pool(self) -> None:
+        """No other key is asked for from now on."""
         if self._failover is not None:
             self._failover.over()
             self._failover = None
+
+    def _give_pass_back(self) -> None:
+        """Nothing more will be known of the upstream than the breaker has heard."""
         if self._breaker_pass is not None:
             self._breaker_pass.give_back()
             self._breaker_pass = None
@@ -397,7 +404,7 @@ class Interception:
         """The client does not get this answer, and there is going to be another."""
         self.attempts = (*self.attempts, told)
         if self.trace is not None:
-            self.trace.answer_held_back(told.http_status)
+            self.trace.answer_held_back(told.http_status, told.reason)
 
     def is_not_held_back(self) -> None:
         """There is no other: the client gets the last one after all."""
@@ -492,6 +499,8 @@ class Interception:
         """
         self.status = status
         self.upstream_answered(status)
+        if self._fallback is not None:
+            self._fallback.answered()
         now_seconds = self._bridge.now()
         self.first_byte_seconds = now_seconds - self.started_seconds
         if self.resolution is not None:
@@ -576,7 +585,8 @@ class Interception:
         if self._call is not None:
             self._call.cancel()
             self._call = None
-        self._leave_upstream()
+        self._leave_pool()
+        self._give_pass_back()
         if self._fallback is not None:
             self._fallback.over()
         if self._relay is not None:
