@@ -544,7 +544,7 @@ class Interception:
         if self._over:
             return
         exchange, fallback = self._exchange, self._fallback
-        if fallback is not None and not exchange.head_sent and fallback.takes(refused):
+        if fallback is not None and fallback.takes(refused):
             return
         self.error = refused.reason
         try:

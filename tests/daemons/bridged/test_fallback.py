@@ -315,6 +315,10 @@ async def test_where_the_breakers_of_both_are_open_the_client_hears_of_the_first
     async with running_bridge(pair, breaker_rules=BreakerRules(failure_threshold=1)) as bridge:
         first = await raw_exchange(bridge.port, turn())
         second = await raw_exchange(bridge.port, turn())
+        reports = await reported(pair, 2)
+    assert [one.receipt for one in reports] == [b"receipt of spare", b"receipt of corp"]
+    assert outcome(reports[1]) == ("BRIDGE_FAILED", "UNSPECIFIED", "BREAKER_OPEN", 503)
+    assert len(reports[1].attempts) == 0
     assert (first.status, second.header("x-drawbridge-error")) == (529, "BREAKER_OPEN")
     assert (len(upstream.requests), len(spare.requests)) == (1, 1)
 
