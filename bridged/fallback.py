@@ -86,7 +86,7 @@ class Fallback:
     def over(self) -> None:
         """The interception has ended, or the fallback provider has the request."""
         self._is_over = True
-        self._inner = self.body = self._head = None
+        self._inner = self.body = self._head = self._refused = self._error = None
         self._held.clear()
 
     # -- the first upstream's answer --------------------------------------------------------------------------------

@@ -589,6 +589,7 @@ class Interception:
         self._give_pass_back()
         if self._fallback is not None:
             self._fallback.over()
+            self._fallback = None
         if self._relay is not None:
             self.sent_bytes, self.is_stream = self._relay.sent_bytes, self._relay.stream_end is not None
             # Each holds the other: together they would be a circle that only the collector could break.
