@@ -1,5 +1,6 @@
 """What bridges say of their circuit breakers: the last word of each, for administrators to look at."""
 
+import asyncio
 import contextlib
 import json
 from collections.abc import Callable, Iterable, Sequence
@@ -18,6 +19,8 @@ MOST_BREAKERS = 64
 _MOST_CHARACTERS = 16_384
 # Of what is written down for one bridge; what changes more often is told again with its next word.
 _PAUSE_MICROS = 1_000_000
+# The bridge waits for its word to be heard, and takes us for lost if that takes long.
+_STORE_SECONDS = 0.5
 
 
 class Breaker(NamedTuple):
@@ -67,11 +70,15 @@ class BreakerBook:
         known = self._known.get(instance)
         if known is not None and (known[0] == word or 0 <= micros - known[1] < _PAUSE_MICROS):
             return
-        with contextlib.suppress(StoreUnavailable):
-            # Another process may have heard the last word before this one.
-            if await self._records.read(bridge_words.breakers_of, instance) != text:
-                await self._records.write(bridge_words.tell_breakers, instance, text, now_micros=micros)
+        with contextlib.suppress(StoreUnavailable, TimeoutError):
+            await self._write(instance, text, micros)
             self._known.pop(instance, None)
             if len(self._known) >= self._most:
                 del self._known[next(iter(self._known))]
             self._known[instance] = word, micros
+
+    async def _write(self, instance: Instance, text: str, micros: int) -> None:
+        async with asyncio.timeout(_STORE_SECONDS):
+            # Another process may have heard the last word before this one.
+            if await self._records.read(bridge_words.breakers_of, instance) != text:
+                await self._records.write(bridge_words.tell_breakers, instance, text, now_micros=micros)

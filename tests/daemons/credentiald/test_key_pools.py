@@ -1,6 +1,7 @@
 """Pools of keys over real sockets: who is given which key, what bridges tell, and what administrators do and see."""
 
 import asyncio
+import random
 import sqlite3
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
@@ -14,13 +15,14 @@ from drawbridge.v1 import error_reason_pb2, provider_health_pb2, provider_pb2
 
 from credentiald import bootstrap, outcome_book, receipts, watching
 from credentiald.ids import uuid7
-from credentiald.key_health import OutcomeKind
+from credentiald.key_health import Choice, OutcomeKind, choose
 from credentiald.metrics import Metrics
 from credentiald.model import ApiKeyMaterial, EnvironmentProvider, Gateway, KeyPolicy, Origin, Provider
 from credentiald.outcome_book import OutcomeBook, Told
 from credentiald.plane import make_plane
 from credentiald.probe_claims import CLAIM
 from credentiald.rpc.server import MAIN_SERVICES, Health, RpcListener, listening
+from credentiald.store import bridge_words, key_health
 from credentiald.store.database import open_database
 from daemonkit.listen import Address
 from daemonkit.secret import Secret
@@ -771,3 +773,94 @@ async def test_however_much_is_told_kept_answers_are_kept_for_a_moment_each(tmp_
         await asyncio.gather(*(tell(*each) for each in told))
         assert len(complaints_in_the_file(one)) == 100
         assert one.plane.db.state()[0] - before <= (loop.time() - start) / outcome_book.PAUSE_SECONDS + 1
+
+
+async def test_what_was_told_of_keys_is_not_looked_at_for_a_provider_with_one_key_or_another_source(tmp_path):
+    async with running(tmp_path) as one:
+        _, token = await one.make_user("ann")
+        await make_pool(one, "sk-1", "sk-2")
+        await one.make_provider("single", flags=(True, False, False), key="sk-single")
+        await one.make_provider("own", flags=(False, True, False))
+        with sqlite3.connect(one.folder / "credentiald.db") as conn:
+            conn.execute("DROP TABLE key_cooldowns")
+        bridge = Bridge(one, token)
+        assert await bridge.key("single") == "sk-single"
+        await bridge.ask("own", presented_key=True)
+        with pytest.raises(grpc.aio.AioRpcError):
+            await bridge.ask()
+
+
+async def test_what_is_forgotten_goes_when_something_else_is_told(tmp_path):
+    clock = Clock()
+    async with running(tmp_path, clock=clock) as one:
+        _, token = await one.make_user("ann")
+        await make_pool(one, "sk-1", "sk-2")
+        for name in ("bridge-1", "bridge-2"):
+            bridge = Bridge(one, token, name=name)
+            await bridge.tell(await bridge.ask(), "RATE_LIMITED", wait=1)
+            clock.move(3700)
+        assert [instance for _, instance, _ in complaints_in_the_file(one)] == ["bridge-2"]
+        # It counts for nothing any more: no probe, and one answer for all.
+        assert await bridge.key() == "sk-1"
+
+
+async def test_a_store_of_records_that_takes_nothing_keeps_no_bridge_from_being_heard(tmp_path):
+    async with running(tmp_path, clock=Clock()) as one:
+        path = one.folder / "credentiald.records.db"
+        path.rename(one.folder / "aside")
+        await ping(one, "bridge-1", pb.BreakerState(provider="corp", state="BREAKER_PHASE_OPEN"))
+        (one.folder / "aside").rename(path)
+        # Its next word is written down, though it says nothing new.
+        await ping(one, "bridge-1", pb.BreakerState(provider="corp", state="BREAKER_PHASE_OPEN"))
+        assert '"OPEN"' in await one.stored.read(bridge_words.breakers_of, (await service_id_of(one), "bridge-1"))
+
+
+async def service_id_of(one: Running) -> str:
+    listed = await one.admin.ListServices(admin.ListServicesRequest(), metadata=bearer(one.admin_token))
+    return next(service.id for service in listed.services if service.name == "bridge")
+
+
+@pytest.mark.parametrize("seed", range(4))
+async def test_a_kept_answer_says_what_a_fresh_look_would_say_whatever_happened_before(tmp_path, seed):
+    chance, clock, metrics = random.Random(seed), Clock(), Metrics("test")
+    async with running(tmp_path, clock=clock, metrics=metrics) as one:
+        _, token = await one.make_user("ann")
+        ids = await make_pool(one, "sk-0", "sk-1", "sk-2")
+        names = {"here": "", "there": "", "elsewhere": await one.make_service("bridge-x", "BRIDGE")}
+        bridges = [Bridge(one, token, name=name, token=own or None) for name, own in names.items()]
+        streams = {bridge.name: bridge.stream() for bridge in bridges}
+        listed = await one.admin.ListServices(admin.ListServicesRequest(), metadata=bearer(one.admin_token))
+        service_ids = {service.name: service.id for service in listed.services}
+        given: list[tuple[Bridge, pb.ResolveProviderResponse]] = []
+        provider_id = (await bridges[0].ask()).provider.id
+        for _ in range(150):
+            if chance.random() < 0.15:
+                clock.move(chance.choice((0.2, 5, 29, 31, 61, 900)))
+            if given and chance.random() < 0.15:
+                bridge, answer = given.pop(chance.randrange(len(given)))
+                kind = chance.choice(("ACCEPTED", "UNAUTHORIZED", "RATE_LIMITED", "SPEND_LIMITED"))
+                await bridge.tell(answer, kind, wait=chance.choice((None, 0.5, 4, 100)))
+            bridge = chance.choice(bridges)
+            service_id = service_ids["bridge-x" if bridge.name == "elsewhere" else "bridge"]
+            wanted = choose(
+                ids,
+                await one.plane.db.read(key_health.of_provider, provider_id, now=clock()),
+                one.plane.probes.ends,
+                asker=(service_id, bridge.name),
+                failed=(),
+                now=clock(),
+            )
+            async with asyncio.timeout(WAIT_SECONDS):
+                await streams[bridge.name].write(pb.ResolveProviderStreamRequest(items=[bridge.question()]))
+                [result] = (await streams[bridge.name].read()).results
+            if isinstance(wanted, Choice):
+                found = result.response
+                assert (found.credential.credential_id, found.probe) == (ids[wanted.place], wanted.is_probe)
+                given.append((bridge, found))
+            else:
+                assert result.refusal.metadata["cause"] == wanted.cause.value
+        for stream in streams.values():
+            stream.cancel()
+        hits = metrics.registry.get_sample_value("credentiald_answer_cache_total", {"outcome": "hit"})
+        assert hits is not None
+        assert hits > 5
