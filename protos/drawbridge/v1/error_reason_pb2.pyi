@@ -119,11 +119,11 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     Try again; `credentiald providers check` tells each step.
     """
     ERROR_REASON_KEY_POOL_EXHAUSTED: _ErrorReason.ValueType  # 20
-    """Every key of the pool was refused or is waiting. `cause` is rate_limited
-    where waiting may help, unauthorized where all failed authentication, and
-    failed where all are named in failed_credential_ids, so that the caller knows.
+    """Every key of the pool was refused or is waiting.
     Metadata: provider, retry_after_seconds, cause.
-    Wait as long as RetryInfo says.
+    Wait as long as RetryInfo says where `cause` is rate_limited; set keys that
+    are right where it is unauthorized; failed: the caller has named all keys in
+    failed_credential_ids and knows why.
     """
     ERROR_REASON_STORE_UNAVAILABLE: _ErrorReason.ValueType  # 21
     """The database does not answer, or lags behind.
@@ -396,11 +396,11 @@ Metadata: provider, steps.
 Try again; `credentiald providers check` tells each step.
 """
 ERROR_REASON_KEY_POOL_EXHAUSTED: ErrorReason.ValueType  # 20
-"""Every key of the pool was refused or is waiting. `cause` is rate_limited
-where waiting may help, unauthorized where all failed authentication, and
-failed where all are named in failed_credential_ids, so that the caller knows.
+"""Every key of the pool was refused or is waiting.
 Metadata: provider, retry_after_seconds, cause.
-Wait as long as RetryInfo says.
+Wait as long as RetryInfo says where `cause` is rate_limited; set keys that
+are right where it is unauthorized; failed: the caller has named all keys in
+failed_credential_ids and knows why.
 """
 ERROR_REASON_STORE_UNAVAILABLE: ErrorReason.ValueType  # 21
 """The database does not answer, or lags behind.
