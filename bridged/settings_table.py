@@ -13,8 +13,8 @@ from daemonkit.listen import Address, parse_addresses
 from daemonkit.logs import parse_log_target
 from daemonkit.parsers import (
     parse_boolean,
-    parse_count,
     parse_log_level,
+    parse_positive_count,
     parse_secret,
     parse_size_bytes,
     parse_text,
@@ -179,7 +179,7 @@ class Settings:
     circuit_breaker_failure_threshold: int = setting(
         "5",
         "Failures in a row that open a breaker.",
-        parse_count,
+        parse_positive_count,
         metavar="N",
         aliases=(GATEWAY_PREFIX + "CIRCUIT_BREAKER_FAILURE_THRESHOLD",),
     )
@@ -200,7 +200,7 @@ class Settings:
     circuit_breaker_max_requests: int = setting(
         "3",
         "How many probes a half-open breaker lets through; as many successes close it.",
-        parse_count,
+        parse_positive_count,
         metavar="N",
         aliases=(GATEWAY_PREFIX + "CIRCUIT_BREAKER_MAX_REQUESTS",),
     )

@@ -51,7 +51,7 @@ def parse_size_bytes(text: str) -> int:
     return size_bytes
 
 
-def parse_count(text: str) -> int:
+def parse_positive_count(text: str) -> int:
     """A number from 1 to 999,999."""
     trimmed = text.strip()
     count = int(trimmed) if trimmed.isascii() and trimmed.isdigit() and len(trimmed) <= _COUNT_DIGITS else 0
