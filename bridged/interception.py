@@ -248,15 +248,15 @@ class Interception:
             if isinstance(answer, Refused):
                 self._bridge.metrics.resolved(answer.reason)
                 if answer.fallback_provider:
-                    self._may_fall_back(match, client, answer.fallback_provider, None, self._take_body(match))
+                    self._may_fall_back(match, client, answer.fallback_provider, self._take_body(match))
                 # Not raised: one refusal may be told to many, and would keep the frames of all of them, tokens and all.
                 self.refuse(self._bridge.with_known_wait(self.provider, answer))
                 return
             self._bridge.metrics.resolved("OK")
             self.resolution = answer
             body = self._take_body(match)
-            if answer.fallback_provider:
-                self._may_fall_back(match, client, answer.fallback_provider, answer, body)
+            if answer.fallback_provider or self._fallback is not None:
+                self._may_fall_back(match, client, answer.fallback_provider, body)
             self._send(match, client, answer, body)
             if self._streamed and self._call is not None:
                 self._send_early(self._call)
@@ -275,6 +275,8 @@ class Interception:
     def _send(self, match: RouteMatch, client: ClientCredentials, resolution: Resolution, body: bytes | None) -> None:
         """Send the request to the upstream for the first time, or to that of the fallback provider."""
         bridge = self._bridge
+        self._leave_pool()
+        self._give_pass_back()
         if bridge.breaking is not None:
             self._breaker_pass = bridge.breaking.admit(resolution, match.operation, self.facts.model)
         relay = self._relay
@@ -293,18 +295,13 @@ class Interception:
 
     # -- another provider -------------------------------------------------------------------------------------------
 
-    def _may_fall_back(
-        self,
-        match: RouteMatch,
-        client: ClientCredentials,
-        provider: str,
-        resolution: Resolution | None,
-        body: bytes | None,
-    ) -> None:
+    def _may_fall_back(self, match: RouteMatch, client: ClientCredentials, provider: str, body: bytes | None) -> None:
         """From now on a failure of the upstream may be followed by this provider, once; for turns of conversations."""
+        if self._fallback is not None and self._fallback.is_over:
+            return
         # A key that the request presents is for the provider that it was presented to.
-        if self._fallback is None and match.intercepted and not self._streamed and client.presented is None:
-            self._fallback = Fallback(self, self._bridge, provider, resolution, body)
+        may = provider and match.intercepted and not self._streamed and client.presented is None
+        self._fallback = Fallback(self, self._bridge, provider, body) if may else None
 
     def ask_fallback(self, fallback: Fallback) -> None:
         """The upstream failed: ask credentiald for the fallback provider."""

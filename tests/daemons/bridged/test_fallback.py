@@ -281,6 +281,8 @@ async def test_the_fallback_provider_has_a_pool_of_its_own(
         (report,) = await reported(pair)
     assert (answer.status, answer.body) == (200, GOOD)
     assert [one.http_status for one in report.attempts] == [429, 503, 401]
+    receipts = [b"receipt-1 of corp", b"receipt-2 of corp", b"receipt-1 of spare"]
+    assert [one.receipt for one in report.attempts] == receipts
     assert report.receipt == b"receipt-2 of spare"
 
 
