@@ -33,7 +33,7 @@ _REFUSALS = frozenset({"BREAKER_OPEN", "UPSTREAM_UNREACHABLE", "UPSTREAM_TIMEOUT
 class Fallback:
     """Of one interception. `provider` is the name of the other one; `body` the request's as the client made it.
 
-    `resolution` is that of the first provider, None where credentiald had no key for it.
+    `resolution` is that of the first provider, once the other is asked for; None where credentiald had no key for it.
     """
 
     __slots__ = (
@@ -46,13 +46,12 @@ class Fallback:
         interception: "Interception",
         bridge: "Bridge",
         provider: str,
-        resolution: Resolution | None,
         body: bytes | None,
     ) -> None:
         self._interception = interception
         self._bridge = bridge
         self.provider = provider
-        self.resolution = resolution
+        self.resolution: Resolution | None = None
         self.body = body
         self._inner: ResponseReceiver | None = None
         self._began_seconds = bridge.now()
@@ -78,10 +77,15 @@ class Fallback:
         self._began_seconds = self._bridge.now()
         return self
 
-    def over(self) -> None:
-        """The interception has ended, or the answer goes to the client."""
+    def answered(self) -> None:
+        """An answer goes to the client: there is no other from now on, and no need of the body."""
         self._is_over = True
-        self._inner = self.body = self._head = None
+        self.body = None
+
+    def over(self) -> None:
+        """The interception has ended, or the fallback provider has the request."""
+        self._is_over = True
+        self._inner = self.body = self._head = self._refused = self._error = None
         self._held.clear()
 
     # -- the first upstream's answer --------------------------------------------------------------------------------
@@ -154,6 +158,7 @@ class Fallback:
 
     def _ask(self) -> None:
         self._is_over = True
+        self.resolution = self._interception.resolution
         self._note_attempt()
         self._interception.ask_fallback(self)
 

@@ -267,7 +267,7 @@ class Interception:
             if isinstance(answer, Refused):
                 self._bridge.metrics.resolved(answer.reason)
                 if answer.fallback_provider:
-                    self._may_fall_back(match, client, answer.fallback_provider, None, self._take_body(match))
+                    self._may_fall_back(match, client, answer.fallback_provider, self._take_body(match))
                 # Not raised: one refusal may be told to many, and would keep the frames of all of them, tokens and all.
                 self.refuse(self._bridge.with_known_wait(self.provider, answer))
                 return
@@ -278,8 +278,8 @@ class Interception:
                 return
             self._bridge.metrics.resolved("OK")
             body = self._take_body(match)
-            if answer.fallback_provider:
-                self._may_fall_back(match, client, answer.fallback_provider, answer, body)
+            if answer.fallback_provider or self._fallback is not None:
+                self._may_fall_back(match, client, answer.fallback_provider, body)
             self._send(match, client, answer, body)
             if self._streamed and self._call is not None:
                 self._send_early(self._call)
@@ -297,6 +297,8 @@ class Interception:
     def _send(self, match: RouteMatch, client: ClientCredentials, resolution: Resolution, body: bytes | None) -> None:
         """Send the request to the upstream for the first time, or to that of the fallback provider."""
         bridge = self._bridge
+        self._leave_pool()
+        self._give_pass_back()
         if self._slot is not None and bridge.entrance is not None:
             bridge.entrance.resolved(self._slot, resolution)
         if bridge.breaking is not None:
@@ -317,18 +319,13 @@ class Interception:
 
     # -- another provider -------------------------------------------------------------------------------------------
 
-    def _may_fall_back(
-        self,
-        match: RouteMatch,
-        client: ClientCredentials,
-        provider: str,
-        resolution: Resolution | None,
-        body: bytes | None,
-    ) -> None:
+    def _may_fall_back(self, match: RouteMatch, client: ClientCredentials, provider: str, body: bytes | None) -> None:
         """From now on a failure of the upstream may be followed by this provider, once; for turns of conversations."""
+        if self._fallback is not None and self._fallback.is_over:
+            return
         # A key that the request presents is for the provider that it was presented to.
-        if self._fallback is None and match.intercepted and not self._streamed and client.presented is None:
-            self._fallback = Fallback(self, self._bridge, provider, resolution, body)
+        may = provider and match.intercepted and not self._streamed and client.presented is None
+        self._fallback = Fallback(self, self._bridge, provider, body) if may else None
 
     def ask_fallback(self, fallback: Fallback) -> None:
         """The upstream failed: ask credentiald for the fallback provider."""
@@ -339,7 +336,7 @@ class Interception:
             if self._call is not None:
                 self._call.cancel()
                 self._call = None
-            self._leave_upstream()
+            self._give_pass_back()
             untold = bridge.outcomes.resting(fallback.provider, bridge.now())
             self._submit(match, client, untold, self._resolved_fallback, to=fallback.provider)
         except Exception as failure:
@@ -374,7 +371,8 @@ class Interception:
         self, match: RouteMatch, client: ClientCredentials, resolution: Resolution, fallback: Fallback
     ) -> bool:
         """Whether the request is on its way to the fallback provider's upstream."""
-        first_provider, self.provider, self.resolution = self.provider, resolution.provider_name, resolution
+        first, first_failover = self.provider, self._failover
+        self.provider, self.resolution, self._failover = resolution.provider_name, resolution, None
         if self._relay is not None:
             self._relay.usage_filter = None
         try:
@@ -384,17 +382,23 @@ class Interception:
                 "the fallback provider cannot be used",
                 extra={"interception_id": self.interception_id, "provider": self.provider, "reason": refused.reason},
             )
-            self._leave_upstream()
-            self.provider, self.resolution = first_provider, fallback.resolution
+            self._leave_pool()
+            self._give_pass_back()
+            self.provider, self.resolution, self._failover = first, fallback.resolution, first_failover
             return False
+        if first_failover is not None:
+            first_failover.over()
         fallback.over()
         return True
 
-    def _leave_upstream(self) -> None:
-        """Nothing more is expected of the provider that was asked."""
+    def _leave_pool(self) -> None:
+        """No other key is asked for from now on."""
         if self._failover is not None:
             self._failover.over()
             self._failover = None
+
+    def _give_pass_back(self) -> None:
+        """Nothing more will be known of the upstream than the breaker has heard."""
         if self._breaker_pass is not None:
             self._breaker_pass.give_back()
             self._breaker_pass = None
@@ -430,7 +434,8 @@ class Interception:
     def _ask_anew(self, match: RouteMatch, client: ClientCredentials) -> None:
         """What was decided counts no more: ask from the beginning."""
         self._bridge.metrics.asked_again()
-        self._leave_upstream()
+        self._leave_pool()
+        self._give_pass_back()
         self._call = self._relay = None
         self._ask(match, client)
 
@@ -464,7 +469,7 @@ class Interception:
         """The client does not get this answer, and there is going to be another."""
         self.attempts = (*self.attempts, told)
         if self.trace is not None:
-            self.trace.answer_held_back(told.http_status)
+            self.trace.answer_held_back(told.http_status, told.reason)
 
     def is_not_held_back(self) -> None:
         """There is no other: the client gets the last one after all."""
@@ -563,6 +568,8 @@ class Interception:
         """
         self.status = status
         self.upstream_answered(status)
+        if self._fallback is not None:
+            self._fallback.answered()
         now_seconds = self._bridge.now()
         self.first_byte_seconds = now_seconds - self.started_seconds
         if self.resolution is not None:
@@ -607,7 +614,7 @@ class Interception:
         if self._over:
             return
         exchange, fallback = self._exchange, self._fallback
-        if fallback is not None and not exchange.head_sent and fallback.takes(refused):
+        if fallback is not None and fallback.takes(refused):
             return
         self.error, self.limit = refused.reason, refused.limit
         try:
@@ -648,9 +655,11 @@ class Interception:
         if self._call is not None:
             self._call.cancel()
             self._call = None
-        self._leave_upstream()
+        self._leave_pool()
+        self._give_pass_back()
         if self._fallback is not None:
             self._fallback.over()
+            self._fallback = None
         if self._relay is not None:
             self.sent_bytes, self.is_stream = self._relay.sent_bytes, self._relay.stream_end is not None
             # Each holds the other: together they would be a circle that only the collector could break.

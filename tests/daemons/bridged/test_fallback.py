@@ -253,6 +253,52 @@ async def test_keys_that_are_all_refused_on_the_way_are_no_end_either(
     assert len(spare.requests) == 1
 
 
+@pytest.mark.parametrize("script", [reply(503, FAILED), stream(FAILED, CUT, status=503, headers=JSON), hang_up()])
+async def test_a_failure_of_a_provider_with_several_keys_is_the_clients_where_there_is_no_other(
+    pair: FakeCredentiald, upstream: ScriptedUpstream, script: Script
+) -> None:
+    upstream.default = script
+    for key in pair.pools.setdefault("corp", pool(2, "anthropic", upstream.url)):
+        key.provider.fallback_provider = "spare"
+    pair.refuse_providers["spare"] = Refuse(code=grpc.StatusCode.FAILED_PRECONDITION, reason="PROVIDER_DISABLED")
+    answer = await asked(pair)
+    assert answer.status in (503, 502)
+    assert FAILED in answer.body or answer.header("x-drawbridge-error") == "UPSTREAM_UNREACHABLE"
+
+
+async def test_the_fallback_provider_has_a_pool_of_its_own(
+    pair: FakeCredentiald, upstream: ScriptedUpstream, spare: ScriptedUpstream
+) -> None:
+    for name, one in (("corp", upstream), ("spare", spare)):
+        for key in pair.pools.setdefault(name, pool(2, "anthropic", one.url)):
+            key.provider.fallback_provider = "spare"
+            key.credential.credential_id += f" of {name}"
+            key.receipt += f" of {name}".encode()
+    upstream.script(reply(429, b"{}"), reply(503, b"{}"))
+    spare.script(reply(401, b"{}"), reply(200, GOOD))
+    async with running_bridge(pair) as bridge:
+        answer = await raw_exchange(bridge.port, turn())
+        (report,) = await reported(pair)
+    assert (answer.status, answer.body) == (200, GOOD)
+    assert [one.http_status for one in report.attempts] == [429, 503, 401]
+    receipts = [b"receipt-1 of corp", b"receipt-2 of corp", b"receipt-1 of spare"]
+    assert [one.receipt for one in report.attempts] == receipts
+    assert report.receipt == b"receipt-2 of spare"
+
+
+async def test_a_body_is_not_kept_once_the_answer_has_begun(pair: FakeCredentiald, upstream: ScriptedUpstream) -> None:
+    gate = asyncio.Event()
+    upstream.default = stream(b'event: ping\ndata: {"type":"ping"}\n\n', gate)
+    async with running_bridge(pair) as bridge, raw_client(bridge.port) as client:
+        await client.send(turn())
+        await client.read_head()
+        (one,) = bridge.bridge._under_way
+        assert one._fallback is not None
+        assert one._fallback.body is None
+        gate.set()
+        await client.read_some()
+
+
 async def test_a_breaker_that_is_open_sends_turns_to_the_fallback_provider_at_once(
     pair: FakeCredentiald, upstream: ScriptedUpstream, spare: ScriptedUpstream
 ) -> None:
@@ -271,6 +317,10 @@ async def test_where_the_breakers_of_both_are_open_the_client_hears_of_the_first
     async with running_bridge(pair, breaker_rules=BreakerRules(failure_threshold=1)) as bridge:
         first = await raw_exchange(bridge.port, turn())
         second = await raw_exchange(bridge.port, turn())
+        reports = await reported(pair, 2)
+    assert [one.receipt for one in reports] == [b"receipt of spare", b"receipt of corp"]
+    assert outcome(reports[1]) == ("BRIDGE_FAILED", "UNSPECIFIED", "BREAKER_OPEN", 503)
+    assert len(reports[1].attempts) == 0
     assert (first.status, second.header("x-drawbridge-error")) == (529, "BREAKER_OPEN")
     assert (len(upstream.requests), len(spare.requests)) == (1, 1)
 

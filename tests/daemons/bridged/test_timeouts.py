@@ -38,13 +38,14 @@ async def test_an_answer_that_does_not_begin_in_the_providers_time_is_given_up(
     upstream.default = silence()
     async with running_bridge(credentiald, **LONG) as bridge:
         first = await raw_exchange(bridge.port, ask("hasty"))
-        began = time.monotonic()
-        second = await raw_exchange(bridge.port, ask("hasty"))
-        took_seconds = time.monotonic() - began
-    assert [one.header("x-drawbridge-error") for one in (first, second)] == ["UPSTREAM_TIMEOUT"] * 2
-    assert first.status == 504
-    # Never before its time, and from the second request on not much later.
-    assert 0.2 <= took_seconds < 5
+        took_seconds = []
+        for _ in range(4):
+            began = time.monotonic()
+            assert (await raw_exchange(bridge.port, ask("hasty"))).status == 504
+            took_seconds.append(time.monotonic() - began)
+    assert first.header("x-drawbridge-error") == "UPSTREAM_TIMEOUT"
+    # Never before its time, and from the second request on not as late as with sweeps once a second.
+    assert 0.2 <= min(took_seconds) < 0.9
 
 
 async def test_an_answer_that_pauses_for_longer_than_the_providers_time_is_broken_off(
