@@ -15,6 +15,7 @@ from daemonkit.listen import Address, parse_addresses
 from daemonkit.logs import parse_log_target
 from daemonkit.parsers import (
     parse_boolean,
+    parse_count,
     parse_log_level,
     parse_positive_count,
     parse_secret,
