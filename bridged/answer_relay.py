@@ -15,7 +15,7 @@ from bridged.http1.exchange import Exchange
 from bridged.http1.response_head import BodyFraming
 from bridged.http1.upstream import UpstreamError
 from bridged.http_types import UpstreamBroken, UpstreamTimeout
-from bridged.model import Headers, Refused, header_values
+from bridged.model import Headers, Refused, Source, header_values
 from bridged.sse import StreamEnd
 from bridged.taps.usage_chunk import UsageChunkFilter
 
@@ -36,7 +36,9 @@ _FRAMING = {
 }
 # RFC 9110, 15.4: those that a client would follow.
 _REDIRECTS = frozenset({301, 302, 303, 307, 308})
-_OK = 200
+_OK, _FIRST_REDIRECT, _UNAUTHORIZED = 200, 300, 401
+_KEYS_OF_OURS = frozenset({Source.CENTRAL_KEY, Source.AMBIENT})
+_KEY_REFUSED = "UPSTREAM_KEY_REFUSED"
 
 
 class AnswerRelay:
@@ -60,12 +62,8 @@ class AnswerRelay:
         """Status and headers go to the client."""
         interception = self._interception
         try:
-            if status in _REDIRECTS:
-                # Not followed, and not handed on either: the client would take its token wherever the upstream says.
-                raise Refused(
-                    "UPSTREAM_UNREACHABLE",
-                    f"the upstream answered with a redirect ({status}): an administrator may correct the base URL",
-                )
+            if status >= _FIRST_REDIRECT:
+                self._judge(status)
             framing = _FRAMING[body]
             # A length that stands beside another framing does not count (RFC 9112, 6.3), nor does one in a 204.
             lines, is_stream, length_bytes = response_lines(
@@ -83,6 +81,23 @@ class AnswerRelay:
             self._exchange.send_head(status, lines, body=framing, length_bytes=length_bytes, more=more)
         except Exception as failure:
             interception.fail(failure)
+
+    def _judge(self, status: int) -> None:
+        """Refuse what a client must not take for an answer to itself."""
+        if status in _REDIRECTS:
+            # Not followed, and not handed on either: the client would take its token wherever the upstream says.
+            raise Refused(
+                "UPSTREAM_UNREACHABLE",
+                f"the upstream answered with a redirect ({status}): an administrator may correct the base URL",
+            )
+        resolution = self._interception.resolution
+        if status == _UNAUTHORIZED and resolution is not None and resolution.source in _KEYS_OF_OURS:
+            # The client would throw its own token away.
+            self._bridge.metrics.upstream_failed(_KEY_REFUSED)
+            raise Refused(
+                _KEY_REFUSED,
+                "the upstream refused the key of this provider: an administrator sets another one (`credentiald keys`)",
+            )
 
     def response_data(self, data: bytes, *, more: bool) -> None:
         """Some of the body."""
@@ -150,10 +165,12 @@ class AnswerRelay:
         if isinstance(error, UpstreamBroken):
             return self._failed("UPSTREAM_UNREACHABLE", "broke off", "answer broke off")
         self._bridge.metrics.upstream_failed("UPSTREAM_UNREACHABLE")
+        self._interception.upstream_failed("UPSTREAM_UNREACHABLE")
         return Refused("UPSTREAM_UNREACHABLE", f"the upstream could not be reached ({error})")
 
     def _failed(self, reason: str, before: str, after: str) -> Refused:
         self._bridge.metrics.upstream_failed(reason)
+        self._interception.upstream_failed(reason)
         said = f"the upstream's {after}" if self._exchange.head_sent else f"the upstream {before}"
         return Refused(reason, f"{said}: try again")
 

@@ -35,6 +35,8 @@ class AnswerTranslator:
         """Status and headers of the upstream."""
         del more
         self._status, self._framing = status, body
+        # The client's answer may begin much later.
+        self._interception.upstream_answered(status)
         try:
             self._answer.head(status, headers)
         except Exception as failure:

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 from bridged import report_messages, routes
 from bridged.answer_to_asking import UpstreamsNotToAsk
 from bridged.aws.sigv4 import SigningKeys
+from bridged.breaking import Breaking
 from bridged.conversation import Conversation
 from bridged.endings import CLIENT_GONE
 from bridged.error_answer import error_answer
@@ -25,8 +26,10 @@ from bridged.http1.framing import Request
 from bridged.http1.pool import UpstreamPool
 from bridged.ids import new_id, smallest_id
 from bridged.interception import Interception
+from bridged.limits.entrance import Entrance
 from bridged.metrics import Metrics
 from bridged.model import DialectName, Headers, Refused, Resolution
+from bridged.outcomes import EXHAUSTED, Outcomes, exhausted
 from bridged.paths import Target, split_target
 from bridged.provider_switch import ProviderSwitch
 from bridged.recorder import Recorder
@@ -34,6 +37,7 @@ from bridged.recording import Recording, TapMaker
 from bridged.resolver import Resolver
 from bridged.taps import answer_tap
 from bridged.trace_headers import TraceHeaders
+from bridged.watch import DEFAULT_ENDS_ON, EndsOn, News, Taken
 
 if TYPE_CHECKING:
     from bridged.tracing import Tracing
@@ -56,7 +60,7 @@ class Bridge:
     """Begins interceptions, ends them when the bridge stops, answers health on the main listener.
 
     `recorder` takes what is recorded; None records nothing. `needs_records`: no turn of a conversation begins while
-    records are not being kept.
+    records are not being kept. `entrance` None: nothing is limited.
     """
 
     def __init__(
@@ -73,15 +77,23 @@ class Bridge:
         make_tap: TapMaker = answer_tap,
         tracing: "Tracing | None" = None,
         send_trace_headers: TraceHeaders | None = None,
+        breaking: Breaking | None = None,
+        ends_on: frozenset[EndsOn] = DEFAULT_ENDS_ON,
+        entrance: Entrance | None = None,
     ) -> None:
         self.resolver = resolver
         self.pool = pool
         self.metrics = metrics
         self.max_body_bytes = max_body_bytes
+        self.entrance = entrance
         self.asks_for_usage = asks_for_usage
         self.not_to_ask = UpstreamsNotToAsk()
+        self.outcomes = Outcomes(lambda outcomes: resolver.report_outcomes(outcomes), metrics)
+        # None where breakers are off.
+        self.breaking = breaking
         self._recorder = recorder
         self._needs_records = needs_records
+        self._ends_on = ends_on
         self._make_tap = make_tap
         # None where traces are off, and where no upstream gets the headers of one.
         self.tracing = tracing
@@ -192,6 +204,13 @@ class Bridge:
                 recording.read_turn, conversation, body, self.max_body_bytes, first=True, held_bytes=len(body)
             )
 
+    def with_known_wait(self, provider: str, refused: Refused) -> Refused:
+        """A refusal of credentiald, with what this bridge knows of keys that credentiald does not know of yet."""
+        if refused.reason != EXHAUSTED:
+            return refused
+        now_seconds = self.now()
+        return exhausted(self.outcomes.resting(provider, now_seconds).values(), refused, now_seconds)
+
     def record(self, interception: Interception) -> None:
         """Have an interception that has ended reported; nothing where it was not resolved."""
         recording, resolution = interception.recording, interception.resolution
@@ -297,6 +316,16 @@ class Bridge:
             answer = None if recording is None else recording.answer(whole=not interception.error)
             interception.trace.ends(interception, answer)
 
+    def obey(self, news: News) -> None:
+        """Administrators have changed something: when this returns, nothing under way contradicts it.
+
+        What was decided before and not sent is asked again; what runs on something that was taken away is ended, by
+        setting. Changes are rare, so all requests are looked through, at about a microsecond each.
+        """
+        taken = Taken(news, self._ends_on)
+        for interception in tuple(self._under_way):
+            interception.obey(news.revision, taken)
+
     # -- stopping ---------------------------------------------------------------------------------------------------
 
     def drain(self) -> None:
@@ -351,9 +380,9 @@ def log_end(interception: Interception, seconds: float) -> None:
     """The one line of a request: ids and outcomes; no path, no header, no body.
 
     A request that went well is told at debug level only, so that nothing waits for a log on the hot path; what did not
-    go well is told always.
+    go well is told always, but for what a limit refused, of which entrance.py tells how many there were.
     """
-    level = logging.INFO if interception.error else logging.DEBUG
+    level = logging.INFO if interception.error and not interception.limit else logging.DEBUG
     if not log.isEnabledFor(level):
         return
     resolution, match = interception.resolution, interception.match

@@ -15,8 +15,9 @@ _STOPPED = Ending(Outcome.BRIDGE_STOPPED)
 _UPSTREAMS = {
     "UPSTREAM_UNREACHABLE": ErrorCategory.UNREACHABLE,
     "UPSTREAM_TIMEOUT": ErrorCategory.TIMEOUT,
-    # After a resolve: Bedrock did not take the provider's credential.
-    "KEY_POOL_EXHAUSTED": ErrorCategory.UNAUTHORIZED,
+    "UPSTREAM_KEY_REFUSED": ErrorCategory.UNAUTHORIZED,
+    # After a resolve: each key that was tried was refused.
+    "KEY_POOL_EXHAUSTED": ErrorCategory.RATE_LIMITED,
 }
 _BY_STATUS = {
     401: ErrorCategory.UNAUTHORIZED,
@@ -97,6 +98,11 @@ def category_of_status(status: int) -> ErrorCategory:
     if known is not None:
         return known
     return ErrorCategory.SERVER_ERROR if status >= _FIRST_SERVER_ERROR else ErrorCategory.BAD_REQUEST
+
+
+def category_of_reason(reason: str) -> ErrorCategory:
+    """What kind of trouble of the upstream a refusal of the bridge tells of."""
+    return _UPSTREAMS.get(reason, ErrorCategory.OVERLOADED if reason == "BREAKER_OPEN" else ErrorCategory.UNKNOWN)
 
 
 def category_of_type(error_type: str) -> ErrorCategory:

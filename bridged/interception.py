@@ -12,33 +12,33 @@ was cut ever looks whole. Whatever happens, `_end` is reached exactly once.
 """
 
 import logging
-from collections.abc import Callable
-from datetime import UTC, datetime
+from collections.abc import Callable, Collection
 from typing import TYPE_CHECKING, Any
 
-from bridged.adapters.bedrock import WIRE_TYPE as BEDROCK
+from bridged import attempt
 from bridged.answer_relay import AnswerRelay
 from bridged.answer_to_asking import AnswerToAsking
-from bridged.answer_translator import AnswerTranslator
+from bridged.breaking import BreakerPass
 from bridged.client_token import ClientCredentials, find_client_token
 from bridged.dialects import request_facts, stream_ending
 from bridged.dialects.facts import NO_FACTS
 from bridged.endings import CLIENT_GONE
 from bridged.error_answer import error_answer
+from bridged.failover import Failover
+from bridged.fallback import Fallback
 from bridged.http1.answer_framing import Framing
 from bridged.http1.exchange import Exchange
-from bridged.http1.request_head import OutgoingRequest
 from bridged.http1.upstream import ResponseReceiver, UpstreamCall
 from bridged.http_types import BodyBroken, BodyTimeout, BodyTooLarge
 from bridged.ids import new_id
+from bridged.limits.admission import Slot
 from bridged.model import DialectName, Headers, Refused, RequestFacts, Resolution
-from bridged.outgoing import outgoing_request, outgoing_to_bedrock
 from bridged.paths import Target
 from bridged.recording import Recording
-from bridged.resolver import Question
+from bridged.records import Attempt
+from bridged.resolver import Callback, Question
 from bridged.routes import RouteMatch
-from bridged.taps.usage_chunk import UsageChunkFilter, asking_for_usage
-from bridged.trace_headers import clients_trace_headers
+from bridged.watch import Taken
 
 if TYPE_CHECKING:
     from bridged.bridge import Bridge
@@ -47,8 +47,9 @@ log = logging.getLogger(__name__)
 
 # Looking a member up costs as much as a call.
 _COUNTED, _NO_BODY = Framing.LENGTH, Framing.NONE
-_CHAT = DialectName.OPENAI_CHAT
-_UNKNOWN_DIALECT = _CHAT
+_UNKNOWN_DIALECT = DialectName.OPENAI_CHAT
+# So often one request is asked about while administrators change one thing after the other.
+_MOST_QUESTIONS = 16
 BodyError = BodyTooLarge | BodyBroken | BodyTimeout
 
 
@@ -56,13 +57,15 @@ class Interception:
     """One client request through the bridge. Attributes without an underscore are for the record and the log line.
 
     `recording` gathers what is recorded, None where nothing is. `stopped`: the bridge ended it because it stops.
+    `limit`: which limit refused it, empty where none did.
     """
 
     __slots__ = (
-        "_body_ended", "_bridge", "_call", "_early", "_exchange", "_over", "_paused", "_question", "_relay",
-        "_reserved_bytes", "_streamed", "client", "dialect", "error", "facts", "first_byte_seconds", "interception_id",
-        "is_stream", "match", "provider", "received_bytes", "recording", "resolution", "sent_bytes", "started_seconds",
-        "status", "stopped", "trace",
+        "_asked_count", "_body_ended", "_breaker_pass", "_bridge", "_call", "_early", "_exchange", "_failover",
+        "_fallback", "_is_turn_kept", "_over", "_paused", "_question", "_relay", "_reserved_bytes", "_slot",
+        "_streamed", "attempts", "client", "dialect", "error", "facts", "first_byte_seconds", "interception_id",
+        "is_stream", "limit", "match", "provider", "received_bytes", "recording", "resolution", "sent_bytes",
+        "started_seconds", "status", "stopped", "trace",
     )  # fmt: skip
 
     def __init__(self, bridge: "Bridge", exchange: Exchange) -> None:
@@ -72,14 +75,24 @@ class Interception:
         # The question to credentiald while it is under way, then the call to the upstream.
         self._question: Any = None
         self._call: UpstreamCall | None = None
+        # None where no other provider may be asked.
+        self._fallback: Fallback | None = None
+        # None where there are no breakers.
+        self._breaker_pass: BreakerPass | None = None
         # A streamed body that came before there was a call to give it to; the client is paused, so it stays small.
+        # The body of a route that reads it is here until the answer begins: it may have to be sent again.
         self._early: list[bytes] = []
+        self._asked_count = 0
+        self._is_turn_kept = False
         self._reserved_bytes = 0
+        # Its place among those under way, where there are limits.
+        self._slot: Slot | None = None
         self._streamed = False
         self._body_ended = False
         self._paused = False
         self._over = False
         self._relay: AnswerRelay | None = None
+        self._failover: Failover | None = None
         self.interception_id = new_id()
         self.dialect = _UNKNOWN_DIALECT
         self.match: RouteMatch | None = None
@@ -87,9 +100,12 @@ class Interception:
         self.facts: RequestFacts = NO_FACTS
         self.resolution: Resolution | None = None
         self.recording: Recording | None = None
+        # Calls whose answers the client does not get, because there was another one.
+        self.attempts: tuple[Attempt, ...] = ()
         self.stopped = False
         self.status: int | None = None
         self.error = ""
+        self.limit = ""
         # Of the answer, once it has ended.
         self.is_stream = False
         self.sent_bytes = 0
@@ -130,6 +146,9 @@ class Interception:
             )
         if (request.content_length or 0) > limit_bytes:
             raise self._refused_body(BodyTooLarge())
+        entrance = self._bridge.entrance
+        if entrance is not None:
+            self._slot = entrance.enter(client.token, target.provider)
         if match.reads_body:
             # Held until the upstream has begun to answer: it may have to be sent again.
             self._reserved_bytes = self._bridge.reserve(limit_bytes if request.chunked else request.content_length or 0)
@@ -208,11 +227,23 @@ class Interception:
     # -- credentiald's answer ---------------------------------------------------------------------------------------
 
     def _ask(self, match: RouteMatch, client: ClientCredentials) -> None:
+        bridge = self._bridge
+        if not self._asked_count:
+            self.recording = bridge.recording_of(self.interception_id, match, self._exchange.request)
+        untold = bridge.outcomes.resting(self.provider, bridge.now()) if bridge.outcomes.untold else ()
+        self._submit(match, client, untold, self.resolved, to=self.provider)
+
+    def _submit(
+        self, match: RouteMatch, client: ClientCredentials, refused_ids: Collection[str], answered: Callback, *, to: str
+    ) -> None:
         if client.token is None:
             raise Refused("ACCESS_TOKEN_MISSING", "the request carries no access token")
-        recording = self.recording = self._bridge.recording_of(self.interception_id, match, self._exchange.request)
+        if self._asked_count >= _MOST_QUESTIONS:
+            raise Refused("CREDENTIALD_UNREACHABLE", "what is configured changes all the time: try again")
+        self._asked_count += 1
+        recording = self.recording
         question = Question(
-            provider=self.provider,
+            provider=to,
             access_token=client.token,
             operation=match.operation,
             model=self.facts.model,
@@ -220,8 +251,9 @@ class Interception:
             interception_id=self.interception_id,
             client=recording.client if recording is not None else "",
             trace_parent="" if self.trace is None else self.trace.asks(),
+            failed_credential_ids=refused_ids,
         )
-        self._question = self._bridge.resolver.submit(question, self.resolved)
+        self._question = self._bridge.resolver.submit(question, answered)
 
     def resolved(self, answer: Resolution | Refused) -> None:
         """The decision is there: send the request, or refuse."""
@@ -234,55 +266,185 @@ class Interception:
                 self.trace.resolved(answer)
             if isinstance(answer, Refused):
                 self._bridge.metrics.resolved(answer.reason)
+                if answer.fallback_provider:
+                    self._may_fall_back(match, client, answer.fallback_provider, self._take_body(match))
                 # Not raised: one refusal may be told to many, and would keep the frames of all of them, tokens and all.
-                self.refuse(answer)
+                self.refuse(self._bridge.with_known_wait(self.provider, answer))
+                return
+            self.resolution = answer
+            if answer.revision < self._bridge.resolver.obeyed_revision:
+                # It was on its way while an administrator changed something.
+                self._ask_anew(match, client)
                 return
             self._bridge.metrics.resolved("OK")
-            self.resolution = answer
-            relay = self._relay = AnswerRelay(self, self._bridge, self._exchange)
-            body, self._early = (self._early[0], []) if match.reads_body else (None, self._early)
-            if body is not None:
-                self._keep_turn(body)
-            if answer.wire_type == BEDROCK:
-                call = self._call = self._send_to_bedrock(match, client, answer, body or b"", relay)
-            else:
-                asking = None
-                if body is not None and self.facts.stream and match.dialect is _CHAT:
-                    asking = self._asking_for_usage(body, answer)
-                sent = body
-                receiver: ResponseReceiver = relay
-                if asking is not None and body is not None:
-                    sent, receiver = asking, self._receiver_of_asking(relay, body, answer)
-                request = outgoing_request(self._exchange.request, match, client, answer, sent)
-                if self._bridge.traces_calls:
-                    self._trace_call(client, answer, request)
-                call = self._call = self._bridge.pool.send(request, receiver)
-            if self._paused:
-                call.pause()
-            if self._streamed:
-                self._send_early(call)
+            body = self._take_body(match)
+            if answer.fallback_provider or self._fallback is not None:
+                self._may_fall_back(match, client, answer.fallback_provider, body)
+            self._send(match, client, answer, body)
+            if self._streamed and self._call is not None:
+                self._send_early(self._call)
         except Exception as failure:
             self.fail(failure)
 
+    def _take_body(self, match: RouteMatch) -> bytes | None:
+        """The body that was read, None where it is streamed."""
+        if not match.reads_body:
+            return None
+        body = self._early[0]
+        self._keep_turn(body)
+        return body
+
+    def _send(self, match: RouteMatch, client: ClientCredentials, resolution: Resolution, body: bytes | None) -> None:
+        """Send the request to the upstream for the first time, or to that of the fallback provider."""
+        bridge = self._bridge
+        self._leave_pool()
+        self._give_pass_back()
+        if self._slot is not None and bridge.entrance is not None:
+            bridge.entrance.resolved(self._slot, resolution)
+        if bridge.breaking is not None:
+            self._breaker_pass = bridge.breaking.admit(resolution, match.operation, self.facts.model)
+        relay = self._relay
+        if relay is None:
+            relay = self._relay = AnswerRelay(self, bridge, self._exchange)
+        failover: Failover | None = None
+        if resolution.pool_size > 1:
+            failover = Failover(self, bridge, resolution, body, can_send_again=not self._streamed)
+            self._failover = failover
+        request = self._exchange.request
+        call = self._call = attempt.begin(
+            self, bridge, request, match, client, resolution, body, relay, failover, self._fallback
+        )
+        if self._paused:
+            call.pause()
+
+    # -- another provider -------------------------------------------------------------------------------------------
+
+    def _may_fall_back(self, match: RouteMatch, client: ClientCredentials, provider: str, body: bytes | None) -> None:
+        """From now on a failure of the upstream may be followed by this provider, once; for turns of conversations."""
+        if self._fallback is not None and self._fallback.is_over:
+            return
+        # A key that the request presents is for the provider that it was presented to.
+        may = provider and match.intercepted and not self._streamed and client.presented is None
+        self._fallback = Fallback(self, self._bridge, provider, body) if may else None
+
+    def ask_fallback(self, fallback: Fallback) -> None:
+        """The upstream failed: ask credentiald for the fallback provider."""
+        try:
+            match, client, bridge = self.match, self.client, self._bridge
+            if self._over or match is None or client is None:
+                return
+            if self._call is not None:
+                self._call.cancel()
+                self._call = None
+            self._give_pass_back()
+            untold = bridge.outcomes.resting(fallback.provider, bridge.now())
+            self._submit(match, client, untold, self._resolved_fallback, to=fallback.provider)
+        except Exception as failure:
+            self.fail(failure)
+
+    def _resolved_fallback(self, answer: Resolution | Refused) -> None:
+        """The decision about the fallback provider is there: the request goes there, or what there was first counts."""
+        try:
+            match, client, fallback = self.match, self.client, self._fallback
+            if self._over or match is None or client is None or fallback is None:
+                return
+            self._question = None
+            if self.trace is not None:
+                self.trace.resolved(answer)
+            taken = False
+            if isinstance(answer, Resolution) and answer.revision < self._bridge.resolver.obeyed_revision:
+                self._bridge.metrics.asked_again()
+                self.ask_fallback(fallback)
+                return
+            if isinstance(answer, Refused):
+                self._bridge.metrics.resolved(answer.reason)
+            else:
+                self._bridge.metrics.resolved("OK")
+                taken = self._falls_back(match, client, answer, fallback)
+            self._bridge.metrics.fell_back(taken=taken)
+            if not taken:
+                fallback.give_up()
+        except Exception as failure:
+            self.fail(failure)
+
+    def _falls_back(
+        self, match: RouteMatch, client: ClientCredentials, resolution: Resolution, fallback: Fallback
+    ) -> bool:
+        """Whether the request is on its way to the fallback provider's upstream."""
+        first, first_failover = self.provider, self._failover
+        self.provider, self.resolution, self._failover = resolution.provider_name, resolution, None
+        if self._relay is not None:
+            self._relay.usage_filter = None
+        try:
+            self._send(match, client, resolution, fallback.body)
+        except Refused as refused:
+            log.info(
+                "the fallback provider cannot be used",
+                extra={"interception_id": self.interception_id, "provider": self.provider, "reason": refused.reason},
+            )
+            self._leave_pool()
+            self._give_pass_back()
+            self.provider, self.resolution, self._failover = first, fallback.resolution, first_failover
+            return False
+        if first_failover is not None:
+            first_failover.over()
+        fallback.over()
+        return True
+
+    def _leave_pool(self) -> None:
+        """No other key is asked for from now on."""
+        if self._failover is not None:
+            self._failover.over()
+            self._failover = None
+
+    def _give_pass_back(self) -> None:
+        """Nothing more will be known of the upstream than the breaker has heard."""
+        if self._breaker_pass is not None:
+            self._breaker_pass.give_back()
+            self._breaker_pass = None
+
+    def obey(self, revision: int, taken: Taken) -> None:
+        """Administrators have changed something: end this, or decide it anew, where it contradicts that.
+
+        `revision` is that of the change. What was sent goes on unless it runs on what was taken away.
+        """
+        try:
+            match, client, resolution, call = self.match, self.client, self.resolution, self._call
+            if self._over or match is None or client is None or resolution is None or resolution.revision >= revision:
+                return
+            if call is not None and call.is_waiting:
+                pieces = call.take_back()
+                if not match.reads_body:
+                    self._early = pieces
+                self._ask_anew(match, client)
+                return
+            if self._question is not None:
+                # About another key, or another provider: what runs is this question, and its answer says it.
+                return
+            refused = taken.why(resolution)
+            if refused is None:
+                if call is not None:
+                    call.is_final = True
+            else:
+                self._bridge.metrics.revoked(refused.reason)
+                self.refuse(refused)
+        except Exception as failure:
+            self.fail(failure)
+
+    def _ask_anew(self, match: RouteMatch, client: ClientCredentials) -> None:
+        """What was decided counts no more: ask from the beginning."""
+        self._bridge.metrics.asked_again()
+        self._leave_pool()
+        self._give_pass_back()
+        self._call = self._relay = None
+        self._ask(match, client)
+
     def _keep_turn(self, body: bytes) -> None:
         """Have read what the request says of its conversation; it is held no longer than that takes."""
-        if self.recording is not None:
+        if self.recording is not None and not self._is_turn_kept:
+            self._is_turn_kept = True
             self._bridge.read_turn(self.recording, self.facts.conversation, body)
             self.facts.conversation = None
-
-    def _asking_for_usage(self, body: bytes, resolution: Resolution) -> bytes | None:
-        """The body of a streaming Chat request that asks for usage; None where the client's stays as it is."""
-        bridge = self._bridge
-        if self.recording is None or not bridge.asks_for_usage.on_for(self.provider):
-            return None
-        is_known = bridge.not_to_ask.has(resolution.base_url, self.facts.model)
-        return None if is_known else asking_for_usage(body)
-
-    def _receiver_of_asking(self, relay: AnswerRelay, body: bytes, resolution: Resolution) -> AnswerToAsking:
-        relay.usage_filter = UsageChunkFilter()
-        not_to_ask, provider = self._bridge.not_to_ask, self.provider
-        base_url, model = resolution.base_url, self.facts.model
-        return AnswerToAsking(self, relay, body, lambda: not_to_ask.add(base_url, model, provider=provider))
 
     def send_again(self, body: bytes, receiver: AnswerToAsking) -> None:
         """The upstream would not be asked for usage: send the request as the client made it."""
@@ -291,10 +453,79 @@ class Interception:
             if self._over or match is None or client is None or resolution is None or relay is None:
                 return
             relay.usage_filter = None
-            request = outgoing_request(self._exchange.request, match, client, resolution, body)
-            if self._bridge.traces_calls:
-                self._trace_call(client, resolution, request)
-            call = self._call = self._bridge.pool.send(request, receiver)
+            if resolution.revision < self._bridge.resolver.obeyed_revision:
+                self._ask_anew(match, client)
+                return
+            request = self._exchange.request
+            call = self._call = attempt.again(
+                self, self._bridge, request, match, client, resolution, body, receiver, self._failover, self._fallback
+            )
+            if self._paused:
+                call.pause()
+        except Exception as failure:
+            self.fail(failure)
+
+    def held_back(self, told: Attempt) -> None:
+        """The client does not get this answer, and there is going to be another."""
+        self.attempts = (*self.attempts, told)
+        if self.trace is not None:
+            self.trace.answer_held_back(told.http_status, told.reason)
+
+    def is_not_held_back(self) -> None:
+        """There is no other: the client gets the last one after all."""
+        self.attempts = self.attempts[:-1]
+
+    def ask_again(self) -> None:
+        """The upstream refused the key: ask credentiald for another one."""
+        try:
+            match, client, failover = self.match, self.client, self._failover
+            if self._over or match is None or client is None or failover is None:
+                return
+            self._call = None
+            bridge = self._bridge
+            untold = bridge.outcomes.resting(self.provider, bridge.now())
+            refused_ids = dict.fromkeys((*failover.refused_ids, *untold))
+            self._submit(match, client, refused_ids, self._resolved_again, to=self.provider)
+        except Exception as failure:
+            self.fail(failure)
+
+    def _resolved_again(self, answer: Resolution | Refused) -> None:
+        """The decision about another key is there: what it says now is what counts."""
+        try:
+            match, client, relay, failover = self.match, self.client, self._relay, self._failover
+            if self._over or match is None or client is None or relay is None or failover is None:
+                return
+            self._question = None
+            if self.trace is not None:
+                self.trace.resolved(answer)
+            if isinstance(answer, Refused):
+                self._bridge.metrics.resolved(answer.reason)
+                failover.refused(answer)
+                return
+            if answer.revision < self._bridge.resolver.obeyed_revision:
+                self._bridge.metrics.asked_again()
+                self.ask_again()
+                return
+            self._bridge.metrics.resolved("OK")
+            if not failover.goes_again(answer):
+                return
+            self.resolution = answer
+            body, replay = failover.body, failover.replay
+            if answer.pool_size <= 1:
+                # The policy or the pool is another one now.
+                failover.over()
+                self._failover = None
+            relay.usage_filter = None
+            request = self._exchange.request
+            if replay is not None and body is not None:
+                call = attempt.again(
+                    self, self._bridge, request, match, client, answer, body, replay, self._failover, self._fallback
+                )
+            else:
+                call = attempt.begin(
+                    self, self._bridge, request, match, client, answer, body, relay, self._failover, self._fallback
+                )
+            self._call = call
             if self._paused:
                 call.pause()
         except Exception as failure:
@@ -310,38 +541,6 @@ class Interception:
         self.resolution = answer
         self._bridge.record(self)
 
-    def _send_to_bedrock(
-        self, match: RouteMatch, client: ClientCredentials, resolution: Resolution, body: bytes, relay: AnswerRelay
-    ) -> UpstreamCall:
-        bridge = self._bridge
-        request, answer = outgoing_to_bedrock(
-            self._exchange.request,
-            match,
-            client,
-            resolution,
-            body,
-            model=self.facts.model,
-            now=datetime.now(UTC),
-            signing_keys=bridge.keys_for_signing(),
-        )
-        if bridge.traces_calls:
-            self._trace_call(client, resolution, request)
-        return bridge.pool.send(
-            request, relay if answer is None else AnswerTranslator(self, relay, answer, bridge.metrics)
-        )
-
-    def _trace_call(self, client: ClientCredentials, resolution: Resolution, request: OutgoingRequest) -> None:
-        """The upstream is called: a span, and what the upstream is told of it, which is nothing unless it was named."""
-        trace, sends = self.trace, self._bridge.send_trace_headers
-        if trace is not None:
-            trace.calls(self, resolution, request)
-        if sends is not None and client.token is not None and sends.go_to(resolution.provider_name):
-            headers = self._exchange.request.headers
-            told = (
-                clients_trace_headers(headers, client.token) if trace is None else trace.headers(headers, client.token)
-            )
-            request.headers = (*request.headers, *told)
-
     def _send_early(self, call: UpstreamCall) -> None:
         early, self._early = self._early, []
         for data in early:
@@ -352,12 +551,25 @@ class Interception:
 
     # -- the upstream's answer, for the relay ------------------------------------------------------------------------
 
+    def upstream_answered(self, status: int) -> None:
+        """The head of an answer is there that will not be asked for again."""
+        if self._breaker_pass is not None:
+            self._breaker_pass.answered(status)
+
+    def upstream_failed(self, reason: str) -> None:
+        """The upstream failed without an answer, or inside it, which is nothing new to who judges by its head."""
+        if self._breaker_pass is not None:
+            self._breaker_pass.unanswered(reason)
+
     def answer_begins(self, status: int, headers: Headers, *, is_stream: bool) -> Callable[[bytes], None] | None:
         """The answer's head goes to the client: the request's body is not needed any more.
 
         What takes a copy of the answer's body, if anything does.
         """
         self.status = status
+        self.upstream_answered(status)
+        if self._fallback is not None:
+            self._fallback.answered()
         now_seconds = self._bridge.now()
         self.first_byte_seconds = now_seconds - self.started_seconds
         if self.resolution is not None:
@@ -365,6 +577,7 @@ class Interception:
         if self.trace is not None:
             self.trace.answer_begins(status)
         self._release()
+        self._early = []
         recording = self.recording
         if recording is None:
             return None
@@ -400,8 +613,10 @@ class Interception:
         """Tell the client, in the way that is left: a whole answer, the end of a stream, or a broken connection."""
         if self._over:
             return
-        self.error = refused.reason
-        exchange = self._exchange
+        exchange, fallback = self._exchange, self._fallback
+        if fallback is not None and fallback.takes(refused):
+            return
+        self.error, self.limit = refused.reason, refused.limit
         try:
             if not exchange.head_sent:
                 if self.match is None:
@@ -431,13 +646,20 @@ class Interception:
             return
         self._over = True
         if self._question is not None:
-            self._question.cancel(None if self.recording is None else self._resolved_late)
+            # Another question's answer would say of which key nothing came.
+            is_first = self.recording is not None and self.resolution is None
+            self._question.cancel(self._resolved_late if is_first else None)
             self._question = None
             if self._early and self.match is not None and self.match.reads_body:
                 self._keep_turn(self._early[0])
         if self._call is not None:
             self._call.cancel()
             self._call = None
+        self._leave_pool()
+        self._give_pass_back()
+        if self._fallback is not None:
+            self._fallback.over()
+            self._fallback = None
         if self._relay is not None:
             self.sent_bytes, self.is_stream = self._relay.sent_bytes, self._relay.stream_end is not None
             # Each holds the other: together they would be a circle that only the collector could break.
@@ -447,6 +669,9 @@ class Interception:
             self.error = "" if self.recording.answer(whole=False).over else self.error
         self._early = []
         self._release()
+        if self._slot is not None and self._bridge.entrance is not None:
+            self._bridge.entrance.leave(self._slot)
+            self._slot = None
         self._bridge.ended(self)
 
     def _release(self) -> None:

@@ -1,4 +1,5 @@
-"""What bridged counts. Base units, bounded labels, no names or ids of users, providers or models.
+"""What bridged counts. Base units, bounded labels, no names or ids of users or models, and of providers only while
+there is something to tell of them.
 
 One registry a process, handed around; nothing is registered globally.
 """
@@ -9,8 +10,11 @@ from prometheus_client import CollectorRegistry, Counter, Gauge
 
 from bridged.adapters import ADAPTERS
 from bridged.adapters.bedrock import WIRE_TYPE as BEDROCK
+from bridged.breaker import State
 from bridged.endings import CLIENT_GONE
 from bridged.errors import REFUSALS
+from bridged.limits.admission import Limit
+from bridged.watch import REASONS
 from daemonkit.tallies import Buckets, CounterTally, HistogramTally
 
 _CLASSES = tuple(f"{hundred}xx" for hundred in range(10))
@@ -19,9 +23,13 @@ _OTHER = "OTHER"
 _PROVIDER_TYPES = frozenset({*ADAPTERS, BEDROCK})
 _OTHER_TYPE = "other"
 _NO_OPERATION = "none"
+# Those of key_outcomes.Kind that are about a key.
+REFUSED_KEYS = ("UNAUTHORIZED", "RATE_LIMITED", "SPEND_LIMITED")
 _FAILURES = frozenset({*REFUSALS, CLIENT_GONE})
 # From an answer of an idle credentiald to the default of --credentiald-timeout, in seconds.
 _RESOLVE_BUCKETS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.5, 1.0, 5.0)
+# From a change on the same machine to one that was missed for a while, in seconds.
+_REVOCATION_BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 5.0, 30.0)
 # From a list of models to a model that thinks for minutes, in seconds.
 _REQUEST_BUCKETS = (0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0, 600.0)
 
@@ -70,6 +78,21 @@ class Metrics:
         )
         # There as 0 before it happens: the first of a series is no increase to who reads it.
         self._failures.add(0, "INTERNAL")
+        self._limit_refusals = CounterTally(
+            "bridged_limit_refusals",
+            "Requests refused by a limit, by which.",
+            ["limit"],
+            self.registry,
+        )
+        self._limits = Gauge(
+            "bridged_limit",
+            "The limits as they are set, by limit: requests at once, for 'rate' requests a second; 0 is none.",
+            ["limit"],
+            registry=self.registry,
+        )
+        for limit in Limit:
+            self._limit_refusals.add(0, limit.value)
+            self._limits.labels(limit.value).set(0)
         self._upstream_responses = CounterTally(
             "bridged_upstream_responses",
             "Answers of upstreams that went to clients, by type of provider and class of status.",
@@ -100,10 +123,47 @@ class Metrics:
             "Streams opened to credentiald; more than its replicas means that some were lost.",
             registry=self.registry,
         )
+        self.watch_streams = Gauge(
+            "bridged_watch_streams",
+            "Streams on which credentiald tells this bridge what administrators change.",
+            registry=self.registry,
+        )
+        self._revocation_seconds = HistogramTally(
+            "bridged_revocation_seconds",
+            "Time from an administrator's change, by credentiald's clock, until nothing here contradicted it.",
+            _REVOCATION_BUCKETS,
+            self.registry,
+        ).at()
+        self._revoked = Counter(
+            "bridged_requests_revoked_total",
+            "Requests that were ended because what they ran on was taken away, by reason.",
+            ["reason"],
+            registry=self.registry,
+        )
+        for reason in sorted(REASONS):
+            self._revoked.labels(reason)
+        self._asked_again = Counter(
+            "bridged_requests_asked_again_total",
+            "Requests that were decided and not sent yet when administrators changed something.",
+            registry=self.registry,
+        )
         self._upstream_errors = Counter(
             "bridged_upstream_errors_total",
             "Attempts that an upstream did not answer, or not to the end, or whose credential it refused, by reason.",
             ["reason"],
+            registry=self.registry,
+        )
+        self._keys_refused = Counter(
+            "bridged_keys_refused_total",
+            "Answers in which an upstream refused one of several keys of a provider, by what it means for the key.",
+            ["kind"],
+            registry=self.registry,
+        )
+        for kind in REFUSED_KEYS:
+            self._keys_refused.labels(kind)
+        self._outcomes_lost = Counter(
+            "bridged_key_outcomes_lost_total",
+            "Outcomes of keys that credentiald was not told of; this bridge acts on them all the same.",
             registry=self.registry,
         )
         self._reported = Counter(
@@ -134,6 +194,29 @@ class Metrics:
             ["trouble"],
             registry=self.registry,
         )
+        self._breakers_open = Gauge(
+            "bridged_breakers_open",
+            "Breakers of a provider that are open or half-open; no series for a provider that has none.",
+            ["provider"],
+            registry=self.registry,
+        )
+        self._stopping: dict[str, int] = {}
+        self._breaker_changes = Counter(
+            "bridged_breaker_changes_total",
+            "How often breakers came into a state.",
+            ["state"],
+            registry=self.registry,
+        )
+        for state in State:
+            self._breaker_changes.labels(state.value)
+        self._fallbacks = Counter(
+            "bridged_fallbacks_total",
+            "Turns whose own provider's upstream failed, by whether the fallback provider took them.",
+            ["outcome"],
+            registry=self.registry,
+        )
+        for outcome in ("taken", "refused"):
+            self._fallbacks.labels(outcome)
         self._build_info = Gauge(
             "bridged_build_info", "Always 1; the label is the version.", ["version"], registry=self.registry
         )
@@ -166,6 +249,14 @@ class Metrics:
         """Count one request that did not go well."""
         self._failures.count(reason if reason in _FAILURES else _OTHER)
 
+    def limit_refused(self, limit: str) -> None:
+        """Count one request that was refused because a limit was reached; `limit` is one of limits.admission.Limit."""
+        self._limit_refusals.count(limit)
+
+    def limited(self, limit: str, most: int) -> None:
+        """Say what a limit is."""
+        self._limits.labels(limit).set(most)
+
     def upstream_answered(self, provider_type: str, status: int) -> None:
         """Count one answer's head."""
         known = provider_type if provider_type in _PROVIDER_TYPES else _OTHER_TYPE
@@ -183,9 +274,29 @@ class Metrics:
         """Count one stream to credentiald, the first as well as those after a loss."""
         self._resolve_streams.inc()
 
+    def revoked_within(self, seconds: float) -> None:
+        """How long a change took to be obeyed; clocks of two machines may differ."""
+        self._revocation_seconds.observe(max(0.0, seconds))
+
+    def revoked(self, reason: str) -> None:
+        """Count one request that was ended by a change. `reason` is one of watch.py."""
+        self._revoked.labels(reason).inc()
+
+    def asked_again(self) -> None:
+        """Count one request that was asked again because of a change."""
+        self._asked_again.inc()
+
     def upstream_failed(self, reason: str) -> None:
         """Count one attempt at an upstream that failed without an answer of its own."""
         self._upstream_errors.labels(reason).inc()
+
+    def key_refused(self, kind: str) -> None:
+        """Count one answer in which an upstream refused one of several keys. `kind` is one of REFUSED_KEYS."""
+        self._keys_refused.labels(kind).inc()
+
+    def outcomes_lost(self, count: int) -> None:
+        """Count outcomes of keys that credentiald was not told of."""
+        self._outcomes_lost.inc(count)
 
     def reported(self, count: int) -> None:
         """Count interceptions whose records are stored."""
@@ -203,6 +314,22 @@ class Metrics:
         """Say how to find out what waits."""
         self._records_waiting.set_function(waiting)
         self._records_waiting_bytes.set_function(waiting_bytes)
+
+    def fell_back(self, *, taken: bool) -> None:
+        """Count one turn for which the fallback provider was asked for."""
+        self._fallbacks.labels("taken" if taken else "refused").inc()
+
+    def breaker_changed(self, provider: str, before: State, after: State) -> None:
+        """Count one change of a breaker. `provider` is one that credentiald has named."""
+        self._breaker_changes.labels(after.value).inc()
+        more = (after is not State.CLOSED) - (before is not State.CLOSED)
+        count = self._stopping.get(provider, 0) + more
+        if count:
+            self._stopping[provider] = count
+            self._breakers_open.labels(provider).set(count)
+        elif more:
+            del self._stopping[provider]
+            self._breakers_open.remove(provider)
 
     def tap_troubled(self, trouble: str) -> None:
         """Count one answer that a tap had trouble with. `trouble` is one of records.Trouble."""

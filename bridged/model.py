@@ -42,7 +42,10 @@ class Refused(Exception):
 
     Status and default Retry-After come from `errors.REFUSALS`; `grpc_code` decides for reasons of a newer
     credentiald. `message` says what to do next and never holds key or token material, nor bytes of the client's
-    request. `allow` lists the methods of a 405.
+    request. `allow` lists the methods of a 405. `fallback_provider` is the name of the provider that may be asked in
+    place of the one that is refused.
+    request. `allow` lists the methods of a 405. `retry_after_ms` is for who understands it, beside the whole seconds.
+    `limit` is which of our own limits was reached, empty for every other reason.
     """
 
     def __init__(
@@ -53,6 +56,9 @@ class Refused(Exception):
         retry_after_seconds: int | None = None,
         grpc_code: int | None = None,
         allow: tuple[str, ...] = (),
+        fallback_provider: str = "",
+        retry_after_ms: int | None = None,
+        limit: str = "",
     ) -> None:
         row = row_of(reason, grpc_code)
         self.reason = reason
@@ -62,6 +68,9 @@ class Refused(Exception):
         if row.status_without_wait is not None and self.retry_after_seconds is None:
             self.http_status = row.status_without_wait
         self.allow = allow
+        self.fallback_provider = fallback_provider
+        self.retry_after_ms = retry_after_ms
+        self.limit = limit
         super().__init__(f"{reason}: {self.message}")
 
 
@@ -137,13 +146,24 @@ class BedrockOptions:
     protocol: BedrockProtocol = BedrockProtocol.INVOKE_MODEL
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class UpstreamTimeouts:
+    """How long one upstream may take to be connected to, to begin its answer, to pause in it. None is as all others."""
+
+    connect_seconds: float | None = None
+    first_byte_seconds: float | None = None
+    idle_seconds: float | None = None
+
+
 @dataclass(slots=True, kw_only=True)
 class Resolution:
     """credentiald's answer for one request and its retries. It is not kept longer than that.
 
     `wire_type` is the type whose rules of addressing and authentication apply; `base_url` has the default filled
     in. `credential` is None for a presented key. `upstream_model` is empty where the provider maps no models.
-    `receipt` goes back with the records. `revision` is of the administrative state that decided.
+    `access_token_id` is that of the user's token. `receipt` goes back with the records. `revision` is of the
+    administrative state that decided. With a `pool_size` above 1 there is another key to try; `probe`: the key had been
+    refused, and its outcome is to be reported.
     """
 
     provider_id: str
@@ -160,8 +180,15 @@ class Resolution:
     upstream_model: str = ""
     send_actor_headers: bool = False
     bedrock: BedrockOptions | None = None
+    access_token_id: str = ""
     receipt: bytes = field(default=b"", repr=False)
     revision: int = 0
+    pool_size: int = 0
+    probe: bool = False
+    # None where the provider has none of its own.
+    timeouts: UpstreamTimeouts | None = None
+    # The name of the provider to ask where the upstream fails; empty for none.
+    fallback_provider: str = ""
 
 
 @dataclass(slots=True, kw_only=True)

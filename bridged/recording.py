@@ -139,10 +139,11 @@ class Recording:
             ending=ending,
             # Of an answer that was broken off the client has the head.
             http_status=interception.status or self._status or 0,
-            upstream_request_id=self._upstream_request_id(),
+            upstream_request_id=request_id_of(self._headers),
             end_micros=self._ended_micros,
             duration_micros=int((self._ended_seconds - interception.started_seconds) * 1_000_000),
             first_byte_micros=None if first_byte_seconds is None else int(first_byte_seconds * 1_000_000),
+            attempts=interception.attempts,
         )
 
     def _hold(self, data: bytes) -> None:
@@ -189,12 +190,6 @@ class Recording:
             self._failed()
             return NO_ANSWER
 
-    def _upstream_request_id(self) -> str:
-        for name, value in self._headers:
-            if name.lower() in _REQUEST_ID_HEADERS:
-                return value[:_ID_CHARACTERS]
-        return ""
-
     def _failed(self) -> None:
         self._has_failed = True
         facts = {"interception_id": self._interception_id}
@@ -203,6 +198,14 @@ class Recording:
 
 # Programs are few, and name themselves with every request.
 _user_agent = lru_cache(maxsize=_REMEMBERED_AGENTS)(masked)
+
+
+def request_id_of(headers: Headers) -> str:
+    """The upstream's own id of a request, as the headers of its answer have it; empty where they do not."""
+    for name, value in headers:
+        if name.lower() in _REQUEST_ID_HEADERS:
+            return value[:_ID_CHARACTERS]
+    return ""
 
 
 def _without_keys(ending: Ending, interception: "Interception", resolution: Resolution) -> Ending:

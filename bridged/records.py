@@ -131,6 +131,18 @@ class ErrorCategory(StrEnum):
     UNKNOWN = "UNKNOWN"
 
 
+class Attempt(NamedTuple):
+    """A call to an upstream whose answer did not go to the client. `reason` is the upstream's type of the error."""
+
+    create_micros: int
+    receipt: bytes
+    http_status: int
+    category: ErrorCategory
+    reason: str
+    upstream_request_id: str = ""
+    duration_micros: int = 0
+
+
 class Ending(NamedTuple):
     """How an interception ended, in whose words. `reason` is the bridge's, or the upstream's type of the error."""
 
@@ -165,3 +177,4 @@ class Report:
     end_micros: int
     duration_micros: int
     first_byte_micros: int | None
+    attempts: tuple[Attempt, ...] = ()

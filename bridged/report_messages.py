@@ -12,11 +12,13 @@ import msgspec
 from drawbridge.v1 import record_pb2 as records
 from drawbridge.v1 import record_service_pb2 as pb
 
-from bridged.records import ErrorCategory, Outcome, Report, TokenUsage
+from bridged.records import Attempt, ErrorCategory, Outcome, Report, TokenUsage
 from daemonkit.varint import varint
 
 _LENGTH_DELIMITED = 2
 _REMEMBERED = 512
+# The place of the first attempt; other records are fewer than that.
+_FIRST_ATTEMPT = 0xF000
 # A request is a message with a repeated field, so its bytes are those of its items one after the other
 # (protobuf.dev, "Encoding").
 _ITEM = bytes((pb.AppendRecordsRequest.INTERCEPTIONS_FIELD_NUMBER << 3 | _LENGTH_DELIMITED,))
@@ -72,7 +74,7 @@ def request_parts(items: Sequence[bytes], rows: Sequence[Row]) -> list[bytes]:
 
 
 def row_of(report: Report) -> Row | None:
-    """The report, if it is usual: completed, without tools and thoughts. ValueError for what is no text."""
+    """The report, if it is usual: completed at once, without tools and thoughts. ValueError for what is no text."""
     answer, ending = report.answer, report.ending
     usage, turn = answer.usage, report.turn
     if (
@@ -80,6 +82,7 @@ def row_of(report: Report) -> Row | None:
         or ending.reason
         or answer.tools
         or answer.thoughts
+        or report.attempts
         or (usage is not None and usage.partial)
     ):
         return None
@@ -165,6 +168,8 @@ def message_of(report: Report) -> pb.InterceptionRecords:
         told = message.model_thoughts.add()
         told.id, told.response_id = f"{head}{place:04x}", response_id
         told.content, told.source = thought.content, thought.source
+    if report.attempts:
+        _add_attempts(message, report.attempts, head)
     return message
 
 
@@ -210,6 +215,21 @@ def _columns(rows: Sequence[Row]) -> bytes:
             streaming=streaming,
         )
     return message.SerializeToString()
+
+
+def _add_attempts(message: pb.InterceptionRecords, attempts: Sequence[Attempt], head: str) -> None:
+    for place, attempt in enumerate(attempts, _FIRST_ATTEMPT):
+        one = message.attempts.add(
+            id=f"{head}{place:04x}",
+            receipt=attempt.receipt,
+            http_status=attempt.http_status,
+            error_category=_CATEGORIES[attempt.category],
+            error_reason=attempt.reason,
+            upstream_request_id=attempt.upstream_request_id,
+            duration_micros=attempt.duration_micros,
+        )
+        seconds, micros = divmod(attempt.create_micros, 1_000_000)
+        one.create_time.seconds, one.create_time.nanos = seconds, micros * 1000
 
 
 @lru_cache(maxsize=_REMEMBERED)

@@ -7,11 +7,13 @@ streams (resolve_stream.py), one a credentiald (resolver_peer.py); what cannot g
 
 import asyncio
 import uuid
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
 from bridged import resolver_question
+from bridged.breaker import BreakerView
+from bridged.key_outcomes import ToldOutcome
 from bridged.metrics import Metrics
 from bridged.model import Refused, Resolution
 from bridged.readiness import Readiness
@@ -20,6 +22,7 @@ from bridged.resolver_addresses import Lookup, system_lookup
 from bridged.resolver_peer import PING_INTERVAL_SECONDS
 from bridged.resolver_peers import ClientTls, running_peers
 from bridged.resolver_pool import Pool
+from bridged.watch import News
 from daemonkit.secret import Secret
 
 __all__ = ["PING_INTERVAL_SECONDS", "Callback", "ClientTls", "Outcome", "Question", "Resolver", "running_resolver"]
@@ -44,6 +47,8 @@ class Question:
     client: str = ""
     # A `traceparent`; empty where the request is not traced.
     trace_parent: str = ""
+    # Keys that the upstream has refused: for this request, and for others so lately that credentiald may not know.
+    failed_credential_ids: Collection[str] = ()
 
 
 class Resolver:
@@ -76,6 +81,7 @@ class Resolver:
                 presented_key=question.presented_key,
                 of_this_bridge=self._of_this_bridge,
                 trace_parent=question.trace_parent,
+                failed_credential_ids=question.failed_credential_ids,
             )
         except ValueError:  # a half of a surrogate pair, which JSON may hold and UTF-8 may not
             callback(Refused("INVALID_ARGUMENT", "the name of the model or provider is not text"))
@@ -86,6 +92,11 @@ class Resolver:
         now = self._now()
         waiting = Waiting(item, callback, now, now + pool.timeout_seconds)
         return waiting if pool.submit(waiting) else None
+
+    @property
+    def obeyed_revision(self) -> int:
+        """No request is to go out that was decided under an older revision."""
+        return self._pool.obeyed_revision
 
     async def resolve(self, question: Question) -> Resolution:
         """credentiald's answer, or Refused."""
@@ -105,9 +116,21 @@ class Resolver:
         """Have reports stored (report_messages.request_parts); the places of those that never will be, with why."""
         return await self._pool.append_records(parts)
 
+    async def report_outcomes(self, outcomes: Sequence[ToldOutcome]) -> int | Refused:
+        """Tell credentiald what became of keys; how many it does not act on, or why it was not told."""
+        return await self._pool.report_outcomes(outcomes)
+
     def tell_oldest(self, oldest_id: Callable[[], str]) -> None:
         """Whom to ask, at each ping, for the smallest id of an interception that is not over or not reported yet."""
         self._pool.oldest_id = oldest_id
+
+    def tell_breakers(self, breakers: Callable[[], Sequence[BreakerView]]) -> None:
+        """Whom to ask, at each ping, for the breakers that are not closed, with times of the wall clock."""
+        self._pool.breakers = breakers
+
+    def tell_changes(self, obey: Callable[[News], None]) -> None:
+        """Whom to tell what administrators change; it has obeyed when it returns."""
+        self._pool.obey = obey
 
     def tell_return(self, returned: Callable[[], None]) -> None:
         """Whom to tell whenever a credentiald answers that did not."""

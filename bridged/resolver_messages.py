@@ -3,14 +3,20 @@
 They carry keys, so none is ever printed; an error says its code and reason, nothing else.
 """
 
+import math
+from collections.abc import Iterable, Mapping, Sequence
+
 import grpc
 import grpc.aio
 from drawbridge.v1 import credential_service_pb2 as pb
 from drawbridge.v1 import provider_pb2
 from google.protobuf.duration_pb2 import Duration
+from google.protobuf.timestamp_pb2 import Timestamp
 from google.rpc import error_details_pb2
 from grpc_status import rpc_status
 
+from bridged.breaker import BreakerView, State
+from bridged.key_outcomes import ToldOutcome
 from bridged.model import (
     ApiKey,
     AwsKeys,
@@ -22,6 +28,7 @@ from bridged.model import (
     Refused,
     Resolution,
     Source,
+    UpstreamTimeouts,
 )
 from daemonkit.secret import Secret
 
@@ -29,6 +36,13 @@ UNREACHABLE = "CREDENTIALD_UNREACHABLE"
 # An item of a batch is refused so that it is asked again by a single call.
 ASK_SINGLY = "ASK_SINGLY"
 _DOMAIN = "drawbridge"
+_PHASES = {
+    State.CLOSED: pb.BREAKER_PHASE_CLOSED,
+    State.OPEN: pb.BREAKER_PHASE_OPEN,
+    State.HALF_OPEN: pb.BREAKER_PHASE_HALF_OPEN,
+}
+_MOST_BREAKERS_TOLD = 64
+_FALLBACK_PROVIDER = "fallback_provider"
 _SOURCES = {
     provider_pb2.CREDENTIAL_SOURCE_USER_KEY: Source.USER_KEY,
     provider_pb2.CREDENTIAL_SOURCE_CENTRAL_KEY: Source.CENTRAL_KEY,
@@ -54,11 +68,13 @@ def outcome_of(result: pb.ResolveProviderResult) -> Resolution | Refused | None:
         return unreachable(f"code {refusal.code}")
     if refusal.reason == ASK_SINGLY:
         return None
+    helps = refusal.HasField("retry_delay") and _waiting_helps(refusal.metadata)
     return Refused(
         refusal.reason,
         refusal.message or refusal.reason,
-        retry_after_seconds=_whole_seconds(refusal.retry_delay) if refusal.HasField("retry_delay") else None,
+        retry_after_seconds=_whole_seconds(refusal.retry_delay) if helps else None,
         grpc_code=refusal.code,
+        fallback_provider=refusal.metadata.get(_FALLBACK_PROVIDER, ""),
     )
 
 
@@ -74,9 +90,26 @@ def refused_from(error: grpc.aio.AioRpcError) -> Refused:
     return Refused(
         info.reason,
         error.details() or info.reason,
-        retry_after_seconds=retry_after_seconds,
+        retry_after_seconds=retry_after_seconds if _waiting_helps(info.metadata) else None,
         grpc_code=error.code().value[0],
+        fallback_provider=info.metadata.get(_FALLBACK_PROVIDER, ""),
     )
+
+
+def outcomes_message(bridge_instance_id: str, outcomes: Iterable[ToldOutcome]) -> pb.ReportOutcomeRequest:
+    """What became of keys, for credentiald."""
+    message = pb.ReportOutcomeRequest(bridge_instance_id=bridge_instance_id)
+    for receipt, outcome in outcomes:
+        one = message.outcomes.add(
+            receipt=receipt,
+            kind=pb.CredentialOutcomeKind.Value(f"CREDENTIAL_OUTCOME_KIND_{outcome.kind.value}"),
+            http_status=outcome.status,
+            error=outcome.error,
+        )
+        if outcome.asked_seconds is not None:
+            seconds, millis = divmod(math.ceil(outcome.asked_seconds * 1000), 1000)
+            one.retry_after.seconds, one.retry_after.nanos = seconds, millis * 1_000_000
+    return message
 
 
 def _details(error: grpc.aio.AioRpcError) -> tuple[error_details_pb2.ErrorInfo | None, int | None]:
@@ -95,6 +128,14 @@ def _details(error: grpc.aio.AioRpcError) -> tuple[error_details_pb2.ErrorInfo |
         if packed.Unpack(retry):
             retry_after_seconds = _whole_seconds(retry.retry_delay)
     return info, retry_after_seconds
+
+
+def _waiting_helps(metadata: Mapping[str, str]) -> bool:
+    """Whether a refusal's wait is worth waiting; of a pool, only where its keys are not simply wrong.
+
+    Where all of them are named in the question, the bridge knows better (failed).
+    """
+    return metadata.get("cause") not in ("unauthorized", "failed")
 
 
 def _whole_seconds(duration: Duration) -> int:
@@ -124,8 +165,13 @@ def resolution_of(answer: pb.ResolveProviderResponse) -> Resolution | Refused:
         upstream_model=answer.upstream_model,
         send_actor_headers=provider.send_actor_headers,
         bedrock=_bedrock(provider.bedrock) if provider.HasField("bedrock") else None,
+        access_token_id=answer.access_token_id,
         receipt=answer.receipt,
         revision=answer.revision,
+        pool_size=answer.pool_size,
+        probe=answer.probe,
+        timeouts=_timeouts(provider.timeouts) if provider.HasField("timeouts") else None,
+        fallback_provider=provider.fallback_provider,
     )
 
 
@@ -141,6 +187,44 @@ def _bedrock(options: provider_pb2.BedrockOptions) -> BedrockOptions:
             ]
         ),
         protocol=BedrockProtocol.MANTLE if mantle else BedrockProtocol.INVOKE_MODEL,
+    )
+
+
+def _timeouts(timeouts: provider_pb2.ProviderTimeouts) -> UpstreamTimeouts:
+    return UpstreamTimeouts(
+        connect_seconds=_seconds(timeouts.connect) if timeouts.HasField("connect") else None,
+        first_byte_seconds=_seconds(timeouts.first_byte) if timeouts.HasField("first_byte") else None,
+        idle_seconds=_seconds(timeouts.idle) if timeouts.HasField("idle") else None,
+    )
+
+
+def _seconds(duration: Duration) -> float:
+    return float(duration.seconds) + float(duration.nanos) / 1e9
+
+
+def ping_request(
+    bridge_instance_id: str, oldest_interception_id: str, breakers: Sequence[BreakerView]
+) -> pb.PingRequest:
+    """A ping. Of the breakers, whose times are of the wall clock, as many are told as credentiald keeps."""
+    return pb.PingRequest(
+        bridge_instance_id=bridge_instance_id,
+        oldest_interception_id=oldest_interception_id,
+        breakers=[_breaker_state(view) for view in breakers[:_MOST_BREAKERS_TOLD]],
+    )
+
+
+def _breaker_state(view: BreakerView) -> pb.BreakerState:
+    provider, operation, model = view.key
+    since = Timestamp()
+    since.FromNanoseconds(int(view.since_seconds * 1_000_000) * 1000)
+    return pb.BreakerState(
+        provider=provider,
+        operation=operation,
+        model=model,
+        state=_PHASES[view.state],
+        since=since,
+        failures=view.failures,
+        last_error=view.last_error,
     )
 
 

@@ -14,13 +14,15 @@ from drawbridge.v1 import record_service_pb2 as record_pb
 from drawbridge.v1.credential_service_pb2_grpc import CredentialServiceStub
 
 from bridged import report_messages
+from bridged.key_outcomes import ToldOutcome
 from bridged.model import Refused
 from bridged.resolve_queue import Outcome, Waiting
 from bridged.resolve_stream import OpenStream, Stream, StreamLost
-from bridged.resolver_messages import unreachable
+from bridged.resolver_messages import ping_request, unreachable
 from bridged.resolver_pool import ABOUT_THIS_BRIDGE, Pool
 from bridged.resolver_question import message_of
-from bridged.resolver_unary import AppendCall, append, ask, ping
+from bridged.resolver_unary import AppendCall, append, ask, ping, report_outcomes
+from bridged.resolver_watch import keep_watching
 
 if TYPE_CHECKING:  # the asynchronous stub exists only for the type checker
     from drawbridge.v1.credential_service_pb2_grpc import CredentialServiceAsyncStub
@@ -101,6 +103,7 @@ class Peer:
         """Be one of the pool until told to `leave`, or cancelled."""
         self._pool.joined(self)
         pinging = asyncio.create_task(self._keep_pinging(), name="ping credentiald")
+        watching = asyncio.create_task(self._keep_watching(), name="watch credentiald")
         try:
             while not self._left.is_set():
                 pause_seconds = await self._stream_once()
@@ -112,14 +115,20 @@ class Peer:
             self._state = _State.DOWN
             self._pool.left(self)
             pinging.cancel()
+            watching.cancel()
             for task in self._asking:
                 task.cancel()
-            await asyncio.wait([pinging, *self._asking])
+            await asyncio.wait([pinging, watching, *self._asking])
 
     async def append_records(self, parts: Sequence[bytes]) -> Sequence[tuple[int, str]] | Refused:
         """Have reports stored; the places of those that never will be, with why."""
         request = b"".join((report_messages.of_this_bridge(self._pool.bridge_instance_id), *parts))
         return await append(self._append, request, metadata=self._pool.metadata)
+
+    async def report_outcomes(self, outcomes: Sequence[ToldOutcome]) -> int | Refused:
+        """Tell it what became of keys; how many it does not act on, or why it was not told."""
+        pool = self._pool
+        return await report_outcomes(self._stub, pool.bridge_instance_id, outcomes, metadata=pool.metadata)
 
     def leave(self) -> None:
         """Take no more questions: what waits goes to others at once. `run` ends when what is under way is settled."""
@@ -214,14 +223,24 @@ class Peer:
         while (state := self._channel.get_state(try_to_connect=True)) is not ready:
             await self._channel.wait_for_state_change(state)
 
+    async def _keep_watching(self) -> None:
+        """Hear what administrators change."""
+        pool = self._pool
+        await keep_watching(
+            self._stub,
+            bridge_instance_id=pool.bridge_instance_id,
+            metadata=pool.metadata,
+            metrics=pool.metrics,
+            place=pool.place,
+            obey=pool.changed_by_administrators,
+        )
+
     async def _keep_pinging(self) -> None:
         """Ask once a second whether it would answer."""
         now = asyncio.get_running_loop().time
         while True:
             began = now()
             pool = self._pool
-            request = pb.PingRequest(
-                bridge_instance_id=pool.bridge_instance_id, oldest_interception_id=pool.oldest_id()
-            )
+            request = ping_request(pool.bridge_instance_id, pool.oldest_id(), pool.breakers())
             pool.pinged(self, await ping(self._stub, request, metadata=pool.metadata))
             await asyncio.sleep(max(0.0, began + PING_INTERVAL_SECONDS - now()))

@@ -15,13 +15,16 @@ from typing import TYPE_CHECKING, final
 
 from drawbridge.v1 import credential_service_pb2 as pb
 
+from bridged.breaker import BreakerView
 from bridged.ids import smallest_id
+from bridged.key_outcomes import ToldOutcome
 from bridged.metrics import Metrics
 from bridged.model import Refused, Resolution
 from bridged.readiness import Readiness
 from bridged.resolve_queue import Outcome, Queue, Waiting
 from bridged.resolver_messages import UNREACHABLE, unreachable
 from bridged.resolver_unary import Metadata
+from bridged.watch import News
 
 if TYPE_CHECKING:
     from bridged.resolver_peer import Peer
@@ -56,8 +59,12 @@ class Pool:
         self.bridge_instance_id = bridge_instance_id
         # The smallest id of an interception that is not over or not reported; Resolver.tell_oldest replaces it.
         self.oldest_id: Callable[[], str] = smallest_id
+        # The breakers that are not closed; Resolver.tell_breakers replaces it.
+        self.breakers: Callable[[], Sequence[BreakerView]] = tuple
         # Called whenever a credentiald answers that did not; Resolver.tell_return replaces it.
         self.returned: Callable[[], None] = lambda: None
+        # Called with what administrators changed, and has obeyed when it returns; Resolver.tell_changes replaces it.
+        self.obey: Callable[[News], None] = lambda _: None
         self.timeout_seconds = timeout_seconds
         self.metrics = metrics
         self._took = metrics.resolve_took
@@ -65,6 +72,8 @@ class Pool:
         self.queue = Queue()
         self.trouble = asyncio.Event()
         self.revision = 0
+        # No request goes out that was decided under an older revision than this.
+        self.obeyed_revision = 0
         self._readiness = readiness
         self._peers: list[Peer] = []
         self._searching = True
@@ -109,6 +118,14 @@ class Pool:
         # Why a stream was refused says nothing of the reports: they are kept, and sent again.
         return unreachable("it has no connection")
 
+    async def report_outcomes(self, outcomes: Sequence[ToldOutcome]) -> int | Refused:
+        """Have one of the peers that answer know what became of keys; they share what they know."""
+        for place, peer in enumerate(self._peers):
+            if peer.is_streaming or peer.is_unary:
+                self._peers.append(self._peers.pop(place))
+                return await peer.report_outcomes(outcomes)
+        return unreachable("it has no connection")
+
     def joined(self, peer: "Peer") -> None:
         """One more credentiald."""
         self._peers.append(peer)
@@ -146,6 +163,18 @@ class Pool:
             self._readiness.answered(asyncio.get_running_loop().time())
         elif state not in _MISSED and not any(each.ping_state == "OK" for each in self._peers):
             self._readiness.refused(state)
+
+    def place(self) -> tuple[str, int]:
+        """Up to where changes are obeyed: database and revision."""
+        return self._database_id, self.obeyed_revision
+
+    def changed_by_administrators(self, news: News) -> None:
+        """A peer told what administrators have changed: when this returns, nothing under way contradicts it."""
+        self._same_database(news.database_id)
+        self.revision = max(self.revision, news.revision)
+        self.obeyed_revision = max(self.obeyed_revision, news.revision)
+        if news.changes or news.snapshot:
+            self.obey(news)
 
     def refuse_all(self) -> None:
         """Nobody will take what waits."""
@@ -196,7 +225,7 @@ class Pool:
         if database_id != self._database_id:
             # Revisions of two databases cannot be compared (PingResponse.database_id).
             self._database_id = database_id
-            self.revision = 0
+            self.revision = self.obeyed_revision = 0
 
 
 def _log_change(state: str, address: str) -> None:

@@ -4,6 +4,8 @@ A batch is a message with one repeated field, so its bytes are those of its item
 (protobuf.dev, "Encoding"). A test holds these bytes against protobuf's own reading. They hold tokens: never print them.
 """
 
+from collections.abc import Collection
+
 from drawbridge.v1 import credential_service_pb2 as pb
 
 from daemonkit.varint import sized, varint
@@ -22,6 +24,7 @@ _ACCESS_TOKEN = _tag(pb.ResolveProviderRequest.ACCESS_TOKEN_FIELD_NUMBER)
 _OPERATION = _tag(pb.ResolveProviderRequest.OPERATION_FIELD_NUMBER)
 _MODEL = _tag(pb.ResolveProviderRequest.MODEL_FIELD_NUMBER)
 _PRESENTED_KEY = _tag(pb.ResolveProviderRequest.PRESENTED_KEY_FIELD_NUMBER, 0) + b"\1"
+_FAILED = _tag(pb.ResolveProviderRequest.FAILED_CREDENTIAL_IDS_FIELD_NUMBER)
 _INTERCEPTION_ID = _tag(pb.ResolveProviderRequest.INTERCEPTION_ID_FIELD_NUMBER)
 _CLIENT = _tag(pb.ResolveProviderRequest.CLIENT_FIELD_NUMBER)
 _BRIDGE_INSTANCE_ID = _tag(pb.ResolveProviderRequest.BRIDGE_INSTANCE_ID_FIELD_NUMBER)
@@ -45,6 +48,7 @@ def item(
     presented_key: bool,
     of_this_bridge: bytes,
     trace_parent: str = "",
+    failed_credential_ids: Collection[str] = (),
 ) -> bytes:
     """One question, as an item of a batch. UnicodeEncodeError for what is no text."""
     question = b"".join(
@@ -64,6 +68,7 @@ def item(
             sized(client),
             of_this_bridge,
             _TRACE_PARENT + sized(trace_parent) if trace_parent else b"",
+            b"".join([_FAILED + sized(one) for one in failed_credential_ids]) if failed_credential_ids else b"",
         )
     )
     return b"".join((_ITEM, varint(len(question)), question))

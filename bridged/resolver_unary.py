@@ -12,8 +12,9 @@ import grpc.aio
 from drawbridge.v1 import credential_service_pb2 as pb
 from drawbridge.v1 import record_service_pb2 as record_pb
 
+from bridged.key_outcomes import ToldOutcome
 from bridged.model import Refused, Resolution
-from bridged.resolver_messages import refused_from, resolution_of
+from bridged.resolver_messages import outcomes_message, refused_from, resolution_of
 
 if TYPE_CHECKING:  # the asynchronous stub exists only for the type checker
     from drawbridge.v1.credential_service_pb2_grpc import CredentialServiceAsyncStub
@@ -21,6 +22,7 @@ if TYPE_CHECKING:  # the asynchronous stub exists only for the type checker
 PING_TIMEOUT_SECONDS = 1.0
 # A store may wait for a slow disk. What is sent again because of this is stored once.
 APPEND_TIMEOUT_SECONDS = 10.0
+OUTCOME_TIMEOUT_SECONDS = 2.0
 
 Metadata = tuple[tuple[str, str], ...]
 # A multi-callable of gRPC that takes reports as bytes.
@@ -52,6 +54,24 @@ async def append(append_call: AppendCall, request: bytes, *, metadata: Metadata)
             return Refused("RESOURCE_EXHAUSTED", "credentiald does not take a report of this size")
         return refused_from(error)
     return [(one.index, _name_of(one.rejection)) for one in answer.rejected]
+
+
+async def report_outcomes(
+    stub: "CredentialServiceAsyncStub",
+    bridge_instance_id: str,
+    outcomes: Sequence[ToldOutcome],
+    *,
+    metadata: Metadata,
+) -> int | Refused:
+    """Tell what became of keys; how many are not acted on, or why they were not taken."""
+    request = outcomes_message(bridge_instance_id, outcomes)
+    try:
+        answer = await stub.ReportOutcome(request, timeout=OUTCOME_TIMEOUT_SECONDS, metadata=metadata)
+    except grpc.aio.AioRpcError as error:
+        if error.code() is grpc.StatusCode.UNIMPLEMENTED:
+            return Refused("UNIMPLEMENTED", "this credentiald is of before there were outcomes")
+        return refused_from(error)
+    return answer.ignored
 
 
 def _name_of(rejection: int) -> str:

@@ -16,10 +16,13 @@ from typing import TYPE_CHECKING
 
 import uvloop
 
+from bridged.breaker import BreakerRules
+from bridged.breaking import Breaking
 from bridged.bridge import Bridge
 from bridged.http1.downstream import Limits, Server, listening
 from bridged.http1.pool import running_pool
 from bridged.http1.proxies import Proxies, parse_proxies
+from bridged.limits.entrance import Entrance
 from bridged.metrics import Metrics
 from bridged.readiness import Readiness
 from bridged.recorder import running_recorder
@@ -176,9 +179,15 @@ async def serve(settings: Settings, worker: Worker | None = None, tracing: "Trac
             asks_for_usage=settings.ask_for_usage,
             tracing=tracing,
             send_trace_headers=settings.send_trace_headers,
+            breaking=_breaking(settings, metrics),
+            ends_on=settings.end_streams_on,
+            entrance=_entrance(settings, metrics),
         )
+        resolver.tell_changes(bridge.obey)
         resolver.tell_oldest(bridge.oldest_id)
         resolver.tell_return(bridge.tell_openings)
+        if bridge.breaking is not None:
+            resolver.tell_breakers(bridge.breaking.views)
         listener = settings.listener("listen")
         async with listening(
             bridge,
@@ -198,6 +207,7 @@ async def serve(settings: Settings, worker: Worker | None = None, tracing: "Trac
             await stop
             readiness.draining = True
             await drain(bridge, server, settings.grace)
+            await bridge.outcomes.close()
     log.info("stopped")
 
 
@@ -210,6 +220,27 @@ async def drain(bridge: Bridge, server: Server, grace: timedelta) -> None:
         return
     log.warning("the grace is over: ending what still runs", extra={"requests": bridge.under_way})
     bridge.end_requests()
+
+
+def _breaking(settings: Settings, metrics: Metrics) -> Breaking | None:
+    """The breakers; None where they are off."""
+    if not settings.circuit_breaker_enabled:
+        return None
+    rules = BreakerRules(
+        failure_threshold=settings.circuit_breaker_failure_threshold,
+        interval_seconds=settings.circuit_breaker_interval.total_seconds(),
+        timeout_seconds=settings.circuit_breaker_timeout.total_seconds(),
+        max_requests=settings.circuit_breaker_max_requests,
+    )
+    return Breaking(rules, metrics)
+
+
+def _entrance(settings: Settings, metrics: Metrics) -> Entrance | None:
+    """What keeps the limits; None where there are none."""
+    limits = settings.limits()
+    for limit, most in limits.by_limit():
+        metrics.limited(limit.value, most)
+    return None if limits.are_none else Entrance(limits, metrics)
 
 
 def _proxies() -> Proxies:

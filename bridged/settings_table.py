@@ -5,13 +5,24 @@
 from dataclasses import dataclass
 from datetime import timedelta
 
+from bridged.limits.admission import AdmissionLimits
 from bridged.provider_switch import ProviderSwitch, parse_provider_switch
 from bridged.trace_headers import TraceHeaders, parse_trace_headers
+from bridged.watch import EndsOn, parse_ends_on
 from daemonkit import trace_settings
 from daemonkit.durations import parse_duration, parse_timeout
 from daemonkit.listen import Address, parse_addresses
 from daemonkit.logs import parse_log_target
-from daemonkit.parsers import parse_boolean, parse_log_level, parse_secret, parse_size_bytes, parse_text, parse_workers
+from daemonkit.parsers import (
+    parse_boolean,
+    parse_count,
+    parse_log_level,
+    parse_positive_count,
+    parse_secret,
+    parse_size_bytes,
+    parse_text,
+    parse_workers,
+)
 from daemonkit.secret import Secret
 from daemonkit.settings import Section, setting
 from daemonkit.tls import Listener, listener_of
@@ -128,6 +139,12 @@ class Settings:
     credentiald_timeout: timedelta = setting(
         "5s", "How long credentiald may take to answer.", parse_timeout, metavar="DURATION"
     )
+    end_streams_on: frozenset[EndsOn] = setting(
+        "tokens,users,keys",
+        "What ends running requests once it is taken away: tokens, users, keys, providers, policy, or none.",
+        parse_ends_on,
+        metavar="LIST",
+    )
     connect_timeout: timedelta = setting(
         "10s", "How long a connection to an upstream may take.", parse_timeout, metavar="DURATION"
     )
@@ -157,18 +174,66 @@ class Settings:
         parse_provider_switch,
         metavar="on|off",
     )
-    max_concurrency: object = _unsupported("MAX_CONCURRENCY", "How many requests run at once; 0 is no limit.")
-    rate_limit: object = _unsupported("RATE_LIMIT", "Requests a second for each token; 0 is no limit.")
-    circuit_breaker_enabled: object = _unsupported("CIRCUIT_BREAKER_ENABLED", "Whether failing upstreams get a rest.")
-    circuit_breaker_failure_threshold: object = _unsupported(
-        "CIRCUIT_BREAKER_FAILURE_THRESHOLD", "Failures in a row that open a breaker."
+    max_concurrency: int = setting(
+        "0",
+        "How many requests run at once, shared fairly among users; 0 is no limit. This one and the three below are "
+        "divided among workers and rounded up.",
+        parse_count,
+        metavar="N",
+        aliases=(GATEWAY_PREFIX + "MAX_CONCURRENCY",),
     )
-    circuit_breaker_interval: object = _unsupported(
-        "CIRCUIT_BREAKER_INTERVAL", "How often a closed breaker forgets failures."
+    max_provider_concurrency: int = setting(
+        "0",
+        "How many requests to one provider run at once, shared fairly among users; 0 is no limit.",
+        parse_count,
+        metavar="N",
     )
-    circuit_breaker_timeout: object = _unsupported("CIRCUIT_BREAKER_TIMEOUT", "How long a breaker stays open.")
-    circuit_breaker_max_requests: object = _unsupported(
-        "CIRCUIT_BREAKER_MAX_REQUESTS", "How many probes a half-open breaker admits."
+    max_user_concurrency: int = setting(
+        "0", "How many requests of one user run at once; 0 is no limit.", parse_count, metavar="N"
+    )
+    rate_limit: int = setting(
+        "0",
+        "Requests a second for each token, with bursts of one second's worth; 0 is no limit.",
+        parse_count,
+        metavar="N",
+        aliases=(GATEWAY_PREFIX + "RATE_LIMIT",),
+    )
+    circuit_breaker_enabled: bool = setting(
+        "false",
+        "Whether an upstream that fails time after time is left alone for a while (BREAKER_OPEN), by provider, "
+        "operation and model.",
+        parse_boolean,
+        bare="true",
+        metavar="true|false",
+        aliases=(GATEWAY_PREFIX + "CIRCUIT_BREAKER_ENABLED",),
+    )
+    circuit_breaker_failure_threshold: int = setting(
+        "5",
+        "Failures in a row that open a breaker.",
+        parse_positive_count,
+        metavar="N",
+        aliases=(GATEWAY_PREFIX + "CIRCUIT_BREAKER_FAILURE_THRESHOLD",),
+    )
+    circuit_breaker_interval: timedelta = setting(
+        "10s",
+        "How often a closed breaker forgets failures; 0 is never.",
+        parse_duration,
+        metavar="DURATION",
+        aliases=(GATEWAY_PREFIX + "CIRCUIT_BREAKER_INTERVAL",),
+    )
+    circuit_breaker_timeout: timedelta = setting(
+        "30s",
+        "How long a breaker stays open, before it lets probes through.",
+        parse_timeout,
+        metavar="DURATION",
+        aliases=(GATEWAY_PREFIX + "CIRCUIT_BREAKER_TIMEOUT",),
+    )
+    circuit_breaker_max_requests: int = setting(
+        "3",
+        "How many probes a half-open breaker lets through; as many successes close it.",
+        parse_positive_count,
+        metavar="N",
+        aliases=(GATEWAY_PREFIX + "CIRCUIT_BREAKER_MAX_REQUESTS",),
     )
     dump_dir: object = _unsupported("DUMP_DIR", "Folder for dumps of requests and answers.")
     send_trace_headers: TraceHeaders | None = setting(
@@ -192,6 +257,15 @@ class Settings:
         metavar="PATH",
     )
     log_level: int = setting("info", "The least that is logged.", parse_log_level, metavar="debug|info|warning|error")
+
+    def limits(self) -> AdmissionLimits:
+        """What one process may take on: its part of what all workers may."""
+        return AdmissionLimits(
+            bridge=self.max_concurrency,
+            provider=self.max_provider_concurrency,
+            user=self.max_user_concurrency,
+            rate_per_second=self.rate_limit,
+        ).of_worker(self.workers)
 
     def listener(self, name: str) -> Listener:
         """The listener of a setting, `listen` or `metrics_listen`, with the TLS that applies to it."""

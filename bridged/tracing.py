@@ -129,6 +129,15 @@ class RequestTrace:
             self._upstream_status = status
             self._called.add_event(_FIRST_BYTE)
 
+    def answer_held_back(self, status: int, reason: str) -> None:
+        """The upstream answered, but not to be heard by the client, or not at all (status 0): the call is over."""
+        called, self._called = self._called, None
+        if called is not None:
+            if status:
+                called.set_attribute("http.response.status_code", status)
+            _fail(called, str(status or reason))
+            called.end()
+
     def ends(self, interception: "Interception", answer: AnswerRecords | None) -> None:
         """The interception is over: whatever is open ends with it. `answer` is what the tap saw, if there was one."""
         if not self._sampled:

@@ -8,10 +8,10 @@ from collections.abc import Callable
 from dataclasses import replace
 from datetime import datetime
 
-from credentiald.catalog import policy_with_defaults
+from credentiald.catalog import policy_with_defaults, shares_turns
 from credentiald.errors import AlreadyExists, EtagMismatch, InvalidArgument, ProviderReadOnly
 from credentiald.ids import canonical_uuid, uuid7
-from credentiald.model import BedrockOptions, Material, Origin, Provider, kind_of
+from credentiald.model import NO_TIMEOUTS, BedrockOptions, Material, Origin, Provider, Timeouts, kind_of
 from credentiald.plane import Plane
 from credentiald.provider_rules import (
     check_new_name,
@@ -60,6 +60,8 @@ def new_provider(  # one keyword for each field that a client may set
     central_key_fallback: bool | None = None,
     bedrock: BedrockOptions | None = None,
     send_actor_headers: bool | None = None,
+    timeouts: Timeouts = NO_TIMEOUTS,
+    fallback_provider: str = "",
     provider_id: str = "",
 ) -> Provider:
     """A draft with the defaults of its type; name and type are checked, the rest when it is saved."""
@@ -84,6 +86,8 @@ def new_provider(  # one keyword for each field that a client may set
         origin=Origin.DATABASE,
         bedrock=bedrock,
         send_actor_headers=send_actor_headers,
+        timeouts=timeouts,
+        fallback_provider=fallback_provider,
     )
 
 
@@ -99,8 +103,8 @@ async def create_provider(plane: Plane, draft: Provider, *, central_key: Materia
     if draft.id in plane.environment_ids:
         # User keys are bound to the id: two providers with one id would share them.
         raise AlreadyExists(resource="provider with the id", name=draft.id)
-    keys = [_sealed(plane, draft, material, now=now)] if material else []
-    return await plane.db.write(providers.create, draft, keys, now=now)
+    keys = [sealed_key(plane, draft, material, now=now)] if material else []
+    return await plane.db.write(_create, plane, draft, keys, now=now)
 
 
 async def update_provider(
@@ -113,7 +117,7 @@ async def update_provider(
     clear_central_key: bool = False,
 ) -> Provider:
     """Apply the edit and the change of key, judge the whole, save it."""
-    _refuse_environment(plane, name)
+    refuse_environment(plane, name)
     return await plane.db.write(
         _update, plane, name, edit, expected_version, central_key, clear_central_key, now=plane.clock()
     )
@@ -141,13 +145,33 @@ def _update(
     check_role(draft, [kind_of(material)] if material else kept)
     keys: list[StoredKey] | None = None
     if material is not None:
-        keys = [_sealed(plane, draft, material, now=now)]
+        keys = [sealed_key(plane, draft, material, now=now)]
     elif clears and before.central_key_set:
         keys = []
+    _check_fallbacks(conn, plane, draft)
     return providers.update(conn, draft, keys=keys, expected_version=before.version, now=now)
 
 
-def _sealed(plane: Plane, provider: Provider, material: Material, *, now: datetime) -> StoredKey:
+def _create(conn: Connection, plane: Plane, draft: Provider, keys: list[StoredKey], *, now: datetime) -> Provider:
+    _check_fallbacks(conn, plane, draft)
+    return providers.create(conn, draft, keys, now=now)
+
+
+def _check_fallbacks(conn: Connection, plane: Plane, draft: Provider) -> None:
+    """Refuse a fallback provider that has no turn in common with this one, where there is one of that name."""
+    name = draft.fallback_provider
+    if not name:
+        return
+    configured = plane.environment.get(name)
+    fallback = configured.provider if configured is not None else providers.find(conn, name)
+    if fallback is not None and not shares_turns(draft, fallback):
+        raise InvalidArgument(
+            field="provider.fallback_provider", problem="names a provider that has no turn of a conversation in common"
+        )
+
+
+def sealed_key(plane: Plane, provider: Provider, material: Material, *, now: datetime) -> StoredKey:
+    """A new key of the provider, as it is stored."""
     credential_id = uuid7(now)
     return StoredKey(
         credential_id=credential_id,
@@ -160,10 +184,11 @@ def _sealed(plane: Plane, provider: Provider, material: Material, *, now: dateti
 
 async def delete_provider(plane: Plane, name: str, *, expected_version: int | None) -> None:
     """Remove the provider with its central keys and models, and every user's key for it."""
-    _refuse_environment(plane, name)
+    refuse_environment(plane, name)
     await plane.db.write(providers.delete, name, expected_version=expected_version, now=plane.clock())
 
 
-def _refuse_environment(plane: Plane, name: str) -> None:
+def refuse_environment(plane: Plane, name: str) -> None:
+    """ProviderReadOnly for a provider from the environment."""
     if name in plane.environment:
         raise ProviderReadOnly(provider=name)

@@ -199,6 +199,14 @@ def has_operation(wire: str, operation: str, bedrock: BedrockOptions | None = No
     return operation in CATALOG[wire].operations
 
 
+def shares_turns(one: Provider, other: Provider) -> bool:
+    """Whether there is a turn of a conversation that both providers have."""
+    return any(
+        has_operation(wire_of(one), turn, one.bedrock) and has_operation(wire_of(other), turn, other.bedrock)
+        for turn in TURNS
+    )
+
+
 def policy_with_defaults(
     type_name: str,
     *,

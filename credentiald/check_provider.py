@@ -1,9 +1,10 @@
 """Trying out what a provider's requests are made with, for an administrator who asks.
 
-A stored key is opened; nothing is sent to the upstream with it. A provider that reaches AWS has its credential fetched
+Stored keys are opened; nothing is sent to the upstream with it. A provider that reaches AWS has its credential fetched
 now, by the same steps as for a request, and AWS is asked who that is.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -14,6 +15,7 @@ from credentiald.aws.role_request import session_name
 from credentiald.aws.steps import IDENTITY, Step, answered_by
 from credentiald.catalog import wire_of
 from credentiald.errors import CentralKeyMissing, KeyPoolExhausted, Refusal
+from credentiald.key_health import Cause
 from credentiald.model import AwsKeyPairMaterial, BedrockOptions, Material, Provider, SealedSecret, Source
 from credentiald.plane import Plane
 from credentiald.sealing import central_key_context
@@ -63,13 +65,13 @@ async def check_provider(plane: Plane, name: str, *, username: str) -> Checked:
         return Checked(provider=provider, refusal=refusal, message=str(refusal))
 
 
-def _look_up(conn: Connection, plane: Plane, name: str) -> tuple[Provider, SealedSecret | None]:
+def _look_up(conn: Connection, plane: Plane, name: str) -> tuple[Provider, Sequence[SealedSecret]]:
     provider = plane.find_provider(conn, name)
     stored = [] if name in plane.environment else providers.sealed_central_keys(conn, provider.id)
-    return provider, stored[0][1] if stored else None
+    return provider, [sealed for _, sealed in stored]
 
 
-async def _checked(plane: Plane, provider: Provider, sealed: SealedSecret | None, username: str) -> Checked:
+async def _checked(plane: Plane, provider: Provider, sealed: Sequence[SealedSecret], username: str) -> Checked:
     if not provider.policy.central_key_enabled:
         return Checked(provider=provider, message=_USERS_BRING)
     material = _opened(plane, provider, sealed)
@@ -80,15 +82,16 @@ async def _checked(plane: Plane, provider: Provider, sealed: SealedSecret | None
     return await _checked_at_aws(plane, provider, material, username)
 
 
-def _opened(plane: Plane, provider: Provider, sealed: SealedSecret | None) -> Material | None:
-    """The first central key, which is the one in use."""
+def _opened(plane: Plane, provider: Provider, sealed: Sequence[SealedSecret]) -> Material | None:
+    """The first central key; the others are opened too, so that what is wrong with one is found."""
     configured = plane.environment.get(provider.name)
     if configured is not None:
         return configured.materials[0] if configured.materials else None
-    if sealed is None:
-        return None
-    context = central_key_context(provider_id=provider.id, credential_id=provider.central_keys[0].credential_id)
-    return plane.sealer.open_material(sealed, context)
+    materials = [
+        plane.sealer.open_material(blob, central_key_context(provider_id=provider.id, credential_id=key.credential_id))
+        for key, blob in zip(provider.central_keys, sealed, strict=True)
+    ]
+    return materials[0] if materials else None
 
 
 async def _checked_at_aws(plane: Plane, provider: Provider, material: Material | None, username: str) -> Checked:
@@ -129,4 +132,5 @@ def _judged(
         return None, _AWS_GIVES if probed.arn else _AWS_DOES_NOT_SAY
     if host_parts(placement.base_url) is None:
         return None, f"there is a credential, but {probed.denied}: right only where the base URL is another gateway's"
-    return KeyPoolExhausted(provider=provider.name, retry_after_seconds="0"), f"no credential of AWS: {probed.denied}"
+    refused = KeyPoolExhausted(provider=provider.name, retry_after_seconds="0", cause=Cause.UNAUTHORIZED.value)
+    return refused, f"no credential of AWS: {probed.denied}"

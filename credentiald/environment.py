@@ -11,10 +11,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from credentiald import environment_rules as rules
+from credentiald.catalog import shares_turns
 from credentiald.environment_fields import Entry, read_entry
 from credentiald.environment_legacy import legacy_entries, legacy_errors, legacy_warnings
 from credentiald.gateway_settings import BLOCK, PREFIX, GatewaySettings
-from credentiald.model import EnvironmentProvider
+from credentiald.model import EnvironmentProvider, Provider
 from daemonkit.names import is_injected
 from daemonkit.settings import Sources, yaml_text
 
@@ -59,8 +60,11 @@ def read_environment(sources: Sources, legacy: GatewaySettings) -> EnvironmentRe
         notes.append(f"{BLOCK}.providers of the YAML file is not used: {INDEXED_PREFIX}* is set, and it wins")
     if all_errors:
         return EnvironmentReading(origins=origins, errors=tuple(all_errors), warnings=tuple(notes))
+    providers = tuple(rules.provider_of(one) for one in entries)
+    if unlike := [*_unlike_fallbacks([one.provider for one in providers])]:
+        return EnvironmentReading(origins=origins, errors=tuple(unlike), warnings=tuple(notes))
     return EnvironmentReading(
-        providers=tuple(rules.provider_of(one) for one in entries),
+        providers=providers,
         origins=origins,
         warnings=(*notes, *(f"{one.label}: {warning}" for one in entries for warning in rules.warnings(one))),
     )
@@ -129,6 +133,17 @@ def _repeated_names(entries: Sequence[Entry]) -> Iterator[str]:
     for name, count in Counter(map(rules.name_of, entries)).items():
         if name and count > 1:
             yield f'duplicate NAME "{name}" (multiple providers of the same type require explicit NAME fields)'
+
+
+def _unlike_fallbacks(providers: Sequence[Provider]) -> Iterator[str]:
+    by_name = {one.name: one for one in providers}
+    for one in providers:
+        fallback = by_name.get(one.fallback_provider)
+        if fallback is not None and not shares_turns(one, fallback):
+            yield (
+                f'provider "{one.name}": FALLBACK_PROVIDER "{fallback.name}" has no turn of a conversation in common '
+                "with it"
+            )
 
 
 def _clashes(old: Sequence[tuple[str, Entry]], new: Sequence[Entry]) -> Iterator[str]:

@@ -8,12 +8,10 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 
 from credentiald.key_rules import has_key_form
-from credentiald.model import MAX_KEY_BYTES
+from credentiald.model import MAX_CENTRAL_KEYS, MAX_KEY_BYTES
 from daemonkit.names import nearest
 from daemonkit.secret import Secret
 from daemonkit.settings import ReadFile, secret_text
-
-MAX_KEYS = 5
 
 KEY = "KEY"
 ACCESS_KEY = "BEDROCK_ACCESS_KEY"
@@ -30,6 +28,10 @@ PLAIN_FIELDS = {
     "ALLOW_USER_KEYS": "Whether users may bring their own keys; default: false with a key and for Bedrock, else true.",
     "CENTRAL_KEY_FALLBACK": "Whether the central key stands in for users without a key; default: false.",
     "SEND_ACTOR_HEADERS": "Overrides `CODER_AIBRIDGE_SEND_ACTOR_HEADERS` for this provider.",
+    "CONNECT_TIMEOUT": "How long a connection to the upstream may take; default: as the bridge is set.",
+    "FIRST_BYTE_TIMEOUT": "How long the upstream may take to begin its answer; default: as the bridge is set.",
+    "IDLE_TIMEOUT": "How long the upstream may pause inside its answer; default: as the bridge is set.",
+    "FALLBACK_PROVIDER": "Name of the provider that turns of conversations go to where the upstream fails.",
     "BEDROCK_BASE_URL": "Endpoint of Bedrock, where it does not follow from the region; not together with BASE_URL.",
     "BEDROCK_REGION": "AWS region.",
     "BEDROCK_ROLE_ARN": "Role to assume.",
@@ -60,7 +62,9 @@ class SecretField:
 
 
 SECRET_FIELDS = {
-    KEY: SecretField(("KEY", "KEYS"), f"API key, or up to {MAX_KEYS} in order of use. For bedrock a bearer token."),
+    KEY: SecretField(
+        ("KEY", "KEYS"), f"API key, or up to {MAX_CENTRAL_KEYS} in order of use. For bedrock a bearer token."
+    ),
     ACCESS_KEY: SecretField(("BEDROCK_ACCESS_KEY", "BEDROCK_ACCESS_KEYS"), "AWS access key id, or several."),
     ACCESS_KEY_SECRET: SecretField(
         ("BEDROCK_ACCESS_KEY_SECRET", "BEDROCK_ACCESS_KEY_SECRETS"), "AWS secret access key, one for each id."
@@ -149,8 +153,8 @@ def _one_secret(given: Mapping[str, str], secret: SecretField, read_file: ReadFi
 
 def key_problems(keys: tuple[Secret, ...], *, unique: bool) -> Iterator[str]:
     """What is wrong with a list of keys, said by index and never by content."""
-    if len(keys) > MAX_KEYS:
-        yield f"too many keys ({len(keys)}), maximum is {MAX_KEYS}"
+    if len(keys) > MAX_CENTRAL_KEYS:
+        yield f"too many keys ({len(keys)}), maximum is {MAX_CENTRAL_KEYS}"
     for index, key in enumerate(keys):
         if key.is_blank():
             yield f"key at index {index} is empty"

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from datetime import timedelta
 from typing import Any
 from uuid import UUID, uuid5
 
@@ -20,8 +21,10 @@ from credentiald.model import (
     Material,
     Origin,
     Provider,
+    Timeouts,
 )
 from credentiald.policy import is_valid
+from credentiald.timeout_rules import TIMEOUT_FIELDS, parse_provider_timeout
 from credentiald.validation import base_url_problem, name_problem
 from daemonkit.durations import parse_duration
 from daemonkit.parsers import parse_boolean
@@ -69,12 +72,19 @@ def type_of(entry: Entry) -> str:
 def problems(entry: Entry) -> list[str]:
     """Everything that is wrong with an entry, its own name's form included."""
     switches = list(_switch_problems(entry))
-    found = [*entry.errors, *_text_problems(entry), *switches]
+    _, unreadable = _read_timeouts(entry)
+    found = [*entry.errors, *_text_problems(entry), *switches, *unreadable]
     if not entry.get("TYPE"):
         return [*found, "TYPE is required"]
     if type_of(entry) not in CATALOG:
         return [*found, f'unknown TYPE "{entry.get("TYPE")}" (must be one of {", ".join(CATALOG)})']
-    found += [*_name_problems(entry), *_url_problems(entry), *_key_problems(entry), *_bedrock_problems(entry)]
+    found += [
+        *_name_problems(entry),
+        *_fallback_problems(entry),
+        *_url_problems(entry),
+        *_key_problems(entry),
+        *_bedrock_problems(entry),
+    ]
     # With a misspelled switch, or a key that could not be read, the policy would be judged wrongly.
     return found if switches or entry.errors else [*found, *_policy_problems(entry)]
 
@@ -92,6 +102,7 @@ def provider_of(entry: Entry) -> EnvironmentProvider:
     """
     policy = _policy(entry)
     name = name_of(entry)
+    timeouts, _ = _read_timeouts(entry)
     send_actor_headers = entry.get("SEND_ACTOR_HEADERS")
     provider = Provider(
         id=str(uuid5(_ID_NAMESPACE, name)),
@@ -103,6 +114,8 @@ def provider_of(entry: Entry) -> EnvironmentProvider:
         origin=Origin.ENVIRONMENT,
         bedrock=_bedrock_options(entry),
         send_actor_headers=parse_boolean(send_actor_headers) if send_actor_headers else None,
+        timeouts=timeouts,
+        fallback_provider=entry.get("FALLBACK_PROVIDER"),
     )
     return EnvironmentProvider(
         provider=provider, materials=tuple(_materials(entry)) if policy.central_key_enabled else ()
@@ -130,6 +143,15 @@ def _name_problems(entry: Entry) -> Iterator[str]:
     problem = name_problem(name_of(entry))
     if problem:
         yield f'NAME "{name_of(entry)}" {problem}'
+
+
+def _fallback_problems(entry: Entry) -> Iterator[str]:
+    name = entry.get("FALLBACK_PROVIDER")
+    problem = name_problem(name) if name else None
+    if problem:
+        yield f'FALLBACK_PROVIDER "{name}" {problem}'
+    elif name and name == name_of(entry):
+        yield "FALLBACK_PROVIDER is the provider itself"
 
 
 def _url_problems(entry: Entry) -> Iterator[str]:
@@ -229,6 +251,19 @@ def _read_options(entry: Entry) -> tuple[BedrockOptions, list[str]]:
             # What is wrong with a switch is said with the other switches.
             errors += [] if name in _SWITCHES else [f"{name}: {error}"]
     return BedrockOptions(**read), errors
+
+
+def _read_timeouts(entry: Entry) -> tuple[Timeouts, list[str]]:
+    """The time-outs, and an error for each that cannot be read or is none."""
+    read: dict[str, timedelta | None] = {}
+    errors = []
+    for field in TIMEOUT_FIELDS:
+        name = f"{field.upper()}_TIMEOUT"
+        try:
+            read[field] = parse_provider_timeout(entry.get(name) or "0")
+        except ValueError as error:
+            errors.append(f"{name}: {error}")
+    return Timeouts(**read), errors
 
 
 def _materials(entry: Entry) -> Iterator[Material]:

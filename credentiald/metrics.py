@@ -12,10 +12,13 @@ from prometheus_client.registry import Collector
 
 from credentiald.aws.access import AwsAccess
 from credentiald.aws.supply import SupplyState
+from credentiald.key_health import OutcomeKind
 from credentiald.record_metrics import RecordMetrics, StoreSizes
 
 # From a cached answer to the deadline, in seconds.
 _RPC_BUCKETS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.5, 1.0, 5.0)
+TOLD_OUTCOMES = ("counted", "repeated", "over_bound", "not_theirs")
+_ACKNOWLEDGEMENT_BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 5.0)
 _BATCH_BUCKETS = (1, 2, 4, 8, 16, 32, 64, 128, 256)
 
 
@@ -31,6 +34,7 @@ class Metrics:
             registry=self.registry,
         )
         self._rpc_names: set[str] = set()
+        self._resting_names: set[str] = set()
         self._seconds = Histogram(
             "credentiald_rpc_duration_seconds",
             "Time from receiving a question to its answer; streams are not in it.",
@@ -64,6 +68,35 @@ class Metrics:
         )
         self._hits, self._misses = answers.labels("hit"), answers.labels("miss")
         self.records = RecordMetrics(self.registry)
+        self._outcomes = Counter(
+            "credentiald_credential_outcomes_total",
+            "What bridges told of keys, by what became of the telling: counted, repeated, over_bound or not_theirs.",
+            ["kind", "outcome"],
+            registry=self.registry,
+        )
+        for kind in OutcomeKind:
+            for outcome in TOLD_OUTCOMES:
+                self._outcomes.labels(kind.value, outcome)
+        self._resting = Gauge(
+            "credentiald_resting_keys",
+            "Keys of a pool that rest because a bridge complained of them, as any worker sees it.",
+            ["provider"],
+            registry=self.registry,
+        )
+        self.watchers = Gauge(
+            "credentiald_watchers", "Streams on which bridges are told what is changed.", registry=self.registry
+        )
+        self._acknowledgement_seconds = Histogram(
+            "credentiald_revocation_acknowledgement_seconds",
+            "How long rpcs that take something away waited until every bridge that watches had obeyed, or no longer.",
+            buckets=_ACKNOWLEDGEMENT_BUCKETS,
+            registry=self.registry,
+        )
+        self._unacknowledged = Counter(
+            "credentiald_revocations_unacknowledged_total",
+            "Watching bridges that did not acknowledge a change in time; their streams were ended.",
+            registry=self.registry,
+        )
         self.draining = Gauge(
             "credentiald_draining", "1 from the request to stop until the end.", registry=self.registry
         )
@@ -88,9 +121,29 @@ class Metrics:
         if seconds is not None:
             self._seconds.labels(rpc).observe(seconds)
 
+    def acknowledged(self, seconds: float) -> None:
+        """Observe one wait of an administrator's rpc for bridges."""
+        self._acknowledgement_seconds.observe(seconds)
+
+    def unacknowledged(self) -> None:
+        """Count one bridge that did not answer in time."""
+        self._unacknowledged.inc()
+
     def resolved(self, source: str, count: int = 1) -> None:
         """Count good answers to resolves."""
         self._sources.labels(source).inc(count)
+
+    def outcome_told(self, kind: str, outcome: str) -> None:
+        """Count what a bridge told of a key, and what became of that."""
+        self._outcomes.labels(kind, outcome).inc()
+
+    def resting_keys(self, counts: Mapping[str, int]) -> None:
+        """Show how many keys rest, for each provider that there is, by name."""
+        for provider in self._resting_names - counts.keys():
+            self._resting.remove(provider)
+        self._resting_names = set(counts)
+        for provider, count in counts.items():
+            self._resting.labels(provider).set(count)
 
     def refused(self, reason: str) -> None:
         """Count one refused question of a batch."""

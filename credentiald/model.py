@@ -4,13 +4,15 @@ Nothing here does I/O or knows SQL, gRPC or the clock. Times are aware UTC datet
 """
 
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import NamedTuple
 
 from daemonkit.secret import Secret
 
 MAX_KEY_BYTES = 10240
+# Of one provider.
+MAX_CENTRAL_KEYS = 5
 
 
 class Source(StrEnum):
@@ -127,12 +129,27 @@ class CentralKey:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Timeouts:
+    """How long an upstream may take: to be connected to, to begin its answer, to pause in it.
+
+    None is as the bridge is set.
+    """
+
+    connect: timedelta | None = None
+    first_byte: timedelta | None = None
+    idle: timedelta | None = None
+
+
+NO_TIMEOUTS = Timeouts()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Provider:
     """A configured upstream account with a name of its own.
 
     `base_url` is as configured, empty for the type's default. `bedrock` is set for every provider that reaches
     AWS and for no other. `version` counts the changes of the row (the etag). The times are None for providers
-    from the environment.
+    from the environment. `fallback_provider` is a name, empty for none.
     """
 
     id: str
@@ -146,6 +163,8 @@ class Provider:
     origin: Origin = Origin.DATABASE
     bedrock: BedrockOptions | None = None
     send_actor_headers: bool | None = None
+    timeouts: Timeouts = NO_TIMEOUTS
+    fallback_provider: str = ""
     version: int = 1
     create_time: datetime | None = None
     update_time: datetime | None = None

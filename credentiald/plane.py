@@ -24,6 +24,7 @@ from credentiald.model import (
     kind_of,
 )
 from credentiald.policy import Inputs
+from credentiald.probe_claims import ProbeClaims
 from credentiald.sealing import Sealer
 from credentiald.store import providers as stored_providers
 from credentiald.store.connection import Connection
@@ -44,6 +45,8 @@ class Plane:
     receipt_key: bytes = field(repr=False)
     # Makes the ids of credentials that no row of the store has.
     credential_id_key: bytes = field(repr=False)
+    # What this process has given out to be tried.
+    probes: ProbeClaims = field(default_factory=ProbeClaims)
 
     @property
     def environment_ids(self) -> frozenset[str]:

@@ -13,6 +13,7 @@ from credentiald.errors import InvalidArgument, InvalidKeyPolicy, InvalidName, K
 from credentiald.key_rules import checked_material
 from credentiald.model import BedrockOptions, KeyKind, Material, Provider, kind_of
 from credentiald.policy import is_valid
+from credentiald.timeout_rules import timeout_problems
 from credentiald.validation import base_url_problem, name_problem
 
 _MAX_DISPLAY_NAME = 128
@@ -44,6 +45,19 @@ def check_provider(provider: Provider, *, has_central_key: bool) -> None:
     _check_base_url(provider)
     _check_text("provider.display_name", provider.display_name, _MAX_DISPLAY_NAME)
     _check_bedrock(provider)
+    problem = fallback_problem(provider)
+    if problem is not None:
+        raise InvalidArgument(field="provider.fallback_provider", problem=problem)
+    for field, problem in timeout_problems(provider.timeouts):
+        raise InvalidArgument(field=f"provider.timeouts.{field}", problem=problem)
+
+
+def fallback_problem(provider: Provider) -> str | None:
+    """What is wrong with the name of the fallback provider."""
+    name = provider.fallback_provider
+    if not name:
+        return None
+    return "is the provider itself" if name == provider.name else name_problem(name)
 
 
 def _check_base_url(provider: Provider) -> None:

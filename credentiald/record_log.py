@@ -9,7 +9,16 @@ import logging
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 
-from credentiald.record_model import PRESUMED, Fact, InterceptionDraft, ModelThought, Prompt, TokenUsage, ToolCall
+from credentiald.record_model import (
+    PRESUMED,
+    Attempt,
+    Fact,
+    InterceptionDraft,
+    ModelThought,
+    Prompt,
+    TokenUsage,
+    ToolCall,
+)
 from credentiald.store.record_writing import Stored
 
 # A logger of its own: whoever asks for these lines gets them at every --log-level.
@@ -84,7 +93,7 @@ def _end(draft: InterceptionDraft) -> Line:
 def _fact(draft: InterceptionDraft, fact: Fact) -> Line:
     shared: Line = {
         "interception_id": draft.id,
-        "msg_id": fact.response_id,
+        "msg_id": "" if isinstance(fact, Attempt) else fact.response_id,
         "created_at": _written(fact.create_micros),
     }
     match fact:
@@ -122,6 +131,20 @@ def _fact(draft: InterceptionDraft, fact: Fact) -> Line:
                 "content": fact.content,
                 "content_bytes": fact.content_bytes,
                 "source": fact.source,
+            }
+        case Attempt():
+            return {
+                "record_type": "attempt",
+                **shared,
+                "provider_name": fact.provider_name,
+                "resolution_id": fact.resolution_id,
+                "source": fact.source,
+                "credential_id": fact.credential_id,
+                "http_status": fact.http_status,
+                "error_type": fact.error_category,
+                "error_reason": fact.error_reason,
+                "upstream_request_id": fact.upstream_request_id,
+                "duration_micros": fact.duration_micros,
             }
 
 

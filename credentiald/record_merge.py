@@ -29,7 +29,8 @@ def opened(draft: InterceptionDraft | None, opening: Opening) -> InterceptionDra
     draft.bridge_instance_id = draft.bridge_instance_id or opening.bridge_instance_id
     draft.operation = draft.operation or opening.operation
     draft.model = draft.model or opening.model
-    draft.upstream_model = draft.upstream_model or opening.upstream_model
+    if draft.provider_id == origin.provider_id:
+        draft.upstream_model = draft.upstream_model or opening.upstream_model
     draft.client = draft.client or opening.client
     return draft
 
@@ -46,7 +47,7 @@ def reported(draft: InterceptionDraft | None, report: Report) -> InterceptionDra
     if not draft.bridge_instance_id:
         draft.bridge_instance_id = report.bridge_instance_id
     if report.facts is not None:
-        _add_facts(draft, report.facts)
+        _add_facts(draft, report.facts, origin)
     # A real end takes the place of a presumed one, and of nothing else.
     if report.end is not None and (draft.end_time is None or draft.outcome == PRESUMED):
         _add_end(draft, report.end)
@@ -132,32 +133,33 @@ def _new(interception_id: str, resolution_id: str, origin: Origin, start_micros:
 
 def _is_of(whose: InterceptionDraft | Origin, origin: Origin) -> bool:
     """Ids of interceptions are chosen by bridges: one that names another's must not get at its row."""
-    return (
-        whose.service_id == origin.service_id
-        and whose.user_id == origin.user_id
-        and whose.provider_id == origin.provider_id
-    )
+    return whose.service_id == origin.service_id and whose.user_id == origin.user_id
 
 
 def _resolved(draft: InterceptionDraft, resolution_id: str, origin: Origin, start_micros: int) -> None:
     """Another resolution of the same request: the first says when it began, the last which credential it had.
 
-    Ids of resolutions rise with time.
+    Of which provider, too: it may be the fallback of the first. Ids of resolutions rise with time.
     """
-    draft.provider_name = draft.provider_name or origin.provider_name
-    draft.provider_type = draft.provider_type or origin.provider_type
+    if resolution_id > draft.resolution_id and draft.provider_id != origin.provider_id:
+        draft.provider_id, draft.upstream_model = origin.provider_id, ""
+        draft.provider_name, draft.provider_type = origin.provider_name, origin.provider_type
+    elif draft.provider_id == origin.provider_id:
+        draft.provider_name = draft.provider_name or origin.provider_name
+        draft.provider_type = draft.provider_type or origin.provider_type
     draft.start_time = min(draft.start_time, start_micros)
     if resolution_id > draft.resolution_id:
         draft.resolution_id, draft.source, draft.credential_id = resolution_id, origin.source, origin.credential_id
 
 
-def _add_facts(draft: InterceptionDraft, facts: Facts) -> None:
+def _add_facts(draft: InterceptionDraft, facts: Facts, origin: Origin) -> None:
     draft.client = draft.client or facts.client
     draft.user_agent = draft.user_agent or facts.user_agent
     draft.correlating_tool_call_id = draft.correlating_tool_call_id or facts.correlating_tool_call_id
     draft.operation = draft.operation or facts.operation
     draft.model = draft.model or facts.model
-    draft.upstream_model = draft.upstream_model or facts.upstream_model
+    if draft.provider_id == origin.provider_id:
+        draft.upstream_model = draft.upstream_model or facts.upstream_model
     draft.streaming = draft.streaming or facts.streaming
 
 

@@ -15,6 +15,7 @@ from prometheus_client.registry import Collector
 from credentiald.catalog import CATALOG
 from credentiald.record_model import (
     PRESUMED,
+    Attempt,
     Fact,
     Kind,
     ModelThought,
@@ -35,6 +36,7 @@ _KINDS: dict[type[Fact], str] = {
     Prompt: "prompt",
     ToolCall: "tool_call",
     ModelThought: "model_thought",
+    Attempt: "attempt",
 }
 # No token is in two of them: input that came out of a cache or went into one is not in `input`.
 _TOKEN_KINDS = ("input", "output", "cache_read", "cache_write")

@@ -166,7 +166,27 @@ class ModelThought(NamedTuple):
     source: str
 
 
-Fact = TokenUsage | Prompt | ToolCall | ModelThought
+class Attempt(NamedTuple):
+    """A call to an upstream whose answer the client did not get, because there was another one after it.
+
+    Whose key it had is from the receipt of its own resolution.
+    """
+
+    id: str
+    create_micros: int
+    resolution_id: str
+    provider_id: str
+    provider_name: str
+    source: str
+    credential_id: str
+    http_status: int
+    error_category: str
+    error_reason: str
+    upstream_request_id: str
+    duration_micros: int
+
+
+Fact = TokenUsage | Prompt | ToolCall | ModelThought | Attempt
 
 
 class Report(NamedTuple):
@@ -185,11 +205,12 @@ class Report(NamedTuple):
     end: End | None = None
     # False where records of it were left out, because no store takes them.
     is_whole: bool = True
+    attempts: tuple[Attempt, ...] = ()
 
 
 def facts_of(report: Report) -> list[Fact]:
     """All that it brings."""
-    return [*report.token_usages, *report.prompts, *report.tool_calls, *report.model_thoughts]
+    return [*report.token_usages, *report.prompts, *report.tool_calls, *report.model_thoughts, *report.attempts]
 
 
 @dataclass(slots=True, kw_only=True)

@@ -6,6 +6,7 @@ one state. Nobody without a valid token learns which providers exist.
 """
 
 import asyncio
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
@@ -16,6 +17,7 @@ from credentiald.authenticate import token_and_user_of
 from credentiald.aws.access import Wanted
 from credentiald.aws.regions import Identity, Placement
 from credentiald.aws.supply import NotFetchedYet
+from credentiald.bridge_instances import Instance
 from credentiald.catalog import effective_base_url, has_operation, wire_of
 from credentiald.errors import (
     AccessTokenMissing,
@@ -31,6 +33,7 @@ from credentiald.errors import (
     UserSuspended,
 )
 from credentiald.ids import canonical_uuid, uuid7
+from credentiald.key_health import Choice, Cooldown, choose
 from credentiald.model import (
     ApiKeyMaterial,
     AwsKeyPairMaterial,
@@ -41,28 +44,31 @@ from credentiald.model import (
     SealedSecret,
     Service,
     Source,
+    Token,
     User,
 )
 from credentiald.plane import Plane, policy_inputs, refusal_of
 from credentiald.policy import choose_source
 from credentiald.record_model import Origin
 from credentiald.sealing import SealContext, central_key_context, user_key_context
-from credentiald.store import providers, revision, user_keys, users
+from credentiald.store import key_health, providers, revision, user_keys, users
 from credentiald.store.connection import Connection
+from credentiald.store.times import to_micros
 from daemonkit.secret import Secret
 
 P = ParamSpec("P")
 T = TypeVar("T")
 
-# How long a caller is told to wait when every key was refused. Pools with waits of their own come with failover.
-_POOL_RETRY_SECONDS = 60
 # How long a single question may wait for AWS where its caller names no time.
 _WAIT_SECONDS = 4.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Question:
-    """What a bridge or an internal service asks. Exactly one of `access_token` and `user_id` names the user."""
+    """What a bridge or an internal service asks. Exactly one of `access_token` and `user_id` names the user.
+
+    `instance_id` is the bridge's own, empty for who has none: keys that it complained of rest for it.
+    """
 
     provider: str
     access_token: Secret | None = None
@@ -72,6 +78,7 @@ class Question:
     presented_key: bool = False
     failed_credential_ids: frozenset[str] = frozenset()
     interception_id: str = ""
+    instance_id: str = ""
     min_revision: int = 0
 
 
@@ -81,7 +88,9 @@ class Answer:
 
     `material` is None where the request presents its own key. `expire_time` is when this decision stops counting:
     with the user's token, or when the credential is to be looked at again; None for never.
-    `credential_expire_time` is when the credential itself ends. `bedrock` has the region to sign for.
+    `credential_expire_time` is when the credential itself ends. `bedrock` has the region to sign for. `pool_size` is
+    how many central keys there are, 0 for other sources. `is_probe`: the request tries a key after its rest.
+    `by_health`: the bridges' complaints had a say, so the decision is for this bridge alone.
     """
 
     provider: Provider
@@ -91,6 +100,7 @@ class Answer:
     bedrock: BedrockOptions | None
     send_actor_headers: bool
     user: User
+    access_token_id: str
     source: Source
     credential_id: str
     material: Material | None
@@ -102,17 +112,26 @@ class Answer:
     receipt: bytes
     expire_time: datetime | None
     credential_expire_time: datetime | None
+    pool_size: int
+    is_probe: bool
+    by_health: bool
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Found:
-    """What one read of the store brought: everything but the opened secret."""
+    """What one read of the store brought: everything but the opened secret.
+
+    `access_token_id` is empty where the caller named the user. `cooldowns` are those of a pool's keys.
+    """
 
     provider: Provider
     user: User
+    # Empty where the caller named the user.
+    access_token_id: str
     expire_time: datetime | None
     source: Source
     sealed: tuple[tuple[str, SealedSecret], ...]
+    cooldowns: Sequence[Cooldown]
     revision: int
 
 
@@ -176,7 +195,8 @@ def _or_refusal(work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T | 
 def _answer(plane: Plane, caller: Caller, question: Question, found: _Found, *, now: datetime) -> Answer:
     """What was found, with the secret opened and the marks of this one request."""
     provider, gateway = found.provider, plane.gateway
-    chosen = _chosen(plane, found, question.failed_credential_ids)
+    asker = (caller.service.id if caller.service else "", question.instance_id)
+    chosen = _chosen(plane, found, question.failed_credential_ids, asker, now=now)
     placement = plane.aws.placement(provider, chosen.identity) if wire_of(provider) == "bedrock" else None
     held = _held(plane, found, chosen, placement)
     resolution_id = uuid7(now)
@@ -189,7 +209,10 @@ def _answer(plane: Plane, caller: Caller, question: Question, found: _Found, *, 
         source=found.source.value,
         credential_id=chosen.credential_id,
     )
-    receipt = receipts.Receipt(question.interception_id, resolution_id, origin, int(now.timestamp() * 1_000_000))
+    receipt = receipts.Receipt(question.interception_id, resolution_id, origin, to_micros(now))
+    if chosen.is_probe:
+        # Last of all: what is refused or asked again tries nothing.
+        plane.probes.take(chosen.credential_id, asker, now)
     return Answer(
         provider=provider,
         wire_type=wire_of(provider),
@@ -200,6 +223,7 @@ def _answer(plane: Plane, caller: Caller, question: Question, found: _Found, *, 
         if provider.send_actor_headers is None
         else provider.send_actor_headers,
         user=found.user,
+        access_token_id=found.access_token_id,
         source=found.source,
         credential_id=chosen.credential_id,
         material=held.material,
@@ -209,8 +233,11 @@ def _answer(plane: Plane, caller: Caller, question: Question, found: _Found, *, 
         origin=origin,
         resolve_time_micros=receipt.resolve_time_micros,
         receipt=receipts.write(plane.receipt_key, receipt),
-        expire_time=_earlier(found.expire_time, held.look_again_time),
+        expire_time=_earlier(_earlier(found.expire_time, held.look_again_time), chosen.until_time),
         credential_expire_time=held.expire_time,
+        pool_size=len(provider.central_keys) if found.source is Source.CENTRAL_KEY else 0,
+        is_probe=chosen.is_probe,
+        by_health=bool(found.cooldowns),
     )
 
 
@@ -220,7 +247,7 @@ def _find(conn: Connection, plane: Plane, service: Service | None, question: Que
     if seen < question.min_revision:
         # An older view must not answer, not even by refusing: the caller has seen changes that this store lacks.
         raise StoreUnavailable
-    user, expire_time = _user(conn, service, question, now=now)
+    token, user = _token_and_user(conn, service, question, now=now)
     if not plane.gateway.enabled:
         raise GatewayDisabled
     provider = plane.find_provider(conn, question.provider)
@@ -235,20 +262,31 @@ def _find(conn: Connection, plane: Plane, service: Service | None, question: Que
     if not isinstance(source, Source):
         raise refusal_of(source, provider)
     sealed: tuple[tuple[str, SealedSecret], ...] = ()
+    cooldowns: Sequence[Cooldown] = ()
+    if source is Source.CENTRAL_KEY and len(provider.central_keys) > 1:
+        cooldowns = key_health.of_provider(conn, provider.id, now=now)
     if source is Source.USER_KEY and user_key is not None:
         sealed = ((user_key[0].credential_id, user_key[1]),)
     elif source is Source.CENTRAL_KEY and provider.name not in plane.environment:
         sealed = tuple((key.credential_id, blob) for key, blob in providers.sealed_central_keys(conn, provider.id))
-    return _Found(provider=provider, user=user, expire_time=expire_time, source=source, sealed=sealed, revision=seen)
+    return _Found(
+        provider=provider,
+        user=user,
+        access_token_id=token.id if token else "",
+        expire_time=token.expire_time if token else None,
+        source=source,
+        sealed=sealed,
+        cooldowns=cooldowns,
+        revision=seen,
+    )
 
 
-def _user(
+def _token_and_user(
     conn: Connection, service: Service | None, question: Question, *, now: datetime
-) -> tuple[User, datetime | None]:
-    """The user the request is made for: the owner of its token, with its end, or the one a granted service names."""
+) -> tuple[Token | None, User]:
+    """The user the request is made for: the owner of its token, or the one a granted service names."""
     if question.access_token is not None:
-        token, user = token_and_user_of(conn, question.access_token.reveal(), now=now)
-        return user, token.expire_time
+        return token_and_user_of(conn, question.access_token.reveal(), now=now)
     if question.user_id is None:
         raise AccessTokenMissing
     if service is None or not _may_act(service, question.provider):
@@ -260,7 +298,7 @@ def _user(
         raise UserNotFound(user=question.user_id)
     if found.suspended:
         raise UserSuspended
-    return found, None
+    return None, found
 
 
 def _may_act(service: Service, provider: str) -> bool:
@@ -275,11 +313,16 @@ def check_operation(provider: Provider, operation: str) -> None:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Chosen:
-    """The credential of the chosen source as it is stored, opened; `material` is None for ambient and presented."""
+    """The credential of the chosen source as it is stored, opened; `material` is None for ambient and presented.
+
+    `is_probe` and `until_time` are those of key_health.Choice.
+    """
 
     identity: Identity
     credential_id: str
     material: Material | None = None
+    is_probe: bool = False
+    until_time: datetime | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -291,8 +334,8 @@ class _Held:
     look_again_time: datetime | None = None
 
 
-def _chosen(plane: Plane, found: _Found, failed: frozenset[str]) -> _Chosen:
-    """The first credential of the chosen source that has not failed for this interception, opened.
+def _chosen(plane: Plane, found: _Found, failed: frozenset[str], asker: Instance, *, now: datetime) -> _Chosen:
+    """The credential of the chosen source that is best for this request, opened.
 
     Never one of another source: when all have failed, that is the answer.
     """
@@ -301,18 +344,38 @@ def _chosen(plane: Plane, found: _Found, failed: frozenset[str]) -> _Chosen:
         return _Chosen(identity=Identity.BEARER, credential_id="")
     if found.source is Source.AMBIENT:
         ids = [plane.ambient_credential_id(provider)]
-        return _Chosen(identity=Identity.AMBIENT, credential_id=ids[_first_untried(ids, failed, provider)])
+        choice = _choice(plane, found, ids, failed, asker, now=now)
+        return _Chosen(identity=Identity.AMBIENT, credential_id=ids[choice.place])
     configured = plane.environment.get(provider.name)
     if found.source is Source.CENTRAL_KEY and configured is not None:
         ids = [key.credential_id for key in provider.central_keys]
-        position = _first_untried(ids, failed, provider)
-        material = configured.materials[position]
+        choice = _choice(plane, found, ids, failed, asker, now=now)
+        material = configured.materials[choice.place]
     else:
         ids = [credential_id for credential_id, _ in found.sealed]
-        position = _first_untried(ids, failed, provider)
-        material = plane.sealer.open_material(found.sealed[position][1], _context(found, ids[position]))
-    identity = Identity.PAIR if isinstance(material, AwsKeyPairMaterial) else Identity.BEARER
-    return _Chosen(identity=identity, credential_id=ids[position], material=material)
+        choice = _choice(plane, found, ids, failed, asker, now=now)
+        material = plane.sealer.open_material(found.sealed[choice.place][1], _context(found, ids[choice.place]))
+    return _Chosen(
+        identity=Identity.PAIR if isinstance(material, AwsKeyPairMaterial) else Identity.BEARER,
+        credential_id=ids[choice.place],
+        material=material,
+        is_probe=choice.is_probe,
+        until_time=choice.until_time,
+    )
+
+
+def _choice(
+    plane: Plane, found: _Found, ids: Sequence[str], failed: frozenset[str], asker: Instance, *, now: datetime
+) -> Choice:
+    choice = choose(ids, found.cooldowns, plane.probes.ends, asker=asker, failed=failed, now=now)
+    if isinstance(choice, Choice):
+        return choice
+    raise KeyPoolExhausted(
+        provider=found.provider.name,
+        retry_after_seconds=str(max(1, math.ceil(choice.wait.total_seconds()))),
+        cause=choice.cause.value,
+        **({"fallback_provider": found.provider.fallback_provider} if found.provider.fallback_provider else {}),
+    )
 
 
 def _held(plane: Plane, found: _Found, chosen: _Chosen, placement: Placement | None) -> _Held:
@@ -338,13 +401,6 @@ def _earlier(one: datetime | None, other: datetime | None) -> datetime | None:
     if one is None or other is None:
         return one or other
     return min(one, other)
-
-
-def _first_untried(credential_ids: Sequence[str], failed: frozenset[str], provider: Provider) -> int:
-    for position, credential_id in enumerate(credential_ids):
-        if credential_id not in failed:
-            return position
-    raise KeyPoolExhausted(provider=provider.name, retry_after_seconds=str(_POOL_RETRY_SECONDS))
 
 
 def _context(found: _Found, credential_id: str) -> SealContext:

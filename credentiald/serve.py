@@ -181,6 +181,7 @@ async def _serve(
                 states,
                 Recording(book=book, stored=records, rules=settings.keep_rules()),
                 grace_seconds=settings.grace.total_seconds(),
+                revoke_wait_seconds=settings.revoke_wait.total_seconds(),
                 is_worker=worker is not None,
                 tracing=tracing,
             ),

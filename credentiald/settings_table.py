@@ -113,6 +113,12 @@ class Settings:
     grace: timedelta = setting(
         "5s", "How long running calls may go on after the signal to stop.", parse_duration, metavar="DURATION"
     )
+    revoke_wait: timedelta = setting(
+        "1s",
+        "How long a command that takes something away waits until every bridge obeys; 0 for not at all.",
+        parse_duration,
+        metavar="DURATION",
+    )
     record_prompts: KeepRule = setting(
         "on", f"What records keep of prompts: {_KEEP_HELP}", parse_keep_rule, metavar="RULE"
     )

@@ -9,6 +9,7 @@ from datetime import timedelta
 from credentiald.errors import StoreUnavailable
 from credentiald.metrics import Metrics
 from credentiald.plane import Plane
+from credentiald.provider_health import resting_keys
 from credentiald.store import models, providers, record_retention
 from credentiald.store.records import Records
 from credentiald.store.times import to_micros
@@ -21,6 +22,7 @@ async def look(plane: Plane, records: Records, metrics: Metrics) -> None:
     """Tell the metrics which names there are and how many bridges. StoreUnavailable."""
     names = {provider_id: name for provider_id, (name, _) in (await plane.db.read(providers.names)).items()}
     names |= {one.provider.id: name for name, one in plane.environment.items()}
+    metrics.resting_keys(await plane.db.read(resting_keys, plane, names))
     configured = [(names.get(provider_id), model) for provider_id, model in await plane.db.read(models.prices)]
     metrics.records.know(names.values(), {(name, model) for name, model in configured if name is not None})
     since_micros = to_micros(plane.clock() - _HEARD_WITHIN)

@@ -17,6 +17,7 @@ _GREATEST = (
     "_draining",
     "_last_success_timestamp_seconds",
     "_outage",
+    "_resting_keys",
     "_store_bytes",
 )
 _LEAST = ("_created", "_ready", "_timestamp_seconds")

@@ -19,6 +19,8 @@ _BOOLEANS = {
 _SIZE = re.compile(r"(?P<count>[0-9]{1,15})\s*(?P<unit>B|KiB|MiB|GiB)?")
 _UNIT_BYTES = {None: 1, "B": 1, "KiB": 1024, "MiB": 1024**2, "GiB": 1024**3}
 _MOST_WORKERS = 256
+_COUNT_DIGITS = 6
+_MOST_COUNT = 1_000_000
 _LEVELS = {"debug": logging.DEBUG, "info": logging.INFO, "warning": logging.WARNING, "error": logging.ERROR}
 
 
@@ -50,12 +52,30 @@ def parse_size_bytes(text: str) -> int:
     return size_bytes
 
 
+def parse_positive_count(text: str) -> int:
+    """A number from 1 to 999,999."""
+    trimmed = text.strip()
+    count = int(trimmed) if trimmed.isascii() and trimmed.isdigit() and len(trimmed) <= _COUNT_DIGITS else 0
+    if not count:
+        raise ValueError(f"{text!r} is not possible: write a number from 1 to {10**_COUNT_DIGITS - 1}")
+    return count
+
+
 def parse_workers(text: str) -> int:
     """How many workers: from 1 to 256."""
     trimmed = text.strip()
     count = int(trimmed) if trimmed.isascii() and trimmed.isdigit() and len(trimmed) <= 3 else 0
     if not 1 <= count <= _MOST_WORKERS:
         raise ValueError(f"{text!r} is not a number of workers: write 1 to {_MOST_WORKERS}")
+    return count
+
+
+def parse_count(text: str) -> int:
+    """How many: from 0 to 1,000,000."""
+    trimmed = text.strip()
+    count = int(trimmed) if trimmed.isascii() and trimmed.isdigit() and len(trimmed) <= 7 else -1
+    if not 0 <= count <= _MOST_COUNT:
+        raise ValueError(f"{text!r} is not a number: write 0 to {_MOST_COUNT}")
     return count
 
 

@@ -22,7 +22,7 @@ LONGEST_STAY_SECONDS = 0.3
 # How soon a client leaves that waits for nothing: before, while and after the bridge asks credentiald.
 LONGEST_EARLY_SECONDS = 0.1
 # A refusal that comes after a resolve.
-_RESOLVED = frozenset({"KEY_POOL_EXHAUSTED", "UPSTREAM_UNREACHABLE", "UPSTREAM_TIMEOUT"})
+_RESOLVED = frozenset({"KEY_POOL_EXHAUSTED", "UPSTREAM_KEY_REFUSED", "UPSTREAM_UNREACHABLE", "UPSTREAM_TIMEOUT"})
 
 
 @dataclass(slots=True, kw_only=True)

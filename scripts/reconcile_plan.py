@@ -60,7 +60,7 @@ _ENDINGS = {
 }
 _OF_WHOLE_ANSWERS = (Ending.COMPLETE, Ending.LEAVES_EARLY, Ending.REFUSED, Ending.SILENT)
 # 503 is what clients get from the bridge while credentiald is away, so no upstream says it here.
-STATUSES = (400, 401, 429, 500, 529)
+STATUSES = (400, 403, 429, 500, 529)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

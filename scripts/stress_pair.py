@@ -127,8 +127,8 @@ def running(folder: Path, large_bytes: int, stall_seconds: float) -> Iterator[Pa
         bridge = stack.enter_context(bridged(folder, plane.addresses["main"], None, "--max-body", MAX_BODY))
         commanded(folder, plane, "users", "create", "stress")
         token = commanded(folder, plane, "tokens", "create", "--user", "stress").strip()
-        _wait(f"http://{bridge.addresses['metrics']}/readyz")
-        client = stack.enter_context(_script("stress_steady.py", bridge.addresses["http"]))
+        wait_ready(f"http://{bridge.addresses['metrics']}/readyz")
+        client = stack.enter_context(script("stress_steady.py", bridge.addresses["http"]))
         assert client.stdin is not None
         client.stdin.write(f"{token}\n")
         client.stdin.flush()
@@ -137,7 +137,7 @@ def running(folder: Path, large_bytes: int, stall_seconds: float) -> Iterator[Pa
 
 @contextlib.contextmanager
 def _upstream(large_bytes: int, stall_seconds: float) -> Iterator[int]:
-    with _script("stress_upstream.py", str(large_bytes), str(stall_seconds)) as process:
+    with script("stress_upstream.py", str(large_bytes), str(stall_seconds)) as process:
         assert process.stdout is not None
         line = process.stdout.readline()
         if not line:
@@ -146,7 +146,7 @@ def _upstream(large_bytes: int, stall_seconds: float) -> Iterator[int]:
 
 
 @contextlib.contextmanager
-def _script(name: str, *arguments: str) -> Iterator[subprocess.Popen[str]]:
+def script(name: str, *arguments: str) -> Iterator[subprocess.Popen[str]]:
     process = subprocess.Popen(
         [sys.executable, str(FOLDER / name), *arguments],
         stdin=subprocess.PIPE,
@@ -161,7 +161,7 @@ def _script(name: str, *arguments: str) -> Iterator[subprocess.Popen[str]]:
             process.kill()
 
 
-def _wait(url: str) -> None:
+def wait_ready(url: str) -> None:
     """Until `url` answers with 200."""
     opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
     deadline = time.monotonic() + READY_SECONDS

@@ -103,14 +103,19 @@ def refused_credential(headers: Headers, body: bytes) -> Refused | None:
     token away: it is a fault of what is behind the gateway, 502. AWS's words do not pass: where a signature does not
     match they quote the request, session token and all.
     """
-    name = _exception_name(headers, _decoded(body))
+    name = error_name(headers, body)
     if _key(name) not in CREDENTIAL_REFUSED:
         return None
     return Refused(
-        "KEY_POOL_EXHAUSTED",
+        "UPSTREAM_KEY_REFUSED",
         f"Bedrock refused the credential of this provider ({name}): try again; "
         "if it stays so, an administrator may check the provider's AWS credentials, its region, and the clock",
     )
+
+
+def error_name(headers: Headers, body: bytes) -> str:
+    """The name of AWS's exception, as in `ThrottlingException`; empty where the answer has none."""
+    return _exception_name(headers, _decoded(body))
 
 
 def anthropic_error(status: int, headers: Headers, body: bytes, *, request_id: str) -> bytes:

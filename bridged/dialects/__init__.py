@@ -109,6 +109,9 @@ def refusal_headers(dialect: DialectName, refused: Refused, interception_id: str
         headers += error_headers(refused.http_status, interception_id)
     if refused.retry_after_seconds is not None:
         headers += (("Retry-After", str(refused.retry_after_seconds)),)
+    if refused.retry_after_ms is not None:
+        # What the SDKs of Anthropic and OpenAI ask for first.
+        headers += (("retry-after-ms", str(refused.retry_after_ms)),)
     if refused.allow:
         headers += (("Allow", ", ".join(refused.allow)),)
     if refused.reason == "UPGRADE_NOT_SUPPORTED":

@@ -7,6 +7,8 @@ from bridged.errors import status_of
 
 __all__ = ["error_body", "read_request", "stream_error_event"]
 
+# What SDKs and agents know of an upstream that is to be left alone for a while.
+_TYPE_BY_REASON = {"BREAKER_OPEN": "overloaded_error"}
 _TYPE_BY_STATUS = {
     401: "authentication_error",
     403: "permission_error",
@@ -19,16 +21,16 @@ _TYPE_BY_STATUS = {
 
 def error_body(status: int, reason: str, message: str, interception_id: str) -> bytes:
     """The body of an error answer. The reason has no place in Anthropic's shape; it travels in a header."""
-    del reason
-    return _error(status, message, interception_id)
+    return _error(status, reason, message, interception_id)
 
 
 def stream_error_event(reason: str, message: str, interception_id: str) -> bytes:
     """The event that tells a reader of the stream that it ended before its time."""
-    return b"event: error\ndata: " + _error(status_of(reason), message, interception_id) + b"\n\n"
+    return b"event: error\ndata: " + _error(status_of(reason), reason, message, interception_id) + b"\n\n"
 
 
-def _error(status: int, message: str, interception_id: str) -> bytes:
+def _error(status: int, reason: str, message: str, interception_id: str) -> bytes:
     default = "api_error" if status >= 500 else "invalid_request_error"
-    error = {"type": _TYPE_BY_STATUS.get(status, default), "message": message}
+    error_type = _TYPE_BY_REASON.get(reason) or _TYPE_BY_STATUS.get(status, default)
+    error = {"type": error_type, "message": message}
     return msgspec.json.encode({"type": "error", "error": error, "request_id": interception_id})

@@ -5,7 +5,8 @@ carries is in its own head. The one used last is used next, so that the others m
 given up some seconds before usual servers would (60 s and more), and a second before an upstream would that says
 `Keep-Alive: timeout=N`, so that few requests meet one that is being closed.
 
-Silence is measured by one timer for all: each sweep makes every connection one older, each read makes it young again.
+Silence is measured by one timer for all: each sweep looks how long every connection has been quiet, each read makes it
+young again. A request may bring time-outs of its own; once there was a short one, sweeps are as frequent as it needs.
 """
 
 import asyncio
@@ -14,13 +15,15 @@ import math
 import ssl
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from dataclasses import replace
 
 from bridged.http1.connect import Route, connect
 from bridged.http1.proxies import Proxies
 from bridged.http1.request_head import OutgoingRequest, authority_of, host_line, port_of, request_head
 from bridged.http1.upstream import ResponseReceiver, UpstreamCall
-from bridged.http1.upstream_connection import UpstreamConnection
+from bridged.http1.upstream_connection import SilenceLimits, UpstreamConnection
 from bridged.http_types import UpstreamTimeout, UpstreamUnreachable
+from bridged.model import UpstreamTimeouts
 
 log = logging.getLogger(__name__)
 
@@ -28,8 +31,10 @@ KEEP_ALIVE_SECONDS = 55.0
 MAX_IDLE = 256
 MAX_CONNECTIONS = 1 << 20
 _SWEEP_SECONDS = 1.0
-# How many sweeps the shortest time-out takes at least: it is kept to within one of them.
+# How many sweeps the shortest time-out takes at least: it is kept to within one of them, and the first of those that
+# requests bring to within a sweep as they were until then.
 _SWEEPS = 4
+_SHORTEST_SWEEP_SECONDS = 0.02
 
 
 @asynccontextmanager
@@ -59,8 +64,13 @@ async def running_pool(
         tls=context,
         proxies=proxies if proxies is not None else Proxies(),
     )
-    seconds = (first_byte_timeout_seconds, idle_timeout_seconds, keep_alive_seconds)
-    sweeping = asyncio.create_task(_sweep(pool, *seconds), name="upstream sweep")
+    limits = SilenceLimits(
+        first_byte_seconds=first_byte_timeout_seconds,
+        idle_seconds=idle_timeout_seconds,
+        keep_alive_seconds=keep_alive_seconds,
+    )
+    pool.sweep_for(min(first_byte_timeout_seconds, idle_timeout_seconds, keep_alive_seconds))
+    sweeping = asyncio.create_task(_sweep(pool, limits), name="upstream sweep")
     try:
         yield pool
     finally:
@@ -68,22 +78,13 @@ async def running_pool(
         await pool.close()
 
 
-async def _sweep(
-    pool: "UpstreamPool", first_byte_seconds: float, idle_seconds: float, keep_alive_seconds: float
-) -> None:
-    every_seconds = min(_SWEEP_SECONDS, min(first_byte_seconds, idle_seconds, keep_alive_seconds) / _SWEEPS)
-    first_byte_sweeps = math.ceil(first_byte_seconds / every_seconds)
-    idle_sweeps = math.ceil(idle_seconds / every_seconds)
-    keep_alive_sweeps = math.ceil(keep_alive_seconds / every_seconds)
+async def _sweep(pool: "UpstreamPool", limits: SilenceLimits) -> None:
+    now = asyncio.get_running_loop().time
     while True:
-        await asyncio.sleep(every_seconds)
+        await asyncio.sleep(pool.sweep_seconds)
+        now_seconds = now()
         for connection in tuple(pool.connections):
-            connection.sweep(
-                every_seconds=every_seconds,
-                first_byte_sweeps=first_byte_sweeps,
-                idle_sweeps=idle_sweeps,
-                keep_alive_sweeps=keep_alive_sweeps,
-            )
+            connection.sweep(limits, now_seconds=now_seconds, every_seconds=pool.sweep_seconds)
 
 
 class UpstreamPool:
@@ -100,6 +101,7 @@ class UpstreamPool:
     ) -> None:
         self.connections: set[UpstreamConnection] = set()
         self.tasks: set[asyncio.Task[None]] = set()
+        self.sweep_seconds = _SWEEP_SECONDS
         self._all_lost: asyncio.Event | None = None
         self._connect_timeout_seconds = connect_timeout_seconds
         self._max_idle = max_idle
@@ -108,9 +110,12 @@ class UpstreamPool:
         self._proxies = proxies
         self._upstreams: dict[tuple[str, str, int | None], _Upstream] = {}
 
-    def send(self, request: OutgoingRequest, receiver: ResponseReceiver) -> UpstreamCall:
+    def send(
+        self, request: OutgoingRequest, receiver: ResponseReceiver, timeouts: UpstreamTimeouts | None = None
+    ) -> UpstreamCall:
         """Send one request. ValueError if it is not one request, by what is in its head.
 
+        `timeouts` are those that are not as the pool's.
         Everything else that can go wrong is for the receiver, later. The receiver may be asked, before this returns,
         to hold a streamed body back until there is a connection.
         """
@@ -119,12 +124,20 @@ class UpstreamPool:
         if upstream is None:
             upstream = self._upstreams[key] = self._upstream(*key)
         call = UpstreamCall(upstream, request, upstream.head(request), receiver)
+        if timeouts is not None:
+            call.timeouts = timeouts
+            self.sweep_for(min(timeouts.first_byte_seconds or math.inf, timeouts.idle_seconds or math.inf))
         connection = upstream.waiting()
         if connection is None:
             call.start()
         else:
             call.begin(connection)
         return call
+
+    def sweep_for(self, timeout_seconds: float) -> None:
+        """Sweep often enough for this time-out."""
+        if timeout_seconds < self.sweep_seconds * _SWEEPS:
+            self.sweep_seconds = max(_SHORTEST_SWEEP_SECONDS, timeout_seconds / _SWEEPS)
 
     def _upstream(self, scheme: str, host: str, given_port: int | None) -> "_Upstream":
         port = port_of(scheme, given_port)
@@ -220,8 +233,11 @@ class _Upstream:
 
     async def _connect(self, call: UpstreamCall) -> None:
         connection = UpstreamConnection(self)
+        route, timeouts = self._route, call.timeouts
+        if timeouts is not None and timeouts.connect_seconds is not None:
+            route = replace(route, timeout_seconds=timeouts.connect_seconds)
         try:
-            await connect(self._route, connection)
+            await connect(route, connection)
         except (UpstreamUnreachable, UpstreamTimeout) as error:
             call.fail(error)
         except Exception:

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Protocol
 from bridged.http1.request_head import OutgoingRequest
 from bridged.http1.response_head import BodyFraming
 from bridged.http_types import UpstreamBroken, UpstreamTimeout, UpstreamUnreachable
-from bridged.model import Headers
+from bridged.model import Headers, UpstreamTimeouts
 
 if TYPE_CHECKING:
     from bridged.http1.upstream_connection import UpstreamConnection
@@ -109,18 +109,24 @@ class UpstreamCall:
         "_waiting",
         "has_head",
         "is_cut",
+        "is_final",
         "is_over",
         "is_paused",
         "is_sending",
         "receiver",
+        "timeouts",
     )
 
     def __init__(self, origin: Origin, request: OutgoingRequest, head: bytes, receiver: ResponseReceiver) -> None:
         self.receiver: ResponseReceiver = receiver
+        # None: those of the pool.
+        self.timeouts: UpstreamTimeouts | None = None
         self.is_over = False
         self.is_paused = False
         self.is_sending = self._is_streamed = request.streamed
         self.is_cut = False
+        # Whether the request must not go out a second time.
+        self.is_final = False
         self.has_head = False
         self._origin = origin
         self._method = request.method
@@ -137,9 +143,7 @@ class UpstreamCall:
         """A piece of the streamed body. Dropped without a word once the upstream does not want it any more."""
         if not self.is_sending or not data:
             return
-        if self._content_length is None:
-            data = b"%x\r\n%b\r\n" % (len(data), data)
-        else:
+        if self._content_length is not None:
             self._content_length -= len(data)
             if self._content_length < 0:
                 raise ValueError("more of a body than its Content-Length")
@@ -149,13 +153,12 @@ class UpstreamCall:
         """All of the streamed body was sent."""
         if not self.is_sending:
             return
-        if self._content_length is None:
-            self._write(b"0\r\n\r\n")
-        elif self._content_length:
+        if self._content_length:
             raise ValueError("less of a body than its Content-Length")
         self.is_sending = False
         if self._connection is not None:
-            self._connection.quiet_sweeps = 0
+            self._end_stream(self._connection)
+            self._connection.quiet_since = 0.0
 
     def pause(self) -> None:
         """The client reads slowly: read no more of the answer."""
@@ -169,7 +172,7 @@ class UpstreamCall:
         if self.is_paused and not self.is_over:
             self.is_paused = False
             if self._connection is not None:
-                self._connection.quiet_sweeps = 0
+                self._connection.quiet_since = 0.0
                 self._connection.transport.resume_reading()
 
     def cancel(self) -> None:
@@ -182,6 +185,17 @@ class UpstreamCall:
             task.cancel()
         if connection is not None:
             connection.drop()
+
+    @property
+    def is_waiting(self) -> bool:
+        """Whether nothing of it was sent, or nothing that counts, because it waits for a connection."""
+        return self._connection is None and not self.is_over
+
+    def take_back(self) -> list[bytes]:
+        """Cancel it while it waits; the pieces of a streamed body that it was given."""
+        waiting, self._waiting = self._waiting, []
+        self.cancel()
+        return waiting
 
     # From here on: for the pool and the connection.
 
@@ -214,15 +228,24 @@ class UpstreamCall:
         waiting, self._waiting = self._waiting, []
         for data in waiting:
             self._write(data)
-        if self.is_sending and not connection.is_write_paused:
+        if not self.is_sending:
+            self._end_stream(connection)
+        elif not connection.is_write_paused:
             self.receiver.resume_body()
+
+    def _end_stream(self, connection: "UpstreamConnection") -> None:
+        if self._content_length is None:
+            self._has_sent_body = True
+            connection.transport.write(b"0\r\n\r\n")
 
     def _write(self, data: bytes) -> None:
         if self._connection is None:
+            # As it came, so that it can be taken back.
             self._waiting.append(data)
         else:
             self._has_sent_body = True
-            self._connection.transport.write(data)
+            framed = b"%x\r\n%b\r\n" % (len(data), data) if self._content_length is None else data
+            self._connection.transport.write(framed)
 
     def answered(self, status: int) -> None:
         """An answer has begun: the request is not needed any more, and an error ends the sending of its body.
@@ -238,7 +261,7 @@ class UpstreamCall:
 
     def may_repeat(self) -> bool:
         """Whether the request may go out again after a used connection ended without a byte of an answer."""
-        if self._has_sent_body:
+        if self._has_sent_body or self.is_final:
             return False
         since_seconds = time.monotonic() - self._began_at
         return since_seconds < (_CLOSED_BEFORE_SECONDS if self._method in _IDEMPOTENT else _NEVER_READ_SECONDS)

@@ -1,6 +1,7 @@
 """One socket to an upstream: what the loop says becomes what the receiver of the call on it hears (upstream.py)."""
 
 import asyncio
+from dataclasses import dataclass
 from typing import cast
 
 from bridged.http1.connect import reason_of
@@ -13,24 +14,34 @@ from bridged.http_types import UpstreamBroken, UpstreamTimeout, UpstreamUnreacha
 _WRITE_BUFFER_BYTES = 256 * 1024
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SilenceLimits:
+    """How long an upstream may be silent where a call has no time-outs of its own, and a connection between calls."""
+
+    first_byte_seconds: float
+    idle_seconds: float
+    keep_alive_seconds: float
+
+
 class UpstreamConnection(asyncio.Protocol):
     """One socket to an upstream. Waits in the pool, carries a call, waits again."""
 
-    __slots__ = ("_origin", "_reader", "call", "is_used", "is_write_paused", "quiet_sweeps", "transport")
+    __slots__ = ("_origin", "_reader", "call", "is_used", "is_write_paused", "quiet_since", "transport")
 
     def __init__(self, origin: Origin) -> None:
         self.transport: asyncio.Transport
         self.call: UpstreamCall | None = None
         self.is_used = False
         self.is_write_paused = False
-        self.quiet_sweeps = 0
+        # By the first sweep that found it quiet; 0 until there is one.
+        self.quiet_since = 0.0
         self._origin = origin
         self._reader = ResponseReader()
 
     def take(self, call: UpstreamCall, *, is_head_request: bool) -> None:
         """From now on what comes is the answer to this call."""
         self.call = call
-        self.quiet_sweeps = 0
+        self.quiet_since = 0.0
         self._reader.begin(is_head_request=is_head_request)
 
     def drop(self) -> None:
@@ -38,23 +49,29 @@ class UpstreamConnection(asyncio.Protocol):
         self.call = None
         self.transport.abort()
 
-    def sweep(self, *, every_seconds: float, first_byte_sweeps: int, idle_sweeps: int, keep_alive_sweeps: int) -> None:
-        """Called now and then, which is how silence is measured here: a timer for each read would cost more."""
+    def sweep(self, limits: SilenceLimits, *, now_seconds: float, every_seconds: float) -> None:
+        """Called every so often, which is how silence is measured here: a timer for each read would cost more."""
         call = self.call
         if call is not None and (call.is_paused or (call.is_sending and not self.is_write_paused)):
             # It is the client that is waited for.
-            self.quiet_sweeps = 0
+            self.quiet_since = 0.0
             return
-        self.quiet_sweeps += 1
+        if not self.quiet_since:
+            self.quiet_since = now_seconds
+        # It began to be quiet at some time since the sweep before.
+        quiet_seconds = now_seconds - self.quiet_since
         if call is None:
             kept_seconds = self._reader.kept_seconds - KEPT_MARGIN_SECONDS
-            if self.quiet_sweeps > keep_alive_sweeps or self.quiet_sweeps * every_seconds >= kept_seconds:
+            if quiet_seconds >= limits.keep_alive_seconds or quiet_seconds + every_seconds >= kept_seconds:
                 self.drop()
         elif call.has_head:
-            if self.quiet_sweeps > idle_sweeps:
+            own_seconds = None if call.timeouts is None else call.timeouts.idle_seconds
+            if quiet_seconds >= (limits.idle_seconds if own_seconds is None else own_seconds):
                 self._fail(call, UpstreamTimeout("its answer stopped coming"))
-        elif self.quiet_sweeps > first_byte_sweeps:
-            self._fail(call, UpstreamTimeout("it did not begin to answer"))
+        else:
+            own_seconds = None if call.timeouts is None else call.timeouts.first_byte_seconds
+            if quiet_seconds >= (limits.first_byte_seconds if own_seconds is None else own_seconds):
+                self._fail(call, UpstreamTimeout("it did not begin to answer"))
 
     # What the loop calls.
 
@@ -70,7 +87,7 @@ class UpstreamConnection(asyncio.Protocol):
             return
         if self.call is None or self.call.has_head:
             # A head that comes byte by byte does not put off the first-byte time-out.
-            self.quiet_sweeps = 0
+            self.quiet_since = 0.0
         try:
             body = reader.feed(data)
         except BadResponse as bad:
@@ -120,7 +137,7 @@ class UpstreamConnection(asyncio.Protocol):
 
     def resume_writing(self) -> None:
         self.is_write_paused = False
-        self.quiet_sweeps = 0
+        self.quiet_since = 0.0
         if self.call is not None and self.call.is_sending:
             self.call.receiver.resume_body()
 
@@ -137,7 +154,7 @@ class UpstreamConnection(asyncio.Protocol):
             if call.is_paused:
                 transport.resume_reading()
             self.is_used = True
-            self.quiet_sweeps = 0
+            self.quiet_since = 0.0
             if not self._origin.keep(self):
                 transport.abort()
         receiver.response_end()

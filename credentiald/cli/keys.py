@@ -47,12 +47,10 @@ def set_key(
 ) -> None:
     """Store a key.
 
-    The central key, or with --user or --mine a user's own. It replaces an earlier one, and is
+    The central key, or with --user or --mine a user's own. It replaces an earlier one, also all of a pool, and is
     read from stdin, or from a prompt without echo.
     """
-    if surplus:
-        # click's own message would repeat the arguments, and the likely one is the key.
-        raise click.UsageError("a key is never an argument: it is read from stdin or from a prompt")
+    _refuse_surplus(surplus)
     check_one_user(user, mine=mine)
     own = bool(user) or mine
     _check_central_options(own=own, bedrock_access_key_stdin=bedrock_access_key_stdin, etag=etag)
@@ -76,7 +74,7 @@ def set_key(
 def delete(destination: Destination, output: Output, provider: str, user: str, mine: bool, etag: str) -> None:
     """Remove a key.
 
-    The central key, or with --user or --mine a user's own.
+    The central key (all of a pool), or with --user or --mine a user's own.
     """
     check_one_user(user, mine=mine)
     own = bool(user) or mine
@@ -90,6 +88,71 @@ def delete(destination: Destination, output: Output, provider: str, user: str, m
             central = pb.DeleteCentralKeyRequest(provider=provider, etag=etag)
             changed = connection.call(connection.admin.DeleteCentralKey, central)
             output.changed(changed, f"removed the central key of provider '{provider}'")
+
+
+@keys.command()
+@click.argument("provider")
+@click.argument("surplus", nargs=-1, metavar="", type=click.UNPROCESSED)
+@click.option("--first", is_flag=True, help="To be used before the keys that are there; after them otherwise.")
+@click.option(
+    "--bedrock-access-key-stdin",
+    is_flag=True,
+    help="An AWS access key (id, secret and perhaps session token, a line each).",
+)
+@click.option("--etag", default="", help="Change only this version of the provider.")
+@administers()
+def add(
+    destination: Destination,
+    output: Output,
+    provider: str,
+    surplus: tuple[str, ...],
+    first: bool,
+    bedrock_access_key_stdin: bool,
+    etag: str,
+) -> None:
+    """Add a central key to a provider's pool.
+
+    Up to five of one kind. The key is read from stdin, or from a prompt without echo.
+    """
+    _refuse_surplus(surplus)
+    with destination.connect() as connection:
+        material = read_access_key_pair() if bedrock_access_key_stdin else read_api_key()
+        request = pb.AddCentralKeyRequest(provider=provider, central_key=material, first=first, etag=etag)
+        changed = connection.call(connection.admin.AddCentralKey, request)
+        count = len(changed.central_keys)
+        output.changed(changed, f"added a central key to provider '{provider}', which has {count} now")
+
+
+@keys.command()
+@click.argument("provider")
+@click.argument("credential_id")
+@click.option("--etag", default="", help="Change only this version of the provider.")
+@administers()
+def remove(destination: Destination, output: Output, provider: str, credential_id: str, etag: str) -> None:
+    """Remove one central key from a provider's pool.
+
+    `credentiald providers show` has the ids.
+    """
+    with destination.connect() as connection:
+        request = pb.RemoveCentralKeyRequest(provider=provider, credential_id=credential_id, etag=etag)
+        changed = connection.call(connection.admin.RemoveCentralKey, request)
+        output.changed(changed, f"removed the central key {credential_id} of provider '{provider}'")
+
+
+@keys.command()
+@click.argument("provider")
+@click.argument("credential_ids", nargs=-1, required=True)
+@click.option("--etag", default="", help="Change only this version of the provider.")
+@administers()
+def order(destination: Destination, output: Output, provider: str, credential_ids: tuple[str, ...], etag: str) -> None:
+    """Say which central keys are used first.
+
+    Those that are not named follow as they were.
+    """
+    with destination.connect() as connection:
+        request = pb.OrderCentralKeysRequest(provider=provider, credential_ids=credential_ids, etag=etag)
+        changed = connection.call(connection.admin.OrderCentralKeys, request)
+        output.changed(changed, f"ordered the central keys of provider '{provider}'")
 
 
 @keys.command("list")
@@ -117,6 +180,12 @@ def _central_keys(connection: "Connection") -> Iterator[dict[str, Any]]:
     for row in map(to_dict, found):
         kept = ("display_name", "type", "central_key_set", "central_keys", "origin")
         yield {"provider": row["name"]} | {field: row[field] for field in kept}
+
+
+def _refuse_surplus(surplus: tuple[str, ...]) -> None:
+    if surplus:
+        # click's own message would repeat the arguments, and the likely one is the key.
+        raise click.UsageError("a key is never an argument: it is read from stdin or from a prompt")
 
 
 def _check_central_options(*, own: bool, etag: str, bedrock_access_key_stdin: bool = False) -> None:

@@ -27,10 +27,10 @@ class Output:
 
     as_json: bool
 
-    def resource(self, message: "Message") -> None:
-        """One resource, whole."""
+    def resource(self, message: "Message", *, beside: Mapping[str, object] | None = None) -> None:
+        """One resource, whole; for programs with more fields `beside` its own."""
         if self.as_json:
-            echo_json(to_dict(message))
+            echo_json(to_dict(message) | dict(beside or {}))
         else:
             for path, value in _leaves(to_dict(message)):
                 click.echo(f"{path}: {text_of(value)}")
@@ -41,6 +41,14 @@ class Output:
             echo_json(to_dict(message))
         else:
             echo(to_dict(message))
+
+    def accounts(self, rows: Iterable[dict[str, Any]], echo: Callable[[dict[str, Any]], None]) -> None:
+        """All rows, each with a form of its own for people; an array for programs."""
+        if self.as_json:
+            echo_json(list(rows))
+            return
+        for row in rows:
+            echo(row)
 
     def changed(self, message: "Message", sentence: str) -> None:
         """A change that was made: the resource for programs, a sentence on stderr for people."""
@@ -122,7 +130,7 @@ def _plain(value: Any, field: Any) -> object:
         return _enum_name(value, field.enum_type)
     if field.message_type is None:
         return value
-    if field.message_type.full_name == "google.protobuf.Timestamp":
+    if field.message_type.full_name in ("google.protobuf.Timestamp", "google.protobuf.Duration"):
         return value.ToJsonString()
     return to_dict(value)
 

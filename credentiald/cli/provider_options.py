@@ -7,15 +7,24 @@ on the command line is what the mask names.
 import functools
 import math
 from collections.abc import Callable, Iterable, Mapping
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import click
-from drawbridge.v1.provider_pb2 import BedrockModelRule, BedrockOptions, BedrockProtocol, KeyMaterial, Provider
+from drawbridge.v1.provider_pb2 import (
+    BedrockModelRule,
+    BedrockOptions,
+    BedrockProtocol,
+    KeyMaterial,
+    Provider,
+    ProviderTimeouts,
+)
 
 from credentiald import model
 from credentiald.bedrock_rules import MAX_ROLE_SECONDS, PROTOCOLS, parse_model_rules, parse_models
 from credentiald.cli.material import read_access_key_pair, read_api_key
+from credentiald.timeout_rules import TIMEOUT_FIELDS, parse_provider_timeout
 from daemonkit.durations import parse_duration
 
 Given = Mapping[str, Any]
@@ -53,6 +62,24 @@ def _seconds(context: click.Context, parameter: click.Parameter, text: str | Non
     return seconds
 
 
+def _timeout(flag: str, field: str, meaning: str) -> Callable[..., Callable[..., None]]:
+    return click.option(
+        flag,
+        f"timeouts__{field}",
+        metavar="DURATION",
+        callback=_parsed_timeout,
+        help=f"{meaning} 0 is as the bridge is set.",
+    )
+
+
+def _parsed_timeout(context: click.Context, parameter: click.Parameter, text: str | None) -> timedelta | None:
+    """The duration, zero for a return to the bridge's setting; None where the option was not given."""
+    try:
+        return None if text is None else parse_provider_timeout(text) or timedelta()
+    except ValueError as error:
+        raise click.BadParameter(str(error), context, parameter) from error
+
+
 def _contents(context: click.Context, parameter: click.Parameter, path: str | None) -> str | None:
     """The text of a file; an empty path is an empty text."""
     try:
@@ -72,6 +99,11 @@ _OPTIONS = (
         "With user keys: the central key stands in for a user who has none.",
     ),
     _switch("send-actor-headers", "send_actor_headers", "Tell the upstream who asks."),
+    _text("--fallback-provider", "fallback_provider", "NAME", "Provider that turns go to where the upstream fails."),
+    click.option("--no-fallback-provider", "fallback_provider", flag_value="", help="No fallback provider."),
+    _timeout("--connect-timeout", "connect", "How long a connection to the upstream may take."),
+    _timeout("--first-byte-timeout", "first_byte", "How long the upstream may take to begin its answer."),
+    _timeout("--idle-timeout", "idle", "How long the upstream may pause inside its answer."),
     _text("--bedrock-region", "bedrock__region", "REGION", "AWS region."),
     _text("--bedrock-role-arn", "bedrock__role_arn", "ARN", "Role to assume."),
     _text("--bedrock-external-id", "bedrock__external_id", "ID", "External id for assuming the role."),
@@ -160,11 +192,17 @@ def _set_protocol(options: BedrockOptions, field: str, word: str) -> None:
     options.protocol = BedrockProtocol.Value(f"BEDROCK_PROTOCOL_{PROTOCOLS[word].value}")
 
 
+def _set_timeout(timeouts: ProviderTimeouts, field: str, duration: timedelta) -> None:
+    if duration:
+        getattr(timeouts, field).FromTimedelta(duration)
+
+
 # Fields that are not set by assignment.
 _SETTERS: dict[str, Callable[..., None]] = {
     "bedrock.models": _set_models,
     "bedrock.model_rules": _set_model_rules,
     "bedrock.protocol": _set_protocol,
+    **{f"timeouts.{field}": _set_timeout for field in TIMEOUT_FIELDS},
 }
 
 

@@ -6,6 +6,7 @@ from google.protobuf.field_mask_pb2 import FieldMask
 
 from credentiald.catalog import CATALOG
 from credentiald.cli.aws import echo_checked
+from credentiald.cli.health import echo_health, echo_keys
 from credentiald.cli.options import Destination, administers
 from credentiald.cli.output import Output, to_dict
 from credentiald.cli.provider_options import Given, given_paths, provider_of, provider_options, read_central_key
@@ -73,9 +74,13 @@ def list_providers(destination: Destination, output: Output) -> None:
 @click.argument("name")
 @administers()
 def show(destination: Destination, output: Output, name: str) -> None:
-    """One provider: everything but its keys."""
+    """One provider, with its keys' ids and how they are: everything but the keys."""
     with destination.connect() as connection:
-        output.resource(connection.call(connection.admin.GetProvider, pb.GetProviderRequest(name=name)))
+        found = connection.call(connection.admin.GetProvider, pb.GetProviderRequest(name=name))
+        told = connection.call(connection.admin.GetProviderHealth, pb.GetProviderHealthRequest(name=name))
+    output.resource(found, beside={"key_health": to_dict(told)["keys"]})
+    if not output.as_json:
+        echo_keys(to_dict(told)["keys"])
 
 
 @providers.command()
@@ -145,6 +150,24 @@ def check(destination: Destination, output: Output, name: str) -> None:
     output.account(found, echo_checked)
     if found.reason:
         raise SystemExit(1)
+
+
+@providers.command()
+@click.argument("name", default="")
+@administers()
+def health(destination: Destination, output: Output, name: str) -> None:
+    """How providers are, by what bridges have told.
+
+    Which central keys rest, why and until when, and which circuit breakers are not closed. Of one provider, or of all.
+    """
+    with destination.connect() as connection:
+        if name:
+            request = pb.GetProviderHealthRequest(name=name)
+            output.account(connection.call(connection.admin.GetProviderHealth, request), echo_health)
+        else:
+            method, each = connection.admin.ListProviderHealth, pb.ListProviderHealthRequest()
+            found = connection.pages(method, each, lambda page: page.providers)
+            output.accounts(map(to_dict, found), echo_health)
 
 
 def _changed_paths(given: Given, *, default_send_actor_headers: bool) -> list[str]:

@@ -303,6 +303,8 @@ def _echo_thread(found: Mapping[str, Any]) -> None:
         if one["error_category"] or one["error_reason"]:
             trouble = (one["error_category"], one["error_reason"], one["error_message"])
             click.echo(f"    error: {'  '.join(map(text_of, trouble))}")
+        for attempt in detail["attempts"]:
+            click.echo(f"    {'  '.join(_about_attempt(attempt))}")
         click.echo(f"    {'  '.join(_about(one))}")
         for prompt in detail["prompts"]:
             _echo_text("prompt", prompt["text"], prompt["text_bytes"])
@@ -318,8 +320,10 @@ def _echo_thread(found: Mapping[str, Any]) -> None:
 
 
 def _about(one: Mapping[str, Any]) -> Iterator[str]:
-    """Who asked with what, and how it went: `ann  Codex  CENTRAL_KEY  status 200  2.564 s, first byte 0.004 s`."""
+    """Who asked with what, and how it went: `ann  Codex  CENTRAL_KEY  key 0190…  status 200  2.564 s, first byte …`."""
     yield from (text_of(one[name]) for name in ("username", "client", "source") if one[name])
+    if one["credential_id"]:
+        yield f"key {text_of(one['credential_id'])}"
     if one["http_status"]:
         yield f"status {one['http_status']}"
     if one["outcome"] and one["duration_micros"]:
@@ -327,6 +331,17 @@ def _about(one: Mapping[str, Any]) -> Iterator[str]:
         wait = "" if first is None else f", first byte {first / 1e6:.3f} s"
         yield f"{one['duration_micros'] / 1e6:.3f} s{wait}"
     yield f"session {text_of(one['session_id'])}"
+    if one["upstream_request_id"]:
+        yield f"upstream's id {text_of(one['upstream_request_id'])}"
+
+
+def _about_attempt(one: Mapping[str, Any]) -> Iterator[str]:
+    """With which key, and why there was another call: `attempt  corp  key 0190…  status 429  RATE_LIMITED …`."""
+    yield from ("attempt", text_of(one["provider"]), f"key {text_of(one['credential_id'])}")
+    if one["http_status"]:
+        yield f"status {one['http_status']}"
+    yield from (text_of(one[name]) for name in ("error_category", "error_reason") if one[name])
+    yield f"{one['duration_micros'] / 1e6:.3f} s"
     if one["upstream_request_id"]:
         yield f"upstream's id {text_of(one['upstream_request_id'])}"
 

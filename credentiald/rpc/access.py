@@ -25,6 +25,8 @@ def _rules(service: str, methods: str, roles: frozenset[Role], *, wants_service:
 
 ACCESS: dict[str, Rule] = {
     **_rules("CredentialService", "ResolveProvider ResolveProviderStream Ping", _BRIDGES, wants_service=True),
+    **_rules("CredentialService", "ReportOutcome", frozenset({Role.BRIDGE}), wants_service=True),
+    **_rules("CredentialService", "WatchProviders", frozenset({Role.BRIDGE}), wants_service=True),
     **_rules("RecordService", "AppendRecords", frozenset({Role.BRIDGE}), wants_service=True),
     **_rules("UsageService", "ListSessions ListInterceptions GetInterception QueryUsage", _USERS, wants_service=False),
     **_rules("UserKeyService", "ListUserKeys SetUserKey DeleteUserKey", _USERS, wants_service=False),
@@ -32,7 +34,8 @@ ACCESS: dict[str, Rule] = {
     **_rules(
         "AdminService",
         "CreateProvider GetProvider ListProviders UpdateProvider DeleteProvider CheckProvider "
-        "SetCentralKey DeleteCentralKey "
+        "SetCentralKey DeleteCentralKey AddCentralKey RemoveCentralKey OrderCentralKeys "
+        "GetProviderHealth ListProviderHealth "
         "CreateModel GetModel ListModels UpdateModel DeleteModel "
         "CreateUser GetUser ListUsers SuspendUser ResumeUser DeleteUser "
         "CreateToken ListTokens RevokeToken "
@@ -41,6 +44,17 @@ ACCESS: dict[str, Rule] = {
         wants_service=False,
     ),
 }
+
+
+# What rpcs of these begin with takes nothing away from anybody. All others of the services that change something wait
+# until every bridge that watches has obeyed: a new rpc is among them unless somebody thinks about it.
+_TAKES_NOTHING = ("Create", "Resume", "Get", "List", "Check")
+_CHANGING = (f"{_PACKAGE}AdminService/", f"{_PACKAGE}UserKeyService/")
+
+
+def takes_away(method: str) -> bool:
+    """Whether the rpc may end what somebody was allowed until now."""
+    return method.startswith(_CHANGING) and not method.rpartition("/")[2].startswith(_TAKES_NOTHING)
 
 
 def is_ours(method: str) -> bool:

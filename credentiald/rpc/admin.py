@@ -1,32 +1,31 @@
-"""AdminService: providers and central keys here, the rest in admin_principals.py and admin_models.py."""
+"""AdminService: providers here, the rest in admin_keys.py, admin_principals.py and admin_models.py."""
 
 from typing import Any
 
 from drawbridge.v1 import admin_service_pb2 as pb
-from drawbridge.v1 import provider_pb2
+from drawbridge.v1 import provider_health_pb2, provider_pb2
 from drawbridge.v1.admin_service_pb2_grpc import AdminServiceServicer
 from google.protobuf.empty_pb2 import Empty
 
 from credentiald import administer_providers as providers
+from credentiald import provider_health
 from credentiald.check_provider import check_provider
-from credentiald.errors import InvalidArgument, KeyRequired
-from credentiald.model import Material, Provider
+from credentiald.errors import InvalidArgument
 from credentiald.plane import Plane
-from credentiald.rpc import check_codec, codec, masks, paging
+from credentiald.rpc import check_codec, codec, health_codec, masks, paging
+from credentiald.rpc.admin_keys import Keys, given_key
 from credentiald.rpc.admin_log import caller_name, log_change
 from credentiald.rpc.admin_models import Models
 from credentiald.rpc.admin_principals import Principals
+from credentiald.store.records import Records
 
 
-def _same(stored: Provider) -> Provider:
-    return stored
-
-
-class Admin(Principals, Models, AdminServiceServicer):
+class Admin(Principals, Models, Keys, AdminServiceServicer):
     """Answers administrators."""
 
-    def __init__(self, plane: Plane, pages: paging.Pages) -> None:
+    def __init__(self, plane: Plane, pages: paging.Pages, records: Records) -> None:
         super().__init__(plane, pages)
+        self._records = records
 
     async def CreateProvider(self, request: pb.CreateProviderRequest, context: Any) -> provider_pb2.Provider:
         message = request.provider
@@ -38,10 +37,12 @@ class Admin(Principals, Models, AdminServiceServicer):
             enabled=message.enabled if message.HasField("enabled") else True,
             bedrock=codec.bedrock_options(message.bedrock) if message.HasField("bedrock") else None,
             send_actor_headers=message.send_actor_headers if message.HasField("send_actor_headers") else None,
+            timeouts=codec.timeouts(message.timeouts),
+            fallback_provider=message.fallback_provider,
             provider_id=message.id,
             **masks.present_fields(message.key_policy),
         )
-        made = await providers.create_provider(self._plane, draft, central_key=_given_key(request))
+        made = await providers.create_provider(self._plane, draft, central_key=given_key(request))
         log_change("provider created", made.name)
         return codec.provider(made)
 
@@ -57,7 +58,7 @@ class Admin(Principals, Models, AdminServiceServicer):
 
     async def UpdateProvider(self, request: pb.UpdateProviderRequest, context: Any) -> provider_pb2.Provider:
         paths = list(request.update_mask.paths)
-        key = _given_key(request)
+        key = given_key(request)
         if not paths and key is None and not request.clear_central_key:
             raise InvalidArgument(field="update_mask", problem="names nothing to change")
         if key is not None and request.clear_central_key:
@@ -83,34 +84,18 @@ class Admin(Principals, Models, AdminServiceServicer):
     async def CheckProvider(self, request: pb.CheckProviderRequest, context: Any) -> pb.CheckProviderResponse:
         return check_codec.checked(await check_provider(self._plane, request.name, username=caller_name()))
 
-    async def SetCentralKey(self, request: pb.SetCentralKeyRequest, context: Any) -> provider_pb2.Provider:
-        key = _given_key(request)
-        if key is None:
-            raise KeyRequired(provider=request.provider)
-        changed = await providers.update_provider(
-            self._plane,
-            request.provider,
-            _same,
-            expected_version=codec.version_of(request.etag, resource="provider", name=request.provider),
-            central_key=key,
+    async def GetProviderHealth(
+        self, request: pb.GetProviderHealthRequest, context: Any
+    ) -> provider_health_pb2.ProviderHealth:
+        return health_codec.health(await provider_health.health_of(self._plane, self._records, request.name))
+
+    async def ListProviderHealth(
+        self, request: pb.ListProviderHealthRequest, context: Any
+    ) -> pb.ListProviderHealthResponse:
+        size = paging.size_of(request.page_size)
+        after = self._pages.after(request.page_token, "provider health")
+        found = await provider_health.list_health(self._plane, self._records, after=after, limit=size + 1)
+        page, next_token = self._pages.cut(found, size, "provider health", lambda one: one.provider.name)
+        return pb.ListProviderHealthResponse(
+            providers=[health_codec.health(one) for one in page], next_page_token=next_token
         )
-        log_change("central key set", request.provider)
-        return codec.provider(changed)
-
-    async def DeleteCentralKey(self, request: pb.DeleteCentralKeyRequest, context: Any) -> provider_pb2.Provider:
-        changed = await providers.update_provider(
-            self._plane,
-            request.provider,
-            _same,
-            expected_version=codec.version_of(request.etag, resource="provider", name=request.provider),
-            clear_central_key=True,
-        )
-        log_change("central key deleted", request.provider)
-        return codec.provider(changed)
-
-
-def _given_key(
-    request: pb.CreateProviderRequest | pb.UpdateProviderRequest | pb.SetCentralKeyRequest,
-) -> Material | None:
-    """The key material of a request, None where it has none."""
-    return codec.material(request.central_key) if request.HasField("central_key") else None

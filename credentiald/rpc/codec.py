@@ -3,7 +3,7 @@
 Plaintext passes here once in each direction: key material on its way in, credentials on their way to a bridge.
 """
 
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 
 from drawbridge.v1 import (
     credential_service_pb2,
@@ -15,12 +15,14 @@ from drawbridge.v1 import (
 )
 from google.protobuf.timestamp_pb2 import Timestamp
 
+from credentiald.bridge_instances import INSTANCE_CHARACTERS
 from credentiald.catalog import wire_of
 from credentiald.errors import EtagMismatch, InvalidArgument
 from credentiald.explain import Check, Explanation
 from credentiald.ids import canonical_uuid
 from credentiald.manage_user_keys import UserKeyView
 from credentiald.model import (
+    NO_TIMEOUTS,
     ApiKeyMaterial,
     AwsKeyPairMaterial,
     BedrockModelRule,
@@ -31,12 +33,13 @@ from credentiald.model import (
     Role,
     Service,
     Source,
+    Timeouts,
     Token,
     User,
 )
 from credentiald.resolve import Answer, Question, is_bearer
 from credentiald.rpc import aws_codec
-from credentiald.rpc.times import timestamp
+from credentiald.rpc.times import duration, timestamp
 from daemonkit.secret import Secret
 
 
@@ -90,6 +93,8 @@ def provider(value: Provider) -> provider_pb2.Provider:
         origin=provider_pb2.ProviderOrigin.Value(f"PROVIDER_ORIGIN_{value.origin.value}"),
         bedrock=bedrock(value.bedrock),
         send_actor_headers=value.send_actor_headers,
+        timeouts=_timeouts(value.timeouts),
+        fallback_provider=value.fallback_provider,
         wire_type=wire_of(value),
         etag=str(value.version) if value.create_time else "",
         create_time=timestamp(value.create_time),
@@ -167,6 +172,27 @@ def bedrock_options(message: provider_pb2.BedrockOptions) -> BedrockOptions:
         set_source_identity=message.set_source_identity,
         session_tags=message.session_tags,
     )
+
+
+def _timeouts(value: Timeouts) -> provider_pb2.ProviderTimeouts | None:
+    """The time-outs; unset where none of them is."""
+    if value == NO_TIMEOUTS:
+        return None
+    return provider_pb2.ProviderTimeouts(
+        connect=duration(value.connect), first_byte=duration(value.first_byte), idle=duration(value.idle)
+    )
+
+
+def timeouts(message: provider_pb2.ProviderTimeouts) -> Timeouts:
+    """The time-outs of a message; INVALID_ARGUMENT for what is no duration."""
+    read: dict[str, timedelta] = {}
+    for descriptor, value in message.ListFields():
+        try:
+            read[descriptor.name] = value.ToTimedelta()
+        except (ValueError, OverflowError) as error:
+            problem = "is not a duration"
+            raise InvalidArgument(field=f"provider.timeouts.{descriptor.name}", problem=problem) from error
+    return Timeouts(**read)
 
 
 def material(message: provider_pb2.KeyMaterial) -> Material:
@@ -255,6 +281,7 @@ def question(message: credential_service_pb2.ResolveProviderRequest) -> Question
         presented_key=message.presented_key,
         failed_credential_ids=frozenset(message.failed_credential_ids),
         interception_id=interception_id,
+        instance_id=message.bridge_instance_id[:INSTANCE_CHARACTERS],
         min_revision=message.min_revision,
     )
 
@@ -278,6 +305,8 @@ def answer(value: Answer) -> credential_service_pb2.ResolveProviderResponse:
             base_url=value.base_url,
             bedrock=_bedrock_for_bridges(value),
             send_actor_headers=value.send_actor_headers,
+            timeouts=_timeouts(value.provider.timeouts),
+            fallback_provider=value.provider.fallback_provider,
         ),
         user=user_pb2.User(id=value.user.id, username=value.user.username),
         source=source_value(value.source),
@@ -286,6 +315,9 @@ def answer(value: Answer) -> credential_service_pb2.ResolveProviderResponse:
         upstream_model=value.upstream_model,
         revision=value.revision,
         receipt=value.receipt,
+        pool_size=value.pool_size,
+        probe=value.is_probe,
+        access_token_id=value.access_token_id,
     )
 
 

@@ -5,28 +5,43 @@ from typing import Any
 from drawbridge.v1 import credential_service_pb2 as pb
 from drawbridge.v1.credential_service_pb2_grpc import CredentialServiceServicer
 
+from credentiald.breaker_book import BreakerBook
 from credentiald.metrics import Metrics
 from credentiald.model import Role
+from credentiald.outcome_book import OutcomeBook
 from credentiald.plane import Plane
 from credentiald.record_book import RecordBook
 from credentiald.resolve import resolve
-from credentiald.rpc import codec
+from credentiald.rpc import codec, health_codec, outcome_codec
 from credentiald.rpc.guard import current_caller, seconds_to_wait
 from credentiald.rpc.record_codec import instance_of
 from credentiald.rpc.resolve_stream import ResolveStreams, noted_one
+from credentiald.rpc.watch_streams import WatchStreams
 from credentiald.store import revision
 from credentiald.store.times import to_micros
 from daemonkit.version import version
 
 
 class Credentials(CredentialServiceServicer):
-    """Answers ResolveProvider, one question or a stream of them, and Ping."""
+    """Answers ResolveProvider, one question or a stream of them, ReportOutcome, WatchProviders and Ping."""
 
-    def __init__(self, plane: Plane, metrics: Metrics, streams: ResolveStreams, book: RecordBook) -> None:
+    def __init__(
+        self,
+        plane: Plane,
+        metrics: Metrics,
+        streams: ResolveStreams,
+        watch: WatchStreams,
+        book: RecordBook,
+        outcomes: OutcomeBook,
+        breakers: BreakerBook,
+    ) -> None:
         self._plane = plane
         self._metrics = metrics
         self._book = book
         self._streams = streams
+        self._outcomes = outcomes
+        self._breakers = breakers
+        self._watch = watch
 
     async def ResolveProvider(self, request: pb.ResolveProviderRequest, context: Any) -> pb.ResolveProviderResponse:
         question = codec.question(request)
@@ -40,6 +55,15 @@ class Credentials(CredentialServiceServicer):
     async def ResolveProviderStream(self, request_iterator: Any, context: Any) -> None:  # type: ignore[override]
         await self._streams.serve(context)
 
+    async def ReportOutcome(self, request: pb.ReportOutcomeRequest, context: Any) -> pb.ReportOutcomeResponse:
+        service = current_caller().service
+        told = outcome_codec.told(request)
+        instance = instance_of(service.id if service else "", request.bridge_instance_id)
+        return pb.ReportOutcomeResponse(ignored=await self._outcomes.tell(instance, told))
+
+    async def WatchProviders(self, request_iterator: Any, context: Any) -> None:  # type: ignore[override]
+        await self._watch.serve(context)
+
     async def Ping(self, request: pb.PingRequest, context: Any) -> pb.PingResponse:
         caller = current_caller()
         if caller.role is Role.BRIDGE and caller.service is not None and request.bridge_instance_id:
@@ -47,5 +71,6 @@ class Credentials(CredentialServiceServicer):
             mark = codec.uuid_of(request.oldest_interception_id, field="oldest_interception_id")
             self._book.heard(instance, to_micros(self._plane.clock()))
             self._book.instances.told(instance, mark)
+            await self._breakers.tell(instance, map(health_codec.breaker, request.breakers))
         seen = await self._plane.db.read(revision.current)
         return pb.PingResponse(version=version(), revision=seen, database_id=self._plane.db.database_id)

@@ -65,8 +65,16 @@ async def admit_again() -> Caller:
 class Guard(grpc.aio.ServerInterceptor):
     """Authenticates, checks rpc × role, bounds the time, turns refusals into statuses, counts and logs."""
 
-    def __init__(self, plane: Plane, metrics: Metrics, tracing: "Tracing | None" = None) -> None:
+    def __init__(
+        self,
+        plane: Plane,
+        metrics: Metrics,
+        obeyed: Callable[[float], Awaitable[None]],
+        tracing: "Tracing | None" = None,
+    ) -> None:
         self._plane = plane
+        # Waits, for so many seconds at most, until every bridge obeys what was changed (watch_streams.py).
+        self._obeyed = obeyed
         self._metrics = metrics
         self._tracing = tracing
 
@@ -100,7 +108,10 @@ class Guard(grpc.aio.ServerInterceptor):
             _end.set(asyncio.get_running_loop().time() + seconds)
             async with self._accounted(method, context, request), asyncio.timeout(seconds):
                 _caller.set(await admit())
-                return await behaviour(request, context)
+                answer = await behaviour(request, context)
+                if access.takes_away(method):
+                    await self._obeyed(seconds_to_wait())
+                return answer
 
         return call
 

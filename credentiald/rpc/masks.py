@@ -13,7 +13,8 @@ from google.protobuf.message import Message as ProtoMessage
 from credentiald.catalog import CATALOG
 from credentiald.errors import InvalidArgument
 from credentiald.model import BedrockOptions, KeyPolicy, Provider
-from credentiald.rpc.codec import bedrock_options
+from credentiald.rpc.codec import bedrock_options, timeouts
+from credentiald.timeout_rules import TIMEOUT_FIELDS
 
 Message = provider_pb2.Provider
 Edit = Callable[[Provider, Message], Provider]
@@ -41,6 +42,14 @@ def _bedrock_field(field: str) -> Edit:
     return edit
 
 
+def _timeout(field: str) -> Edit:
+    def edit(stored: Provider, message: Message) -> Provider:
+        given = getattr(timeouts(message.timeouts), field)
+        return replace(stored, timeouts=replace(stored.timeouts, **{field: given}))
+
+    return edit
+
+
 _FLAGS = tuple(field for field in KeyPolicy.__slots__)
 _OPTIONS = tuple(field for field in BedrockOptions.__slots__)
 
@@ -54,6 +63,9 @@ _EDITS: dict[str, Edit] = {
     "send_actor_headers": lambda stored, message: replace(
         stored, send_actor_headers=message.send_actor_headers if message.HasField("send_actor_headers") else None
     ),
+    "fallback_provider": lambda stored, message: replace(stored, fallback_provider=message.fallback_provider),
+    "timeouts": lambda stored, message: replace(stored, timeouts=timeouts(message.timeouts)),
+    **{f"timeouts.{field}": _timeout(field) for field in TIMEOUT_FIELDS},
     **{f"key_policy.{field}": _policy_flag(field) for field in _FLAGS},
     **{f"bedrock.{field}": _bedrock_field(field) for field in _OPTIONS},
 }

@@ -21,6 +21,7 @@ from credentiald.receipts import Receipt
 from credentiald.record_model import (
     DAY_MICROS,
     NAME_CHARACTERS,
+    Attempt,
     End,
     Facts,
     ModelThought,
@@ -51,7 +52,7 @@ _new = tuple.__new__
 
 M = TypeVar("M")
 T = TypeVar("T")
-_Made = record_pb2.TokenUsage | record_pb2.Prompt | record_pb2.ToolCall | record_pb2.ModelThought
+_Made = record_pb2.TokenUsage | record_pb2.Prompt | record_pb2.ToolCall | record_pb2.ModelThought | pb.Attempt
 
 _OUTCOMES = {
     record_pb2.InterceptionOutcome.Value(f"INTERCEPTION_OUTCOME_{one.value}"): one.value
@@ -94,7 +95,8 @@ def instance_of(service_id: str, bridge_instance_id: str) -> Instance:
 class ReportReader:
     """Makes reports of messages; knows the facts that it has read, which are the same for many."""
 
-    def __init__(self) -> None:
+    def __init__(self, read_receipt: Callable[[bytes], Receipt | None]) -> None:
+        self._read_receipt = read_receipt
         self._known: dict[bytes, Facts] = {}
 
     def report_of(self, message: pb.InterceptionRecords, receipt: Receipt, frame: Frame) -> Report:
@@ -108,6 +110,7 @@ class ReportReader:
         # Most have none of these.
         tool_calls = _read(calls, _tool_call, of) if (calls := message.tool_calls) else ()
         thoughts = _read(thinking, _thought, of) if (thinking := message.model_thoughts) else ()
+        attempts = tuple([self._attempt(one, receipt, of) for one in told]) if (told := message.attempts) else ()
         # Asked only where there is something to ask: it costs more than reading a field.
         says_end = end is not None or message.HasField("end")
         is_whole = not (
@@ -116,10 +119,12 @@ class ReportReader:
             or None in prompts
             or None in tool_calls
             or None in thoughts
+            or None in attempts
         )
         if not is_whole:
             token_usages, prompts = tuple(filter(None, token_usages)), tuple(filter(None, prompts))
             tool_calls, thoughts = tuple(filter(None, tool_calls)), tuple(filter(None, thoughts))
+            attempts = tuple(filter(None, attempts))
         return _new(
             Report,
             (
@@ -135,7 +140,31 @@ class ReportReader:
                 thoughts,
                 end,
                 is_whole,
+                attempts,
             ),
+        )
+
+    def _attempt(self, message: pb.Attempt, receipt: Receipt, of: _Of) -> Attempt | None:
+        """None also for one that another resolution than of this interception stands behind."""
+        record_id, own = _record_id(message.id, of), self._read_receipt(message.receipt)
+        if not record_id or own is None or own.interception_id != receipt.interception_id:
+            return None
+        origin = own.origin
+        if (origin.service_id, origin.user_id) != (receipt.origin.service_id, receipt.origin.user_id):
+            return None
+        return Attempt(
+            record_id,
+            _create_micros(message, of, of.start_micros),
+            own.resolution_id,
+            origin.provider_id,
+            origin.provider_name,
+            origin.source,
+            origin.credential_id,
+            within(0, message.http_status, MOST_STATUS),
+            _CATEGORIES.get(message.error_category, "UNKNOWN"),
+            message.error_reason[:NAME_CHARACTERS],
+            message.upstream_request_id[:NAME_CHARACTERS],
+            within(0, message.duration_micros, MOST_MICROS),
         )
 
     def _facts(self, message: pb.InterceptionRecords) -> Facts | None:

@@ -36,7 +36,7 @@ class Records(RecordServiceServicer):
         self._book = book
         self._rules = rules
         self._read_receipt = receipts.reader(plane.receipt_key)
-        self._reader = ReportReader()
+        self._reader = ReportReader(self._read_receipt)
         self._columns = ColumnsReader(self._read_receipt)
 
     async def AppendRecords(self, request: pb.AppendRecordsRequest, context: Any) -> pb.AppendRecordsResponse:
@@ -103,8 +103,8 @@ class Records(RecordServiceServicer):
 
 def _weight(report: Report) -> tuple[int, int]:
     """How many records it brings, and about how many bytes. Asking the message for its size would write it anew."""
-    _, _, _, _, _, _, token_usages, prompts, tool_calls, thoughts, _, _ = report
-    records = 1 + len(token_usages) + len(prompts)
+    _, _, _, _, _, _, token_usages, prompts, tool_calls, thoughts, _, _, attempts = report
+    records = 1 + len(token_usages) + len(prompts) + len(attempts)
     size_bytes = len(prompts[0].text) if prompts else 0
     # Of prompts there is one at most, unless a bridge of another make says otherwise.
     if tool_calls or thoughts or len(prompts) > 1:

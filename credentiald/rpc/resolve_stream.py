@@ -182,13 +182,14 @@ class ResolveStreams:
             if asked in found:
                 kept = found[asked]
             else:
-                kept = found[asked] = find(_key(service_id, item), now)
+                kept = found[asked] = find(_key(service_id, item), now, item.bridge_instance_id)
             interception_id = uuid_bytes(item.interception_id.lower())
             if (
                 kept is None
                 or interception_id is None
                 or item.failed_credential_ids
                 or item.min_revision > kept.revision
+                or (kept.only_for is not None and kept.only_for != item.bridge_instance_id)
             ):
                 results.append(b"")
                 continue
@@ -242,7 +243,7 @@ class ResolveStreams:
     ) -> bytes:
         self._metrics.resolved(answer.source.value)
         unchanged = codec.answer(replace(answer, resolution_id="", upstream_model="", receipt=b"")).SerializeToString()
-        if item.access_token and item.interception_id and not item.failed_credential_ids:
+        if item.access_token and item.interception_id and not item.failed_credential_ids and _may_stay(answer, item):
             before, between = reply_bytes.usual(unchanged, len(answer.receipt))
             kept = Kept(
                 message=unchanged,
@@ -255,6 +256,7 @@ class ResolveStreams:
                 revision=answer.revision,
                 decide_time=now,
                 expire_time=counts_until(now, answer.expire_time),
+                only_for=item.bridge_instance_id if answer.by_health else None,
             )
             self._answers.keep(_key(_service_id(caller), item), kept, state)
             self._sweep_later()
@@ -337,6 +339,11 @@ def decided_of(answer: Answer, operation: str, caller: Caller) -> Decided:
     """What a decision says of the interceptions that it answers."""
     opens = caller.role is Role.BRIDGE and operation in TURNS
     return Decided(answer.origin, operation, answer.provider.bedrock, opens)
+
+
+def _may_stay(answer: Answer, item: pb.ResolveProviderRequest) -> bool:
+    """Whether the answer is for more than this one request; and what it is kept under must not fill the memory."""
+    return not answer.is_probe and not (answer.by_health and len(item.bridge_instance_id) > INSTANCE_CHARACTERS)
 
 
 def _key(service_id: str, item: pb.ResolveProviderRequest) -> Key:

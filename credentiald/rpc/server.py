@@ -29,7 +29,9 @@ from drawbridge.v1 import (
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
+from credentiald.breaker_book import BreakerBook
 from credentiald.metrics import Metrics
+from credentiald.outcome_book import OutcomeBook
 from credentiald.plane import Plane
 from credentiald.record_book import RecordBook
 from credentiald.record_rules import KeepRules
@@ -41,6 +43,7 @@ from credentiald.rpc.records import Records
 from credentiald.rpc.resolve_stream import ResolveStreams
 from credentiald.rpc.usage import Usage
 from credentiald.rpc.users import Explain, UserKeys
+from credentiald.rpc.watch_streams import running_watch
 from credentiald.store.records import Records as StoredRecords
 from daemonkit.binding import AddressTaken, remove_stale_socket
 from daemonkit.listen import Address
@@ -120,44 +123,52 @@ async def listening(
     recording: Recording,
     *,
     grace_seconds: float,
+    revoke_wait_seconds: float = 1.0,
     is_worker: bool = False,
     tracing: "Tracing | None" = None,
 ) -> AsyncIterator[None]:
     """The listeners, bound for the length of the block; then what is under way has `grace_seconds`.
 
+    What takes something away waits for `revoke_wait_seconds` at most until every bridge that watches obeys.
     A worker shares its ports with other workers, and its supervisor announces them.
     """
     # Two daemons that are started by accident must not share a port in silence.
     options = (("grpc.so_reuseport", int(is_worker)), *_OPTIONS)
-    guard = Guard(plane, metrics, tracing)
-    streams = ResolveStreams(plane, metrics, recording.book, tracing=tracing)
-    pages = paging.Pages(plane.db.deployment_key("page-token"))
-    servers: list[grpc.aio.Server] = []
-    try:
-        for listener in listeners:
-            server = grpc.aio.server(interceptors=[guard], options=options)
-            servers.append(server)
-            _add_services(
-                server,
-                listener,
-                Credentials(plane, metrics, streams, recording.book),
-                Records(plane, metrics, recording.book, recording.rules),
-                plane,
-                pages,
-            )
-            usage_service_pb2_grpc.add_UsageServiceServicer_to_server(Usage(plane, recording.stored, pages), server)
-            servicer = health.aio.HealthServicer()
-            health_pb2_grpc.add_HealthServicer_to_server(servicer, server)
-            bound = [_bind(server, listener, address) for address in listener.addresses]
-            await server.start()
-            await states.add(servicer, listener.services)
-            for address in () if is_worker else bound:
-                announce(listener.name, address)
-        yield
-    finally:
-        await states.drain()
-        streams.drain()
-        await asyncio.gather(*(server.stop(grace_seconds) for server in servers))
+    async with running_watch(plane, recording.stored, metrics, wait_seconds=revoke_wait_seconds) as watch:
+        guard = Guard(plane, metrics, watch.obeyed, tracing)
+        streams = ResolveStreams(plane, metrics, recording.book, tracing=tracing)
+        outcomes = OutcomeBook(plane, metrics)
+        breakers = BreakerBook(recording.stored, plane.clock)
+        pages = paging.Pages(plane.db.deployment_key("page-token"))
+        servers: list[grpc.aio.Server] = []
+        try:
+            for listener in listeners:
+                server = grpc.aio.server(interceptors=[guard], options=options)
+                servers.append(server)
+                _add_services(
+                    server,
+                    listener,
+                    Credentials(plane, metrics, streams, watch, recording.book, outcomes, breakers),
+                    Records(plane, metrics, recording.book, recording.rules),
+                    Admin(plane, pages, recording.stored),
+                    plane,
+                    pages,
+                )
+                usage_service_pb2_grpc.add_UsageServiceServicer_to_server(Usage(plane, recording.stored, pages), server)
+                servicer = health.aio.HealthServicer()
+                health_pb2_grpc.add_HealthServicer_to_server(servicer, server)
+                bound = [_bind(server, listener, address) for address in listener.addresses]
+                await server.start()
+                await states.add(servicer, listener.services)
+                for address in () if is_worker else bound:
+                    announce(listener.name, address)
+            yield
+        finally:
+            await states.drain()
+            streams.drain()
+            watch.drain()
+            await asyncio.gather(*(server.stop(grace_seconds) for server in servers))
+            await outcomes.close()
 
 
 def _add_services(
@@ -165,6 +176,7 @@ def _add_services(
     listener: RpcListener,
     credentials: Credentials,
     records: Records,
+    admin: Admin,
     plane: Plane,
     pages: paging.Pages,
 ) -> None:
@@ -173,7 +185,7 @@ def _add_services(
     if RECORDS in listener.services:
         record_service_pb2_grpc.add_RecordServiceServicer_to_server(records, server)
     if ADMIN in listener.services:
-        admin_service_pb2_grpc.add_AdminServiceServicer_to_server(Admin(plane, pages), server)
+        admin_service_pb2_grpc.add_AdminServiceServicer_to_server(admin, server)
     user_key_service_pb2_grpc.add_UserKeyServiceServicer_to_server(UserKeys(plane, pages), server)
     explain_service_pb2_grpc.add_ExplainServiceServicer_to_server(Explain(plane), server)
     if listener.reflection:

@@ -1,7 +1,8 @@
 """Times of the contract's messages."""
 
-from datetime import datetime
+from datetime import datetime, timedelta
 
+from google.protobuf.duration_pb2 import Duration
 from google.protobuf.timestamp_pb2 import Timestamp
 
 
@@ -11,4 +12,13 @@ def timestamp(moment: datetime | None) -> Timestamp | None:
         return None
     message = Timestamp()
     message.FromDatetime(moment)
+    return message
+
+
+def duration(length: timedelta | None) -> Duration | None:
+    """The message for a length of time; None stays None, which leaves a field unset."""
+    if length is None:
+        return None
+    message = Duration()
+    message.FromTimedelta(length)
     return message

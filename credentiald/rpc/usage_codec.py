@@ -10,7 +10,7 @@ from drawbridge.v1 import usage_service_pb2 as pb
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from credentiald.errors import InvalidArgument
-from credentiald.record_model import Cost, ModelThought, Prompt, Tokens, TokenUsage, ToolCall
+from credentiald.record_model import Attempt, Cost, ModelThought, Prompt, Tokens, TokenUsage, ToolCall
 from credentiald.store.record_queries import DIMENSIONS, Detail, StoredInterception, StoredSession, UsageSum
 from credentiald.store.record_scan import Filter
 
@@ -149,6 +149,22 @@ def detail(value: Detail, names: Names) -> pb.InterceptionDetail:
                     content=fact.content,
                     content_bytes=fact.content_bytes,
                     source=fact.source,
+                )
+            case Attempt():
+                message.attempts.add(
+                    id=fact.id,
+                    create_time=created,
+                    resolution_id=fact.resolution_id,
+                    provider=fact.provider_name,
+                    source=provider_pb2.CredentialSource.Value(f"CREDENTIAL_SOURCE_{fact.source}"),
+                    credential_id=fact.credential_id,
+                    http_status=fact.http_status,
+                    error_category=record_pb2.UpstreamErrorCategory.Value(
+                        f"UPSTREAM_ERROR_CATEGORY_{fact.error_category or 'UNSPECIFIED'}"
+                    ),
+                    error_reason=fact.error_reason,
+                    upstream_request_id=fact.upstream_request_id,
+                    duration_micros=fact.duration_micros,
                 )
     return message
 

@@ -38,8 +38,23 @@ def _models(conn: Connection) -> None:
         conn.execute(statement)
 
 
+def _key_cooldowns(conn: Connection) -> None:
+    for statement in schema.KEY_COOLDOWNS:
+        conn.execute(statement)
+
+
+def _provider_timeouts(conn: Connection) -> None:
+    for statement in schema.PROVIDER_TIMEOUTS:
+        conn.execute(statement)
+
+
 def _records(conn: Connection) -> None:
     for statement in records_schema.RECORDS:
+        conn.execute(statement)
+
+
+def _watchers(conn: Connection) -> None:
+    for statement in records_schema.WATCHERS:
         conn.execute(statement)
 
 
@@ -49,8 +64,13 @@ STEPS: Steps = (
     ("0001_initial", _initial),
     ("0002_bedrock_options", _bedrock_options),
     ("0003_models", _models),
+    ("0004_key_cooldowns", _key_cooldowns),
+    ("0005_provider_timeouts", _provider_timeouts),
 )
-RECORD_STEPS: Steps = (("0001_records", _records),)
+RECORD_STEPS: Steps = (
+    ("0001_records", _records),
+    ("0002_watchers", _watchers),
+)
 
 
 def _steps(history: str) -> Steps:

@@ -21,10 +21,12 @@ from credentiald.model import (
     Origin,
     Provider,
     SealedSecret,
+    Timeouts,
 )
-from credentiald.store import revision
+from credentiald.store import key_health, revision
 from credentiald.store.connection import Connection, Row, Value
-from credentiald.store.times import from_micros, to_micros
+from credentiald.store.times import from_duration_micros, from_micros, to_duration_micros, to_micros
+from credentiald.timeout_rules import TIMEOUT_FIELDS
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -84,8 +86,10 @@ def create(conn: Connection, provider: Provider, keys: Sequence[StoredKey], *, n
         " user_keys_allowed, central_key_fallback, bedrock_region, bedrock_role_arn, bedrock_external_id,"
         " bedrock_model, bedrock_small_fast_model, bedrock_models, bedrock_model_rules, bedrock_role_duration_seconds,"
         " bedrock_session_policy, bedrock_protocol, bedrock_set_source_identity, bedrock_session_tags,"
-        " send_actor_headers, version, create_time, update_time)"
-        " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, 1, ?, ?) ON CONFLICT DO NOTHING",
+        " send_actor_headers, connect_timeout_micros, first_byte_timeout_micros, idle_timeout_micros,"
+        " fallback_provider, version, create_time, update_time)"
+        " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, 1, ?, ?)"
+        " ON CONFLICT DO NOTHING",
         (provider.id, provider.name, *_columns(provider), to_micros(now), to_micros(now)),
     )
     if not inserted.rowcount:
@@ -116,7 +120,8 @@ def update(
         " bedrock_external_id = ?, bedrock_model = ?, bedrock_small_fast_model = ?, bedrock_models = ?,"
         " bedrock_model_rules = ?, bedrock_role_duration_seconds = ?, bedrock_session_policy = ?,"
         " bedrock_protocol = ?, bedrock_set_source_identity = ?, bedrock_session_tags = ?, send_actor_headers = ?,"
-        " version = ?, update_time = ? WHERE id = ?",
+        " connect_timeout_micros = ?, first_byte_timeout_micros = ?, idle_timeout_micros = ?,"
+        " fallback_provider = ?, version = ?, update_time = ? WHERE id = ?",
         (*_columns(provider), version + 1, to_micros(now), provider.id),
     )
     if keys is not None:
@@ -131,8 +136,17 @@ def delete(conn: Connection, name: str, *, expected_version: int | None, now: da
     _check_version(conn, name, provider_id=provider_id, expected_version=expected_version)
     conn.execute("DELETE FROM user_keys WHERE provider_id = ?", (provider_id,))
     conn.execute("DELETE FROM models WHERE provider_id = ?", (provider_id,))
+    key_health.keep_only(conn, provider_id, ())
     conn.execute("DELETE FROM providers WHERE id = ?", (provider_id,))
     _record(conn, "provider.deleted", provider_id, name, now)
+
+
+def pool_of(conn: Connection, provider_id: str) -> list[str]:
+    """The ids of the provider's central keys in the order of use; none for a provider that there is not."""
+    rows = conn.execute(
+        "SELECT credential_id FROM central_keys WHERE provider_id = ? ORDER BY position", (provider_id,)
+    ).fetchall()
+    return [row["credential_id"] for row in rows]
 
 
 def sealed_central_keys(conn: Connection, provider_id: str) -> list[tuple[CentralKey, SealedSecret]]:
@@ -166,6 +180,7 @@ def _replace_keys(conn: Connection, provider_id: str, keys: Sequence[StoredKey],
     create_times = {row["credential_id"]: from_micros(row["create_time"]) for row in rows}
     conn.execute("DELETE FROM central_keys WHERE provider_id = ?", (provider_id,))
     _insert_keys(conn, provider_id, keys, create_times=create_times, now=now)
+    key_health.keep_only(conn, provider_id, [key.credential_id for key in keys])
 
 
 def _insert_keys(
@@ -211,6 +226,8 @@ def _columns(provider: Provider) -> tuple[Value, ...]:
         provider.policy.central_key_fallback,
         *_bedrock_columns(provider.bedrock),
         provider.send_actor_headers,
+        *(to_duration_micros(getattr(provider.timeouts, field)) for field in TIMEOUT_FIELDS),
+        provider.fallback_provider,
     )
 
 
@@ -254,6 +271,8 @@ def _provider(rows: Sequence[Row]) -> Provider:
         origin=Origin.DATABASE,
         bedrock=_bedrock(row),
         send_actor_headers=None if actor_headers is None else bool(actor_headers),
+        timeouts=Timeouts(**{field: from_duration_micros(row[f"{field}_timeout_micros"]) for field in TIMEOUT_FIELDS}),
+        fallback_provider=row["fallback_provider"] or "",
         version=row["version"],
         create_time=from_micros(row["create_time"]),
         update_time=from_micros(row["update_time"]),

@@ -10,11 +10,7 @@ from credentiald.record_model import (
     Cost,
     Fact,
     InterceptionDraft,
-    ModelThought,
-    Prompt,
     Tokens,
-    TokenUsage,
-    ToolCall,
 )
 from credentiald.store import bulk
 from credentiald.store.connection import Connection, Row, Value
@@ -298,7 +294,7 @@ def _facts(conn: Connection, ids: Sequence[str]) -> dict[str, list[Fact]]:
 
 
 def _fact(kind: type[Fact], values: Sequence[Value]) -> Fact:
-    made: TokenUsage | Prompt | ToolCall | ModelThought = kind._make(values)
+    made: Fact = kind._make(values)
     return made
 
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from credentiald.record_model import Fact, InterceptionDraft, ModelThought, Prompt, TokenUsage, ToolCall
+from credentiald.record_model import Attempt, Fact, InterceptionDraft, ModelThought, Prompt, TokenUsage, ToolCall
 from credentiald.store import bulk
 from credentiald.store.connection import Connection, Row, Value
 
@@ -14,6 +14,7 @@ TABLES: dict[type[Fact], str] = {
     Prompt: "prompts",
     ToolCall: "tool_calls",
     ModelThought: "model_thoughts",
+    Attempt: "attempts",
 }
 
 

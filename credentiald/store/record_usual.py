@@ -194,10 +194,22 @@ def _row_of(opening: Opening | None, report: Report) -> _Row | None:
 
     Both are unpacked as wholes: their fields one by one would cost as much as all else here.
     """
-    interception_id, resolution_id, origin, start_micros, reporter, facts, usages, prompts, calls, thoughts, end, _ = (
-        report
-    )
-    if facts is None or end is None:
+    (
+        interception_id,
+        resolution_id,
+        origin,
+        start_micros,
+        reporter,
+        facts,
+        usages,
+        prompts,
+        calls,
+        thoughts,
+        end,
+        _,
+        tries,
+    ) = report
+    if facts is None or end is None or tries:
         return None
     client, user_agent, session_id, answered_call, operation, model, upstream_model, streaming = facts
     end_micros, outcome, category, reason, message, status, request_id, duration_micros, first_byte_micros = end
@@ -286,7 +298,7 @@ def _store_sessions(conn: Connection, groups: Mapping[Kind, Sequence[Whole]], wh
     for kind, group in groups.items():
         session_of = record_sums.own_sessions(kind)
         for whole in group:
-            interception_id, _, _, start_micros, _, facts, usages, prompts, _, _, _, _ = whole.report
+            interception_id, _, _, start_micros, _, facts, usages, prompts, _, _, _, _, _ = whole.report
             if facts is not None and facts.client_session_id:
                 named.append(whole)
             else:

@@ -31,18 +31,17 @@ _values = attrgetter(*COLUMNS)
 _INSERTION = f"INSERT INTO interceptions ({', '.join(COLUMNS)})"
 _UPDATE = "ON CONFLICT (id) DO UPDATE SET " + ", ".join(f"{one} = excluded.{one}" for one in COLUMNS if one != "id")
 
-# When an interception began, and its id, so that all are in one order.
-_When = tuple[int, str]
-_NEVER: tuple[_When, None] = ((0, ""), None)
-# For rows of child id, user, tool call and time. So many calls of one id are looked at for the one that is answered.
+# In the order in which they began: ids rise with time, and stay what they are when an earlier opening comes late.
+_NEVER: tuple[str, None] = ("", None)
+# For rows of child id, user and tool call. So many calls of one id are looked at for the one that is answered.
 _PARENTS = (
-    "SELECT asked.column1 AS child_id, i.id, i.thread_root_id, i.session_id, i.start_time FROM",
+    "SELECT asked.column1 AS child_id, i.id, i.thread_root_id, i.session_id FROM",
     "AS asked JOIN interceptions AS i ON i.id = ("
     " SELECT caller.id FROM ("
     "  SELECT interception_id FROM tool_calls WHERE tool_call_id = asked.column3 ORDER BY create_time DESC LIMIT 64"
     " ) AS call JOIN interceptions AS caller ON caller.id = call.interception_id"
-    " WHERE caller.user_id = asked.column2 AND (caller.start_time, caller.id) < (asked.column4, asked.column1)"
-    " ORDER BY caller.start_time DESC, caller.id DESC LIMIT 1)",
+    " WHERE caller.user_id = asked.column2 AND caller.id < asked.column1"
+    " ORDER BY caller.id DESC LIMIT 1)",
 )
 
 
@@ -211,29 +210,29 @@ class _Work:
                 draft.session_id = draft.thread_root_id = ""
         fresh = [one for one in self.changed.values() if not one.session_id and (one.id in told_of or one.outcome)]
         # What is answered began before what answers it, so its thread is known by then.
-        fresh.sort(key=_when)
+        fresh.sort(key=_id)
         parents = self._parents([one for one in fresh if one.correlating_tool_call_id])
         calls = _calls(facts) if any(one.correlating_tool_call_id for one in fresh) else {}
         for draft in fresh:
-            when, parent = parents.get(draft.id, _NEVER)
+            latest, parent = parents.get(draft.id, _NEVER)
             for caller in calls.get((draft.user_id, draft.correlating_tool_call_id), ()):
-                if when < _when(caller) < _when(draft):
-                    when = _when(caller)
+                if latest < caller.id < draft.id:
+                    latest = caller.id
                     parent = ThreadPlace(caller.id, caller.thread_root_id, caller.session_id)
             record_merge.join_thread(draft, client_sessions.get(draft.id, ""), parent)
             sums.interception(draft)
 
-    def _parents(self, answering: Sequence[InterceptionDraft]) -> dict[str, tuple[_When, ThreadPlace | None]]:
-        """By interception, the latest one before it in which the model called what it answers, with its time.
+    def _parents(self, answering: Sequence[InterceptionDraft]) -> dict[str, tuple[str, ThreadPlace | None]]:
+        """By interception, the latest one before it in which the model called what it answers, with its id.
 
         Not every upstream makes ids of calls that are unique: of one that is called again and again, the latest are
         looked at.
         """
-        asked = [(one.id, one.user_id, one.correlating_tool_call_id, one.start_time) for one in answering]
+        asked = [(one.id, one.user_id, one.correlating_tool_call_id) for one in answering]
         rows = bulk.select_for(self._conn, _PARENTS[0], asked, _PARENTS[1])
         return {
             row["child_id"]: (
-                (row["start_time"], row["id"]),
+                row["id"],
                 ThreadPlace(row["id"], row["thread_root_id"], row["session_id"]),
             )
             for row in rows
@@ -259,8 +258,8 @@ def _with_cost(draft: InterceptionDraft, fact: Fact, prices: PriceTable) -> Fact
     return priced(fact, prices, provider_id=draft.provider_id, upstream_model=draft.upstream_model, model=draft.model)
 
 
-def _when(draft: InterceptionDraft) -> _When:
-    return draft.start_time, draft.id
+def _id(draft: InterceptionDraft) -> str:
+    return draft.id
 
 
 def _calls(

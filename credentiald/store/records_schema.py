@@ -116,6 +116,25 @@ RECORDS = (
         PRIMARY KEY (interception_id, id)
     )
     """,
+    # What was refused before the answer that counts.
+    """
+    CREATE TABLE attempts (
+        interception_id TEXT NOT NULL,
+        id TEXT NOT NULL,
+        create_time INTEGER NOT NULL,
+        resolution_id TEXT NOT NULL,
+        provider_id TEXT NOT NULL,
+        provider_name TEXT NOT NULL,
+        source TEXT NOT NULL,
+        credential_id TEXT NOT NULL,
+        http_status INTEGER NOT NULL,
+        error_category TEXT NOT NULL,
+        error_reason TEXT NOT NULL,
+        upstream_request_id TEXT NOT NULL,
+        duration_micros INTEGER NOT NULL,
+        PRIMARY KEY (interception_id, id)
+    )
+    """,
     """
     CREATE TABLE sessions (
         number INTEGER PRIMARY KEY,
@@ -168,7 +187,22 @@ RECORDS = (
         service_id TEXT NOT NULL,
         id TEXT NOT NULL,
         seen_time INTEGER NOT NULL,
+        breakers TEXT NOT NULL DEFAULT '',
         PRIMARY KEY (service_id, id)
+    ) WITHOUT ROWID
+    """,
+)
+
+# Bridges that watch what administrators change (watchers.py). They come and go with their processes.
+WATCHERS = (
+    """
+    CREATE TABLE watchers (
+        id TEXT PRIMARY KEY NOT NULL,
+        process_id TEXT NOT NULL,
+        service_id TEXT NOT NULL,
+        bridge_instance_id TEXT NOT NULL,
+        revision INTEGER NOT NULL,
+        alive_time INTEGER NOT NULL
     ) WITHOUT ROWID
     """,
 )

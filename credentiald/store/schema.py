@@ -129,6 +129,17 @@ MODELS = (
     """,
 )
 
+# NULL is as the bridge is set, and no fallback provider.
+PROVIDER_TIMEOUTS = tuple(
+    f"ALTER TABLE providers ADD COLUMN {column}"
+    for column in (
+        "connect_timeout_micros INTEGER",
+        "first_byte_timeout_micros INTEGER",
+        "idle_timeout_micros INTEGER",
+        "fallback_provider TEXT",
+    )
+)
+
 # NULL for providers that do not reach AWS. `bedrock_models` is a JSON object, `bedrock_model_rules` a JSON array.
 BEDROCK_OPTIONS = tuple(
     f"ALTER TABLE providers ADD COLUMN {column}"
@@ -141,4 +152,24 @@ BEDROCK_OPTIONS = tuple(
         "bedrock_set_source_identity INTEGER",
         "bedrock_session_tags INTEGER",
     )
+)
+
+# What bridges told of the keys of pools; no change of administrative state, so no revision. Neither id of the key is a
+# foreign key, because keys from the environment have no row.
+KEY_COOLDOWNS = (
+    """
+    CREATE TABLE key_cooldowns (
+        provider_id TEXT NOT NULL,
+        credential_id TEXT NOT NULL,
+        service_id TEXT NOT NULL,
+        instance_id TEXT NOT NULL,
+        kind TEXT NOT NULL,
+        since_time INTEGER NOT NULL,
+        until_time INTEGER NOT NULL,
+        strikes INTEGER NOT NULL,
+        error TEXT NOT NULL,
+        http_status INTEGER NOT NULL,
+        PRIMARY KEY (provider_id, credential_id, service_id, instance_id)
+    ) WITHOUT ROWID
+    """,
 )

@@ -30,6 +30,11 @@ def list_page(conn: Connection, *, after: str | None, limit: int) -> list[Servic
     return [_service(row) for row in rows]
 
 
+def names(conn: Connection) -> dict[str, str]:
+    """Name of every service, by id."""
+    return {row["id"]: row["name"] for row in conn.execute("SELECT id, name FROM services").fetchall()}
+
+
 def create(conn: Connection, service: Service, token_hash: bytes) -> Service:
     """A new service. AlreadyExists for a taken id or name."""
     inserted = conn.execute(

@@ -1,4 +1,4 @@
-"""Times in the store: whole microseconds since 1970, UTC."""
+"""Times in the store: whole microseconds, of points in time since 1970, UTC."""
 
 from datetime import UTC, datetime, timedelta
 
@@ -23,3 +23,13 @@ def to_micros_or_null(time: datetime | None) -> int | None:
 def from_micros_or_null(micros: int | None) -> datetime | None:
     """As `from_micros`, for columns that may be empty."""
     return None if micros is None else from_micros(micros)
+
+
+def to_duration_micros(duration: timedelta | None) -> int | None:
+    """The stored form of a length of time, for columns that may be empty."""
+    return None if duration is None else duration // timedelta(microseconds=1)
+
+
+def from_duration_micros(micros: int | None) -> timedelta | None:
+    """The length of time that was stored."""
+    return None if micros is None else timedelta(microseconds=micros)

@@ -193,3 +193,30 @@ def test_an_empty_answer_at_a_terminal_is_refused(plane):
     shown, code = converse(plane, "keys", "set", "corp", answers=[""])
     assert code == 1
     assert "(KEY_REQUIRED)" in shown
+
+
+def test_a_key_is_added_to_a_pool_after_the_others_or_before_them(plane):
+    result = administer(plane, "keys", "add", "corp", "--etag", "3", stdin="sk-1\n")
+    assert (plane.last_method, plane.last.provider, plane.last.central_key.api_key) == ("AddCentralKey", "corp", "sk-1")
+    assert (plane.last.first, plane.last.etag) == (False, "3")
+    assert (result.stdout, result.stderr) == ("", "added a central key to provider 'corp', which has 1 now\n")
+    administer(plane, "keys", "add", "corp", "--first", "--bedrock-access-key-stdin", stdin="AKIA1\nsecret\n")
+    assert (plane.last.first, plane.last.central_key.aws_access_key_pair.access_key_id) == (True, "AKIA1")
+
+
+def test_a_key_of_a_pool_is_removed_by_its_id(plane):
+    result = administer(plane, "keys", "remove", "corp", "id-2", "--etag", "3")
+    assert (plane.last_method, plane.last.provider, plane.last.credential_id) == ("RemoveCentralKey", "corp", "id-2")
+    assert (plane.last.etag, result.stderr) == ("3", "removed the central key id-2 of provider 'corp'\n")
+
+
+def test_the_keys_of_a_pool_are_ordered_by_their_ids(plane):
+    administer(plane, "keys", "order", "corp", "id-2", "id-1")
+    assert (plane.last_method, plane.last.credential_ids) == ("OrderCentralKeys", ["id-2", "id-1"])
+    assert administer(plane, "keys", "order", "corp", code=2).stdout == ""
+
+
+def test_a_key_to_be_added_is_never_an_argument(plane):
+    result = administer(plane, "keys", "add", "corp", "sk-canary", code=2)
+    assert "sk-canary" not in result.output
+    assert not plane.calls

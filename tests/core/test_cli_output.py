@@ -28,6 +28,8 @@ def test_every_field_is_there_even_when_nothing_is_set():
         "etag": "",
         "create_time": None,
         "update_time": None,
+        "timeouts": None,
+        "fallback_provider": "",
     }
 
 

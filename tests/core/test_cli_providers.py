@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 from drawbridge.v1 import provider_pb2
+from google.protobuf.duration_pb2 import Duration
 
 from credentiald.catalog import CATALOG
 from credentiald.cli.provider_options import given_paths, provider_of
@@ -27,6 +28,11 @@ FLAGS = [
     (("--no-central-key-fallback",), "key_policy.central_key_fallback", False),
     (("--send-actor-headers",), "send_actor_headers", True),
     (("--no-send-actor-headers",), "send_actor_headers", False),
+    (("--fallback-provider", "spare"), "fallback_provider", "spare"),
+    (("--no-fallback-provider",), "fallback_provider", ""),
+    (("--connect-timeout", "1500ms"), "timeouts.connect", Duration(seconds=1, nanos=500_000_000)),
+    (("--first-byte-timeout", "20s"), "timeouts.first_byte", Duration(seconds=20)),
+    (("--idle-timeout", "24h"), "timeouts.idle", Duration(seconds=86_400)),
     (("--bedrock-region", "eu-west-1"), "bedrock.region", "eu-west-1"),
     (("--bedrock-role-arn", "arn:aws:iam::1:role/r"), "bedrock.role_arn", "arn:aws:iam::1:role/r"),
     (("--bedrock-external-id", "x"), "bedrock.external_id", "x"),
@@ -120,6 +126,25 @@ def test_an_option_of_bedrock_that_cannot_be_read_is_wrong_usage(plane, flags):
     result = administer(plane, "providers", "update", "corp", *flags, code=2)
     assert flags[0] in result.stderr
     assert plane.calls == []
+
+
+@pytest.mark.parametrize("text", ["soon", "", "5", "25h"])
+def test_a_time_out_that_cannot_be_read_is_wrong_usage(plane, text):
+    result = administer(plane, "providers", "update", "corp", "--idle-timeout", text, code=2)
+    assert "--idle-timeout" in result.stderr
+    assert plane.calls == []
+
+
+def test_a_time_out_returns_to_the_bridges_setting(plane):
+    administer(plane, "providers", "update", "corp", "--connect-timeout", "0", "--idle-timeout", "3s")
+    assert sorted(plane.last.update_mask.paths) == ["timeouts.connect", "timeouts.idle"]
+    assert not plane.last.provider.timeouts.HasField("connect")
+    assert plane.last.provider.timeouts.idle == Duration(seconds=3)
+
+
+def test_time_outs_are_shown_as_they_are_written(plane):
+    plane.providers["corp"].timeouts.first_byte.FromMilliseconds(2500)
+    assert "timeouts.first_byte: 2.500s\n" in administer(plane, "providers", "show", "corp").stdout
 
 
 def test_maps_and_lists_of_a_provider_are_shown(plane):

@@ -113,6 +113,7 @@ def test_a_request_is_shown_with_its_thread_and_what_is_not_kept_is_said(plane):
             duration_micros=2_564_000,
             first_byte_micros=4_000,
             outcome=record_pb2.INTERCEPTION_OUTCOME_COMPLETED,
+            credential_id="key-2",
         ),
         an_interception(
             2,
@@ -129,6 +130,17 @@ def test_a_request_is_shown_with_its_thread_and_what_is_not_kept_is_said(plane):
             pb.InterceptionDetail(
                 interception=first,
                 prompts=[record_pb2.Prompt(text="one\ntwo", text_bytes=7)],
+                attempts=[
+                    pb.PastAttempt(
+                        provider="corp",
+                        credential_id="key-1",
+                        http_status=429,
+                        error_category=record_pb2.UPSTREAM_ERROR_CATEGORY_RATE_LIMITED,
+                        error_reason="requests",
+                        duration_micros=12_000,
+                        upstream_request_id="req-6",
+                    )
+                ],
                 model_thoughts=[record_pb2.ModelThought(content="", content_bytes=12, source="thinking")],
                 tool_calls=[record_pb2.ToolCall(tool="Bash", input='{"a', input_bytes=30)],
                 token_usages=[
@@ -144,7 +156,8 @@ def test_a_request_is_shown_with_its_thread_and_what_is_not_kept_is_said(plane):
     assert lines[0].startswith("  2026-")
     assert lines[0].endswith("id-1  corp  gpt-5  COMPLETED")
     assert lines[1:] == [
-        "    ann  Codex  status 200  2.564 s, first byte 0.004 s  session s-1",
+        "    attempt  corp  key key-1  status 429  RATE_LIMITED  requests  0.012 s  upstream's id req-6",
+        "    ann  Codex  key key-2  status 200  2.564 s, first byte 0.004 s  session s-1",
         "    prompt: one",
         "      two",
         "    thinking: [0 of 12 bytes kept]",
@@ -152,7 +165,7 @@ def test_a_request_is_shown_with_its_thread_and_what_is_not_kept_is_said(plane):
         "    tokens: 1 input, 2 output, 0 cache_read_input, 0 cache_write_input (partial); cost: unpriced",
         "    tokens: 0 input, 5 output, 0 cache_read_input, 0 cache_write_input; cost: 0.000075 USD",
         "    tokens: 0 input, 0 output, 0 cache_read_input, 0 cache_write_input; cost: 0 USD",
-        f"> {lines[9][2:]}",
+        f"> {lines[10][2:]}",
         "    error: OVERLOADED  -  try \\x07 later",
         "    ann  session s-1  upstream's id req-7",
     ]

@@ -2,6 +2,7 @@
 
 import itertools
 import random
+from datetime import timedelta
 
 import pytest
 from hypothesis import given
@@ -18,6 +19,7 @@ from credentiald.model import (
     EnvironmentProvider,
     KeyPolicy,
     Origin,
+    Timeouts,
 )
 from credentiald.settings import Loaded, load
 from daemonkit.secret import Secret
@@ -209,6 +211,9 @@ def test_the_fields_of_ours_arrive():
                 "NAME": "aws",
                 "DISPLAY_NAME": "Über AWS",
                 "SEND_ACTOR_HEADERS": "true",
+                "CONNECT_TIMEOUT": "1500ms",
+                "FALLBACK_PROVIDER": "spare",
+                "FIRST_BYTE_TIMEOUT": "2m",
                 "ALLOW_USER_KEYS": "true",
                 "CENTRAL_KEY_FALLBACK": "true",
                 "BEDROCK_BASE_URL": "https://bedrock.internal.example/",
@@ -221,6 +226,8 @@ def test_the_fields_of_ours_arrive():
     )
     assert one.provider.display_name == "Über AWS"
     assert one.provider.send_actor_headers is True
+    assert one.provider.fallback_provider == "spare"
+    assert one.provider.timeouts == Timeouts(connect=timedelta(seconds=1.5), first_byte=timedelta(minutes=2))
     assert one.provider.base_url == "https://bedrock.internal.example/"
     assert one.provider.policy == KeyPolicy(central_key_enabled=True, user_keys_allowed=True, central_key_fallback=True)
     assert one.provider.bedrock == BedrockOptions(role_arn=ROLE, external_id="ext-1", model="m", small_fast_model="s")
@@ -404,6 +411,14 @@ ERRORS = [
         "BASE_URL and BEDROCK_BASE_URL are mutually exclusive",
     ),
     (indexed({"TYPE": "openai", "TPYE": "x"}), "TPYE is not a known field: did you mean TYPE?"),
+    (indexed({"TYPE": "openai", "FALLBACK_PROVIDER": "A b"}), 'FALLBACK_PROVIDER "A b" must be lower-case'),
+    (indexed({"TYPE": "openai", "FALLBACK_PROVIDER": "openai"}), "FALLBACK_PROVIDER is the provider itself"),
+    (
+        indexed({"TYPE": "openai", "FALLBACK_PROVIDER": "anthropic"}, {"TYPE": "anthropic"}),
+        'provider "openai": FALLBACK_PROVIDER "anthropic" has no turn of a conversation in common with it',
+    ),
+    (indexed({"TYPE": "openai", "IDLE_TIMEOUT": "soon"}), "IDLE_TIMEOUT: 'soon' is not a duration"),
+    (indexed({"TYPE": "openai", "CONNECT_TIMEOUT": "25h"}), "CONNECT_TIMEOUT: must be from 1ms to 24h"),
     (indexed({"TYPE": "openai", "DUMP_DIR": "/x"}), "DUMP_DIR: dumps of requests are not supported yet"),
     (indexed({"TYPE": "openai", "NAME": "Open AI"}), 'NAME "Open AI" must be lower-case'),
     (indexed({"TYPE": "openai", "NAME": "v1"}), 'NAME "v1" is reserved'),

@@ -4,29 +4,31 @@ import pytest
 from drawbridge.v1 import record_pb2
 from drawbridge.v1 import record_service_pb2 as pb
 
+from credentiald import receipts
 from credentiald.receipts import Receipt
 from credentiald.record_model import DAY_MICROS, Facts
 from credentiald.record_rules import KeepRules
 from credentiald.rpc.record_codec import Frame, ReportReader
 from tests.support.records import SECOND, START, an_id, an_origin
 
+KEY = b"k" * 32
 OWN = an_id(0xABCD)
 RECEIPT = Receipt(OWN, an_id(1), an_origin(), START)
 FRAME = Frame("bridge-1", KeepRules(), START + 9 * SECOND)
 
 
 def read(message: pb.InterceptionRecords, reader: ReportReader | None = None):
-    return (reader or ReportReader()).report_of(message, RECEIPT, FRAME)
+    return (reader or ReportReader(receipts.reader(KEY))).report_of(message, RECEIPT, FRAME)
 
 
 def test_facts_that_are_not_there_are_none_and_empty_ones_are_facts():
-    reader = ReportReader()
+    reader = ReportReader(receipts.reader(KEY))
     absent, empty = pb.InterceptionRecords(), pb.InterceptionRecords(facts=pb.InterceptionFacts())
     assert [read(one, reader).facts for one in (absent, empty, absent)] == [None, Facts(), None]
 
 
 def test_facts_are_read_whether_they_are_known_or_not():
-    reader = ReportReader()
+    reader = ReportReader(receipts.reader(KEY))
     told = [
         pb.InterceptionFacts(client=client, streaming=True) for client in ("Codex", "x" * 2000, "Codex", "x" * 2000)
     ]
@@ -70,6 +72,32 @@ def test_numbers_of_an_end_that_cannot_be_are_the_nearest_that_can(changes, expe
     end = read(pb.InterceptionRecords(end=pb.InterceptionEnd(outcome=1, **changes))).end
     assert end is not None
     assert (end.end_micros, end.http_status, end.duration_micros, end.first_byte_micros) == expected
+
+
+def test_attempts_are_of_the_same_interception_or_left_out():
+    own = Receipt(OWN, an_id(2), an_origin(credential_id="key-2", provider_name="other"), START)
+    receipts_told = [
+        receipts.write(KEY, own),
+        receipts.write(KEY, own._replace(interception_id=an_id(5))),
+        receipts.write(KEY, own._replace(origin=an_origin("somebody"))),
+        receipts.write(KEY, own._replace(origin=an_origin(service_id="another"))),
+        receipts.write(b"x" * 32, own),
+        b"",
+    ]
+    told = [
+        pb.Attempt(
+            id=an_id(number), receipt=one, http_status=429, error_category=3, error_reason="slow", duration_micros=-1
+        )
+        for number, one in enumerate(receipts_told)
+    ]
+    report = read(pb.InterceptionRecords(attempts=told))
+    [attempt] = report.attempts
+    assert not report.is_whole
+    assert attempt == (
+        *(an_id(0), START, an_id(2), own.origin.provider_id, "other", "CENTRAL_KEY", "key-2"),
+        *(429, "RATE_LIMITED", "slow", "", 0),
+    )
+    assert read(pb.InterceptionRecords(attempts=told[:1])).is_whole
 
 
 def test_a_record_without_a_time_has_that_of_the_beginning_and_no_other_is_a_day_off():

@@ -73,7 +73,7 @@ def read(usual: pb.UsualInterceptions, rules: KeepRules = RULES[0], service_id: 
 def test_a_row_is_the_report_that_its_message_would_be(rows, facts, data, rules):
     places = [data.draw(st.integers(0, len(facts) - 1)) for _ in rows]
     usual = columns(rows, facts=facts, facts_indexes=places)
-    frame, reader = Frame("bridge-1", rules, NOW), ReportReader()
+    frame, reader = Frame("bridge-1", rules, NOW), ReportReader(receipts.reader(KEY))
     told = messages_of(usual, [an_id(number) for number in range(len(rows))])
     for message, row in zip(told, rows, strict=True):
         if not row["end_micros"]:

@@ -54,7 +54,7 @@ def test_no_end_takes_the_place_of_a_real_one():
     assert row_of([OPENING, FACTS, END, other, PRESUME]) == first
 
 
-@pytest.mark.parametrize("changes", [{"user_id": BOB}, {"service_id": "service-2"}, {"provider_id": "provider-2"}])
+@pytest.mark.parametrize("changes", [{"user_id": BOB}, {"service_id": "service-2"}])
 def test_an_id_that_is_somebody_elses_is_nobodys_way_to_the_row(changes):
     origin = an_origin(**changes)
     assert reported(row_of([OPENING]), a_report(1, origin=origin, end=an_end(1))) is None
@@ -79,6 +79,34 @@ def test_after_a_failover_the_row_has_the_first_time_and_the_last_credential():
     rows = [row_of(steps) for steps in permutations([OPENING, second, ending])]
     assert all(row == rows[0] for row in rows)
     assert (rows[0].credential_id, rows[0].start_time) == ("credential-2", OPENING.start_micros)
+
+
+@pytest.mark.parametrize(("first_model", "second_model"), [("mapped", ""), ("", "mapped"), ("one", "other")])
+def test_a_row_is_of_the_fallback_provider_that_answered_in_whatever_order_it_is_told(first_model, second_model):
+    first = an_opening(1, upstream_model=first_model)
+    second = an_opening(
+        1,
+        resolution_id=an_id(2_000_000),
+        origin=an_origin(
+            provider_id="provider-2", provider_name="spare", provider_type="bedrock", credential_id="credential-2"
+        ),
+        upstream_model=second_model,
+        start_micros=START + 9 * SECOND,
+    )
+    ending = a_report(
+        1,
+        resolution_id=second.resolution_id,
+        origin=second.origin,
+        start_micros=second.start_micros,
+        facts=some_facts(upstream_model=second_model),
+        end=an_end(1),
+    )
+    rows = [row_of(steps) for steps in permutations([first, second, ending])]
+    assert all(row == rows[0] for row in rows)
+    row = rows[0]
+    assert (row.provider_id, row.provider_name, row.provider_type) == ("provider-2", "spare", "bedrock")
+    assert (row.credential_id, row.upstream_model) == ("credential-2", second_model)
+    assert row.start_time == first.start_micros
 
 
 @pytest.mark.parametrize(

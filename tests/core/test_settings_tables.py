@@ -12,6 +12,7 @@ import trustme
 
 import bridged.settings
 import credentiald.settings
+from bridged.limits.admission import AdmissionLimits
 from bridged.settings_table import SECTION as BRIDGED
 from credentiald.gateway_settings import SECTION as GATEWAY
 from credentiald.settings_table import SECTION as CREDENTIALD
@@ -120,12 +121,31 @@ def test_the_two_daemons_share_out_the_names_of_the_gateway():
     assert aliases == credentiald.settings.READ_BY_BRIDGED
 
 
-@pytest.mark.parametrize("name", sorted(credentiald.settings.READ_BY_BRIDGED))
+@pytest.mark.parametrize("name", ["CODER_AIBRIDGE_DUMP_DIR"])
 def test_a_limit_that_cannot_be_honoured_yet_is_an_error_and_not_dropped(name):
     for variable in (name, name.replace("CODER_AIBRIDGE_", "BRIDGED_")):
         with pytest.raises(ConfigErrors) as refused:
             load_bridged(environ={variable: "5"})
         assert refused.value.errors == [f"{variable}: not supported yet: remove it"]
+
+
+def test_limits_have_the_gateways_names_too_and_none_by_default():
+    environ = {
+        "CODER_AIBRIDGE_MAX_CONCURRENCY": "100",
+        "BRIDGED_MAX_PROVIDER_CONCURRENCY": "50",
+        "BRIDGED_MAX_USER_CONCURRENCY": "5",
+        "CODER_AIBRIDGE_RATE_LIMIT": "3",
+        "BRIDGED_WORKERS": "4",
+    }
+    divided = AdmissionLimits(bridge=25, provider=13, user=2, rate_per_second=1)
+    assert load_bridged(environ=environ).settings.limits() == divided
+    assert load_bridged().settings.limits().are_none
+
+
+@pytest.mark.parametrize("text", ["-1", "1.5", "ten", "1000001", "１"])
+def test_a_limit_that_is_no_number_is_refused(text):
+    with pytest.raises(ConfigErrors, match=r"BRIDGED_RATE_LIMIT: .* is not a number: write 0 to 1000000"):
+        load_bridged(environ={"BRIDGED_RATE_LIMIT": text})
 
 
 def test_a_misspelled_name_of_the_gateway_is_an_error_at_the_bridge_too():

@@ -19,6 +19,7 @@ from bridged.adapters import ADAPTERS
 from bridged.adapters.bedrock import WIRE_TYPE as BEDROCK
 from bridged.endings import CLIENT_GONE
 from bridged.errors import REFUSALS as BRIDGED_REFUSALS
+from bridged.limits.admission import Limit
 from bridged.recorder import REASONS
 from credentiald.catalog import CATALOG
 from credentiald.errors import REFUSALS
@@ -33,6 +34,7 @@ SERIES = {name: one.sample_labels for one in METRICS.values() for name in one.sa
 CLASSES = {f"{hundred}xx" for hundred in range(10)}
 # What the labels that a rule or a panel looks at can be.
 VALUES = {
+    ("bridged_limit", "limit"): {one.value for one in Limit},
     ("bridged_requests_total", "status"): {*CLASSES, "aborted"},
     ("bridged_request_failures_total", "reason"): {*BRIDGED_REFUSALS, CLIENT_GONE, "OTHER"},
     ("bridged_resolves_total", "outcome"): {*BRIDGED_REFUSALS, "OK", "OTHER"},
@@ -172,8 +174,8 @@ def test_what_is_made_is_up_to_date(command: str, page: str) -> None:
 
 def test_names_have_their_units_and_no_label_is_about_a_person() -> None:
     allowed = {
-        "error", "file", "kind", "model", "operation", "outcome", "provider", "provider_type", "reason", "rpc",
-        "source", "status", "trouble", "version",
+        "error", "file", "kind", "limit", "model", "operation", "outcome", "provider", "provider_type", "reason", "rpc",
+        "source", "state", "status", "trouble", "version",
     }  # fmt: skip
     for one in METRICS.values():
         assert set(one.labels) <= allowed, one.name

@@ -17,6 +17,7 @@ from drawbridge.v1 import (
     explain_service_pb2,
     explain_service_pb2_grpc,
     model_pb2,
+    provider_health_pb2,
     provider_pb2,
     usage_service_pb2,
     usage_service_pb2_grpc,
@@ -54,6 +55,7 @@ class FakePlane:
         default_factory=explain_service_pb2.ExplainProviderResponse
     )
     checked: admin_service_pb2.CheckProviderResponse = field(default_factory=admin_service_pb2.CheckProviderResponse)
+    health: dict[str, provider_health_pb2.ProviderHealth] = field(default_factory=dict)
     sessions: list[usage_service_pb2.Session] = field(default_factory=list)
     interceptions: list[usage_service_pb2.Interception] = field(default_factory=list)
     thread: usage_service_pb2.GetInterceptionResponse = field(default_factory=usage_service_pb2.GetInterceptionResponse)
@@ -253,6 +255,30 @@ class _Admin(admin_service_pb2_grpc.AdminServiceServicer):
         self._plane.note("CheckProvider", request, context)
         self._provider(request.name, context)
         return self._plane.checked
+
+    def AddCentralKey(self, request, context):
+        self._plane.note("AddCentralKey", request, context)
+        provider = self._provider(request.provider, context)
+        provider.central_keys.add(credential_id=f"key-{len(provider.central_keys)}")
+        return provider
+
+    def RemoveCentralKey(self, request, context):
+        self._plane.note("RemoveCentralKey", request, context)
+        return self._provider(request.provider, context)
+
+    def OrderCentralKeys(self, request, context):
+        self._plane.note("OrderCentralKeys", request, context)
+        return self._provider(request.provider, context)
+
+    def GetProviderHealth(self, request, context):
+        self._plane.note("GetProviderHealth", request, context)
+        known = provider_health_pb2.ProviderHealth(provider=self._provider(request.name, context).name)
+        return self._plane.health.get(request.name, known)
+
+    def ListProviderHealth(self, request, context):
+        self._plane.note("ListProviderHealth", request, context)
+        found, token = page_of(list(self._plane.health.values()), request.page_token)
+        return admin_service_pb2.ListProviderHealthResponse(providers=found, next_page_token=token)
 
     def SetCentralKey(self, request, context):
         self._plane.note("SetCentralKey", request, context)

@@ -7,11 +7,16 @@
         assert credentiald.resolves[0].access_token == "dbu_…"
 
 `providers` maps instance names to answers; other names are PROVIDER_NOT_FOUND. `refuse` refuses every resolve,
+`refuse_providers` those for single providers,
 `ping_refuse` every ping. `hang` set: rpcs wait until it is cleared. `stop()` and `start()` take it away and bring it
 back on the same address. Questions come by stream, `batches` has their numbers; with `has_stream` False it is a
 server of before there was one. Providers in `ask_singly` are refused so in batches. `end_streams()` ends those that
 are idle, as a server that stops does. `reported` is what it has taken from bridges; `report_refuse` refuses whole
-reports, `reject` interceptions with these models, for the reason `rejection`.
+reports, `reject` interceptions with these models, for the reason `rejection`. With `has_watch` bridges may watch:
+`change()` tells them, `acknowledged` is what they said.
+
+`pools` maps names to several answers, one a key (`pool`): the first is given whose key the bridge has neither named as
+failed nor reported. `outcomes` is what was reported of keys; `outcome_refuse` refuses that.
 """
 
 import asyncio
@@ -114,13 +119,41 @@ def provider(
     )
 
 
+def pool(count: int, type_name: str, base_url: str, **more: Any) -> list[pb.ResolveProviderResponse]:
+    """Good answers with the keys `sk-1`, `sk-2` … of one provider, which have the ids `cred-1`, `cred-2` …"""
+    provider_id = str(uuid.uuid4())
+    answers = [provider(type_name, base_url, api_key=f"sk-{number}", **more) for number in range(1, count + 1)]
+    for number, answer in enumerate(answers, 1):
+        answer.provider.id = provider_id
+        answer.credential.credential_id = f"cred-{number}"
+        answer.receipt = f"receipt-{number}".encode()
+        answer.pool_size = count
+    return answers
+
+
+_ABOUT_A_KEY = (
+    pb.CREDENTIAL_OUTCOME_KIND_UNAUTHORIZED,
+    pb.CREDENTIAL_OUTCOME_KIND_RATE_LIMITED,
+    pb.CREDENTIAL_OUTCOME_KIND_SPEND_LIMITED,
+)
+
+
 class FakeCredentiald(pb_grpc.CredentialServiceServicer, RecordServiceServicer):
     """What `running_credentiald` yields."""
 
     def __init__(self, address: str) -> None:
         self.address = address
         self.providers: dict[str, pb.ResolveProviderResponse] = {}
+        self.pools: dict[str, list[pb.ResolveProviderResponse]] = {}
+        self.outcomes: list[pb.CredentialOutcome] = []
+        self.outcome_refuse: Refuse | None = None
+        # The shortest wait of an empty pool, and why it is empty.
+        self.pool_retry_seconds = 60
+        self.pool_cause = "failed"
+        self._resting: set[bytes] = set()
+        self.users: dict[str, str] = {}
         self.refuse: Refuse | None = None
+        self.refuse_providers: dict[str, Refuse] = {}
         self.ping_refuse: Refuse | None = None
         self.database_id = "database-1"
         self.revision = 7
@@ -136,6 +169,12 @@ class FakeCredentiald(pb_grpc.CredentialServiceServicer, RecordServiceServicer):
         self.streams_opened = 0
         self._streams: set[asyncio.Task[Any]] = set()
         self._to_end: set[asyncio.Task[Any]] = set()
+        # Without, it is a server of before bridges could watch.
+        self.has_watch = False
+        self.watches: list[asyncio.Queue[pb.WatchProvidersResponse]] = []
+        # What bridges have said first, and what they have acknowledged since.
+        self.watch_begins: list[pb.WatchProvidersRequest] = []
+        self.acknowledged: list[int] = []
         self.pings = 0
         self.last_ping: pb.PingRequest | None = None
         self.authorizations: set[str] = set()
@@ -278,14 +317,43 @@ class FakeCredentiald(pb_grpc.CredentialServiceServicer, RecordServiceServicer):
     def _answer(self, request: pb.ResolveProviderRequest) -> pb.ResolveProviderResponse | Refuse:
         if self.refuse is not None:
             return self.refuse
+        if request.provider in self.refuse_providers:
+            return self.refuse_providers[request.provider]
         answer = self.providers.get(request.provider)
+        if request.provider in self.pools:
+            keys = self.pools[request.provider]
+            failed = set(request.failed_credential_ids)
+            left = [
+                one for one in keys if one.credential.credential_id not in failed and one.receipt not in self._resting
+            ]
+            if not left:
+                return Refuse(
+                    code=grpc.StatusCode.RESOURCE_EXHAUSTED,
+                    reason="KEY_POOL_EXHAUSTED",
+                    message="no key is left",
+                    metadata={"provider": request.provider, "cause": self.pool_cause},
+                    retry_seconds=self.pool_retry_seconds,
+                )
+            answer = left[0]
         if answer is None:
             facts = {"provider": request.provider}
             return Refuse(
                 code=grpc.StatusCode.NOT_FOUND, reason="PROVIDER_NOT_FOUND", message="no such provider", metadata=facts
             )
         answer.provider.name = request.provider
+        if request.access_token in self.users:
+            answer.user.id = self.users[request.access_token]
         return answer
+
+    async def ReportOutcome(self, request: pb.ReportOutcomeRequest, context: Any) -> pb.ReportOutcomeResponse:
+        self._note(context)
+        await self._go_on.wait()
+        if self.outcome_refuse is not None:
+            await self.outcome_refuse.abort(context)
+        assert request.bridge_instance_id
+        self.outcomes.extend(request.outcomes)
+        self._resting.update(one.receipt for one in request.outcomes if one.kind in _ABOUT_A_KEY)
+        return pb.ReportOutcomeResponse()
 
     async def Ping(self, request: pb.PingRequest, context: Any) -> pb.PingResponse:
         self.pings += 1
@@ -295,6 +363,63 @@ class FakeCredentiald(pb_grpc.CredentialServiceServicer, RecordServiceServicer):
         if self.ping_refuse is not None:
             await self.ping_refuse.abort(context)
         return pb.PingResponse(version="test", revision=self.revision, database_id=self.database_id)
+
+    async def WatchProviders(self, request_iterator: Any, context: Any) -> None:
+        if not self.has_watch:
+            await context.abort(grpc.StatusCode.UNIMPLEMENTED, "not here")
+        self.watch_begins.append(await context.read())
+        told: asyncio.Queue[pb.WatchProvidersResponse] = asyncio.Queue()
+        told.put_nowait(self._watched(snapshot=True))
+        self.watches.append(told)
+        reading = asyncio.ensure_future(self._acknowledgements(context))
+        try:
+            while True:
+                await context.write(await told.get())
+        finally:
+            self.watches.remove(told)
+            reading.cancel()
+
+    async def _acknowledgements(self, context: Any) -> None:
+        while (request := await context.read()) is not grpc.aio.EOF:
+            self.acknowledged.append(request.revision)
+
+    def _watched(self, **fields: Any) -> pb.WatchProvidersResponse:
+        providers = [
+            provider_pb2.Provider(
+                id=one.provider.id,
+                name=name,
+                enabled=True,
+                key_policy=provider_pb2.KeyPolicy(central_key_enabled=True, user_keys_allowed=True),
+                central_keys=[provider_pb2.CentralKey(credential_id=one.credential.credential_id)],
+            )
+            for name, one in self.providers.items()
+        ]
+        providers += [
+            provider_pb2.Provider(
+                id=keys[0].provider.id,
+                name=name,
+                enabled=True,
+                key_policy=provider_pb2.KeyPolicy(central_key_enabled=True),
+                central_keys=[provider_pb2.CentralKey(credential_id=one.credential.credential_id) for one in keys],
+            )
+            for name, keys in self.pools.items()
+            if keys
+        ]
+        return pb.WatchProvidersResponse(
+            database_id=self.database_id, revision=self.revision, providers=providers, **fields
+        )
+
+    def change(self, kind: str, resource_id: str = "", *, answers_too: bool = True) -> int:
+        """A change that bridges are told of; its revision. `answers_too`: answers are of this revision from now on."""
+        self.revision += 1
+        if answers_too:
+            for one in (*self.providers.values(), *(one for keys in self.pools.values() for one in keys)):
+                one.revision = self.revision
+        change = pb.AdministrativeChange(revision=self.revision, kind=kind, resource_id=resource_id)
+        change.change_time.GetCurrentTime()
+        for told in self.watches:
+            told.put_nowait(self._watched(changes=[change]))
+        return self.revision
 
     async def AppendRecords(
         self, request: record_pb.AppendRecordsRequest, context: Any

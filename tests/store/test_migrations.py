@@ -4,9 +4,9 @@ import sys
 
 import pytest
 
-from credentiald.model import BedrockOptions
+from credentiald.model import BedrockOptions, Timeouts
 from credentiald.store import migrations, models, providers, sqlite
-from tests.support.store import NOW, a_model, a_provider, empty_store
+from tests.support.store import NOW, a_model, empty_store
 
 
 @pytest.fixture
@@ -77,18 +77,23 @@ def test_a_later_migration_runs_on_an_older_schema(tmp_path, monkeypatch):
         assert migrations.pending_after(migrations.applied(conn)) == []
 
 
+def insert_old_provider(conn, name, *, region=None):
+    """A row with the columns of the first schema; its id is its name."""
+    conn.execute(
+        "INSERT INTO providers (id, name, type, display_name, base_url, enabled, central_key_enabled,"
+        " user_keys_allowed, central_key_fallback, bedrock_region, bedrock_role_arn, bedrock_external_id,"
+        " bedrock_model, bedrock_small_fast_model, version, create_time, update_time)"
+        " VALUES (?, ?, 'bedrock', '', '', 1, 1, 0, 0, ?, '', '', 'm', '', 1, 0, 0)",
+        (name, name, region),
+    )
+
+
 def test_a_provider_of_a_database_without_bedrocks_later_options_has_their_defaults(fresh, monkeypatch):
     monkeypatch.setattr(migrations, "STEPS", migrations.STEPS[:1])
     with sqlite.transaction(fresh, write=True):
         migrations.apply_pending(fresh)
         for name, region in (("aws", "eu-west-1"), ("plain", None)):
-            fresh.execute(
-                "INSERT INTO providers (id, name, type, display_name, base_url, enabled, central_key_enabled,"
-                " user_keys_allowed, central_key_fallback, bedrock_region, bedrock_role_arn, bedrock_external_id,"
-                " bedrock_model, bedrock_small_fast_model, version, create_time, update_time)"
-                " VALUES (?, ?, 'bedrock', '', '', 1, 1, 0, 0, ?, '', '', 'm', '', 1, 0, 0)",
-                (name, name, region),
-            )
+            insert_old_provider(fresh, name, region=region)
     monkeypatch.undo()
     with sqlite.transaction(fresh, write=True):
         migrations.apply_pending(fresh)
@@ -100,14 +105,25 @@ def test_a_database_of_before_there_were_prices_takes_them(fresh, monkeypatch):
     monkeypatch.setattr(migrations, "STEPS", migrations.STEPS[:2])
     with sqlite.transaction(fresh, write=True):
         migrations.apply_pending(fresh)
-        provider = providers.create(fresh, a_provider(), (), now=NOW)
+        insert_old_provider(fresh, "old")
     monkeypatch.undo()
-    assert migrations.pending_after(migrations.applied(fresh)) == ["0003_models"]
+    assert migrations.pending_after(migrations.applied(fresh))[0] == "0003_models"
     with sqlite.transaction(fresh, write=True):
         migrations.apply_pending(fresh)
         assert models.prices(fresh) == {}
-        models.create(fresh, a_model(provider_id=provider.id), now=NOW)
-    assert set(models.prices(fresh)) == {(provider.id, "gpt-5")}
+        models.create(fresh, a_model(provider_id="old"), now=NOW)
+    assert set(models.prices(fresh)) == {("old", "gpt-5")}
+
+
+def test_a_provider_of_before_there_were_time_outs_of_its_own_has_none(fresh, monkeypatch):
+    monkeypatch.setattr(migrations, "STEPS", migrations.STEPS[:4])
+    with sqlite.transaction(fresh, write=True):
+        migrations.apply_pending(fresh)
+        insert_old_provider(fresh, "old")
+    monkeypatch.undo()
+    with sqlite.transaction(fresh, write=True):
+        migrations.apply_pending(fresh)
+    assert providers.get(fresh, "old").timeouts == Timeouts()
 
 
 def test_migrations_do_not_run_outside_a_transaction(fresh):

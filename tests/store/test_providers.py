@@ -1,11 +1,21 @@
 import sqlite3
 from dataclasses import replace
+from datetime import timedelta
 
 import pytest
 
 from credentiald import ids
 from credentiald.errors import AlreadyExists, EtagMismatch, ProviderNotFound
-from credentiald.model import BedrockModelRule, BedrockOptions, BedrockProtocol, KeyKind, KeyPolicy, Origin, Provider
+from credentiald.model import (
+    BedrockModelRule,
+    BedrockOptions,
+    BedrockProtocol,
+    KeyKind,
+    KeyPolicy,
+    Origin,
+    Provider,
+    Timeouts,
+)
 from credentiald.store import providers, revision, user_keys, users
 from tests.support.store import LATER, MISSING_ID, NOW, a_key, a_provider, a_user, last_change, sealed
 
@@ -14,6 +24,9 @@ ROUND_TRIPS = [
     a_provider(enabled=False, display_name="Our Anthropic", base_url="https://proxy.example/anthropic/"),
     a_provider(send_actor_headers=True),
     a_provider(send_actor_headers=False),
+    a_provider(fallback_provider="other"),
+    a_provider(timeouts=Timeouts(first_byte=timedelta(milliseconds=1))),
+    a_provider(timeouts=Timeouts(connect=timedelta(seconds=2), first_byte=timedelta(hours=24), idle=timedelta(1))),
     a_provider(bedrock=BedrockOptions()),
     a_provider(bedrock=BedrockOptions(region="eu-central-1", role_arn="arn:x", external_id="e", model="m")),
     a_provider(type="bedrock", bedrock=BedrockOptions(small_fast_model="s")),

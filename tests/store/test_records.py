@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from credentiald import record_log
 from credentiald.model import ModelPrices
 from credentiald.record_model import DAY_MICROS, Cost
 from credentiald.store import migrations, record_queries, record_retention, records, sqlite
@@ -23,6 +24,7 @@ from tests.support.records import (
     a_thought,
     a_tool_call,
     a_usage,
+    an_attempt,
     an_end,
     an_id,
     an_opening,
@@ -58,15 +60,25 @@ def days_of_users(conn):
 
 
 def test_a_report_that_is_repeated_stores_nothing_more(conn):
-    report = a_whole(1)
+    report = a_whole(1)._replace(attempts=(an_attempt(1),))
     first = put(conn, an_opening(1), report)
     before = everything(conn)
     again = put(conn, an_opening(1), report, report)
     assert everything(conn) == before
-    assert (len(first.started), len(first.ended), len(first.facts)) == (1, 1, 4)
+    assert (len(first.started), len(first.ended), len(first.facts)) == (1, 1, 5)
     assert (again.started, again.ended, again.facts, again.taken) == ([], [], [], [])
     # A day has a row for its user and one for all users.
     assert {table: len(rows) for table, rows in before.items()} == dict.fromkeys(before, 1) | {"usage_days": 2}
+
+
+def test_an_attempt_is_a_line_of_the_log_between_beginning_and_end(conn):
+    stored = put(conn, an_opening(1), a_whole(1)._replace(attempts=(an_attempt(1),)))
+    lines = list(record_log.lines(stored))
+    kinds = [one["record_type"] for one in lines]
+    assert kinds.index("attempt") not in (0, len(kinds) - 1)
+    line = lines[kinds.index("attempt")]
+    assert (line["interception_id"], line["credential_id"], line["provider_name"]) == (an_id(1), "key-1", "corp")
+    assert (line["http_status"], line["error_type"], line["error_reason"]) == (429, "RATE_LIMITED", "rate_limit_error")
 
 
 @given(st.data())
@@ -185,7 +197,10 @@ def test_ids_and_marks_of_bridges_are_those_of_their_service(conn):
     assert found == [an_id(1)]
     assert record_retention.left_behind(conn, instance=("service-2", "bridge-1"), mark=an_id(4), limit=10) == []
     with sqlite.transaction(conn, write=True):
-        conn.execute("INSERT INTO bridge_instances VALUES ('service-2', 'bridge-1', ?)", (START + 90 * SECOND,))
+        conn.execute(
+            "INSERT INTO bridge_instances (service_id, id, seen_time) VALUES ('service-2', 'bridge-1', ?)",
+            (START + 90 * SECOND,),
+        )
     found = record_retention.left_open(conn, before_micros=START + 60 * SECOND, limit=10)
     assert sorted(one for one, _ in found) == [an_id(1), an_id(3)]
 
@@ -290,7 +305,8 @@ def test_a_session_says_the_prompt_of_its_latest_interception(conn):
 def test_what_a_silent_bridge_left_open_is_found_and_ended_once(conn):
     with sqlite.transaction(conn, write=True):
         conn.execute(
-            "INSERT INTO bridge_instances VALUES ('service-1', 'bridge-1', ?), ('service-1', 'bridge-2', ?)",
+            "INSERT INTO bridge_instances (service_id, id, seen_time)"
+            " VALUES ('service-1', 'bridge-1', ?), ('service-1', 'bridge-2', ?)",
             (START, START + 90 * SECOND),
         )
     put(conn, an_opening(1), an_opening(2, bridge_instance_id="bridge-2"), an_opening(3), a_whole(3))

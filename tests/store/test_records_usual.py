@@ -13,11 +13,13 @@ from credentiald.store import record_writing, sqlite
 from credentiald.store.record_writing import Batch, Stored
 from tests.support.records import (
     BOB,
+    START,
     a_prompt,
     a_report,
     a_thought,
     a_tool_call,
     a_usage,
+    an_attempt,
     an_end,
     an_id,
     an_opening,
@@ -73,6 +75,7 @@ def interceptions(draw, number: int) -> list[Opening | Report]:
         model_thoughts=draw(st.sampled_from([(), (a_thought(id=an_id(100 * number + 30)),)])),
         end=an_end(number, **draw(st.sampled_from(ENDS))),
     )
+    tried = (an_attempt(1),)
     again = report._replace(prompts=(), end=an_end(number, outcome="COMPLETED", http_status=201))
     return draw(
         st.sampled_from(
@@ -87,6 +90,11 @@ def interceptions(draw, number: int) -> list[Opening | Report]:
                 [opening, report._replace(end=None), again],
                 [opening, report._replace(facts=None)],
                 [opening._replace(resolution_id=an_id(3_000_000 + number)), report],
+                # Resolved again, with attempts in between; also where the earlier opening comes late.
+                [opening._replace(start_micros=START + number), report],
+                [opening._replace(start_micros=START + number), opening, report],
+                [opening, report._replace(attempts=tried)],
+                [opening, report._replace(attempts=tried), again._replace(attempts=(*tried, an_attempt(2)))],
                 [opening, report._replace(origin=an_origin("somebody"))],
             ]
         )

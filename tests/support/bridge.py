@@ -10,9 +10,13 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from bridged.breaker import BreakerRules
+from bridged.breaking import Breaking
 from bridged.bridge import Bridge
 from bridged.http1.downstream import Limits, Server, listening
 from bridged.http1.pool import running_pool
+from bridged.limits.admission import AdmissionLimits
+from bridged.limits.entrance import Entrance
 from bridged.metrics import Metrics
 from bridged.provider_switch import ProviderSwitch
 from bridged.readiness import Readiness
@@ -21,6 +25,7 @@ from bridged.recording import TapMaker
 from bridged.resolver import running_resolver
 from bridged.taps import answer_tap
 from bridged.trace_headers import TraceHeaders
+from bridged.watch import DEFAULT_ENDS_ON, EndsOn
 from daemonkit.listen import Address
 from daemonkit.secret import Secret
 from tests.fakes.credentiald import SERVICE_TOKEN, USER_TOKEN, FakeCredentiald
@@ -62,6 +67,9 @@ async def running_bridge(
     make_tap: TapMaker = answer_tap,
     tracing: "Tracing | None" = None,
     send_trace_headers: TraceHeaders | None = None,
+    breaker_rules: BreakerRules | None = None,
+    ends_on: frozenset[EndsOn] = DEFAULT_ENDS_ON,
+    limits: AdmissionLimits | None = None,
 ) -> AsyncIterator[RunningBridge]:
     """A listening bridge for the length of the block."""
     readiness, metrics = Readiness(), Metrics()
@@ -96,7 +104,13 @@ async def running_bridge(
             make_tap=make_tap,
             tracing=tracing,
             send_trace_headers=send_trace_headers,
+            breaking=None if breaker_rules is None else Breaking(breaker_rules, metrics),
+            ends_on=ends_on,
+            entrance=None if limits is None else Entrance(limits, metrics),
         )
+        resolver.tell_changes(bridge.obey)
+        if bridge.breaking is not None:
+            resolver.tell_breakers(bridge.breaking.views)
         resolver.tell_oldest(bridge.oldest_id)
         resolver.tell_return(bridge.tell_openings)
         address = Address(host="127.0.0.1", port=0)
@@ -105,6 +119,7 @@ async def running_bridge(
             yield RunningBridge(
                 port=server.addresses[0].port, bridge=bridge, server=server, readiness=readiness, metrics=metrics
             )
+        await bridge.outcomes.close()
 
 
 async def until(condition: Callable[[], bool], *, timeout_seconds: float = 20.0) -> None:

@@ -63,6 +63,10 @@ class Running:
         return UserKeyServiceStub(self.main)
 
     @property
+    def user_keys_of_admin(self) -> UserKeyServiceStub:
+        return UserKeyServiceStub(self.administration)
+
+    @property
     def explain(self) -> ExplainServiceStub:
         return ExplainServiceStub(self.main)
 
@@ -129,14 +133,19 @@ async def running(
     rules: KeepRules | None = None,
     writes_log: bool = False,
     tracing: "Tracing | None" = None,
+    revoke_wait_seconds: float = 1.0,
+    sockets: str = "",
 ) -> AsyncIterator[Running]:
-    """A plane on a database in `folder`, served until the end of the block."""
+    """A plane on a database in `folder`, served until the end of the block.
+
+    `sockets` tells the sockets of several in one folder apart.
+    """
     url = f"sqlite:///{folder / 'credentiald.db'}"
     prepared = bootstrap.prepare(url, None, now=clock())
     async with AsyncExitStack() as stack:
         db = await stack.enter_async_context(open_database(url, prepared.sealer))
         plane = make_plane(db, prepared.sealer, gateway or Gateway(), clock)
-        addresses = {name: Address(path=str(folder / f"{name}.sock")) for name in ("main", "admin")}
+        addresses = {name: Address(path=str(folder / f"{sockets}{name}.sock")) for name in ("main", "admin")}
         listeners = [
             RpcListener(
                 name="main",
@@ -164,7 +173,16 @@ async def running(
         )
         recording = Recording(book=book, stored=stored, rules=rules or KeepRules())
         await stack.enter_async_context(
-            listening(plane, counting, listeners, Health(), recording, grace_seconds=0, tracing=tracing)
+            listening(
+                plane,
+                counting,
+                listeners,
+                Health(),
+                recording,
+                grace_seconds=0,
+                revoke_wait_seconds=revoke_wait_seconds,
+                tracing=tracing,
+            )
         )
         channels = {
             name: await stack.enter_async_context(grpc.aio.insecure_channel(str(address)))

@@ -9,6 +9,7 @@ from uuid import uuid4
 
 from credentiald.prices import NO_PRICES, PriceTable
 from credentiald.record_model import (
+    Attempt,
     End,
     Facts,
     ModelThought,
@@ -32,6 +33,7 @@ TABLES = (
     "prompts",
     "tool_calls",
     "model_thoughts",
+    "attempts",
     "sessions",
     "usage_days",
 )
@@ -108,6 +110,24 @@ def a_report(number: int, **changes: Any) -> Report:
         "bridge_instance_id": "bridge-1",
     }
     return Report(**values | changes)
+
+
+def an_attempt(number: int, **changes: Any) -> Attempt:
+    values: dict[str, Any] = {
+        "id": an_id(0xF000 + number),
+        "create_micros": START + number * SECOND,
+        "resolution_id": an_id(2_000_000 + number),
+        "provider_id": "provider-1",
+        "provider_name": "corp",
+        "source": "CENTRAL_KEY",
+        "credential_id": f"key-{number}",
+        "http_status": 429,
+        "error_category": "RATE_LIMITED",
+        "error_reason": "rate_limit_error",
+        "upstream_request_id": f"req-{number}",
+        "duration_micros": 1000 * number,
+    }
+    return Attempt(**values | changes)
 
 
 def some_facts(**changes: Any) -> Facts:

@@ -7,6 +7,7 @@ from collections import abc as _abc
 from drawbridge.v1 import aws_pb2 as _aws_pb2
 from drawbridge.v1 import error_reason_pb2 as _error_reason_pb2
 from drawbridge.v1 import model_pb2 as _model_pb2
+from drawbridge.v1 import provider_health_pb2 as _provider_health_pb2
 from drawbridge.v1 import provider_pb2 as _provider_pb2
 from drawbridge.v1 import user_pb2 as _user_pb2
 from google.protobuf import descriptor as _descriptor
@@ -145,7 +146,8 @@ class UpdateProviderRequest(_message.Message):
         bedrock.small_fast_model, bedrock.models, bedrock.model_rules,
         bedrock.role_duration_seconds, bedrock.session_policy, bedrock.protocol,
         bedrock.set_source_identity, bedrock.session_tags, bedrock,
-        send_actor_headers.
+        send_actor_headers, timeouts.connect, timeouts.first_byte, timeouts.idle,
+        timeouts, fallback_provider.
         """
 
     @_builtins.property
@@ -330,6 +332,162 @@ class DeleteCentralKeyRequest(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___DeleteCentralKeyRequest: _TypeAlias = DeleteCentralKeyRequest  # noqa: Y015
+
+@_typing.final
+class AddCentralKeyRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PROVIDER_FIELD_NUMBER: _builtins.int
+    CENTRAL_KEY_FIELD_NUMBER: _builtins.int
+    FIRST_FIELD_NUMBER: _builtins.int
+    ETAG_FIELD_NUMBER: _builtins.int
+    provider: _builtins.str
+    """Instance name."""
+    first: _builtins.bool
+    """To be used before all others; after them otherwise."""
+    etag: _builtins.str
+    """Optional: only this version."""
+    @_builtins.property
+    def central_key(self) -> _provider_pb2.KeyMaterial: ...
+    def __init__(
+        self,
+        *,
+        provider: _builtins.str = ...,
+        central_key: _provider_pb2.KeyMaterial | None = ...,
+        first: _builtins.bool = ...,
+        etag: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["central_key", b"central_key"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["central_key", b"central_key", "etag", b"etag", "first", b"first", "provider", b"provider"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___AddCentralKeyRequest: _TypeAlias = AddCentralKeyRequest  # noqa: Y015
+
+@_typing.final
+class RemoveCentralKeyRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PROVIDER_FIELD_NUMBER: _builtins.int
+    CREDENTIAL_ID_FIELD_NUMBER: _builtins.int
+    ETAG_FIELD_NUMBER: _builtins.int
+    provider: _builtins.str
+    """Instance name."""
+    credential_id: _builtins.str
+    etag: _builtins.str
+    """Optional: only this version."""
+    def __init__(
+        self,
+        *,
+        provider: _builtins.str = ...,
+        credential_id: _builtins.str = ...,
+        etag: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["credential_id", b"credential_id", "etag", b"etag", "provider", b"provider"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RemoveCentralKeyRequest: _TypeAlias = RemoveCentralKeyRequest  # noqa: Y015
+
+@_typing.final
+class OrderCentralKeysRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PROVIDER_FIELD_NUMBER: _builtins.int
+    CREDENTIAL_IDS_FIELD_NUMBER: _builtins.int
+    ETAG_FIELD_NUMBER: _builtins.int
+    provider: _builtins.str
+    """Instance name."""
+    etag: _builtins.str
+    """Optional: only this version."""
+    @_builtins.property
+    def credential_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Come first, in this order; those that are not named follow as they were."""
+
+    def __init__(
+        self,
+        *,
+        provider: _builtins.str = ...,
+        credential_ids: _abc.Iterable[_builtins.str] | None = ...,
+        etag: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["credential_ids", b"credential_ids", "etag", b"etag", "provider", b"provider"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___OrderCentralKeysRequest: _TypeAlias = OrderCentralKeysRequest  # noqa: Y015
+
+@_typing.final
+class GetProviderHealthRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    """Instance name."""
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["name", b"name"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetProviderHealthRequest: _TypeAlias = GetProviderHealthRequest  # noqa: Y015
+
+@_typing.final
+class ListProviderHealthRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PAGE_SIZE_FIELD_NUMBER: _builtins.int
+    PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    page_size: _builtins.int
+    """At most this many; 0 means the server's default of 100, at most 1000."""
+    page_token: _builtins.str
+    def __init__(
+        self,
+        *,
+        page_size: _builtins.int = ...,
+        page_token: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["page_size", b"page_size", "page_token", b"page_token"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListProviderHealthRequest: _TypeAlias = ListProviderHealthRequest  # noqa: Y015
+
+@_typing.final
+class ListProviderHealthResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PROVIDERS_FIELD_NUMBER: _builtins.int
+    NEXT_PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    next_page_token: _builtins.str
+    """Empty on the last page."""
+    @_builtins.property
+    def providers(self) -> _containers.RepeatedCompositeFieldContainer[_provider_health_pb2.ProviderHealth]: ...
+    def __init__(
+        self,
+        *,
+        providers: _abc.Iterable[_provider_health_pb2.ProviderHealth] | None = ...,
+        next_page_token: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["next_page_token", b"next_page_token", "providers", b"providers"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListProviderHealthResponse: _TypeAlias = ListProviderHealthResponse  # noqa: Y015
 
 @_typing.final
 class CreateModelRequest(_message.Message):

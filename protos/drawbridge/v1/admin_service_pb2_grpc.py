@@ -5,6 +5,7 @@ import warnings
 
 from drawbridge.v1 import admin_service_pb2 as drawbridge_dot_v1_dot_admin__service__pb2
 from drawbridge.v1 import model_pb2 as drawbridge_dot_v1_dot_model__pb2
+from drawbridge.v1 import provider_health_pb2 as drawbridge_dot_v1_dot_provider__health__pb2
 from drawbridge.v1 import provider_pb2 as drawbridge_dot_v1_dot_provider__pb2
 from drawbridge.v1 import user_pb2 as drawbridge_dot_v1_dot_user__pb2
 from google.protobuf import empty_pb2 as google_dot_protobuf_dot_empty__pb2
@@ -80,6 +81,31 @@ class AdminServiceStub:
                 '/drawbridge.v1.AdminService/DeleteCentralKey',
                 request_serializer=drawbridge_dot_v1_dot_admin__service__pb2.DeleteCentralKeyRequest.SerializeToString,
                 response_deserializer=drawbridge_dot_v1_dot_provider__pb2.Provider.FromString,
+                _registered_method=True)
+        self.AddCentralKey = channel.unary_unary(
+                '/drawbridge.v1.AdminService/AddCentralKey',
+                request_serializer=drawbridge_dot_v1_dot_admin__service__pb2.AddCentralKeyRequest.SerializeToString,
+                response_deserializer=drawbridge_dot_v1_dot_provider__pb2.Provider.FromString,
+                _registered_method=True)
+        self.RemoveCentralKey = channel.unary_unary(
+                '/drawbridge.v1.AdminService/RemoveCentralKey',
+                request_serializer=drawbridge_dot_v1_dot_admin__service__pb2.RemoveCentralKeyRequest.SerializeToString,
+                response_deserializer=drawbridge_dot_v1_dot_provider__pb2.Provider.FromString,
+                _registered_method=True)
+        self.OrderCentralKeys = channel.unary_unary(
+                '/drawbridge.v1.AdminService/OrderCentralKeys',
+                request_serializer=drawbridge_dot_v1_dot_admin__service__pb2.OrderCentralKeysRequest.SerializeToString,
+                response_deserializer=drawbridge_dot_v1_dot_provider__pb2.Provider.FromString,
+                _registered_method=True)
+        self.GetProviderHealth = channel.unary_unary(
+                '/drawbridge.v1.AdminService/GetProviderHealth',
+                request_serializer=drawbridge_dot_v1_dot_admin__service__pb2.GetProviderHealthRequest.SerializeToString,
+                response_deserializer=drawbridge_dot_v1_dot_provider__health__pb2.ProviderHealth.FromString,
+                _registered_method=True)
+        self.ListProviderHealth = channel.unary_unary(
+                '/drawbridge.v1.AdminService/ListProviderHealth',
+                request_serializer=drawbridge_dot_v1_dot_admin__service__pb2.ListProviderHealthRequest.SerializeToString,
+                response_deserializer=drawbridge_dot_v1_dot_admin__service__pb2.ListProviderHealthResponse.FromString,
                 _registered_method=True)
         self.CreateModel = channel.unary_unary(
                 '/drawbridge.v1.AdminService/CreateModel',
@@ -226,15 +252,53 @@ class AdminServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def SetCentralKey(self, request, context):
-        """Stores the central key, replacing an earlier one.
+        """Stores the central key, replacing all that are stored.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def DeleteCentralKey(self, request, context):
-        """Removes the central key. For Bedrock this returns to ambient credentials; for
+        """Removes all central keys. For Bedrock this returns to ambient credentials; for
         other types it is refused with KEY_REQUIRED while the central key is on.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def AddCentralKey(self, request, context):
+        """Adds a key to the provider's pool: up to five of one kind, no two alike
+        (INVALID_ARGUMENT).
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def RemoveCentralKey(self, request, context):
+        """Removes one key of the pool; the last one as DeleteCentralKey does.
+        INVALID_ARGUMENT for an id that none of the provider's keys has.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def OrderCentralKeys(self, request, context):
+        """Says which keys are to be used first. INVALID_ARGUMENT as above.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def GetProviderHealth(self, request, context):
+        """How a provider's central keys are, and what bridges say of its upstream.
+        Asks nobody.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListProviderHealth(self, request, context):
+        """The same of all providers, by name.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -404,6 +468,31 @@ def add_AdminServiceServicer_to_server(servicer, server):
                     servicer.DeleteCentralKey,
                     request_deserializer=drawbridge_dot_v1_dot_admin__service__pb2.DeleteCentralKeyRequest.FromString,
                     response_serializer=drawbridge_dot_v1_dot_provider__pb2.Provider.SerializeToString,
+            ),
+            'AddCentralKey': grpc.unary_unary_rpc_method_handler(
+                    servicer.AddCentralKey,
+                    request_deserializer=drawbridge_dot_v1_dot_admin__service__pb2.AddCentralKeyRequest.FromString,
+                    response_serializer=drawbridge_dot_v1_dot_provider__pb2.Provider.SerializeToString,
+            ),
+            'RemoveCentralKey': grpc.unary_unary_rpc_method_handler(
+                    servicer.RemoveCentralKey,
+                    request_deserializer=drawbridge_dot_v1_dot_admin__service__pb2.RemoveCentralKeyRequest.FromString,
+                    response_serializer=drawbridge_dot_v1_dot_provider__pb2.Provider.SerializeToString,
+            ),
+            'OrderCentralKeys': grpc.unary_unary_rpc_method_handler(
+                    servicer.OrderCentralKeys,
+                    request_deserializer=drawbridge_dot_v1_dot_admin__service__pb2.OrderCentralKeysRequest.FromString,
+                    response_serializer=drawbridge_dot_v1_dot_provider__pb2.Provider.SerializeToString,
+            ),
+            'GetProviderHealth': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetProviderHealth,
+                    request_deserializer=drawbridge_dot_v1_dot_admin__service__pb2.GetProviderHealthRequest.FromString,
+                    response_serializer=drawbridge_dot_v1_dot_provider__health__pb2.ProviderHealth.SerializeToString,
+            ),
+            'ListProviderHealth': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListProviderHealth,
+                    request_deserializer=drawbridge_dot_v1_dot_admin__service__pb2.ListProviderHealthRequest.FromString,
+                    response_serializer=drawbridge_dot_v1_dot_admin__service__pb2.ListProviderHealthResponse.SerializeToString,
             ),
             'CreateModel': grpc.unary_unary_rpc_method_handler(
                     servicer.CreateModel,
@@ -715,6 +804,141 @@ class AdminService:
             '/drawbridge.v1.AdminService/DeleteCentralKey',
             drawbridge_dot_v1_dot_admin__service__pb2.DeleteCentralKeyRequest.SerializeToString,
             drawbridge_dot_v1_dot_provider__pb2.Provider.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def AddCentralKey(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/drawbridge.v1.AdminService/AddCentralKey',
+            drawbridge_dot_v1_dot_admin__service__pb2.AddCentralKeyRequest.SerializeToString,
+            drawbridge_dot_v1_dot_provider__pb2.Provider.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def RemoveCentralKey(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/drawbridge.v1.AdminService/RemoveCentralKey',
+            drawbridge_dot_v1_dot_admin__service__pb2.RemoveCentralKeyRequest.SerializeToString,
+            drawbridge_dot_v1_dot_provider__pb2.Provider.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def OrderCentralKeys(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/drawbridge.v1.AdminService/OrderCentralKeys',
+            drawbridge_dot_v1_dot_admin__service__pb2.OrderCentralKeysRequest.SerializeToString,
+            drawbridge_dot_v1_dot_provider__pb2.Provider.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetProviderHealth(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/drawbridge.v1.AdminService/GetProviderHealth',
+            drawbridge_dot_v1_dot_admin__service__pb2.GetProviderHealthRequest.SerializeToString,
+            drawbridge_dot_v1_dot_provider__health__pb2.ProviderHealth.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListProviderHealth(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/drawbridge.v1.AdminService/ListProviderHealth',
+            drawbridge_dot_v1_dot_admin__service__pb2.ListProviderHealthRequest.SerializeToString,
+            drawbridge_dot_v1_dot_admin__service__pb2.ListProviderHealthResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -6,6 +6,7 @@ isort:skip_file
 from collections import abc as _abc
 from drawbridge.v1 import admin_service_pb2 as _admin_service_pb2
 from drawbridge.v1 import model_pb2 as _model_pb2
+from drawbridge.v1 import provider_health_pb2 as _provider_health_pb2
 from drawbridge.v1 import provider_pb2 as _provider_pb2
 from drawbridge.v1 import user_pb2 as _user_pb2
 from google.protobuf import empty_pb2 as _empty_pb2
@@ -60,11 +61,27 @@ class AdminServiceStub:
     that is. What is found wrong is told in the answer. Takes up to 25 s.
     """
     SetCentralKey: _grpc.UnaryUnaryMultiCallable[_admin_service_pb2.SetCentralKeyRequest, _provider_pb2.Provider]
-    """Stores the central key, replacing an earlier one."""
+    """Stores the central key, replacing all that are stored."""
     DeleteCentralKey: _grpc.UnaryUnaryMultiCallable[_admin_service_pb2.DeleteCentralKeyRequest, _provider_pb2.Provider]
-    """Removes the central key. For Bedrock this returns to ambient credentials; for
+    """Removes all central keys. For Bedrock this returns to ambient credentials; for
     other types it is refused with KEY_REQUIRED while the central key is on.
     """
+    AddCentralKey: _grpc.UnaryUnaryMultiCallable[_admin_service_pb2.AddCentralKeyRequest, _provider_pb2.Provider]
+    """Adds a key to the provider's pool: up to five of one kind, no two alike
+    (INVALID_ARGUMENT).
+    """
+    RemoveCentralKey: _grpc.UnaryUnaryMultiCallable[_admin_service_pb2.RemoveCentralKeyRequest, _provider_pb2.Provider]
+    """Removes one key of the pool; the last one as DeleteCentralKey does.
+    INVALID_ARGUMENT for an id that none of the provider's keys has.
+    """
+    OrderCentralKeys: _grpc.UnaryUnaryMultiCallable[_admin_service_pb2.OrderCentralKeysRequest, _provider_pb2.Provider]
+    """Says which keys are to be used first. INVALID_ARGUMENT as above."""
+    GetProviderHealth: _grpc.UnaryUnaryMultiCallable[_admin_service_pb2.GetProviderHealthRequest, _provider_health_pb2.ProviderHealth]
+    """How a provider's central keys are, and what bridges say of its upstream.
+    Asks nobody.
+    """
+    ListProviderHealth: _grpc.UnaryUnaryMultiCallable[_admin_service_pb2.ListProviderHealthRequest, _admin_service_pb2.ListProviderHealthResponse]
+    """The same of all providers, by name."""
     CreateModel: _grpc.UnaryUnaryMultiCallable[_admin_service_pb2.CreateModelRequest, _model_pb2.Model]
     """Prices of a model, for any provider, also one from the environment. They count
     for what is recorded from now on. Refused with PROVIDER_NOT_FOUND,
@@ -127,11 +144,27 @@ class AdminServiceAsyncStub(AdminServiceStub):
     that is. What is found wrong is told in the answer. Takes up to 25 s.
     """
     SetCentralKey: _aio.UnaryUnaryMultiCallable[_admin_service_pb2.SetCentralKeyRequest, _provider_pb2.Provider]  # type: ignore[assignment]
-    """Stores the central key, replacing an earlier one."""
+    """Stores the central key, replacing all that are stored."""
     DeleteCentralKey: _aio.UnaryUnaryMultiCallable[_admin_service_pb2.DeleteCentralKeyRequest, _provider_pb2.Provider]  # type: ignore[assignment]
-    """Removes the central key. For Bedrock this returns to ambient credentials; for
+    """Removes all central keys. For Bedrock this returns to ambient credentials; for
     other types it is refused with KEY_REQUIRED while the central key is on.
     """
+    AddCentralKey: _aio.UnaryUnaryMultiCallable[_admin_service_pb2.AddCentralKeyRequest, _provider_pb2.Provider]  # type: ignore[assignment]
+    """Adds a key to the provider's pool: up to five of one kind, no two alike
+    (INVALID_ARGUMENT).
+    """
+    RemoveCentralKey: _aio.UnaryUnaryMultiCallable[_admin_service_pb2.RemoveCentralKeyRequest, _provider_pb2.Provider]  # type: ignore[assignment]
+    """Removes one key of the pool; the last one as DeleteCentralKey does.
+    INVALID_ARGUMENT for an id that none of the provider's keys has.
+    """
+    OrderCentralKeys: _aio.UnaryUnaryMultiCallable[_admin_service_pb2.OrderCentralKeysRequest, _provider_pb2.Provider]  # type: ignore[assignment]
+    """Says which keys are to be used first. INVALID_ARGUMENT as above."""
+    GetProviderHealth: _aio.UnaryUnaryMultiCallable[_admin_service_pb2.GetProviderHealthRequest, _provider_health_pb2.ProviderHealth]  # type: ignore[assignment]
+    """How a provider's central keys are, and what bridges say of its upstream.
+    Asks nobody.
+    """
+    ListProviderHealth: _aio.UnaryUnaryMultiCallable[_admin_service_pb2.ListProviderHealthRequest, _admin_service_pb2.ListProviderHealthResponse]  # type: ignore[assignment]
+    """The same of all providers, by name."""
     CreateModel: _aio.UnaryUnaryMultiCallable[_admin_service_pb2.CreateModelRequest, _model_pb2.Model]  # type: ignore[assignment]
     """Prices of a model, for any provider, also one from the environment. They count
     for what is recorded from now on. Refused with PROVIDER_NOT_FOUND,
@@ -233,7 +266,7 @@ class AdminServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _admin_service_pb2.SetCentralKeyRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_provider_pb2.Provider, _abc.Awaitable[_provider_pb2.Provider]]:
-        """Stores the central key, replacing an earlier one."""
+        """Stores the central key, replacing all that are stored."""
 
     @_abc_1.abstractmethod
     def DeleteCentralKey(
@@ -241,9 +274,55 @@ class AdminServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _admin_service_pb2.DeleteCentralKeyRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_provider_pb2.Provider, _abc.Awaitable[_provider_pb2.Provider]]:
-        """Removes the central key. For Bedrock this returns to ambient credentials; for
+        """Removes all central keys. For Bedrock this returns to ambient credentials; for
         other types it is refused with KEY_REQUIRED while the central key is on.
         """
+
+    @_abc_1.abstractmethod
+    def AddCentralKey(
+        self,
+        request: _admin_service_pb2.AddCentralKeyRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_provider_pb2.Provider, _abc.Awaitable[_provider_pb2.Provider]]:
+        """Adds a key to the provider's pool: up to five of one kind, no two alike
+        (INVALID_ARGUMENT).
+        """
+
+    @_abc_1.abstractmethod
+    def RemoveCentralKey(
+        self,
+        request: _admin_service_pb2.RemoveCentralKeyRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_provider_pb2.Provider, _abc.Awaitable[_provider_pb2.Provider]]:
+        """Removes one key of the pool; the last one as DeleteCentralKey does.
+        INVALID_ARGUMENT for an id that none of the provider's keys has.
+        """
+
+    @_abc_1.abstractmethod
+    def OrderCentralKeys(
+        self,
+        request: _admin_service_pb2.OrderCentralKeysRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_provider_pb2.Provider, _abc.Awaitable[_provider_pb2.Provider]]:
+        """Says which keys are to be used first. INVALID_ARGUMENT as above."""
+
+    @_abc_1.abstractmethod
+    def GetProviderHealth(
+        self,
+        request: _admin_service_pb2.GetProviderHealthRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_provider_health_pb2.ProviderHealth, _abc.Awaitable[_provider_health_pb2.ProviderHealth]]:
+        """How a provider's central keys are, and what bridges say of its upstream.
+        Asks nobody.
+        """
+
+    @_abc_1.abstractmethod
+    def ListProviderHealth(
+        self,
+        request: _admin_service_pb2.ListProviderHealthRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_admin_service_pb2.ListProviderHealthResponse, _abc.Awaitable[_admin_service_pb2.ListProviderHealthResponse]]:
+        """The same of all providers, by name."""
 
     @_abc_1.abstractmethod
     def CreateModel(

@@ -11,6 +11,7 @@ from google.protobuf import duration_pb2 as _duration_pb2
 from google.protobuf import message as _message
 from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from google.protobuf.internal import containers as _containers
+from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
 import builtins as _builtins
 import sys
 import typing as _typing
@@ -21,6 +22,62 @@ else:
     from typing_extensions import TypeAlias as _TypeAlias, Never as _Never
 
 DESCRIPTOR: _descriptor.FileDescriptor
+
+class _CredentialOutcomeKind:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _CredentialOutcomeKindEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_CredentialOutcomeKind.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    CREDENTIAL_OUTCOME_KIND_UNSPECIFIED: _CredentialOutcomeKind.ValueType  # 0
+    CREDENTIAL_OUTCOME_KIND_ACCEPTED: _CredentialOutcomeKind.ValueType  # 1
+    """A good answer, or one that is about the request and not about the key."""
+    CREDENTIAL_OUTCOME_KIND_UNAUTHORIZED: _CredentialOutcomeKind.ValueType  # 2
+    """401."""
+    CREDENTIAL_OUTCOME_KIND_RATE_LIMITED: _CredentialOutcomeKind.ValueType  # 3
+    """429."""
+    CREDENTIAL_OUTCOME_KIND_SPEND_LIMITED: _CredentialOutcomeKind.ValueType  # 4
+    """429 whose body says that the account's money or quota is used up."""
+    CREDENTIAL_OUTCOME_KIND_UNKNOWN: _CredentialOutcomeKind.ValueType  # 5
+    """No answer, or one that says nothing of the key (5xx)."""
+
+class CredentialOutcomeKind(_CredentialOutcomeKind, metaclass=_CredentialOutcomeKindEnumTypeWrapper): ...
+
+CREDENTIAL_OUTCOME_KIND_UNSPECIFIED: CredentialOutcomeKind.ValueType  # 0
+CREDENTIAL_OUTCOME_KIND_ACCEPTED: CredentialOutcomeKind.ValueType  # 1
+"""A good answer, or one that is about the request and not about the key."""
+CREDENTIAL_OUTCOME_KIND_UNAUTHORIZED: CredentialOutcomeKind.ValueType  # 2
+"""401."""
+CREDENTIAL_OUTCOME_KIND_RATE_LIMITED: CredentialOutcomeKind.ValueType  # 3
+"""429."""
+CREDENTIAL_OUTCOME_KIND_SPEND_LIMITED: CredentialOutcomeKind.ValueType  # 4
+"""429 whose body says that the account's money or quota is used up."""
+CREDENTIAL_OUTCOME_KIND_UNKNOWN: CredentialOutcomeKind.ValueType  # 5
+"""No answer, or one that says nothing of the key (5xx)."""
+Global___CredentialOutcomeKind: _TypeAlias = CredentialOutcomeKind  # noqa: Y015
+
+class _BreakerPhase:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _BreakerPhaseEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_BreakerPhase.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    BREAKER_PHASE_UNSPECIFIED: _BreakerPhase.ValueType  # 0
+    BREAKER_PHASE_CLOSED: _BreakerPhase.ValueType  # 1
+    BREAKER_PHASE_OPEN: _BreakerPhase.ValueType  # 2
+    """Requests are refused."""
+    BREAKER_PHASE_HALF_OPEN: _BreakerPhase.ValueType  # 3
+    """Some requests are let through, to see."""
+
+class BreakerPhase(_BreakerPhase, metaclass=_BreakerPhaseEnumTypeWrapper): ...
+
+BREAKER_PHASE_UNSPECIFIED: BreakerPhase.ValueType  # 0
+BREAKER_PHASE_CLOSED: BreakerPhase.ValueType  # 1
+BREAKER_PHASE_OPEN: BreakerPhase.ValueType  # 2
+"""Requests are refused."""
+BREAKER_PHASE_HALF_OPEN: BreakerPhase.ValueType  # 3
+"""Some requests are let through, to see."""
+Global___BreakerPhase: _TypeAlias = BreakerPhase  # noqa: Y015
 
 @_typing.final
 class ResolveProviderRequest(_message.Message):
@@ -75,7 +132,9 @@ class ResolveProviderRequest(_message.Message):
     """
     @_builtins.property
     def failed_credential_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """Failover: these were refused for this interception."""
+        """Failover: these were refused for this interception, or for another one of
+        this caller so lately that ReportOutcome has not answered yet.
+        """
 
     def __init__(
         self,
@@ -115,6 +174,9 @@ class ResolveProviderResponse(_message.Message):
     UPSTREAM_MODEL_FIELD_NUMBER: _builtins.int
     REVISION_FIELD_NUMBER: _builtins.int
     RECEIPT_FIELD_NUMBER: _builtins.int
+    POOL_SIZE_FIELD_NUMBER: _builtins.int
+    PROBE_FIELD_NUMBER: _builtins.int
+    ACCESS_TOKEN_ID_FIELD_NUMBER: _builtins.int
     source: _provider_pb2.CredentialSource.ValueType
     resolution_id: _builtins.str
     """UUID, on every log line, record and audit row of this request."""
@@ -124,6 +186,16 @@ class ResolveProviderResponse(_message.Message):
     """Of the administrative state that decided."""
     receipt: _builtins.bytes
     """Authenticated by credentiald; goes back with the records."""
+    pool_size: _builtins.int
+    """How many keys the credential's source has for this provider; only with more
+    than one there is another to try. 0 for all sources but CENTRAL_KEY.
+    """
+    probe: _builtins.bool
+    """The credential had been refused and its rest is over: this request tries it,
+    and its outcome is to be reported, whatever it is.
+    """
+    access_token_id: _builtins.str
+    """Id of the user's access token, empty where the caller named the user."""
     @_builtins.property
     def provider(self) -> _provider_pb2.Provider:
         """What an adapter needs; never a secret."""
@@ -147,14 +219,224 @@ class ResolveProviderResponse(_message.Message):
         upstream_model: _builtins.str = ...,
         revision: _builtins.int = ...,
         receipt: _builtins.bytes = ...,
+        pool_size: _builtins.int = ...,
+        probe: _builtins.bool = ...,
+        access_token_id: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["credential", b"credential", "provider", b"provider", "user", b"user"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["credential", b"credential", "provider", b"provider", "receipt", b"receipt", "resolution_id", b"resolution_id", "revision", b"revision", "source", b"source", "upstream_model", b"upstream_model", "user", b"user"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["access_token_id", b"access_token_id", "credential", b"credential", "pool_size", b"pool_size", "probe", b"probe", "provider", b"provider", "receipt", b"receipt", "resolution_id", b"resolution_id", "revision", b"revision", "source", b"source", "upstream_model", b"upstream_model", "user", b"user"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___ResolveProviderResponse: _TypeAlias = ResolveProviderResponse  # noqa: Y015
+
+@_typing.final
+class ReportOutcomeRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    BRIDGE_INSTANCE_ID_FIELD_NUMBER: _builtins.int
+    OUTCOMES_FIELD_NUMBER: _builtins.int
+    bridge_instance_id: _builtins.str
+    """As in ResolveProviderRequest; must be set."""
+    @_builtins.property
+    def outcomes(self) -> _containers.RepeatedCompositeFieldContainer[Global___CredentialOutcome]:
+        """At most 100."""
+
+    def __init__(
+        self,
+        *,
+        bridge_instance_id: _builtins.str = ...,
+        outcomes: _abc.Iterable[Global___CredentialOutcome] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["bridge_instance_id", b"bridge_instance_id", "outcomes", b"outcomes"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ReportOutcomeRequest: _TypeAlias = ReportOutcomeRequest  # noqa: Y015
+
+@_typing.final
+class CredentialOutcome(_message.Message):
+    """What an upstream said to one credential."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    RECEIPT_FIELD_NUMBER: _builtins.int
+    KIND_FIELD_NUMBER: _builtins.int
+    RETRY_AFTER_FIELD_NUMBER: _builtins.int
+    HTTP_STATUS_FIELD_NUMBER: _builtins.int
+    ERROR_FIELD_NUMBER: _builtins.int
+    receipt: _builtins.bytes
+    """From the answer that brought the credential. One receipt counts once."""
+    kind: Global___CredentialOutcomeKind.ValueType
+    http_status: _builtins.int
+    """Status of the upstream's answer; 0 where there was none."""
+    error: _builtins.str
+    """The upstream's type of the error, at most 128 characters."""
+    @_builtins.property
+    def retry_after(self) -> _duration_pb2.Duration:
+        """How long the upstream asks to be left alone (Retry-After); absent where it
+        does not say.
+        """
+
+    def __init__(
+        self,
+        *,
+        receipt: _builtins.bytes = ...,
+        kind: Global___CredentialOutcomeKind.ValueType = ...,
+        retry_after: _duration_pb2.Duration | None = ...,
+        http_status: _builtins.int = ...,
+        error: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["retry_after", b"retry_after"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["error", b"error", "http_status", b"http_status", "kind", b"kind", "receipt", b"receipt", "retry_after", b"retry_after"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___CredentialOutcome: _TypeAlias = CredentialOutcome  # noqa: Y015
+
+@_typing.final
+class ReportOutcomeResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    IGNORED_FIELD_NUMBER: _builtins.int
+    ignored: _builtins.int
+    """How many were not counted: over the bound, told before, or not this caller's."""
+    def __init__(
+        self,
+        *,
+        ignored: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["ignored", b"ignored"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ReportOutcomeResponse: _TypeAlias = ReportOutcomeResponse  # noqa: Y015
+
+@_typing.final
+class WatchProvidersRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    BRIDGE_INSTANCE_ID_FIELD_NUMBER: _builtins.int
+    DATABASE_ID_FIELD_NUMBER: _builtins.int
+    REVISION_FIELD_NUMBER: _builtins.int
+    bridge_instance_id: _builtins.str
+    """In the first message: as in ResolveProviderRequest; must be set."""
+    database_id: _builtins.str
+    """In the first message, to resume: of the last message that was obeyed."""
+    revision: _builtins.int
+    """In the first message, to resume: of the last message that was obeyed, 0 for
+    none. Later: up to here everything is obeyed. No request goes out any more
+    that was decided under an older revision.
+    """
+    def __init__(
+        self,
+        *,
+        bridge_instance_id: _builtins.str = ...,
+        database_id: _builtins.str = ...,
+        revision: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["bridge_instance_id", b"bridge_instance_id", "database_id", b"database_id", "revision", b"revision"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___WatchProvidersRequest: _TypeAlias = WatchProvidersRequest  # noqa: Y015
+
+@_typing.final
+class WatchProvidersResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    DATABASE_ID_FIELD_NUMBER: _builtins.int
+    REVISION_FIELD_NUMBER: _builtins.int
+    CHANGES_FIELD_NUMBER: _builtins.int
+    PROVIDERS_FIELD_NUMBER: _builtins.int
+    SNAPSHOT_FIELD_NUMBER: _builtins.int
+    CHANGES_MISSING_FIELD_NUMBER: _builtins.int
+    database_id: _builtins.str
+    """As in PingResponse."""
+    revision: _builtins.int
+    """Of the state that this message leads to; what resumes, together with the id
+    of the database.
+    """
+    snapshot: _builtins.bool
+    """`providers` are all that there are: what is not among them is gone."""
+    changes_missing: _builtins.bool
+    """Only in the first message: what happened between the revision that was to be
+    resumed and this one is not known, or too much.
+    """
+    @_builtins.property
+    def changes(self) -> _containers.RepeatedCompositeFieldContainer[Global___AdministrativeChange]:
+        """What was changed since the last message, in the order of revisions, without
+        gaps; none for a heartbeat, which comes every few seconds.
+        """
+
+    @_builtins.property
+    def providers(self) -> _containers.RepeatedCompositeFieldContainer[_provider_pb2.Provider]:
+        """The providers that were changed, as they are now, with id, name, type,
+        whether enabled, key policy and the ids of their central keys. Never a
+        secret.
+        """
+
+    def __init__(
+        self,
+        *,
+        database_id: _builtins.str = ...,
+        revision: _builtins.int = ...,
+        changes: _abc.Iterable[Global___AdministrativeChange] | None = ...,
+        providers: _abc.Iterable[_provider_pb2.Provider] | None = ...,
+        snapshot: _builtins.bool = ...,
+        changes_missing: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["changes", b"changes", "changes_missing", b"changes_missing", "database_id", b"database_id", "providers", b"providers", "revision", b"revision", "snapshot", b"snapshot"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___WatchProvidersResponse: _TypeAlias = WatchProvidersResponse  # noqa: Y015
+
+@_typing.final
+class AdministrativeChange(_message.Message):
+    """One row of the log of changes."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    REVISION_FIELD_NUMBER: _builtins.int
+    CHANGE_TIME_FIELD_NUMBER: _builtins.int
+    KIND_FIELD_NUMBER: _builtins.int
+    RESOURCE_ID_FIELD_NUMBER: _builtins.int
+    revision: _builtins.int
+    kind: _builtins.str
+    """"<resource>.<what happened>": "token.revoked", "user.suspended",
+    "user.deleted", "user_key.set", "user_key.deleted", "provider.updated",
+    "provider.deleted", "service.rotated" and so on.
+    """
+    resource_id: _builtins.str
+    """Id of the resource; of a user's key "<user id>/<provider id>"."""
+    @_builtins.property
+    def change_time(self) -> _timestamp_pb2.Timestamp: ...
+    def __init__(
+        self,
+        *,
+        revision: _builtins.int = ...,
+        change_time: _timestamp_pb2.Timestamp | None = ...,
+        kind: _builtins.str = ...,
+        resource_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["change_time", b"change_time"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["change_time", b"change_time", "kind", b"kind", "resource_id", b"resource_id", "revision", b"revision"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___AdministrativeChange: _TypeAlias = AdministrativeChange  # noqa: Y015
 
 @_typing.final
 class ResolveProviderStreamRequest(_message.Message):
@@ -402,6 +684,7 @@ class PingRequest(_message.Message):
 
     BRIDGE_INSTANCE_ID_FIELD_NUMBER: _builtins.int
     OLDEST_INTERCEPTION_ID_FIELD_NUMBER: _builtins.int
+    BREAKERS_FIELD_NUMBER: _builtins.int
     bridge_instance_id: _builtins.str
     """As in ResolveProviderRequest, at most 64 characters."""
     oldest_interception_id: _builtins.str
@@ -410,19 +693,77 @@ class PingRequest(_message.Message):
     that the bridge makes for this. What the bridge is known to have left open
     below it is ended as BRIDGE_VANISHED. Unset: not told, so nothing is ended.
     """
+    @_builtins.property
+    def breakers(self) -> _containers.RepeatedCompositeFieldContainer[Global___BreakerState]:
+        """All breakers of this bridge that are not closed, or were tripped lately; at
+        most 64 are kept. The last word of a bridge replaces the one before.
+        """
+
     def __init__(
         self,
         *,
         bridge_instance_id: _builtins.str = ...,
         oldest_interception_id: _builtins.str = ...,
+        breakers: _abc.Iterable[Global___BreakerState] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["bridge_instance_id", b"bridge_instance_id", "oldest_interception_id", b"oldest_interception_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["breakers", b"breakers", "bridge_instance_id", b"bridge_instance_id", "oldest_interception_id", b"oldest_interception_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___PingRequest: _TypeAlias = PingRequest  # noqa: Y015
+
+@_typing.final
+class BreakerState(_message.Message):
+    """A circuit breaker of a bridge. For administrators to look at: no decision of
+    credentiald depends on it.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PROVIDER_FIELD_NUMBER: _builtins.int
+    OPERATION_FIELD_NUMBER: _builtins.int
+    MODEL_FIELD_NUMBER: _builtins.int
+    STATE_FIELD_NUMBER: _builtins.int
+    SINCE_FIELD_NUMBER: _builtins.int
+    FAILURES_FIELD_NUMBER: _builtins.int
+    LAST_ERROR_FIELD_NUMBER: _builtins.int
+    provider: _builtins.str
+    """Instance name."""
+    operation: _builtins.str
+    """As in ResolveProviderRequest; longer than 128 characters is cut, as are the
+    other texts.
+    """
+    model: _builtins.str
+    """The model at the upstream, or the one asked for."""
+    state: Global___BreakerPhase.ValueType
+    failures: _builtins.int
+    """In a row."""
+    last_error: _builtins.str
+    """What the upstream said last, such as "503 overloaded_error"."""
+    @_builtins.property
+    def since(self) -> _timestamp_pb2.Timestamp:
+        """When it came into this state."""
+
+    def __init__(
+        self,
+        *,
+        provider: _builtins.str = ...,
+        operation: _builtins.str = ...,
+        model: _builtins.str = ...,
+        state: Global___BreakerPhase.ValueType = ...,
+        since: _timestamp_pb2.Timestamp | None = ...,
+        failures: _builtins.int = ...,
+        last_error: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["since", b"since"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["failures", b"failures", "last_error", b"last_error", "model", b"model", "operation", b"operation", "provider", b"provider", "since", b"since", "state", b"state"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___BreakerState: _TypeAlias = BreakerState  # noqa: Y015
 
 @_typing.final
 class PingResponse(_message.Message):

@@ -46,6 +46,16 @@ class CredentialServiceStub:
                 request_serializer=drawbridge_dot_v1_dot_credential__service__pb2.ResolveProviderStreamRequest.SerializeToString,
                 response_deserializer=drawbridge_dot_v1_dot_credential__service__pb2.ResolveProviderStreamResponse.FromString,
                 _registered_method=True)
+        self.ReportOutcome = channel.unary_unary(
+                '/drawbridge.v1.CredentialService/ReportOutcome',
+                request_serializer=drawbridge_dot_v1_dot_credential__service__pb2.ReportOutcomeRequest.SerializeToString,
+                response_deserializer=drawbridge_dot_v1_dot_credential__service__pb2.ReportOutcomeResponse.FromString,
+                _registered_method=True)
+        self.WatchProviders = channel.stream_stream(
+                '/drawbridge.v1.CredentialService/WatchProviders',
+                request_serializer=drawbridge_dot_v1_dot_credential__service__pb2.WatchProvidersRequest.SerializeToString,
+                response_deserializer=drawbridge_dot_v1_dot_credential__service__pb2.WatchProvidersResponse.FromString,
+                _registered_method=True)
         self.Ping = channel.unary_unary(
                 '/drawbridge.v1.CredentialService/Ping',
                 request_serializer=drawbridge_dot_v1_dot_credential__service__pb2.PingRequest.SerializeToString,
@@ -83,6 +93,33 @@ class CredentialServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def ReportOutcome(self, request, context):
+        """What became of credentials of a pool: a bridge tells of each that an upstream
+        refused, and of each that it was asked to try again (probe). Whoever tells is
+        not given that credential again until its rest is over; others are given it
+        after those that nobody complained of, so no caller can take a pool away from
+        the others. Only credentials that the caller was given itself count (the
+        receipt says which), within a bound a caller.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def WatchProviders(self, request_iterator, context):
+        """Tells a bridge what administrators change, so that what is under way stops
+        using it: requests that were answered and not sent yet are asked again, and
+        what an administrator took away ends streams that run on it. The caller opens
+        the stream with a first message; credentiald answers with what the caller has
+        missed and with all providers (snapshot), and from then on with each change.
+        After each message the caller says up to which revision it has obeyed: rpcs
+        that take something away wait for that, within a bound. A bridge is correct
+        without watching: each question is decided by what is true when it is asked.
+        Callers: services with the role bridge.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def Ping(self, request, context):
         """Whether credentiald would answer this caller. Changes nothing, but that a
         bridge that names itself is known to be alive: the interceptions of one that
@@ -104,6 +141,16 @@ def add_CredentialServiceServicer_to_server(servicer, server):
                     servicer.ResolveProviderStream,
                     request_deserializer=drawbridge_dot_v1_dot_credential__service__pb2.ResolveProviderStreamRequest.FromString,
                     response_serializer=drawbridge_dot_v1_dot_credential__service__pb2.ResolveProviderStreamResponse.SerializeToString,
+            ),
+            'ReportOutcome': grpc.unary_unary_rpc_method_handler(
+                    servicer.ReportOutcome,
+                    request_deserializer=drawbridge_dot_v1_dot_credential__service__pb2.ReportOutcomeRequest.FromString,
+                    response_serializer=drawbridge_dot_v1_dot_credential__service__pb2.ReportOutcomeResponse.SerializeToString,
+            ),
+            'WatchProviders': grpc.stream_stream_rpc_method_handler(
+                    servicer.WatchProviders,
+                    request_deserializer=drawbridge_dot_v1_dot_credential__service__pb2.WatchProvidersRequest.FromString,
+                    response_serializer=drawbridge_dot_v1_dot_credential__service__pb2.WatchProvidersResponse.SerializeToString,
             ),
             'Ping': grpc.unary_unary_rpc_method_handler(
                     servicer.Ping,
@@ -167,6 +214,60 @@ class CredentialService:
             '/drawbridge.v1.CredentialService/ResolveProviderStream',
             drawbridge_dot_v1_dot_credential__service__pb2.ResolveProviderStreamRequest.SerializeToString,
             drawbridge_dot_v1_dot_credential__service__pb2.ResolveProviderStreamResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ReportOutcome(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/drawbridge.v1.CredentialService/ReportOutcome',
+            drawbridge_dot_v1_dot_credential__service__pb2.ReportOutcomeRequest.SerializeToString,
+            drawbridge_dot_v1_dot_credential__service__pb2.ReportOutcomeResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def WatchProviders(request_iterator,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.stream_stream(
+            request_iterator,
+            target,
+            '/drawbridge.v1.CredentialService/WatchProviders',
+            drawbridge_dot_v1_dot_credential__service__pb2.WatchProvidersRequest.SerializeToString,
+            drawbridge_dot_v1_dot_credential__service__pb2.WatchProvidersResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -52,6 +52,25 @@ class CredentialServiceStub:
     ResolveProvider. credentiald ends the stream
     with the status OK when it stops: what has no answer then, ask elsewhere.
     """
+    ReportOutcome: _grpc.UnaryUnaryMultiCallable[_credential_service_pb2.ReportOutcomeRequest, _credential_service_pb2.ReportOutcomeResponse]
+    """What became of credentials of a pool: a bridge tells of each that an upstream
+    refused, and of each that it was asked to try again (probe). Whoever tells is
+    not given that credential again until its rest is over; others are given it
+    after those that nobody complained of, so no caller can take a pool away from
+    the others. Only credentials that the caller was given itself count (the
+    receipt says which), within a bound a caller.
+    """
+    WatchProviders: _grpc.StreamStreamMultiCallable[_credential_service_pb2.WatchProvidersRequest, _credential_service_pb2.WatchProvidersResponse]
+    """Tells a bridge what administrators change, so that what is under way stops
+    using it: requests that were answered and not sent yet are asked again, and
+    what an administrator took away ends streams that run on it. The caller opens
+    the stream with a first message; credentiald answers with what the caller has
+    missed and with all providers (snapshot), and from then on with each change.
+    After each message the caller says up to which revision it has obeyed: rpcs
+    that take something away wait for that, within a bound. A bridge is correct
+    without watching: each question is decided by what is true when it is asked.
+    Callers: services with the role bridge.
+    """
     Ping: _grpc.UnaryUnaryMultiCallable[_credential_service_pb2.PingRequest, _credential_service_pb2.PingResponse]
     """Whether credentiald would answer this caller. Changes nothing, but that a
     bridge that names itself is known to be alive: the interceptions of one that
@@ -81,6 +100,25 @@ class CredentialServiceAsyncStub(CredentialServiceStub):
     ASK_SINGLY would have kept its neighbours waiting: ask it with
     ResolveProvider. credentiald ends the stream
     with the status OK when it stops: what has no answer then, ask elsewhere.
+    """
+    ReportOutcome: _aio.UnaryUnaryMultiCallable[_credential_service_pb2.ReportOutcomeRequest, _credential_service_pb2.ReportOutcomeResponse]  # type: ignore[assignment]
+    """What became of credentials of a pool: a bridge tells of each that an upstream
+    refused, and of each that it was asked to try again (probe). Whoever tells is
+    not given that credential again until its rest is over; others are given it
+    after those that nobody complained of, so no caller can take a pool away from
+    the others. Only credentials that the caller was given itself count (the
+    receipt says which), within a bound a caller.
+    """
+    WatchProviders: _aio.StreamStreamMultiCallable[_credential_service_pb2.WatchProvidersRequest, _credential_service_pb2.WatchProvidersResponse]  # type: ignore[assignment]
+    """Tells a bridge what administrators change, so that what is under way stops
+    using it: requests that were answered and not sent yet are asked again, and
+    what an administrator took away ends streams that run on it. The caller opens
+    the stream with a first message; credentiald answers with what the caller has
+    missed and with all providers (snapshot), and from then on with each change.
+    After each message the caller says up to which revision it has obeyed: rpcs
+    that take something away wait for that, within a bound. A bridge is correct
+    without watching: each question is decided by what is true when it is asked.
+    Callers: services with the role bridge.
     """
     Ping: _aio.UnaryUnaryMultiCallable[_credential_service_pb2.PingRequest, _credential_service_pb2.PingResponse]  # type: ignore[assignment]
     """Whether credentiald would answer this caller. Changes nothing, but that a
@@ -120,6 +158,37 @@ class CredentialServiceServicer(metaclass=_abc_1.ABCMeta):
         ASK_SINGLY would have kept its neighbours waiting: ask it with
         ResolveProvider. credentiald ends the stream
         with the status OK when it stops: what has no answer then, ask elsewhere.
+        """
+
+    @_abc_1.abstractmethod
+    def ReportOutcome(
+        self,
+        request: _credential_service_pb2.ReportOutcomeRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_credential_service_pb2.ReportOutcomeResponse, _abc.Awaitable[_credential_service_pb2.ReportOutcomeResponse]]:
+        """What became of credentials of a pool: a bridge tells of each that an upstream
+        refused, and of each that it was asked to try again (probe). Whoever tells is
+        not given that credential again until its rest is over; others are given it
+        after those that nobody complained of, so no caller can take a pool away from
+        the others. Only credentials that the caller was given itself count (the
+        receipt says which), within a bound a caller.
+        """
+
+    @_abc_1.abstractmethod
+    def WatchProviders(
+        self,
+        request_iterator: _MaybeAsyncIterator[_credential_service_pb2.WatchProvidersRequest],
+        context: _ServicerContext,
+    ) -> _typing.Union[_abc.Iterator[_credential_service_pb2.WatchProvidersResponse], _abc.AsyncIterator[_credential_service_pb2.WatchProvidersResponse]]:
+        """Tells a bridge what administrators change, so that what is under way stops
+        using it: requests that were answered and not sent yet are asked again, and
+        what an administrator took away ends streams that run on it. The caller opens
+        the stream with a first message; credentiald answers with what the caller has
+        missed and with all providers (snapshot), and from then on with each change.
+        After each message the caller says up to which revision it has obeyed: rpcs
+        that take something away wait for that, within a bound. A bridge is correct
+        without watching: each question is decided by what is true when it is asked.
+        Callers: services with the role bridge.
         """
 
     @_abc_1.abstractmethod

@@ -120,8 +120,10 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     """
     ERROR_REASON_KEY_POOL_EXHAUSTED: _ErrorReason.ValueType  # 20
     """Every key of the pool was refused or is waiting.
-    Metadata: provider, retry_after_seconds.
-    Wait as long as RetryInfo says.
+    Metadata: provider, retry_after_seconds, cause, fallback_provider.
+    Wait as long as RetryInfo says where `cause` is rate_limited; set keys that
+    are right where it is unauthorized; failed: the caller has named all keys in
+    failed_credential_ids and knows why.
     """
     ERROR_REASON_STORE_UNAVAILABLE: _ErrorReason.ValueType  # 21
     """The database does not answer, or lags behind.
@@ -286,6 +288,10 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     Try again; the operator finds out why credentiald stores no records, or sets
     --without-records serve.
     """
+    ERROR_REASON_UPSTREAM_KEY_REFUSED: _ErrorReason.ValueType  # 118
+    """The upstream refused the provider's key (401), and there is no other to try.
+    An administrator sets another key (`credentiald keys set`).
+    """
 
 class ErrorReason(_ErrorReason, metaclass=_ErrorReasonEnumTypeWrapper):
     """Why a call was refused: the `reason` of the one google.rpc.ErrorInfo in the
@@ -391,8 +397,10 @@ Try again; `credentiald providers check` tells each step.
 """
 ERROR_REASON_KEY_POOL_EXHAUSTED: ErrorReason.ValueType  # 20
 """Every key of the pool was refused or is waiting.
-Metadata: provider, retry_after_seconds.
-Wait as long as RetryInfo says.
+Metadata: provider, retry_after_seconds, cause, fallback_provider.
+Wait as long as RetryInfo says where `cause` is rate_limited; set keys that
+are right where it is unauthorized; failed: the caller has named all keys in
+failed_credential_ids and knows why.
 """
 ERROR_REASON_STORE_UNAVAILABLE: ErrorReason.ValueType  # 21
 """The database does not answer, or lags behind.
@@ -556,5 +564,9 @@ ERROR_REASON_RECORDS_UNAVAILABLE: ErrorReason.ValueType  # 117
 """Nothing can be recorded now, and the bridge is told not to go on without.
 Try again; the operator finds out why credentiald stores no records, or sets
 --without-records serve.
+"""
+ERROR_REASON_UPSTREAM_KEY_REFUSED: ErrorReason.ValueType  # 118
+"""The upstream refused the provider's key (401), and there is no other to try.
+An administrator sets another key (`credentiald keys set`).
 """
 Global___ErrorReason: _TypeAlias = ErrorReason  # noqa: Y015

@@ -22,10 +22,11 @@ _runtime_version.ValidateProtobufRuntimeVersion(
 _sym_db = _symbol_database.Default()
 
 
+from google.protobuf import duration_pb2 as google_dot_protobuf_dot_duration__pb2
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1c\x64rawbridge/v1/provider.proto\x12\rdrawbridge.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"\x8e\x04\n\x08Provider\x12\n\n\x02id\x18\x01 \x01(\t\x12\x0c\n\x04name\x18\x02 \x01(\t\x12\x0c\n\x04type\x18\x03 \x01(\t\x12\x14\n\x0c\x64isplay_name\x18\x04 \x01(\t\x12\x10\n\x08\x62\x61se_url\x18\x05 \x01(\t\x12\x14\n\x07\x65nabled\x18\x06 \x01(\x08H\x00\x88\x01\x01\x12,\n\nkey_policy\x18\x07 \x01(\x0b\x32\x18.drawbridge.v1.KeyPolicy\x12\x17\n\x0f\x63\x65ntral_key_set\x18\x08 \x01(\x08\x12/\n\x0c\x63\x65ntral_keys\x18\t \x03(\x0b\x32\x19.drawbridge.v1.CentralKey\x12-\n\x06origin\x18\n \x01(\x0e\x32\x1d.drawbridge.v1.ProviderOrigin\x12.\n\x07\x62\x65\x64rock\x18\x0b \x01(\x0b\x32\x1d.drawbridge.v1.BedrockOptions\x12\x1f\n\x12send_actor_headers\x18\x0c \x01(\x08H\x01\x88\x01\x01\x12\x11\n\twire_type\x18\r \x01(\t\x12\x0c\n\x04\x65tag\x18\x0e \x01(\t\x12/\n\x0b\x63reate_time\x18\x0f \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12/\n\x0bupdate_time\x18\x10 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\n\n\x08_enabledB\x15\n\x13_send_actor_headers\"\xb7\x01\n\tKeyPolicy\x12 \n\x13\x63\x65ntral_key_enabled\x18\x01 \x01(\x08H\x00\x88\x01\x01\x12\x1e\n\x11user_keys_allowed\x18\x02 \x01(\x08H\x01\x88\x01\x01\x12!\n\x14\x63\x65ntral_key_fallback\x18\x03 \x01(\x08H\x02\x88\x01\x01\x42\x16\n\x14_central_key_enabledB\x14\n\x12_user_keys_allowedB\x17\n\x15_central_key_fallback\"z\n\nCentralKey\x12\x15\n\rcredential_id\x18\x01 \x01(\t\x12$\n\x04kind\x18\x02 \x01(\x0e\x32\x16.drawbridge.v1.KeyKind\x12/\n\x0b\x63reate_time\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"\xc6\x03\n\x0e\x42\x65\x64rockOptions\x12\x0e\n\x06region\x18\x01 \x01(\t\x12\x10\n\x08role_arn\x18\x02 \x01(\t\x12\x13\n\x0b\x65xternal_id\x18\x03 \x01(\t\x12\r\n\x05model\x18\x04 \x01(\t\x12\x18\n\x10small_fast_model\x18\x05 \x01(\t\x12\x39\n\x06models\x18\x06 \x03(\x0b\x32).drawbridge.v1.BedrockOptions.ModelsEntry\x12\x34\n\x0bmodel_rules\x18\x07 \x03(\x0b\x32\x1f.drawbridge.v1.BedrockModelRule\x12\x1d\n\x15role_duration_seconds\x18\x08 \x01(\x05\x12\x16\n\x0esession_policy\x18\t \x01(\t\x12\x30\n\x08protocol\x18\n \x01(\x0e\x32\x1e.drawbridge.v1.BedrockProtocol\x12\x1b\n\x13set_source_identity\x18\x0b \x01(\x08\x12\x14\n\x0csession_tags\x18\x0c \x01(\x08\x12\x18\n\x10\x63ontrol_base_url\x18\r \x01(\t\x1a-\n\x0bModelsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"C\n\x10\x42\x65\x64rockModelRule\x12\x10\n\x08\x63ontains\x18\x01 \x01(\t\x12\x0e\n\x06\x66\x61mily\x18\x02 \x01(\t\x12\r\n\x05\x62\x65tas\x18\x03 \x03(\t\"v\n\x0bKeyMaterial\x12\x16\n\x07\x61pi_key\x18\x01 \x01(\tB\x03\x80\x01\x01H\x00\x12\x43\n\x13\x61ws_access_key_pair\x18\x02 \x01(\x0b\x32\x1f.drawbridge.v1.AwsAccessKeyPairB\x03\x80\x01\x01H\x00\x42\n\n\x08material\"j\n\x10\x41wsAccessKeyPair\x12\x1a\n\raccess_key_id\x18\x01 \x01(\tB\x03\x80\x01\x01\x12\x1e\n\x11secret_access_key\x18\x02 \x01(\tB\x03\x80\x01\x01\x12\x1a\n\rsession_token\x18\x03 \x01(\tB\x03\x80\x01\x01*[\n\x07KeyKind\x12\x18\n\x14KEY_KIND_UNSPECIFIED\x10\x00\x12\x14\n\x10KEY_KIND_API_KEY\x10\x01\x12 \n\x1cKEY_KIND_AWS_ACCESS_KEY_PAIR\x10\x02*p\n\x0eProviderOrigin\x12\x1f\n\x1bPROVIDER_ORIGIN_UNSPECIFIED\x10\x00\x12\x1c\n\x18PROVIDER_ORIGIN_DATABASE\x10\x01\x12\x1f\n\x1bPROVIDER_ORIGIN_ENVIRONMENT\x10\x02*s\n\x0f\x42\x65\x64rockProtocol\x12 \n\x1c\x42\x45\x44ROCK_PROTOCOL_UNSPECIFIED\x10\x00\x12!\n\x1d\x42\x45\x44ROCK_PROTOCOL_INVOKE_MODEL\x10\x01\x12\x1b\n\x17\x42\x45\x44ROCK_PROTOCOL_MANTLE\x10\x02*\xbc\x01\n\x10\x43redentialSource\x12!\n\x1d\x43REDENTIAL_SOURCE_UNSPECIFIED\x10\x00\x12\x1e\n\x1a\x43REDENTIAL_SOURCE_USER_KEY\x10\x01\x12!\n\x1d\x43REDENTIAL_SOURCE_CENTRAL_KEY\x10\x02\x12\x1d\n\x19\x43REDENTIAL_SOURCE_AMBIENT\x10\x03\x12#\n\x1f\x43REDENTIAL_SOURCE_PRESENTED_KEY\x10\x04\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1c\x64rawbridge/v1/provider.proto\x12\rdrawbridge.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xdc\x04\n\x08Provider\x12\n\n\x02id\x18\x01 \x01(\t\x12\x0c\n\x04name\x18\x02 \x01(\t\x12\x0c\n\x04type\x18\x03 \x01(\t\x12\x14\n\x0c\x64isplay_name\x18\x04 \x01(\t\x12\x10\n\x08\x62\x61se_url\x18\x05 \x01(\t\x12\x14\n\x07\x65nabled\x18\x06 \x01(\x08H\x00\x88\x01\x01\x12,\n\nkey_policy\x18\x07 \x01(\x0b\x32\x18.drawbridge.v1.KeyPolicy\x12\x17\n\x0f\x63\x65ntral_key_set\x18\x08 \x01(\x08\x12/\n\x0c\x63\x65ntral_keys\x18\t \x03(\x0b\x32\x19.drawbridge.v1.CentralKey\x12-\n\x06origin\x18\n \x01(\x0e\x32\x1d.drawbridge.v1.ProviderOrigin\x12.\n\x07\x62\x65\x64rock\x18\x0b \x01(\x0b\x32\x1d.drawbridge.v1.BedrockOptions\x12\x1f\n\x12send_actor_headers\x18\x0c \x01(\x08H\x01\x88\x01\x01\x12\x11\n\twire_type\x18\r \x01(\t\x12\x0c\n\x04\x65tag\x18\x0e \x01(\t\x12/\n\x0b\x63reate_time\x18\x0f \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12/\n\x0bupdate_time\x18\x10 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x31\n\x08timeouts\x18\x11 \x01(\x0b\x32\x1f.drawbridge.v1.ProviderTimeouts\x12\x19\n\x11\x66\x61llback_provider\x18\x12 \x01(\tB\n\n\x08_enabledB\x15\n\x13_send_actor_headers\"\x96\x01\n\x10ProviderTimeouts\x12*\n\x07\x63onnect\x18\x01 \x01(\x0b\x32\x19.google.protobuf.Duration\x12-\n\nfirst_byte\x18\x02 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\'\n\x04idle\x18\x03 \x01(\x0b\x32\x19.google.protobuf.Duration\"\xb7\x01\n\tKeyPolicy\x12 \n\x13\x63\x65ntral_key_enabled\x18\x01 \x01(\x08H\x00\x88\x01\x01\x12\x1e\n\x11user_keys_allowed\x18\x02 \x01(\x08H\x01\x88\x01\x01\x12!\n\x14\x63\x65ntral_key_fallback\x18\x03 \x01(\x08H\x02\x88\x01\x01\x42\x16\n\x14_central_key_enabledB\x14\n\x12_user_keys_allowedB\x17\n\x15_central_key_fallback\"z\n\nCentralKey\x12\x15\n\rcredential_id\x18\x01 \x01(\t\x12$\n\x04kind\x18\x02 \x01(\x0e\x32\x16.drawbridge.v1.KeyKind\x12/\n\x0b\x63reate_time\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"\xc6\x03\n\x0e\x42\x65\x64rockOptions\x12\x0e\n\x06region\x18\x01 \x01(\t\x12\x10\n\x08role_arn\x18\x02 \x01(\t\x12\x13\n\x0b\x65xternal_id\x18\x03 \x01(\t\x12\r\n\x05model\x18\x04 \x01(\t\x12\x18\n\x10small_fast_model\x18\x05 \x01(\t\x12\x39\n\x06models\x18\x06 \x03(\x0b\x32).drawbridge.v1.BedrockOptions.ModelsEntry\x12\x34\n\x0bmodel_rules\x18\x07 \x03(\x0b\x32\x1f.drawbridge.v1.BedrockModelRule\x12\x1d\n\x15role_duration_seconds\x18\x08 \x01(\x05\x12\x16\n\x0esession_policy\x18\t \x01(\t\x12\x30\n\x08protocol\x18\n \x01(\x0e\x32\x1e.drawbridge.v1.BedrockProtocol\x12\x1b\n\x13set_source_identity\x18\x0b \x01(\x08\x12\x14\n\x0csession_tags\x18\x0c \x01(\x08\x12\x18\n\x10\x63ontrol_base_url\x18\r \x01(\t\x1a-\n\x0bModelsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"C\n\x10\x42\x65\x64rockModelRule\x12\x10\n\x08\x63ontains\x18\x01 \x01(\t\x12\x0e\n\x06\x66\x61mily\x18\x02 \x01(\t\x12\r\n\x05\x62\x65tas\x18\x03 \x03(\t\"v\n\x0bKeyMaterial\x12\x16\n\x07\x61pi_key\x18\x01 \x01(\tB\x03\x80\x01\x01H\x00\x12\x43\n\x13\x61ws_access_key_pair\x18\x02 \x01(\x0b\x32\x1f.drawbridge.v1.AwsAccessKeyPairB\x03\x80\x01\x01H\x00\x42\n\n\x08material\"j\n\x10\x41wsAccessKeyPair\x12\x1a\n\raccess_key_id\x18\x01 \x01(\tB\x03\x80\x01\x01\x12\x1e\n\x11secret_access_key\x18\x02 \x01(\tB\x03\x80\x01\x01\x12\x1a\n\rsession_token\x18\x03 \x01(\tB\x03\x80\x01\x01*[\n\x07KeyKind\x12\x18\n\x14KEY_KIND_UNSPECIFIED\x10\x00\x12\x14\n\x10KEY_KIND_API_KEY\x10\x01\x12 \n\x1cKEY_KIND_AWS_ACCESS_KEY_PAIR\x10\x02*p\n\x0eProviderOrigin\x12\x1f\n\x1bPROVIDER_ORIGIN_UNSPECIFIED\x10\x00\x12\x1c\n\x18PROVIDER_ORIGIN_DATABASE\x10\x01\x12\x1f\n\x1bPROVIDER_ORIGIN_ENVIRONMENT\x10\x02*s\n\x0f\x42\x65\x64rockProtocol\x12 \n\x1c\x42\x45\x44ROCK_PROTOCOL_UNSPECIFIED\x10\x00\x12!\n\x1d\x42\x45\x44ROCK_PROTOCOL_INVOKE_MODEL\x10\x01\x12\x1b\n\x17\x42\x45\x44ROCK_PROTOCOL_MANTLE\x10\x02*\xbc\x01\n\x10\x43redentialSource\x12!\n\x1d\x43REDENTIAL_SOURCE_UNSPECIFIED\x10\x00\x12\x1e\n\x1a\x43REDENTIAL_SOURCE_USER_KEY\x10\x01\x12!\n\x1d\x43REDENTIAL_SOURCE_CENTRAL_KEY\x10\x02\x12\x1d\n\x19\x43REDENTIAL_SOURCE_AMBIENT\x10\x03\x12#\n\x1f\x43REDENTIAL_SOURCE_PRESENTED_KEY\x10\x04\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -44,28 +45,30 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_AWSACCESSKEYPAIR'].fields_by_name['secret_access_key']._serialized_options = b'\200\001\001'
   _globals['_AWSACCESSKEYPAIR'].fields_by_name['session_token']._loaded_options = None
   _globals['_AWSACCESSKEYPAIR'].fields_by_name['session_token']._serialized_options = b'\200\001\001'
-  _globals['_KEYKIND']._serialized_start=1673
-  _globals['_KEYKIND']._serialized_end=1764
-  _globals['_PROVIDERORIGIN']._serialized_start=1766
-  _globals['_PROVIDERORIGIN']._serialized_end=1878
-  _globals['_BEDROCKPROTOCOL']._serialized_start=1880
-  _globals['_BEDROCKPROTOCOL']._serialized_end=1995
-  _globals['_CREDENTIALSOURCE']._serialized_start=1998
-  _globals['_CREDENTIALSOURCE']._serialized_end=2186
-  _globals['_PROVIDER']._serialized_start=81
-  _globals['_PROVIDER']._serialized_end=607
-  _globals['_KEYPOLICY']._serialized_start=610
-  _globals['_KEYPOLICY']._serialized_end=793
-  _globals['_CENTRALKEY']._serialized_start=795
-  _globals['_CENTRALKEY']._serialized_end=917
-  _globals['_BEDROCKOPTIONS']._serialized_start=920
-  _globals['_BEDROCKOPTIONS']._serialized_end=1374
-  _globals['_BEDROCKOPTIONS_MODELSENTRY']._serialized_start=1329
-  _globals['_BEDROCKOPTIONS_MODELSENTRY']._serialized_end=1374
-  _globals['_BEDROCKMODELRULE']._serialized_start=1376
-  _globals['_BEDROCKMODELRULE']._serialized_end=1443
-  _globals['_KEYMATERIAL']._serialized_start=1445
-  _globals['_KEYMATERIAL']._serialized_end=1563
-  _globals['_AWSACCESSKEYPAIR']._serialized_start=1565
-  _globals['_AWSACCESSKEYPAIR']._serialized_end=1671
+  _globals['_KEYKIND']._serialized_start=1936
+  _globals['_KEYKIND']._serialized_end=2027
+  _globals['_PROVIDERORIGIN']._serialized_start=2029
+  _globals['_PROVIDERORIGIN']._serialized_end=2141
+  _globals['_BEDROCKPROTOCOL']._serialized_start=2143
+  _globals['_BEDROCKPROTOCOL']._serialized_end=2258
+  _globals['_CREDENTIALSOURCE']._serialized_start=2261
+  _globals['_CREDENTIALSOURCE']._serialized_end=2449
+  _globals['_PROVIDER']._serialized_start=113
+  _globals['_PROVIDER']._serialized_end=717
+  _globals['_PROVIDERTIMEOUTS']._serialized_start=720
+  _globals['_PROVIDERTIMEOUTS']._serialized_end=870
+  _globals['_KEYPOLICY']._serialized_start=873
+  _globals['_KEYPOLICY']._serialized_end=1056
+  _globals['_CENTRALKEY']._serialized_start=1058
+  _globals['_CENTRALKEY']._serialized_end=1180
+  _globals['_BEDROCKOPTIONS']._serialized_start=1183
+  _globals['_BEDROCKOPTIONS']._serialized_end=1637
+  _globals['_BEDROCKOPTIONS_MODELSENTRY']._serialized_start=1592
+  _globals['_BEDROCKOPTIONS_MODELSENTRY']._serialized_end=1637
+  _globals['_BEDROCKMODELRULE']._serialized_start=1639
+  _globals['_BEDROCKMODELRULE']._serialized_end=1706
+  _globals['_KEYMATERIAL']._serialized_start=1708
+  _globals['_KEYMATERIAL']._serialized_end=1826
+  _globals['_AWSACCESSKEYPAIR']._serialized_start=1828
+  _globals['_AWSACCESSKEYPAIR']._serialized_end=1934
 # @@protoc_insertion_point(module_scope)

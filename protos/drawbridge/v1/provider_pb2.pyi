@@ -5,6 +5,7 @@ isort:skip_file
 
 from collections import abc as _abc
 from google.protobuf import descriptor as _descriptor
+from google.protobuf import duration_pb2 as _duration_pb2
 from google.protobuf import message as _message
 from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from google.protobuf.internal import containers as _containers
@@ -137,6 +138,8 @@ class Provider(_message.Message):
     ETAG_FIELD_NUMBER: _builtins.int
     CREATE_TIME_FIELD_NUMBER: _builtins.int
     UPDATE_TIME_FIELD_NUMBER: _builtins.int
+    TIMEOUTS_FIELD_NUMBER: _builtins.int
+    FALLBACK_PROVIDER_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     """UUID, stable for the life of the provider."""
     name: _builtins.str
@@ -171,6 +174,12 @@ class Provider(_message.Message):
     """
     etag: _builtins.str
     """Row version. Given back in an update, a mismatch is refused with ETAG_MISMATCH."""
+    fallback_provider: _builtins.str
+    """Instance name of the provider that a turn of a conversation is sent to where
+    this one's upstream fails, with that provider's own policy and credentials.
+    Empty means none. Both must have a turn in common; one that is missing,
+    disabled or refuses is passed over.
+    """
     @_builtins.property
     def key_policy(self) -> Global___KeyPolicy: ...
     @_builtins.property
@@ -188,6 +197,10 @@ class Provider(_message.Message):
     @_builtins.property
     def update_time(self) -> _timestamp_pb2.Timestamp:
         """Output only. Absent for providers from the environment."""
+
+    @_builtins.property
+    def timeouts(self) -> Global___ProviderTimeouts:
+        """How long the upstream may take. Absent means the settings of the bridge."""
 
     def __init__(
         self,
@@ -208,10 +221,12 @@ class Provider(_message.Message):
         etag: _builtins.str = ...,
         create_time: _timestamp_pb2.Timestamp | None = ...,
         update_time: _timestamp_pb2.Timestamp | None = ...,
+        timeouts: Global___ProviderTimeouts | None = ...,
+        fallback_provider: _builtins.str = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_enabled", b"_enabled", "_send_actor_headers", b"_send_actor_headers", "bedrock", b"bedrock", "create_time", b"create_time", "enabled", b"enabled", "key_policy", b"key_policy", "send_actor_headers", b"send_actor_headers", "update_time", b"update_time"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_enabled", b"_enabled", "_send_actor_headers", b"_send_actor_headers", "bedrock", b"bedrock", "create_time", b"create_time", "enabled", b"enabled", "key_policy", b"key_policy", "send_actor_headers", b"send_actor_headers", "timeouts", b"timeouts", "update_time", b"update_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_enabled", b"_enabled", "_send_actor_headers", b"_send_actor_headers", "base_url", b"base_url", "bedrock", b"bedrock", "central_key_set", b"central_key_set", "central_keys", b"central_keys", "create_time", b"create_time", "display_name", b"display_name", "enabled", b"enabled", "etag", b"etag", "id", b"id", "key_policy", b"key_policy", "name", b"name", "origin", b"origin", "send_actor_headers", b"send_actor_headers", "type", b"type", "update_time", b"update_time", "wire_type", b"wire_type"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_enabled", b"_enabled", "_send_actor_headers", b"_send_actor_headers", "base_url", b"base_url", "bedrock", b"bedrock", "central_key_set", b"central_key_set", "central_keys", b"central_keys", "create_time", b"create_time", "display_name", b"display_name", "enabled", b"enabled", "etag", b"etag", "fallback_provider", b"fallback_provider", "id", b"id", "key_policy", b"key_policy", "name", b"name", "origin", b"origin", "send_actor_headers", b"send_actor_headers", "timeouts", b"timeouts", "type", b"type", "update_time", b"update_time", "wire_type", b"wire_type"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__enabled: _TypeAlias = _typing.Literal["enabled"]  # noqa: Y015
     _WhichOneofArgType__enabled: _TypeAlias = _typing.Literal["_enabled", b"_enabled"]  # noqa: Y015
@@ -223,6 +238,42 @@ class Provider(_message.Message):
     def WhichOneof(self, oneof_group: _WhichOneofArgType__send_actor_headers) -> _WhichOneofReturnType__send_actor_headers | None: ...
 
 Global___Provider: _TypeAlias = Provider  # noqa: Y015
+
+@_typing.final
+class ProviderTimeouts(_message.Message):
+    """Each from 1 ms to 24 h; what is absent is as the bridge is set."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CONNECT_FIELD_NUMBER: _builtins.int
+    FIRST_BYTE_FIELD_NUMBER: _builtins.int
+    IDLE_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def connect(self) -> _duration_pb2.Duration:
+        """For a connection to the upstream."""
+
+    @_builtins.property
+    def first_byte(self) -> _duration_pb2.Duration:
+        """From the request to the head of the answer."""
+
+    @_builtins.property
+    def idle(self) -> _duration_pb2.Duration:
+        """For a pause inside the answer."""
+
+    def __init__(
+        self,
+        *,
+        connect: _duration_pb2.Duration | None = ...,
+        first_byte: _duration_pb2.Duration | None = ...,
+        idle: _duration_pb2.Duration | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["connect", b"connect", "first_byte", b"first_byte", "idle", b"idle"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["connect", b"connect", "first_byte", b"first_byte", "idle", b"idle"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ProviderTimeouts: _TypeAlias = ProviderTimeouts  # noqa: Y015
 
 @_typing.final
 class KeyPolicy(_message.Message):

@@ -213,6 +213,7 @@ class InterceptionRecords(_message.Message):
     TOOL_CALLS_FIELD_NUMBER: _builtins.int
     MODEL_THOUGHTS_FIELD_NUMBER: _builtins.int
     END_FIELD_NUMBER: _builtins.int
+    ATTEMPTS_FIELD_NUMBER: _builtins.int
     receipt: _builtins.bytes
     """From the answer to the resolve; after a failover, from the last one."""
     @_builtins.property
@@ -227,6 +228,12 @@ class InterceptionRecords(_message.Message):
     def model_thoughts(self) -> _containers.RepeatedCompositeFieldContainer[_record_pb2.ModelThought]: ...
     @_builtins.property
     def end(self) -> Global___InterceptionEnd: ...
+    @_builtins.property
+    def attempts(self) -> _containers.RepeatedCompositeFieldContainer[Global___Attempt]:
+        """Calls to upstreams whose answers the client did not get, in their order: for
+        a request that was tried again with another key, or at another provider.
+        """
+
     def __init__(
         self,
         *,
@@ -237,14 +244,64 @@ class InterceptionRecords(_message.Message):
         tool_calls: _abc.Iterable[_record_pb2.ToolCall] | None = ...,
         model_thoughts: _abc.Iterable[_record_pb2.ModelThought] | None = ...,
         end: Global___InterceptionEnd | None = ...,
+        attempts: _abc.Iterable[Global___Attempt] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["end", b"end", "facts", b"facts"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["end", b"end", "facts", b"facts", "model_thoughts", b"model_thoughts", "prompts", b"prompts", "receipt", b"receipt", "token_usages", b"token_usages", "tool_calls", b"tool_calls"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempts", b"attempts", "end", b"end", "facts", b"facts", "model_thoughts", b"model_thoughts", "prompts", b"prompts", "receipt", b"receipt", "token_usages", b"token_usages", "tool_calls", b"tool_calls"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___InterceptionRecords: _TypeAlias = InterceptionRecords  # noqa: Y015
+
+@_typing.final
+class Attempt(_message.Message):
+    """One call to an upstream whose answer the client did not get."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ID_FIELD_NUMBER: _builtins.int
+    CREATE_TIME_FIELD_NUMBER: _builtins.int
+    RECEIPT_FIELD_NUMBER: _builtins.int
+    HTTP_STATUS_FIELD_NUMBER: _builtins.int
+    ERROR_CATEGORY_FIELD_NUMBER: _builtins.int
+    ERROR_REASON_FIELD_NUMBER: _builtins.int
+    UPSTREAM_REQUEST_ID_FIELD_NUMBER: _builtins.int
+    DURATION_MICROS_FIELD_NUMBER: _builtins.int
+    id: _builtins.str
+    """Id of the attempt's record, a UUID."""
+    receipt: _builtins.bytes
+    """From the answer to the resolve whose credential the attempt used: of the same
+    service, user and interception.
+    """
+    http_status: _builtins.int
+    """Status of the upstream's answer; 0 where there was none."""
+    error_category: _record_pb2.UpstreamErrorCategory.ValueType
+    error_reason: _builtins.str
+    """The upstream's type of the error, or the bridge's reason."""
+    upstream_request_id: _builtins.str
+    duration_micros: _builtins.int
+    @_builtins.property
+    def create_time(self) -> _timestamp_pb2.Timestamp: ...
+    def __init__(
+        self,
+        *,
+        id: _builtins.str = ...,
+        create_time: _timestamp_pb2.Timestamp | None = ...,
+        receipt: _builtins.bytes = ...,
+        http_status: _builtins.int = ...,
+        error_category: _record_pb2.UpstreamErrorCategory.ValueType = ...,
+        error_reason: _builtins.str = ...,
+        upstream_request_id: _builtins.str = ...,
+        duration_micros: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "duration_micros", b"duration_micros", "error_category", b"error_category", "error_reason", b"error_reason", "http_status", b"http_status", "id", b"id", "receipt", b"receipt", "upstream_request_id", b"upstream_request_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Attempt: _TypeAlias = Attempt  # noqa: Y015
 
 @_typing.final
 class InterceptionFacts(_message.Message):

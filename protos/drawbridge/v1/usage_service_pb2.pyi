@@ -346,6 +346,7 @@ class InterceptionDetail(_message.Message):
     PROMPTS_FIELD_NUMBER: _builtins.int
     TOOL_CALLS_FIELD_NUMBER: _builtins.int
     MODEL_THOUGHTS_FIELD_NUMBER: _builtins.int
+    ATTEMPTS_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def interception(self) -> Global___Interception: ...
     @_builtins.property
@@ -356,6 +357,10 @@ class InterceptionDetail(_message.Message):
     def tool_calls(self) -> _containers.RepeatedCompositeFieldContainer[_record_pb2.ToolCall]: ...
     @_builtins.property
     def model_thoughts(self) -> _containers.RepeatedCompositeFieldContainer[_record_pb2.ModelThought]: ...
+    @_builtins.property
+    def attempts(self) -> _containers.RepeatedCompositeFieldContainer[Global___PastAttempt]:
+        """In their order, without the last one, which is the interception's own."""
+
     def __init__(
         self,
         *,
@@ -364,14 +369,69 @@ class InterceptionDetail(_message.Message):
         prompts: _abc.Iterable[_record_pb2.Prompt] | None = ...,
         tool_calls: _abc.Iterable[_record_pb2.ToolCall] | None = ...,
         model_thoughts: _abc.Iterable[_record_pb2.ModelThought] | None = ...,
+        attempts: _abc.Iterable[Global___PastAttempt] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["interception", b"interception"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["interception", b"interception", "model_thoughts", b"model_thoughts", "prompts", b"prompts", "token_usages", b"token_usages", "tool_calls", b"tool_calls"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempts", b"attempts", "interception", b"interception", "model_thoughts", b"model_thoughts", "prompts", b"prompts", "token_usages", b"token_usages", "tool_calls", b"tool_calls"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___InterceptionDetail: _TypeAlias = InterceptionDetail  # noqa: Y015
+
+@_typing.final
+class PastAttempt(_message.Message):
+    """One call to an upstream whose answer the client did not get, because there was
+    another call after it.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ID_FIELD_NUMBER: _builtins.int
+    CREATE_TIME_FIELD_NUMBER: _builtins.int
+    RESOLUTION_ID_FIELD_NUMBER: _builtins.int
+    PROVIDER_FIELD_NUMBER: _builtins.int
+    SOURCE_FIELD_NUMBER: _builtins.int
+    CREDENTIAL_ID_FIELD_NUMBER: _builtins.int
+    HTTP_STATUS_FIELD_NUMBER: _builtins.int
+    ERROR_CATEGORY_FIELD_NUMBER: _builtins.int
+    ERROR_REASON_FIELD_NUMBER: _builtins.int
+    UPSTREAM_REQUEST_ID_FIELD_NUMBER: _builtins.int
+    DURATION_MICROS_FIELD_NUMBER: _builtins.int
+    id: _builtins.str
+    resolution_id: _builtins.str
+    provider: _builtins.str
+    source: _provider_pb2.CredentialSource.ValueType
+    credential_id: _builtins.str
+    http_status: _builtins.int
+    error_category: _record_pb2.UpstreamErrorCategory.ValueType
+    error_reason: _builtins.str
+    upstream_request_id: _builtins.str
+    duration_micros: _builtins.int
+    @_builtins.property
+    def create_time(self) -> _timestamp_pb2.Timestamp: ...
+    def __init__(
+        self,
+        *,
+        id: _builtins.str = ...,
+        create_time: _timestamp_pb2.Timestamp | None = ...,
+        resolution_id: _builtins.str = ...,
+        provider: _builtins.str = ...,
+        source: _provider_pb2.CredentialSource.ValueType = ...,
+        credential_id: _builtins.str = ...,
+        http_status: _builtins.int = ...,
+        error_category: _record_pb2.UpstreamErrorCategory.ValueType = ...,
+        error_reason: _builtins.str = ...,
+        upstream_request_id: _builtins.str = ...,
+        duration_micros: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "credential_id", b"credential_id", "duration_micros", b"duration_micros", "error_category", b"error_category", "error_reason", b"error_reason", "http_status", b"http_status", "id", b"id", "provider", b"provider", "resolution_id", b"resolution_id", "source", b"source", "upstream_request_id", b"upstream_request_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___PastAttempt: _TypeAlias = PastAttempt  # noqa: Y015
 
 @_typing.final
 class ListSessionsRequest(_message.Message):

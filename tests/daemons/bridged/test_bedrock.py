@@ -8,12 +8,14 @@ from typing import Any
 import anthropic
 import pytest
 from botocore.exceptions import ClientError
+from drawbridge.v1 import credential_service_pb2 as pb
 from drawbridge.v1 import provider_pb2
 
 from tests.fakes.bedrock import error, exception, frames, reply, says
 from tests.fakes.bedrock_turns import Text, Thinking, ToolUse
 from tests.fakes.credentiald import USER_TOKEN, provider
 from tests.support.bedrock import BEARER, MODEL, BedrockScene, bedrock_provider, bedrock_scene
+from tests.support.bridge import until
 from tests.support.raw_http import raw_exchange, request
 
 ARN = "arn:aws:bedrock:us-east-1:123456789012:application-inference-profile/a1b2c3"
@@ -203,15 +205,63 @@ async def test_a_signature_that_aws_refuses_is_the_gateways_fault_and_its_words_
             await asyncio.to_thread(boto.converse, modelId=MODEL, messages=CONVERSE)
         assert refused.value.response["ResponseMetadata"]["HTTPStatusCode"] == 502
         assert "we calculated" not in str(refused.value.response)
-        assert registry.get_sample_value(series, {"reason": "KEY_POOL_EXHAUSTED"}) == 1
+        assert registry.get_sample_value(series, {"reason": "UPSTREAM_KEY_REFUSED"}) == 1
         return
     async with scene.claude() as client:
         with pytest.raises(anthropic.InternalServerError) as failed:
             await client.messages.create(**ASK)
     assert failed.value.status_code == 502
-    assert failed.value.response.headers["x-drawbridge-error"] == "KEY_POOL_EXHAUSTED"
+    assert failed.value.response.headers["x-drawbridge-error"] == "UPSTREAM_KEY_REFUSED"
     assert "we calculated" not in failed.value.response.text
-    assert registry.get_sample_value(series, {"reason": "KEY_POOL_EXHAUSTED"}) == 1
+    assert registry.get_sample_value(series, {"reason": "UPSTREAM_KEY_REFUSED"}) == 1
+
+
+def pool_of_pairs(scene: BedrockScene) -> None:
+    """Three pairs behind `signed`: one that AWS does not take, then two that it takes."""
+    answers = [bedrock_provider(scene.bedrock) for _ in range(3)]
+    answers[0].credential.aws_credentials.secret_access_key = "not-the-secret"
+    for number, one in enumerate(answers):
+        one.provider.id = answers[0].provider.id
+        one.credential.credential_id, one.receipt = f"cred-{number}", f"receipt-{number}".encode()
+        one.pool_size = len(answers)
+    scene.credentiald.pools["signed"] = answers
+
+
+@pytest.mark.parametrize("streamed", [True, False], ids=["streamed", "blocking"])
+async def test_another_pair_of_a_pool_signs_the_request_anew(scene: BedrockScene, streamed: bool) -> None:
+    pool_of_pairs(scene)
+    # A signature that is not taken uses no script; the second pair is throttled.
+    scene.bedrock.script(error("ThrottlingException", "slow down"), says(Text("Now.")))
+    async with scene.claude() as client:
+        if streamed:
+            async with client.messages.stream(**ASK) as stream:
+                message = await stream.get_final_message()
+        else:
+            message = await client.messages.create(**ASK)
+    assert said(message) == [{"type": "text", "text": "Now."}]
+    await until(lambda: len(scene.credentiald.outcomes) == 2 and bool(scene.credentiald.reported))
+    wrong, throttled = scene.credentiald.outcomes
+    assert (wrong.http_status, wrong.receipt, wrong.error) == (403, b"receipt-0", "InvalidSignatureException")
+    assert wrong.kind == pb.CREDENTIAL_OUTCOME_KIND_UNAUTHORIZED
+    assert (throttled.http_status, throttled.receipt, throttled.error) == (429, b"receipt-1", "ThrottlingException")
+    assert throttled.kind == pb.CREDENTIAL_OUTCOME_KIND_RATE_LIMITED
+    [report] = scene.credentiald.reported
+    assert [(one.receipt, one.http_status) for one in report.attempts] == [(b"receipt-0", 403), (b"receipt-1", 429)]
+    assert all(one.upstream_request_id for one in report.attempts)
+    assert report.receipt == b"receipt-2"
+
+
+async def test_what_is_not_about_the_pair_passes_through_the_pool(scene: BedrockScene) -> None:
+    pool_of_pairs(scene)
+    del scene.credentiald.pools["signed"][0]
+    scene.bedrock.script(error("AccessDeniedException", "no model for you"), error("ValidationException", "no"))
+    async with scene.claude() as client:
+        with pytest.raises(anthropic.PermissionDeniedError, match="no model for you"):
+            await client.messages.create(**ASK)
+        with pytest.raises(anthropic.BadRequestError):
+            await client.messages.create(**ASK)
+    assert len(scene.credentiald.resolves) == 2
+    assert not scene.credentiald.outcomes
 
 
 async def test_an_exception_in_place_of_a_stream_has_its_status_so_that_clients_try_again(scene: BedrockScene) -> None:

@@ -21,6 +21,7 @@ from prometheus_client import generate_latest
 
 import bridged.bridge
 from bridged.aws.sigv4 import SigningKeys
+from bridged.breaker import BreakerRules
 from bridged.records import AnswerRecords
 from daemonkit.logs import running_logs
 from tests.fakes.bedrock import CUT, STALL, Exchange, Step, broken, error, exception, frames, reply, says
@@ -42,6 +43,13 @@ async def scene() -> AsyncIterator[BedrockScene]:
         yield running
 
 
+@pytest.fixture
+async def scene_with_breakers() -> AsyncIterator[BedrockScene]:
+    """A breaker opens at the first failure, and closes at the first probe that goes well."""
+    async with bedrock_scene(breaker_rules=BreakerRules(failure_threshold=1, max_requests=1)) as running:
+        yield running
+
+
 def asked(name: str = "signed", **changed: Any) -> bytes:
     body = compact({**ASK, "stream": True, **changed})
     return request("POST", f"/{name}/v1/messages", headers=[AUTH], body=body)
@@ -54,6 +62,25 @@ def native(action: str = "invoke-with-response-stream", body: bytes = b"") -> by
 
 def server_sent(data: bytes) -> bytes:
     return b"event: " + json.loads(data)["type"].encode() + b"\ndata: " + data + b"\n\n"
+
+
+async def test_a_probe_is_judged_by_the_upstreams_head_and_not_by_the_clients(
+    scene_with_breakers: BedrockScene,
+) -> None:
+    scene = scene_with_breakers
+    breaking = scene.bridge.bridge.breaking
+    assert breaking is not None
+    now_seconds = 1000.0
+    breaking.now = lambda: now_seconds
+    scene.bedrock.script(error("ServiceUnavailableException", status=503), frames(STALL))
+    await raw_exchange(scene.bridge.port, asked())
+    now_seconds += 30
+    async with raw_client(scene.bridge.port) as client:
+        # Of its answer there is a head and nothing that makes an event.
+        await client.send(asked())
+        await scene.bedrock.request(1)
+        await until(lambda: not breaking.views())
+        assert scene.bridge.bridge.under_way == 1
 
 
 # -- what leaves when ---------------------------------------------------------------------------------------------

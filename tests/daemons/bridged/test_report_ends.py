@@ -22,7 +22,11 @@ OVERLOADED = b'{"type":"error","error":{"type":"overloaded_error","message":"Ove
     ("script", "expected"),
     [
         (reply(529, OVERLOADED), ("UPSTREAM_ERROR", "OVERLOADED", "overloaded_error", 529)),
-        (reply(401, b'{"error":{"message":"bad key","type":"x"}}'), ("UPSTREAM_ERROR", "UNAUTHORIZED", "x", 401)),
+        (reply(403, b'{"error":{"message":"not you","type":"x"}}'), ("UPSTREAM_ERROR", "UNAUTHORIZED", "x", 403)),
+        (
+            reply(401, b'{"error":{"message":"bad key"}}'),
+            ("UPSTREAM_ERROR", "UNAUTHORIZED", "UPSTREAM_KEY_REFUSED", 502),
+        ),
         (reply(500, b"oh no", [("Content-Type", "text/plain")]), ("UPSTREAM_ERROR", "SERVER_ERROR", "HTTP 500", 500)),
         (reply(307, b""), ("UPSTREAM_ERROR", "UNREACHABLE", "UPSTREAM_UNREACHABLE", 502)),
         (hang_up(), ("UPSTREAM_ERROR", "UNREACHABLE", "UPSTREAM_UNREACHABLE", 502)),

@@ -57,7 +57,7 @@ async def test_the_request_goes_out_again_as_the_client_made_it(
 
 @pytest.mark.parametrize(
     ("status", "body"),
-    [(400, OTHER), (400, b""), (422, OTHER), (401, AZURE), (404, AZURE), (500, AZURE)],
+    [(400, OTHER), (400, b""), (422, OTHER), (403, AZURE), (404, AZURE), (500, AZURE)],
 )
 async def test_any_other_refusal_is_the_clients(
     credentiald: FakeCredentiald, upstream: ScriptedUpstream, status: int, body: bytes

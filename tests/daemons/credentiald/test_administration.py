@@ -6,7 +6,8 @@ from uuid import uuid4
 import grpc
 import pytest
 from drawbridge.v1 import admin_service_pb2 as admin
-from drawbridge.v1 import provider_pb2, user_key_service_pb2, user_pb2
+from drawbridge.v1 import credential_service_pb2, provider_pb2, user_key_service_pb2, user_pb2
+from google.protobuf.duration_pb2 import Duration
 
 from credentiald.model import (
     ApiKeyMaterial,
@@ -142,6 +143,91 @@ async def test_every_option_of_bedrock_is_kept_and_changed_by_its_own_path(tmp_p
         none = update_of("prov", ["bedrock"], bedrock=provider_pb2.BedrockOptions())
         cleared = await one.admin.UpdateProvider(none, metadata=bearer(one.admin_token))
         assert cleared.bedrock == provider_pb2.BedrockOptions(protocol=provider_pb2.BEDROCK_PROTOCOL_INVOKE_MODEL)
+
+
+async def test_time_outs_are_kept_changed_by_their_own_paths_and_go_to_bridges(tmp_path):
+    given = provider_pb2.ProviderTimeouts(connect=Duration(seconds=2), first_byte=Duration(nanos=1_000_000))
+    async with running(tmp_path) as one:
+        _, token = await one.make_user("ada")
+
+        async def told(provider):
+            question = credential_service_pb2.ResolveProviderRequest(provider=provider, access_token=token)
+            answer = await one.credentials.ResolveProvider(question, metadata=bearer(one.bridge_token))
+            return answer.provider
+
+        made = await one.make_provider("prov", key=KEY, timeouts=given)
+        assert made.timeouts == given
+        assert not (await one.make_provider("plain", key=KEY)).HasField("timeouts")
+
+        idle = provider_pb2.ProviderTimeouts(idle=Duration(seconds=86_400))
+        request = update_of("prov", ["timeouts.idle", "timeouts.connect"], timeouts=idle)
+        changed = await one.admin.UpdateProvider(request, metadata=bearer(one.admin_token))
+        expected = provider_pb2.ProviderTimeouts(first_byte=Duration(nanos=1_000_000), idle=Duration(seconds=86_400))
+        assert changed.timeouts == expected
+        assert (await told("prov")).timeouts == expected
+        assert not (await told("plain")).HasField("timeouts")
+
+        cleared = await one.admin.UpdateProvider(update_of("prov", ["timeouts"]), metadata=bearer(one.admin_token))
+        assert not cleared.HasField("timeouts")
+
+
+async def test_a_fallback_provider_is_kept_cleared_and_told_to_bridges(tmp_path):
+    async with running(tmp_path) as one:
+        _, token = await one.make_user("ada")
+        made = await one.make_provider("prov", key=KEY, fallback_provider="not-yet-there")
+        assert made.fallback_provider == "not-yet-there"
+        question = credential_service_pb2.ResolveProviderRequest(provider="prov", access_token=token)
+        answer = await one.credentials.ResolveProvider(question, metadata=bearer(one.bridge_token))
+        assert answer.provider.fallback_provider == "not-yet-there"
+
+        cleared = await one.admin.UpdateProvider(
+            update_of("prov", ["fallback_provider"]), metadata=bearer(one.admin_token)
+        )
+        assert cleared.fallback_provider == ""
+
+
+async def test_a_fallback_provider_has_a_turn_in_common(tmp_path):
+    async with running(tmp_path) as one:
+        await one.make_provider("claude", "anthropic", key=KEY)
+        await one.make_provider("aws", "bedrock", fallback_provider="claude")
+        await one.make_provider("prov", key=KEY)
+
+        async def update(name):
+            request = update_of("prov", ["fallback_provider"], fallback_provider=name)
+            return await one.admin.UpdateProvider(request, metadata=bearer(one.admin_token))
+
+        for name in ("claude", "aws", "prov", "No Name"):
+            assert await refused(update(name)) == "INVALID_ARGUMENT"
+        assert await refused(one.make_provider("new", key=KEY, fallback_provider="claude")) == "INVALID_ARGUMENT"
+        await one.make_provider("router", "openrouter", key=KEY)
+        assert (await update("router")).fallback_provider == "router"
+
+
+async def test_the_refusal_of_an_exhausted_pool_names_the_fallback_provider(tmp_path):
+    async with running(tmp_path) as one:
+        _, token = await one.make_user("ada")
+        made = await one.make_provider("prov", key=KEY, fallback_provider="spare")
+        question = credential_service_pb2.ResolveProviderRequest(
+            provider="prov", access_token=token, failed_credential_ids=[made.central_keys[0].credential_id]
+        )
+        with pytest.raises(grpc.aio.AioRpcError) as error:
+            await one.credentials.ResolveProvider(question, metadata=bearer(one.bridge_token))
+        assert reason_of(error.value) == "KEY_POOL_EXHAUSTED"
+        assert info_of(error.value).metadata["fallback_provider"] == "spare"
+
+
+@pytest.mark.parametrize(
+    "duration",
+    [Duration(), Duration(seconds=-1), Duration(nanos=999), Duration(seconds=86_401), Duration(seconds=2**62)],
+)
+async def test_a_time_out_that_is_none_is_refused(tmp_path, duration):
+    async with running(tmp_path) as one:
+        await one.make_provider("prov", key=KEY)
+        for field in ("connect", "first_byte", "idle"):
+            timeouts = provider_pb2.ProviderTimeouts(**{field: duration})
+            request = update_of("prov", [f"timeouts.{field}"], timeouts=timeouts)
+            call = one.admin.UpdateProvider(request, metadata=bearer(one.admin_token))
+            assert await refused(call) == "INVALID_ARGUMENT"
 
 
 @pytest.mark.parametrize(

@@ -20,12 +20,15 @@ from google.rpc import error_details_pb2
 from grpc_status import rpc_status
 
 from credentiald import answers, receipts
+from credentiald.breaker_book import BreakerBook
 from credentiald.metrics import Metrics
 from credentiald.model import ApiKeyMaterial, EnvironmentProvider, Gateway, KeyPolicy, Origin, Provider
+from credentiald.outcome_book import OutcomeBook
 from credentiald.rpc.credentials import Credentials
 from credentiald.rpc.guard import Guard
 from credentiald.rpc.resolve_stream import MAX_ITEMS, ResolveStreams
 from credentiald.rpc.server import MAIN_SERVICES, Health, RpcListener, listening
+from credentiald.rpc.watch_streams import WatchStreams
 from credentiald.store import services
 from daemonkit.listen import Address
 from daemonkit.secret import Secret
@@ -429,8 +432,11 @@ async def test_an_opened_key_does_not_stay_when_nobody_asks_any_more(tmp_path):
         _, token = await one.make_user("ann")
         await one.make_provider("prov", key=CENTRAL)
         streams = ResolveStreams(one.plane, Metrics("test"), one.book, sweep_seconds=0.01)
-        server = grpc.aio.server(interceptors=[Guard(one.plane, Metrics("test"))])
-        add_CredentialServiceServicer_to_server(Credentials(one.plane, Metrics("test"), streams, one.book), server)
+        watch = WatchStreams(one.plane, one.stored, Metrics("test"), wait_seconds=1.0)
+        server = grpc.aio.server(interceptors=[Guard(one.plane, Metrics("test"), watch.obeyed)])
+        outcomes, breakers = OutcomeBook(one.plane, Metrics("test")), BreakerBook(one.stored, one.plane.clock)
+        servicer = Credentials(one.plane, Metrics("test"), streams, watch, one.book, outcomes, breakers)
+        add_CredentialServiceServicer_to_server(servicer, server)
         server.add_insecure_port(f"unix:{tmp_path}/second.sock")
         await server.start()
         async with grpc.aio.insecure_channel(f"unix:{tmp_path}/second.sock") as channel:

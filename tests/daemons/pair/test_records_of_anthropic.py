@@ -106,7 +106,6 @@ async def test_the_async_client_and_several_at_once(pair: Pair, kept: KeptRecord
 
 ERRORS = [
     (400, "invalid_request_error", "BAD_REQUEST"),
-    (401, "authentication_error", "UNAUTHORIZED"),
     (403, "permission_error", "UNAUTHORIZED"),
     (404, "not_found_error", "BAD_REQUEST"),
     (413, "request_too_large", "BAD_REQUEST"),
@@ -133,7 +132,7 @@ async def test_errors_before_an_answer(pair: Pair, kept: KeptRecords, client: an
                 )
             assert refused.value.status_code == status
             # Upstreams quote the key that they refuse.
-            message = "" if status in (401, 403) else f"About {kind}."
+            message = "" if status == 403 else f"About {kind}."
             wanted[model] = facts(
                 Sent(), streaming=streaming, request_id=f"req_{model}", outcome="UPSTREAM_ERROR", category=category,
                 reason=kind, message=message, status=status,

@@ -138,7 +138,7 @@ async def test_responses_of_an_upstream_that_keeps_nothing(
 
 ERRORS = [
     (400, "invalid_request_error", None, "BAD_REQUEST"),
-    (401, "invalid_request_error", "invalid_api_key", "UNAUTHORIZED"),
+    (403, "invalid_request_error", "unsupported_country", "UNAUTHORIZED"),
     (404, "invalid_request_error", "model_not_found", "BAD_REQUEST"),
     (422, "invalid_request_error", None, "BAD_REQUEST"),
     (429, "insufficient_quota", "insufficient_quota", "RATE_LIMITED"),
@@ -163,7 +163,7 @@ async def test_errors_before_an_answer(pair: Pair, kept: KeptRecords, client: op
                 wanted[model] = facts(
                     Sent(), api, streaming=streaming, request_id=f"req_{model}", outcome="UPSTREAM_ERROR",
                     category=category, reason=kind, status=status,
-                    message="" if status == 401 else f"About {kind}.",
+                    message="" if status == 403 else f"About {kind}.",
                 )  # fmt: skip
     await kept.equal(wanted)
 

@@ -119,6 +119,18 @@ async def test_two_workers_of_each_daemon_serve_and_their_metrics_add_up(tmp_pat
             assert len(pids_of(daemon)) == 2
 
 
+async def test_each_worker_has_its_part_of_a_limit(tmp_path):
+    async with pair_of_two(tmp_path, "--max-concurrency", "2") as pair:
+        pair.upstream.script(stream(b"data: 1\n\n", STALL), stream(b"data: 1\n\n", STALL))
+        async with a_stream_on_each(pair):
+            answers = [await chat(pair) for _ in range(6)]
+            bridge = await asyncio.to_thread(series, pair.bridged)
+
+        assert {answer.status for answer in answers} == {503}
+        assert bridge['bridged_limit{limit="bridge"}'] == 2
+        assert bridge['bridged_limit_refusals_total{limit="bridge"}'] == 6
+
+
 async def test_a_killed_worker_costs_only_its_own_requests_and_is_replaced(tmp_path):
     async with pair_of_two(tmp_path) as pair:
         gate = asyncio.Event()

@@ -411,7 +411,7 @@ def test_a_credential_that_aws_refuses_is_the_clients_fault_only_if_it_is_theirs
         answer.end()
         assert answer.headers is None
         assert answer.failure is not None
-        assert (answer.failure.http_status, answer.failure.reason) == (502, "KEY_POOL_EXHAUSTED")
+        assert (answer.failure.http_status, answer.failure.reason) == (502, "UPSTREAM_KEY_REFUSED")
         assert name in answer.failure.message
         assert "CANARY" not in answer.failure.message
 

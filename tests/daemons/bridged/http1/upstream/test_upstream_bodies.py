@@ -64,6 +64,30 @@ async def test_a_streamed_body_arrives_in_order_and_counted_or_in_chunks(
     assert len(pool.connections) == 1
 
 
+@pytest.mark.parametrize("length", [None, 11])
+async def test_a_request_that_waits_is_taken_back_with_its_body_as_it_came_and_may_go_another_way(
+    pool: UpstreamPool, upstream: ScriptedUpstream, length: int | None
+) -> None:
+    request = outgoing(upstream.port, method="POST", streamed=True, content_length=length)
+    first = begin(pool, request)
+    first.call.send_body(b"hello")
+    first.call.send_body(b" world")
+    first.call.end_body()
+    assert first.call.is_waiting
+    pieces = first.call.take_back()
+    assert pieces == [b"hello", b" world"]
+    assert not first.call.is_waiting
+
+    second = begin(pool, request)
+    for piece in pieces:
+        second.call.send_body(piece)
+    second.call.end_body()
+    await second.over()
+    assert not second.call.is_waiting
+    assert not first.is_over
+    assert [one.body for one in upstream.requests] == [b"hello world"]
+
+
 async def test_a_streamed_body_may_be_empty(pool: UpstreamPool, upstream: ScriptedUpstream) -> None:
     for length in (None, 0):
         answer = begin(pool, outgoing(upstream.port, method="POST", streamed=True, content_length=length))

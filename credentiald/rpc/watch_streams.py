@@ -1,0 +1,359 @@
+"""Bridges that watch what administrators change, and administrators who wait until the bridges have obeyed.
+
+Invariants:
+- A bridge counts as watching, in this process and for the others, before the state that it begins with is read: no
+  change falls between the two.
+- What a stream says is in the order of revisions and leaves none out.
+- An administrator's rpc waits within a bound, and never fails for what it waits for: its change is committed.
+- Commits of other processes are noticed by looking at a counter in shared memory, while anybody watches.
+"""
+
+import asyncio
+import contextlib
+import logging
+import uuid
+from collections import deque
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+import grpc.aio
+from drawbridge.v1 import credential_service_pb2 as pb
+
+from credentiald.bridge_instances import Instance
+from credentiald.errors import Refusal, StoreUnavailable
+from credentiald.metrics import Metrics
+from credentiald.plane import Plane
+from credentiald.rpc import watch_codec
+from credentiald.rpc.guard import admit_again, current_caller
+from credentiald.rpc.record_codec import instance_of
+from credentiald.rpc.watch_codec import News
+from credentiald.store import providers, revision
+from credentiald.store import watchers as stored_watchers
+from credentiald.store.connection import Connection
+from credentiald.store.database import State
+from credentiald.store.records import Records
+from credentiald.store.times import to_micros
+from credentiald.watchers import Watchers
+
+log = logging.getLogger("credentiald.rpc")
+
+HEARTBEAT_SECONDS = 5.0
+# How often it is looked whether another process has committed, while anybody watches.
+_LOOK_SECONDS = 0.02
+# How often it is looked what bridges of other processes have acknowledged, while somebody waits for that.
+_LOOK_ELSEWHERE_SECONDS = 0.005
+# Who was away longer than this many changes is told all providers, and that it has missed some.
+_MOST_CHANGES = 10_000
+# A stream is not ended for what it owes before this, however short administrators want to wait.
+_LEAST_PATIENCE_SECONDS = 1.0
+# How long a caller may take to say where it resumes.
+_FIRST_SECONDS = 5.0
+_ALL = 1_000_000
+# Higher than any that there is: everybody is behind it.
+_NO_REVISION = 1 << 62
+
+
+class _Stream:
+    """One stream: what it is to be told next."""
+
+    def __init__(self, instance: Instance, serving: "asyncio.Task[Any] | None") -> None:
+        self.id = str(uuid.uuid4())
+        self.instance = instance
+        self.serving = serving
+        # Up to here it was told everything; -1 before its first message.
+        self.revision = -1
+        self.waiting: deque[tuple[News, bytes]] = deque()
+        self.wake = asyncio.Event()
+        self.is_overdue = False
+        self.is_over = False
+
+    def tell(self, news: News, message: bytes) -> None:
+        """Put this on its way."""
+        self.revision = news.revision
+        self.waiting.append((news, message))
+        self.wake.set()
+
+
+class WatchStreams:
+    """All running streams of this process. Made by `running_watch`."""
+
+    def __init__(self, plane: Plane, stored: Records, metrics: Metrics, *, wait_seconds: float) -> None:
+        self._plane = plane
+        self._stored = stored
+        self._metrics = metrics
+        self._wait_seconds = wait_seconds
+        self._process_id = str(uuid.uuid4())
+        self._now = asyncio.get_running_loop().time
+        self._watchers = Watchers()
+        self._streams: dict[str, _Stream] = {}
+        # What the streams of this process have been told of. The state is None where it is to be looked at anew.
+        self._revision = 0
+        self._state: State | None = None
+        self._looking = asyncio.Lock()
+        self._anybody = asyncio.Event()
+        self._to_write = asyncio.Event()
+        self._progress = asyncio.Event()
+        self._is_stopping = False
+        metrics.watchers.set_function(lambda: len(self._watchers))
+
+    def drain(self) -> None:
+        """End every stream; those that open from now on end at once."""
+        self._is_stopping = True
+        for stream in self._streams.values():
+            stream.wake.set()
+
+    # -- a stream -----------------------------------------------------------------------------------------------------
+
+    async def serve(self, context: Any) -> None:
+        """Tell one bridge, until it goes or may not watch any more."""
+        async with asyncio.timeout(_FIRST_SECONDS):
+            first = await context.read()
+        caller = current_caller()
+        if first is grpc.aio.EOF or caller.service is None or self._is_stopping:
+            return
+        stream = _Stream(instance_of(caller.service.id, first.bridge_instance_id), asyncio.current_task())
+        self._watchers.joined(stream.id, stream.instance)
+        self._streams[stream.id] = stream
+        self._anybody.set()
+        reading = asyncio.create_task(self._read(stream, context), name="acknowledgements of a watcher")
+        try:
+            await self._write_rows()
+            await self._begin(stream, first)
+            await self._tell(stream, context)
+        except asyncio.CancelledError:
+            if not stream.is_overdue:
+                raise
+            # Ours, not the caller's: the bridge opens another, and begins where this one has acknowledged.
+            serving = asyncio.current_task()
+            if serving is not None:
+                serving.uncancel()
+        finally:
+            reading.cancel()
+            self._left(stream)
+
+    def _left(self, stream: _Stream) -> None:
+        del self._streams[stream.id]
+        self._watchers.left(stream.id)
+        if not self._streams:
+            self._anybody.clear()
+        self._moved()
+
+    async def _begin(self, stream: _Stream, first: pb.WatchProvidersRequest) -> None:
+        """Tell all providers, and what was missed since the caller watched last."""
+        resumes = bool(first.revision) and first.database_id == self._plane.db.database_id
+        async with self._looking:
+            news = await self._plane.db.read(_all, self._plane, first.revision if resumes else None)
+            if not self._has_begun:
+                # Nobody looked while there was nobody to tell.
+                self._revision, self._state = news.revision, None
+            self._send(stream, news, watch_codec.message(news, self._plane.db.database_id))
+
+    @property
+    def _has_begun(self) -> bool:
+        return any(one.revision >= 0 for one in self._streams.values())
+
+    async def _tell(self, stream: _Stream, context: Any) -> None:
+        while not (self._is_stopping or stream.is_over):
+            if not stream.waiting:
+                stream.wake.clear()
+                await _set_within(stream.wake, HEARTBEAT_SECONDS)
+                if not stream.wake.is_set():
+                    heartbeat = News(revision=stream.revision)
+                    await context.write(watch_codec.message(heartbeat, self._plane.db.database_id))
+                continue
+            news, message = stream.waiting.popleft()
+            await context.write(message)
+            if news.is_about_services:
+                # It obeys first; then it may have to go.
+                await self._acknowledged(stream, news.revision)
+                await admit_again()
+
+    async def _acknowledged(self, stream: _Stream, wanted: int) -> None:
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(self._wait_seconds):
+                while stream.instance in self._watchers.behind(wanted) and not stream.is_over:
+                    await self._progress.wait()
+
+    async def _read(self, stream: _Stream, context: Any) -> None:
+        """Take the acknowledgements of one bridge."""
+        try:
+            while (request := await context.read()) is not grpc.aio.EOF:
+                if self._watchers.acknowledged(stream.id, request.revision):
+                    self._moved()
+        except asyncio.CancelledError:
+            raise
+        except Exception:
+            # Reading fails where the caller is gone, which ends `_tell` too.
+            log.debug("a watcher is lost", exc_info=True)
+        finally:
+            stream.is_over = True
+            stream.wake.set()
+
+    def _moved(self) -> None:
+        """Somebody has acknowledged something, or watches no more: others look at who is behind."""
+        progress, self._progress = self._progress, asyncio.Event()
+        progress.set()
+        self._to_write.set()
+
+    def _send(self, stream: _Stream, news: News, message: bytes) -> None:
+        stream.tell(news, message)
+        self._watchers.told(stream.id, news.revision, self._now())
+
+    # -- changes ------------------------------------------------------------------------------------------------------
+
+    async def _look(self) -> None:
+        """Tell everybody what was committed since the last look. Waits for nobody's acknowledgement."""
+        async with self._looking:
+            state = self._plane.db.state()
+            if state == self._state or not self._has_begun:
+                return
+            while (news := await self._plane.db.read(_since, self._revision)).changes:
+                self._revision = news.revision
+                self._broadcast(news)
+            self._state = state
+
+    def _broadcast(self, news: News) -> None:
+        message = watch_codec.message(news, self._plane.db.database_id)
+        for stream in self._streams.values():
+            # One that began since the last look knows some of it; one that has not begun is told all in a moment.
+            if 0 <= stream.revision < news.revision:
+                self._send(stream, news, message)
+
+    async def keep_looking(self) -> None:
+        """Notice what other processes commit, and who does not answer, until cancelled."""
+        patience_seconds = max(self._wait_seconds, _LEAST_PATIENCE_SECONDS)
+        while True:
+            await self._anybody.wait()
+            try:
+                await self._look()
+            except StoreUnavailable:
+                log.debug("the store does not say what was changed")
+            for watcher_id in self._watchers.overdue(self._now(), wait_seconds=patience_seconds):
+                self._end_overdue(self._streams[watcher_id])
+            await asyncio.sleep(_LOOK_SECONDS)
+
+    def _end_overdue(self, stream: _Stream) -> None:
+        log.warning(
+            "a bridge does not acknowledge what was changed: its watch is ended, and it has to begin another",
+            extra={"bridge_instance_id": stream.instance[1]},
+        )
+        self._metrics.unacknowledged()
+        self._watchers.left(stream.id)
+        self._moved()
+        stream.is_overdue = True
+        if stream.serving is not None:
+            stream.serving.cancel()
+
+    # -- administrators, and other processes --------------------------------------------------------------------------
+
+    async def obeyed(self, seconds: float) -> None:
+        """Return when every bridge that watches obeys what is committed, or the time is over."""
+        if not self._wait_seconds:
+            with contextlib.suppress(StoreUnavailable):
+                await self._look()
+            return
+        began_seconds, waited = self._now(), False
+        behind: list[Instance] = []
+        try:
+            async with asyncio.timeout(max(0.0, min(self._wait_seconds, seconds))):
+                if self._streams or await self._behind_elsewhere(_NO_REVISION):
+                    waited = True
+                    wanted = await self._plane.db.read(revision.current)
+                    await self._look()
+                    while behind := self._watchers.behind(wanted):
+                        await self._progress.wait()
+                    while behind := await self._behind_elsewhere(wanted):  # noqa: ASYNC110 - another process's event
+                        await asyncio.sleep(_LOOK_ELSEWHERE_SECONDS)
+        except TimeoutError:
+            log.warning(
+                "not every bridge acknowledges a change in time: requests that were answered before may still go out",
+                extra={"bridge_instance_ids": [instance_id for _, instance_id in behind]},
+            )
+        except Refusal:
+            log.warning("the store does not say which bridges watch: the change is made, and not waited for")
+        if waited:
+            self._metrics.acknowledged(self._now() - began_seconds)
+
+    async def _behind_elsewhere(self, wanted: int) -> list[Instance]:
+        """The bridges that watch in other processes and have not obeyed this revision."""
+        now_micros = to_micros(self._plane.clock())
+        rows = await self._stored.read(stored_watchers.elsewhere, self._process_id, now_micros=now_micros)
+        return [instance for instance, acknowledged in rows if acknowledged < wanted]
+
+    async def _write_rows(self) -> None:
+        self._to_write.clear()
+        rows = list(self._watchers.rows())
+        now_micros = to_micros(self._plane.clock())
+        await self._stored.write(stored_watchers.put, self._process_id, rows, now_micros=now_micros)
+
+    async def keep_writing(self) -> None:
+        """Let other processes know who watches here, and what was acknowledged, until cancelled."""
+        was_empty = True
+        while True:
+            await _set_within(self._to_write, HEARTBEAT_SECONDS)
+            if was_empty and not len(self._watchers):
+                self._to_write.clear()
+                continue
+            was_empty = not len(self._watchers)
+            try:
+                await self._write_rows()
+            except StoreUnavailable:
+                log.warning("the store does not take who watches: administrators at other workers may wait for it")
+                await asyncio.sleep(_LOOK_SECONDS)
+
+    async def forget_rows(self) -> None:
+        """Nobody watches here any more."""
+        with contextlib.suppress(StoreUnavailable):
+            await self._stored.write(
+                stored_watchers.put, self._process_id, (), now_micros=to_micros(self._plane.clock())
+            )
+
+
+async def _set_within(event: asyncio.Event, seconds: float) -> None:
+    """Return when the event is set, or the time is over. `wait_for` may lose a cancellation (Python 3.11)."""
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(seconds):
+            await event.wait()
+
+
+def _since(conn: Connection, since: int) -> News:
+    """What happened after that revision, with the providers that it was about as they are now."""
+    changes = revision.changes_after(conn, since, limit=_MOST_CHANGES)
+    names = dict.fromkeys(change.name for change in changes if change.resource == "provider")
+    found = [one for name in names if (one := providers.find(conn, name)) is not None]
+    return News(revision=changes[-1].revision if changes else since, changes=changes, providers=found)
+
+
+def _all(conn: Connection, plane: Plane, since: int | None) -> News:
+    """All providers, and what happened after that revision, where it is known."""
+    current = revision.current(conn)
+    is_known = since is not None and 0 < since <= current
+    changes = revision.changes_after(conn, since, limit=_MOST_CHANGES + 1) if is_known and since is not None else []
+    is_too_much = len(changes) > _MOST_CHANGES
+    return News(
+        revision=current,
+        changes=() if is_too_much else changes,
+        providers=plane.page_of_providers(conn, after="", limit=_ALL),
+        snapshot=True,
+        changes_missing=is_too_much or not is_known,
+    )
+
+
+@asynccontextmanager
+async def running_watch(
+    plane: Plane, stored: Records, metrics: Metrics, *, wait_seconds: float
+) -> AsyncIterator[WatchStreams]:
+    """Streams for the length of the block."""
+    watch = WatchStreams(plane, stored, metrics, wait_seconds=wait_seconds)
+    tasks = [
+        asyncio.create_task(watch.keep_looking(), name="look for changes"),
+        asyncio.create_task(watch.keep_writing(), name="write down who watches"),
+    ]
+    try:
+        yield watch
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.wait(tasks)
+        await watch.forget_rows()

@@ -1,0 +1,291 @@
+"""What an administrator takes away is gone when the command returns: three bridges under load, real processes.
+
+`DRAWBRIDGE_TRIALS` says how many trials there are (scripts/revocation gives 1000); CI runs the short form. Each trial
+has a stream and two clients on each of three bridges that use what is taken away, beside other load. After the rpc has
+returned no request with it may be sent to the upstream, and the streams end. The figures go to standard output.
+"""
+
+import asyncio
+import contextlib
+import json
+import math
+import os
+import time
+from collections import defaultdict
+from collections.abc import AsyncIterator, Callable
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import grpc
+from drawbridge.v1 import admin_service_pb2 as pb
+from drawbridge.v1 import provider_pb2, user_pb2
+from drawbridge.v1.admin_service_pb2_grpc import AdminServiceStub
+
+from tests.fakes.counting_upstream import CountingUpstream, Sent, running_counting_upstream
+from tests.support.bridge import until
+from tests.support.credentiald import bearer
+from tests.support.pair import until_ready
+from tests.support.processes import Daemon, bridged, credentiald
+from tests.support.raw_http import RawClient, raw_client, request
+
+TRIALS = int(os.environ.get("DRAWBRIDGE_TRIALS", "16"))
+BRIDGES = 3
+# For each bridge: with what is taken away, and beside it.
+CLIENTS, OTHERS = 2, 2
+# What is promised at p99, with room for a machine that is busy with other things: scripts/revocation is held to 100 ms.
+P99_SECONDS = float(os.environ.get("DRAWBRIDGE_P99_SECONDS", "1.0"))
+ENDS_ON = "tokens,users,keys,providers"
+
+
+@dataclass
+class Figures:
+    """Of one kind: when streams ended after the call and its return, how long that took, what was sent wrongly."""
+
+    called_seconds: list[float] = field(default_factory=list)
+    stream_seconds: list[float] = field(default_factory=list)
+    rpc_seconds: list[float] = field(default_factory=list)
+    sent_after: int = 0
+
+
+@dataclass
+class Deployment:
+    """Three bridges before one credentiald and one upstream."""
+
+    upstream: CountingUpstream
+    admin: AdminServiceStub
+    metadata: Any
+    ports: list[int]
+    numbers: dict[str, int] = field(default_factory=lambda: defaultdict(int))
+
+    async def call(self, name: str, message: Any) -> Any:
+        return await getattr(self.admin, name)(message, metadata=self.metadata)
+
+    async def user(self, name: str) -> tuple[str, str]:
+        """A new user's token with its id."""
+        await self.call("CreateUser", pb.CreateUserRequest(user=user_pb2.User(username=name)))
+        made = await self.call("CreateToken", pb.CreateTokenRequest(user=name))
+        return made.access_token, made.token.id
+
+
+def port_of(daemon: Daemon) -> int:
+    return int(daemon.addresses["http"].rpartition(":")[2])
+
+
+@asynccontextmanager
+async def deployment(folder: Path, *arguments: str) -> AsyncIterator[Deployment]:
+    """All of it, from nothing; `arguments` are credentiald's."""
+    async with AsyncExitStack() as stack:
+        upstream = await stack.enter_async_context(running_counting_upstream())
+        plane = await asyncio.to_thread(stack.enter_context, credentiald(folder, None, *arguments))
+        bridges = [
+            await asyncio.to_thread(
+                stack.enter_context,
+                bridged(folder, plane.addresses["main"], None, "--end-streams-on", ENDS_ON),
+            )
+            for _ in range(BRIDGES)
+        ]
+        for daemon in (plane, *bridges):
+            await until_ready(daemon)
+        channel = await stack.enter_async_context(grpc.aio.insecure_channel(plane.addresses["admin"]))
+        token = (folder / "credentiald.admin-token").read_text().strip()
+        running = Deployment(upstream, AdminServiceStub(channel), bearer(token), [port_of(one) for one in bridges])
+        for name in ("calm", "keys", "providers"):
+            message = pb.CreateProviderRequest(
+                provider=provider_pb2.Provider(name=name, type="openai", base_url=f"{upstream.url}/{name}/v1"),
+                central_key=provider_pb2.KeyMaterial(api_key=f"sk-{name}-0"),
+            )
+            await running.call("CreateProvider", message)
+        yield running
+
+
+def asked(provider: str, token: str, mark: str, *, stream: bool) -> bytes:
+    body = json.dumps({"model": mark, "stream": stream, "messages": []}, separators=(",", ":")).encode()
+    target = f"/{provider}/v1/chat/completions"
+    return request("POST", target, headers=[("Authorization", f"Bearer {token}")], body=body)
+
+
+async def keep_asking(port: int, data: bytes) -> None:
+    """Ask, and ask again, whatever the answer."""
+    while True:
+        async with raw_client(port, timeout_seconds=30) as client:
+            with contextlib.suppress(ConnectionError, asyncio.IncompleteReadError):
+                while True:
+                    await client.send(data)
+                    await client.read_answer()
+
+
+async def opened(client: RawClient, data: bytes) -> None:
+    await client.send(data)
+    assert (await client.read_head()).status == 200
+    assert await client.read_some()
+
+
+async def time_of_end(client: RawClient) -> float:
+    """When the last byte of a stream came."""
+    while await client.read_some():
+        pass
+    return time.perf_counter()
+
+
+@asynccontextmanager
+async def running_tasks(*coroutines: Any) -> AsyncIterator[None]:
+    tasks = [asyncio.ensure_future(one) for one in coroutines]
+    try:
+        yield
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Trial:
+    """What is used, how it is taken away, and how a request shows that it used it."""
+
+    provider: str
+    token: str
+    mark: str
+    take_away: Callable[[], Any]
+    uses_it: Callable[[Sent], bool]
+    after: Callable[[], Any] | None = None
+
+
+async def tokens(at: Deployment, number: int) -> Trial:
+    token, token_id = await at.user(f"token-{number}")
+    mark = f"t-{number}-"
+    return Trial(
+        provider="calm",
+        token=token,
+        mark=mark,
+        take_away=lambda: at.call("RevokeToken", pb.RevokeTokenRequest(id=token_id)),
+        uses_it=lambda sent: mark.encode() in sent.body,
+    )
+
+
+async def users(at: Deployment, number: int) -> Trial:
+    token, _ = await at.user(f"user-{number}")
+    mark = f"u-{number}-"
+    return Trial(
+        provider="calm",
+        token=token,
+        mark=mark,
+        take_away=lambda: at.call("SuspendUser", pb.SuspendUserRequest(user=f"user-{number}")),
+        uses_it=lambda sent: mark.encode() in sent.body,
+    )
+
+
+async def keys(at: Deployment, number: int) -> Trial:
+    token, _ = await at.user(f"key-{number}")
+    key, next_key = f"sk-keys-{number}", f"sk-keys-{number + 1}"
+    return Trial(
+        provider="keys",
+        token=token,
+        mark=f"k-{number}-",
+        take_away=lambda: at.call(
+            "SetCentralKey",
+            pb.SetCentralKeyRequest(provider="keys", central_key=provider_pb2.KeyMaterial(api_key=next_key)),
+        ),
+        uses_it=lambda sent: sent.key == key,
+    )
+
+
+async def providers(at: Deployment, number: int) -> Trial:
+    token, _ = await at.user(f"provider-{number}")
+
+    def switched(*, on: bool) -> Any:
+        message = pb.UpdateProviderRequest(provider=provider_pb2.Provider(name="providers", enabled=on))
+        message.update_mask.paths.append("enabled")
+        return at.call("UpdateProvider", message)
+
+    return Trial(
+        provider="providers",
+        token=token,
+        mark=f"p-{number}-",
+        take_away=lambda: switched(on=False),
+        uses_it=lambda sent: sent.path.startswith("/providers/"),
+        after=lambda: switched(on=True),
+    )
+
+
+KINDS = (tokens, users, keys, providers)
+
+
+async def run(at: Deployment, trial: Trial, figures: Figures) -> None:
+    async with AsyncExitStack() as stack:
+        clients = [await stack.enter_async_context(raw_client(port, timeout_seconds=30)) for port in at.ports]
+        stream = asked(trial.provider, trial.token, trial.mark, stream=True)
+        await asyncio.gather(*(opened(client, stream) for client in clients))
+        data = asked(trial.provider, trial.token, trial.mark, stream=False)
+        ends = [asyncio.ensure_future(time_of_end(client)) for client in clients]
+        async with running_tasks(*(keep_asking(port, data) for port in at.ports for _ in range(CLIENTS))):
+            seen = len(at.upstream.requests)
+            await until(lambda: len(at.upstream.requests) >= seen + BRIDGES * CLIENTS)
+            began = time.perf_counter()
+            await trial.take_away()
+            returned = time.perf_counter()
+            sent_before = at.upstream.arrived()
+            ended = await asyncio.wait_for(asyncio.gather(*ends), 20)
+            # As long again, for requests that would be sent late.
+            await asyncio.sleep(0.02)
+        figures.rpc_seconds.append(returned - began)
+        figures.called_seconds.extend(one - began for one in ended)
+        figures.stream_seconds.extend(max(0.0, one - returned) for one in ended)
+        figures.sent_after += sum(trial.uses_it(sent) for sent in at.upstream.requests[sent_before:])
+        at.upstream.requests.clear()
+        if trial.after is not None:
+            await trial.after()
+
+
+def quantile_ms(seconds: list[float], part: float) -> float:
+    return sorted(seconds)[math.ceil(len(seconds) * part) - 1] * 1000
+
+
+def table(figures: dict[str, Figures]) -> str:
+    lines = [
+        "| what is taken away | trials | streams | they end after the call, p50 | p99 | after its return, p99 "
+        "| longest | the command takes, p50 | p99 | requests sent after its return |",
+        "|---|---|---|---|---|---|---|---|---|---|",
+    ]
+    for kind, one in figures.items():
+        calls, ends, rpcs = one.called_seconds, one.stream_seconds, one.rpc_seconds
+        cells = (
+            kind,
+            len(rpcs),
+            len(ends),
+            f"{quantile_ms(calls, 0.5):.1f} ms",
+            f"{quantile_ms(calls, 0.99):.1f} ms",
+            f"{quantile_ms(ends, 0.99):.1f} ms",
+            f"{max(ends) * 1000:.1f} ms",
+            f"{quantile_ms(rpcs, 0.5):.1f} ms",
+            f"{quantile_ms(rpcs, 0.99):.1f} ms",
+            one.sent_after,
+        )
+        lines.append(f"| {' | '.join(map(str, cells))} |")
+    return "\n".join(lines)
+
+
+async def figures_of(folder: Path, trials: int, *arguments: str) -> dict[str, Figures]:
+    figures = {kind.__name__: Figures() for kind in KINDS}
+    async with deployment(folder, *arguments) as at:
+        calm, _ = await at.user("calm")
+        data = asked("calm", calm, "calm", stream=False)
+        async with running_tasks(*(keep_asking(port, data) for port in at.ports for _ in range(OTHERS))):
+            for number in range(trials // len(KINDS)):
+                for kind in KINDS:
+                    await run(at, await kind(at, number), figures[kind.__name__])
+    return figures
+
+
+async def test_what_was_taken_away_is_gone_from_every_bridge_when_the_command_returns(tmp_path: Path) -> None:
+    figures = await figures_of(tmp_path, TRIALS)
+    print(f"\n{table(figures)}")
+    for kind, one in figures.items():
+        assert one.sent_after == 0, f"{kind}: requests were sent after the return"
+        assert quantile_ms(one.stream_seconds, 0.99) <= P99_SECONDS * 1000, kind
+
+
+async def test_so_it_is_where_the_bridges_are_connected_to_several_workers(tmp_path: Path) -> None:
+    figures = await figures_of(tmp_path, 8, "--workers", "2")
+    assert {kind: one.sent_after for kind, one in figures.items()} == dict.fromkeys(figures, 0)
