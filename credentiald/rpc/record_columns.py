@@ -115,7 +115,7 @@ class ColumnsReader:
                 Report,
                 (
                     interception_id, resolution_id, origin, start_micros, bridge_instance_id, facts, usages, prompts,
-                    (), (), end, is_whole,
+                    (), (), end, is_whole, (),
                 ),
             )  # fmt: skip
 
