@@ -30,6 +30,9 @@ from tests.fakes.aws import (
     chain_environment,
 )
 
+# What is measured here would be another thing beside other tests.
+pytestmark = pytest.mark.alone
+
 ROOT = Path(__file__).parents[3]
 REGION = "us-west-2"
 ROLE = "arn:aws:iam::123456789012:role/from-profile"

@@ -15,6 +15,9 @@ from tests.fakes.aws import CANARY, EXPIRED, FAIL, HANG, OK
 from tests.support.aws import ROLE, Stream, ask, explained, make_bedrock, pb
 from tests.support.credentiald import running
 
+# What is measured here would be another thing beside other tests.
+pytestmark = pytest.mark.alone
+
 LIFETIME_SECONDS = 2.0
 
 

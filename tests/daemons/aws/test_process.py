@@ -15,6 +15,9 @@ from credentiald.aws.quiet import new_session
 from tests.fakes.aws import CANARY, FAIL, OK, chain_environment
 from tests.support.processes import clean_environment, command, commanded, credentiald
 
+# What is measured here would be another thing beside other tests.
+pytestmark = pytest.mark.alone
+
 ROLE = "arn:aws:iam::123456789012:role/bedrock"
 
 

@@ -13,6 +13,9 @@ from tests.fakes.scripted_upstream import ScriptedUpstream
 from tests.support.bridge import AUTH, RunningBridge, running_bridge, until
 from tests.support.raw_http import RawAnswer, raw_exchange, request
 
+# What is measured here would be another thing beside other tests.
+pytestmark = pytest.mark.alone
+
 ASK = request("POST", "/anthropic/v1/messages", headers=[AUTH], body=b'{"model":"m"}')
 READY = request("GET", "/readyz")
 

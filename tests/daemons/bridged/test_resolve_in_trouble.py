@@ -10,6 +10,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from uuid import UUID
 
+import pytest
+
 from bridged.metrics import Metrics
 from bridged.model import Refused
 from bridged.readiness import Readiness
@@ -17,6 +19,9 @@ from bridged.resolver import Outcome, Question, Resolver, running_resolver
 from daemonkit.secret import Secret
 from tests.support.pair import environment_of
 from tests.support.processes import Daemon, commanded, credentiald
+
+# What is measured here would be another thing beside other tests.
+pytestmark = pytest.mark.alone
 
 KEY = "sk-central-canary"
 ENVIRONMENT = environment_of({"corp": {"TYPE": "openai", "KEY": KEY, "BASE_URL": "https://upstream.example/v1"}})

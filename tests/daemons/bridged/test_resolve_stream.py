@@ -23,6 +23,9 @@ from daemonkit.secret import Secret
 from tests.fakes.credentiald import SERVICE_TOKEN, FakeCredentiald, Refuse, provider, running_credentiald
 from tests.support.bridge import until
 
+# What is measured here would be another thing beside other tests.
+pytestmark = pytest.mark.alone
+
 KEY = "sk-upstream-key"
 
 

@@ -35,6 +35,9 @@ from daemonkit.secret import Secret
 from tests.support.credentiald import Running, bearer, reason_of, running
 from tests.support.policy_rows import CENTRAL, DATABASE_ROWS, OWN, write_row
 
+# What is measured here would be another thing beside other tests.
+pytestmark = pytest.mark.alone
+
 WAIT_SECONDS = 10
 INTERCEPTION = "0190e2f4-1111-7abc-8def-0123456789ab"
 PROVIDER_ID = "00000000-0000-8000-8000-0000000000a1"

@@ -12,11 +12,16 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import pytest
+
 from tests.fakes.aws import FAIL, HANG, OK
 from tests.fakes.bedrock_turns import compact
 from tests.support.bedrock import MODEL
 from tests.support.bedrock_pair import KEY_ID, SECRET, BedrockPair, bedrock_pair
 from tests.support.raw_http import raw_client, request
+
+# What is measured here would be another thing beside other tests.
+pytestmark = pytest.mark.alone
 
 LIFETIME_SECONDS = float(os.environ.get("DRAWBRIDGE_LIFETIME_SECONDS", "3"))
 PERIODS = 3

@@ -11,6 +11,9 @@ from tests.support.http import Answer, exchange, parse, send
 from tests.support.pair import CENTRAL_KEY, running_pair, status_of
 from tests.support.processes import credentiald
 
+# What is measured here would be another thing beside other tests.
+pytestmark = pytest.mark.alone
+
 PROVIDERS = {
     "openai": {"TYPE": "openai", "KEY": CENTRAL_KEY, "BASE_URL": "{upstream}/v1"},
     "anthropic": {"TYPE": "anthropic", "KEY": CENTRAL_KEY, "BASE_URL": "{upstream}"},

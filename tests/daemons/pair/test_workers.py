@@ -24,6 +24,9 @@ from tests.support.processes import bridged, clean_environment, commanded, crede
 from tests.support.raw_http import raw_client, request
 from tests.support.workers import owner_of, pids_of
 
+# What is measured here would be another thing beside other tests.
+pytestmark = pytest.mark.alone
+
 CHAT = "/openai/v1/chat/completions"
 TWO = ("--workers", "2")
 
