@@ -10,6 +10,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
+import pytest
 from drawbridge.v1 import record_pb2
 from drawbridge.v1 import usage_service_pb2 as pb
 from hypothesis import HealthCheck, example, given, settings
@@ -20,6 +21,9 @@ from tests.support.kept_records import KeptRecords, kept_records
 from tests.support.pair import Pair, running_pair, until_ready
 from tests.support.processes import Daemon, bridged
 from tests.support.raw_http import RawAnswer, raw_exchange, request
+
+# What is measured here would be another thing beside other tests.
+pytestmark = pytest.mark.alone
 
 GOOD, WRONG, LIMITED, FORBIDDEN, OVERLOADED, RESET, STALL = "200", "401", "429", "403", "529", "reset", "stall"
 REST_SECONDS = 60

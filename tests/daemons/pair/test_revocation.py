@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import grpc
+import pytest
 from drawbridge.v1 import admin_service_pb2 as pb
 from drawbridge.v1 import provider_pb2, user_pb2
 from drawbridge.v1.admin_service_pb2_grpc import AdminServiceStub
@@ -29,6 +30,9 @@ from tests.support.credentiald import bearer
 from tests.support.pair import until_ready
 from tests.support.processes import Daemon, bridged, credentiald
 from tests.support.raw_http import RawClient, raw_client, request
+
+# What is measured here would be another thing beside other tests.
+pytestmark = pytest.mark.alone
 
 TRIALS = int(os.environ.get("DRAWBRIDGE_TRIALS", "16"))
 BRIDGES = 3
