@@ -308,7 +308,9 @@ def test_a_folder_in_the_place_of_the_database_is_refused(tmp_path):
     assert "cannot be used" in refusal_of(tmp_path)
 
 
-@pytest.mark.parametrize("content", ["", "hunter2", tokens.mint(tokens.USER_PREFIX).reveal()])
+@pytest.mark.parametrize(
+    "content", ["", "hunter2", tokens.mint(tokens.USER_PREFIX).reveal()], ids=["empty", "word", "user"]
+)
 def test_a_token_file_without_a_service_token_is_refused_and_not_overwritten(tmp_path, content):
     (tmp_path / "credentiald.bridge-token").write_text(content)
     with pytest.raises(StartRefused, match="holds no service token") as refused:
