@@ -94,6 +94,23 @@ def test_what_is_not_among_the_settings_words_ends_nothing(
     assert Taken(told, frozenset({ends_on})).why(resolution(source)) is None or reason
 
 
+@pytest.mark.parametrize("kind", ["user.suspended", "user_key.set", "user_key.deleted"])
+@pytest.mark.parametrize(("before", "ends"), [(True, False), (False, True)])
+def test_what_was_decided_after_a_change_does_not_end_for_it_when_it_is_told_late(
+    kind: str, before: bool, ends: bool
+) -> None:
+    # Told in one go: the watch was away meanwhile, or commits came close together.
+    one = "u1" if kind.startswith("user.") else "u1/p1"
+    decided = resolution(USER)
+    revision = decided.revision if before else decided.revision + 1
+    changes = [
+        Change(revision=revision, kind=kind, resource_id=one, change_seconds=0.0),
+        Change(revision=decided.revision + 2, kind="token.created", resource_id="t9", change_seconds=0.0),
+    ]
+    told = News(database_id="d", revision=decided.revision + 2, changes=changes, providers={"p1": provider()})
+    assert (Taken(told, ALL).why(decided) is not None) is ends
+
+
 KINDS = st.sampled_from(["token.revoked", "user.suspended", "user.deleted", "user_key.set", "provider.deleted"])
 
 
