@@ -12,6 +12,7 @@ from drawbridge.v1 import provider_pb2
 from bridged.watch import EndsOn
 from tests.fakes.credentiald import FakeCredentiald, Refuse, provider
 from tests.fakes.scripted_upstream import STALL, Exchange, ScriptedUpstream, reply, stream
+from tests.fakes.silent_server import silent_server
 from tests.support.bridge import AUTH, RunningBridge, running_bridge, until
 from tests.support.raw_http import RawClient, raw_client, raw_exchange, request
 
@@ -112,19 +113,6 @@ async def test_streams_of_others_go_on(credentiald: FakeCredentiald, upstream: S
         await obeyed(credentiald, credentiald.change("token.revoked", "another"))
         await obeyed(credentiald, credentiald.change("user.suspended", "another"))
         assert bridge.bridge.under_way == 1
-
-
-@asynccontextmanager
-async def silent_server() -> AsyncIterator[str]:
-    """An address that takes connections and says nothing: nobody gets through a TLS handshake with it."""
-    connections = []
-    server = await asyncio.start_server(lambda *both: connections.append(both), "127.0.0.1", 0)
-    try:
-        yield f"https://127.0.0.1:{server.sockets[0].getsockname()[1]}"
-    finally:
-        for _, writer in connections:
-            writer.close()
-        server.close()
 
 
 async def waits_for_a_connection(credentiald: FakeCredentiald, bridge: RunningBridge) -> None:
