@@ -414,6 +414,8 @@ class Interception:
             match, client, resolution, call = self.match, self.client, self.resolution, self._call
             if self._over or match is None or client is None or resolution is None or resolution.revision >= revision:
                 return
+            if not taken.concerns(resolution):
+                return
             if call is not None and call.is_waiting:
                 pieces = call.take_back()
                 if not match.reads_body:

@@ -99,6 +99,8 @@ REASONS = frozenset(
     )
 )  # fmt: skip
 _CENTRAL = frozenset({Source.CENTRAL_KEY, Source.AMBIENT})
+# Whose changes are nothing to requests with another id; changes of anything else may be about all.
+_WITH_IDS = frozenset({"token", "user", "user_key", "provider"})
 
 
 class Taken:
@@ -110,6 +112,10 @@ class Taken:
         self._providers = news.providers
         # Kinds, ids, and the revision of the last change of it.
         gone: dict[str, dict[str, int]] = {}
+        self._changed = {(change.kind.partition(".")[0], change.resource_id) for change in news.changes}
+        self._is_about_all = (
+            news.snapshot or news.changes_missing or any(resource not in _WITH_IDS for resource, _ in self._changed)
+        )
         for change in news.changes:
             gone.setdefault(change.kind, {})[change.resource_id] = change.revision
         none: dict[str, int] = {}
@@ -119,6 +125,17 @@ class Taken:
         self._set_user_keys = gone.get("user_key.set", none)
         self._deleted_user_keys = gone.get("user_key.deleted", none)
         self._deleted_providers = gone.get("provider.deleted", none)
+
+    def concerns(self, resolution: Resolution) -> bool:
+        """Whether what was decided so might be decided otherwise now."""
+        changed, user_id, provider_id = self._changed, resolution.user_id, resolution.provider_id
+        return (
+            self._is_about_all
+            or ("token", resolution.access_token_id) in changed
+            or ("user", user_id) in changed
+            or ("user_key", f"{user_id}/{provider_id}") in changed
+            or ("provider", provider_id) in changed
+        )
 
     def why(self, resolution: Resolution) -> Refused | None:
         """Why a request that was decided so is to be ended; None where it may go on.

@@ -163,6 +163,28 @@ async def test_so_is_one_with_a_streamed_body_of_which_nothing_is_lost(
         assert upstream.requests[0].body_complete
 
 
+async def test_what_is_nothing_to_a_request_that_waits_does_not_keep_it_from_its_connection(
+    credentiald: FakeCredentiald, upstream: ScriptedUpstream
+) -> None:
+    async with silent_server() as silent, watching_bridge(credentiald, connect_timeout_seconds=30) as bridge:
+        answer = credentiald.providers["anthropic"]
+        answer.provider.base_url = silent
+        asking = asyncio.ensure_future(raw_exchange(bridge.port, ASK))
+        await waits_for_a_connection(credentiald, bridge)
+        (waiting,) = bridge.bridge._under_way
+        call = waiting._call
+        # As where a script makes tokens for a whole company.
+        for number in range(20):
+            await obeyed(credentiald, credentiald.change("token.created", f"token-{number}"))
+            await obeyed(credentiald, credentiald.change("user.suspended", f"user-{number}"))
+        assert waiting._call is call
+        assert len(credentiald.resolves) == 1
+        answer.provider.base_url = upstream.url
+        await obeyed(credentiald, credentiald.change("provider.updated", answer.provider.id))
+        assert (await asking).status == 200
+        assert len(credentiald.resolves) == 2
+
+
 async def test_a_request_that_waits_is_refused_where_it_may_not_go_any_more(
     credentiald: FakeCredentiald, upstream: ScriptedUpstream
 ) -> None:
@@ -215,7 +237,8 @@ async def test_a_request_that_was_sent_before_a_change_goes_out_no_second_time(
         assert (await raw_exchange(bridge.port, models)).status == 200
         asking = asyncio.ensure_future(raw_exchange(bridge.port, models))
         await upstream.wait_for_request(1)
-        await obeyed(credentiald, credentiald.change("provider.updated", "another"))
+        provider_id = credentiald.providers["openai"].provider.id
+        await obeyed(credentiald, credentiald.change("provider.updated", provider_id))
         gate.set()
         assert (await asking).status == 502
         assert len(upstream.requests) == 2
