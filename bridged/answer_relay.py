@@ -85,6 +85,7 @@ class AnswerRelay:
     def _judge(self, status: int) -> None:
         """Refuse what a client must not take for an answer to itself."""
         if status in _REDIRECTS:
+            self._interception.upstream_answered(status)
             # Not followed, and not handed on either: the client would take its token wherever the upstream says.
             raise Refused(
                 "UPSTREAM_UNREACHABLE",
@@ -93,6 +94,7 @@ class AnswerRelay:
         resolution = self._interception.resolution
         if status == _UNAUTHORIZED and resolution is not None and resolution.source in _KEYS_OF_OURS:
             # The client would throw its own token away.
+            self._interception.upstream_answered(status)
             self._bridge.metrics.upstream_failed(_KEY_REFUSED)
             raise Refused(
                 _KEY_REFUSED,

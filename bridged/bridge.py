@@ -319,8 +319,9 @@ class Bridge:
     def obey(self, news: News) -> None:
         """Administrators have changed something: when this returns, nothing under way contradicts it.
 
-        What was decided before and not sent is asked again; what runs on something that was taken away is ended, by
-        setting. Changes are rare, so all requests are looked through, at about a microsecond each.
+        What was decided before and not sent is asked again where the change may be about it; what runs on something
+        that was taken away is ended, by setting. Changes are rare, so all requests are looked through, at about a
+        microsecond each.
         """
         taken = Taken(news, self._ends_on)
         for interception in tuple(self._under_way):

@@ -266,7 +266,7 @@ class Interception:
                 self.trace.resolved(answer)
             if isinstance(answer, Refused):
                 self._bridge.metrics.resolved(answer.reason)
-                if answer.fallback_provider:
+                if answer.fallback_provider or self._fallback is not None:
                     self._may_fall_back(match, client, answer.fallback_provider, self._take_body(match))
                 # Not raised: one refusal may be told to many, and would keep the frames of all of them, tokens and all.
                 self.refuse(self._bridge.with_known_wait(self.provider, answer))
@@ -384,7 +384,9 @@ class Interception:
             )
             self._leave_pool()
             self._give_pass_back()
-            self.provider, self.resolution, self._failover = first, fallback.resolution, first_failover
+            self.provider, self._failover = first, first_failover
+            # Where the first provider was refused this is the only one, and credentiald has opened the interception.
+            self.resolution = fallback.resolution or resolution
             return False
         if first_failover is not None:
             first_failover.over()
@@ -411,6 +413,8 @@ class Interception:
         try:
             match, client, resolution, call = self.match, self.client, self.resolution, self._call
             if self._over or match is None or client is None or resolution is None or resolution.revision >= revision:
+                return
+            if not taken.concerns(resolution):
                 return
             if call is not None and call.is_waiting:
                 pieces = call.take_back()

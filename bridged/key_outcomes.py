@@ -69,6 +69,11 @@ _ANTHROPICS_TYPES = ("rate_limit_error", "invalid_request_error")
 _GOOGLES_STATUS = "RESOURCE_EXHAUSTED"
 _BY_THE_DAY = re.compile(r"PerDay|PerMonth")
 
+# OpenAI's, about a request that no key of this account could make go through: it names another organisation or project
+# in a header, or is as a whole above a limit by the minute. Any client can bring these about, so no key rests for them.
+_OF_THE_REQUEST = ("mismatched_organization", "mismatched_project")
+_TOO_LARGE = ("rate_limit_exceeded", "Request too large for ")
+
 _MOST_PLAIN_BYTES = 256 * 1024
 _ERROR_CHARACTERS = 128
 _NAME = re.compile(r"[\w.:/-]+", re.ASCII)
@@ -108,6 +113,8 @@ def outcome_of(wire_type: str, status: int, headers: Headers, body: bytes, *, no
     if kind is None:
         return KeyOutcome(Kind.ACCEPTED, status)
     error = _error_of(plain)
+    if _is_of_the_request(kind, error):
+        return KeyOutcome(Kind.ACCEPTED, status)
     name = (error_name(headers, plain) if wire_type == BEDROCK else "") or _name_of(error)
     if kind is not Kind.RATE_LIMITED:
         return KeyOutcome(kind, status, None, name)
@@ -122,6 +129,14 @@ def rest_seconds(outcome: KeyOutcome) -> float:
     if asked_seconds is None or kind is Kind.UNAUTHORIZED:
         return _DEFAULT_SECONDS[kind]
     return min(max(asked_seconds, _LEAST_SECONDS.get(kind, 0.0)), _MOST_SECONDS[kind])
+
+
+def _is_of_the_request(kind: Kind, error: Mapping[str, Any]) -> bool:
+    code, message = error.get("code"), error.get("message")
+    if kind is Kind.UNAUTHORIZED:
+        return code in _OF_THE_REQUEST
+    limited, beginning = _TOO_LARGE
+    return code == limited and isinstance(message, str) and message.startswith(beginning)
 
 
 def _is_spent(error: Mapping[str, Any]) -> bool:

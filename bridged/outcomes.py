@@ -19,6 +19,7 @@ from typing import NamedTuple, final
 from bridged.key_outcomes import KeyOutcome, Kind, ToldOutcome, rest_seconds
 from bridged.metrics import Metrics
 from bridged.model import Refused, Resolution
+from daemonkit.cancellation import end_if_cancelled
 
 log = logging.getLogger(__name__)
 
@@ -100,6 +101,8 @@ class Outcomes:
             await asyncio.wait([telling], timeout=LAST_SECONDS)
             telling.cancel()
             await asyncio.wait([telling])
+        self._metrics.outcomes_lost(len(self._queue))
+        self._queue.clear()
 
     async def _tell_all(self) -> None:
         try:
@@ -108,6 +111,8 @@ class Outcomes:
                 batch = list(islice(self._queue, MOST_AT_ONCE))
                 told = await self._told(batch)
                 tries += 1
+                if isinstance(told, Refused):
+                    end_if_cancelled()
                 if isinstance(told, Refused) and told.reason not in _NEVER and tries < _TRIES:
                     await asyncio.sleep(random.uniform(*_PAUSE_SECONDS) * 2**tries)  # noqa: S311 - jitter
                     continue

@@ -21,6 +21,7 @@ from bridged.afterwards import Afterwards
 from bridged.metrics import Metrics
 from bridged.model import Refused
 from bridged.report_messages import Row, request_parts, size_of
+from daemonkit.cancellation import end_if_cancelled
 
 log = logging.getLogger(__name__)
 
@@ -123,6 +124,7 @@ class Recorder:
             await self._gathered(GATHER_SECONDS)
             is_sent = await self._send_batch()
             self._tell_operator()
+            end_if_cancelled()
             if is_sent:
                 pause_seconds = _PAUSE_SECONDS
                 continue

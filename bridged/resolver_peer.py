@@ -23,6 +23,7 @@ from bridged.resolver_pool import ABOUT_THIS_BRIDGE, Pool
 from bridged.resolver_question import message_of
 from bridged.resolver_unary import AppendCall, append, ask, ping, report_outcomes
 from bridged.resolver_watch import keep_watching
+from daemonkit.cancellation import end_if_cancelled
 
 if TYPE_CHECKING:  # the asynchronous stub exists only for the type checker
     from drawbridge.v1.credential_service_pb2_grpc import CredentialServiceAsyncStub
@@ -107,6 +108,7 @@ class Peer:
         try:
             while not self._left.is_set():
                 pause_seconds = await self._stream_once()
+                end_if_cancelled()
                 if not self._left.is_set():
                     await asyncio.sleep(random.uniform(*pause_seconds))  # noqa: S311 - jitter
             if self._asking:
@@ -243,4 +245,5 @@ class Peer:
             pool = self._pool
             request = ping_request(pool.bridge_instance_id, pool.oldest_id(), pool.breakers())
             pool.pinged(self, await ping(self._stub, request, metadata=pool.metadata))
+            end_if_cancelled()
             await asyncio.sleep(max(0.0, began + PING_INTERVAL_SECONDS - now()))

@@ -17,6 +17,7 @@ from drawbridge.v1 import credential_service_pb2 as pb
 from bridged.metrics import Metrics
 from bridged.resolver_unary import Metadata
 from bridged.watch import Change, News, WatchedProvider
+from daemonkit.cancellation import end_if_cancelled
 
 if TYPE_CHECKING:  # the asynchronous stub exists only for the type checker
     from drawbridge.v1.credential_service_pb2_grpc import CredentialServiceAsyncStub
@@ -82,10 +83,7 @@ async def keep_watching(
             if watches:
                 metrics.watch_streams.dec()
             call.cancel()
-        task = asyncio.current_task()
-        if task is not None and task.cancelling():
-            # gRPC answers a cancellation that meets the end of a call with an error of its own.
-            raise asyncio.CancelledError
+        end_if_cancelled()
         await asyncio.sleep(random.uniform(*pause_seconds))  # noqa: S311 - jitter
 
 

@@ -99,6 +99,8 @@ REASONS = frozenset(
     )
 )  # fmt: skip
 _CENTRAL = frozenset({Source.CENTRAL_KEY, Source.AMBIENT})
+# Whose changes are nothing to requests with another id; changes of anything else may be about all.
+_WITH_IDS = frozenset({"token", "user", "user_key", "provider"})
 
 
 class Taken:
@@ -108,23 +110,44 @@ class Taken:
         self._ends_on = ends_on
         self._snapshot = news.snapshot
         self._providers = news.providers
-        gone: dict[str, set[str]] = {}
+        # Kinds, ids, and the revision of the last change of it.
+        gone: dict[str, dict[str, int]] = {}
+        self._changed = {(change.kind.partition(".")[0], change.resource_id) for change in news.changes}
+        self._is_about_all = (
+            news.snapshot or news.changes_missing or any(resource not in _WITH_IDS for resource, _ in self._changed)
+        )
         for change in news.changes:
-            gone.setdefault(change.kind, set()).add(change.resource_id)
-        none: set[str] = set()
+            gone.setdefault(change.kind, {})[change.resource_id] = change.revision
+        none: dict[str, int] = {}
         self._tokens = gone.get("token.revoked", none) if EndsOn.TOKENS in ends_on else none
         self._suspended = gone.get("user.suspended", none) if EndsOn.USERS in ends_on else none
         self._deleted = gone.get("user.deleted", none) if EndsOn.USERS in ends_on else none
-        self._user_keys = gone.get("user_key.set", none) | gone.get("user_key.deleted", none)
+        self._set_user_keys = gone.get("user_key.set", none)
+        self._deleted_user_keys = gone.get("user_key.deleted", none)
         self._deleted_providers = gone.get("provider.deleted", none)
 
+    def concerns(self, resolution: Resolution) -> bool:
+        """Whether what was decided so might be decided otherwise now."""
+        changed, user_id, provider_id = self._changed, resolution.user_id, resolution.provider_id
+        return (
+            self._is_about_all
+            or ("token", resolution.access_token_id) in changed
+            or ("user", user_id) in changed
+            or ("user_key", f"{user_id}/{provider_id}") in changed
+            or ("provider", provider_id) in changed
+        )
+
     def why(self, resolution: Resolution) -> Refused | None:
-        """Why a request that was decided so is to be ended; None where it may go on."""
-        if resolution.access_token_id in self._tokens:
+        """Why a request that was decided so is to be ended; None where it may go on.
+
+        One that was decided after a change has taken account of that: the user is active again, the key is the new one.
+        """
+        decided = resolution.revision
+        if self._tokens.get(resolution.access_token_id, 0) > decided:
             return _TOKEN_REVOKED
-        if resolution.user_id in self._suspended:
+        if self._suspended.get(resolution.user_id, 0) > decided:
             return _USER_SUSPENDED
-        if resolution.user_id in self._deleted:
+        if self._deleted.get(resolution.user_id, 0) > decided:
             return _USER_DELETED
         provider = self._providers.get(resolution.provider_id)
         is_gone = provider is None and (self._snapshot or resolution.provider_id in self._deleted_providers)
@@ -136,8 +159,9 @@ class Taken:
 
     def _key_gone(self, resolution: Resolution, provider: WatchedProvider | None, *, is_gone: bool) -> Refused | None:
         if resolution.source is Source.USER_KEY:
-            is_gone = is_gone or f"{resolution.user_id}/{resolution.provider_id}" in self._user_keys
-            return _USER_KEY_GONE if is_gone else None
+            one = f"{resolution.user_id}/{resolution.provider_id}"
+            gone_in = max(self._set_user_keys.get(one, 0), self._deleted_user_keys.get(one, 0))
+            return _USER_KEY_GONE if is_gone or gone_in > resolution.revision else None
         if resolution.source is Source.CENTRAL_KEY:
             is_gone = is_gone or (provider is not None and resolution.credential_id not in provider.central_key_ids)
             return _CENTRAL_KEY_GONE if is_gone else None

@@ -25,6 +25,10 @@ OPENAI_QUOTA = {"error": {"message": "…", "type": "insufficient_quota", "code"
 ANTHROPIC_LIMIT = {"type": "error", "error": {"type": "rate_limit_error", "message": "This request would exceed …"}}
 
 
+def openai(code: str, message: str = "…") -> dict[str, Any]:
+    return {"error": {"message": message, "type": "invalid_request_error", "param": None, "code": code}}
+
+
 def anthropic(message: str, kind: str = "rate_limit_error") -> dict[str, Any]:
     return {"type": "error", "error": {"type": kind, "message": message}}
 
@@ -47,6 +51,19 @@ def google(*quotas: str, delay: str = "") -> dict[str, Any]:
         (401, {"error": {"type": "authentication_error"}}, Kind.UNAUTHORIZED, "authentication_error"),
         (401, OPENAI_QUOTA, Kind.UNAUTHORIZED, "insufficient_quota"),
         (401, b"<html>", Kind.UNAUTHORIZED, ""),
+        # What any client can bring about with a header or a long conversation says nothing of the key.
+        (401, openai("mismatched_organization"), Kind.ACCEPTED, ""),
+        (401, openai("mismatched_project"), Kind.ACCEPTED, ""),
+        (429, openai("mismatched_project"), Kind.RATE_LIMITED, "mismatched_project"),
+        (429, openai("rate_limit_exceeded", "Request too large for gpt-4o in organization o on …"), Kind.ACCEPTED, ""),
+        (401, openai("invalid_api_key", "Request too large for gpt-4o"), Kind.UNAUTHORIZED, "invalid_api_key"),
+        (429, openai("insufficient_quota", "Request too large for gpt-4o"), Kind.SPEND_LIMITED, "insufficient_quota"),
+        (
+            429,
+            openai("rate_limit_exceeded", "Rate limit reached. Request too large for"),
+            Kind.RATE_LIMITED,
+            "rate_limit_exceeded",
+        ),
         (429, OPENAI_LIMIT, Kind.RATE_LIMITED, "rate_limit_exceeded"),
         (429, OPENAI_QUOTA, Kind.SPEND_LIMITED, "insufficient_quota"),
         (429, {"error": {"code": "billing_hard_limit_reached"}}, Kind.SPEND_LIMITED, "billing_hard_limit_reached"),

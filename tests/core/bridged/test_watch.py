@@ -1,5 +1,7 @@
 """Which requests a change concerns: the table of what was taken away, and what never concerns anybody else."""
 
+from dataclasses import replace
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -81,7 +83,9 @@ ROWS = [
 def test_what_was_taken_away_ends_what_runs_on_it(
     told: News, ends_on: EndsOn, source: Source, reason: str | None
 ) -> None:
-    refused = Taken(told, frozenset({ends_on})).why(resolution(source))
+    taken = Taken(told, frozenset({ends_on}))
+    refused = taken.why(resolution(source))
+    assert refused is None or taken.concerns(resolution(source))
     assert (refused.reason if refused else None) == reason
     assert refused is None or refused.reason in REASONS
 
@@ -92,6 +96,43 @@ def test_what_is_not_among_the_settings_words_ends_nothing(
 ) -> None:
     assert Taken(told, frozenset()).why(resolution(source)) is None
     assert Taken(told, frozenset({ends_on})).why(resolution(source)) is None or reason
+
+
+@pytest.mark.parametrize("kind", ["user.suspended", "user_key.set", "user_key.deleted"])
+@pytest.mark.parametrize(("before", "ends"), [(True, False), (False, True)])
+def test_what_was_decided_after_a_change_does_not_end_for_it_when_it_is_told_late(
+    kind: str, before: bool, ends: bool
+) -> None:
+    # Told in one go: the watch was away meanwhile, or commits came close together.
+    one = "u1" if kind.startswith("user.") else "u1/p1"
+    decided = resolution(USER)
+    revision = decided.revision if before else decided.revision + 1
+    changes = [
+        Change(revision=revision, kind=kind, resource_id=one, change_seconds=0.0),
+        Change(revision=decided.revision + 2, kind="token.created", resource_id="t9", change_seconds=0.0),
+    ]
+    told = News(database_id="d", revision=decided.revision + 2, changes=changes, providers={"p1": provider()})
+    assert (Taken(told, ALL).why(decided) is not None) is ends
+
+
+@pytest.mark.parametrize(
+    ("told", "concerns"),
+    [
+        (news(("token.created", "t9"), ("user.suspended", "u9"), ("user_key.set", "u9/p1")), False),
+        (news(("user_key.set", "u1/p9"), ("provider.updated", "p9"), now=provider("p9")), False),
+        (news(("token.revoked", "t1")), True),
+        (news(("user.resumed", "u1")), True),
+        (news(("user_key.deleted", "u1/p1")), True),
+        (news(UPDATED, now=provider()), True),
+        # What it is about is not known here: the service is this bridge's, and there may be others one day.
+        (news(("token.created", "t9"), ("service.rotated", "s9")), True),
+        (news(("policy.tightened", "x")), True),
+        (news(snapshot=True, now=provider()), True),
+        (replace(news(("token.created", "t9")), changes_missing=True), True),
+    ],
+)
+def test_a_change_concerns_what_might_be_decided_otherwise_by_it(told: News, concerns: bool) -> None:
+    assert Taken(told, frozenset()).concerns(resolution()) is concerns
 
 
 KINDS = st.sampled_from(["token.revoked", "user.suspended", "user.deleted", "user_key.set", "provider.deleted"])

@@ -172,6 +172,16 @@ async def test_a_users_own_401_does_not_interrupt_a_row_of_failures(
     assert answer.header("x-drawbridge-error") == "BREAKER_OPEN"
 
 
+@pytest.mark.parametrize("answer", [reply(401), reply(302, headers=[("Location", "https://elsewhere")])])
+async def test_an_answer_that_the_client_does_not_get_says_that_the_upstream_is_there(
+    corp: FakeCredentiald, upstream: ScriptedUpstream, answer: Script
+) -> None:
+    upstream.script(reply(503), answer, reply(503))
+    async with bridge_with_breakers(corp) as (bridge, _):
+        answers = [await asked(bridge) for _ in range(4)]
+    assert [one.status for one in answers] == [503, 502, 503, 200]
+
+
 async def test_a_probe_that_goes_well_closes_it(corp: FakeCredentiald, upstream: ScriptedUpstream) -> None:
     upstream.script(reply(503), reply(503))
     async with bridge_with_breakers(corp) as (bridge, clock):

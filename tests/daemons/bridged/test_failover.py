@@ -146,6 +146,25 @@ async def test_credentialds_shorter_wait_is_told(
     assert len(credentiald.resolves) == 3
 
 
+TOO_LARGE = b'{"error":{"message":"Request too large for gpt-5 in organization org-x","code":"rate_limit_exceeded"}}'
+OTHERS_ORGANIZATION = (
+    b'{"error":{"message":"OpenAI-Organization header should match","code":"mismatched_organization"}}'
+)
+
+
+@pytest.mark.parametrize(("refusal", "status"), [(reply(429, TOO_LARGE), 429), (reply(401, OTHERS_ORGANIZATION), 502)])
+async def test_what_a_client_can_bring_about_takes_no_key_from_others(
+    credentiald: FakeCredentiald, upstream: ScriptedUpstream, three: Any, refusal: Script, status: int
+) -> None:
+    upstream.script(refusal, good())
+    async with running_bridge(credentiald) as bridge:
+        answer = await raw_exchange(bridge.port, ask(BODY, POOL))
+        next_one = await raw_exchange(bridge.port, ask(BODY, POOL))
+    assert (answer.status, next_one.status) == (status, 200)
+    assert keys_of(upstream) == ["sk-1", "sk-1"]
+    assert credentiald.outcomes == []
+
+
 @pytest.mark.parametrize("status", [200, 400, 403, 404, 500, 503, 529])
 async def test_any_other_answer_is_the_clients(
     credentiald: FakeCredentiald, upstream: ScriptedUpstream, three: Any, status: int

@@ -24,6 +24,7 @@ from tests.fakes.scripted_upstream import (
     silence,
     stream,
 )
+from tests.fakes.silent_server import silent_server
 from tests.support.bridge import AUTH, running_bridge, until
 from tests.support.bridge_reports import outcome, reported, sample
 from tests.support.raw_http import RawAnswer, raw_client, raw_exchange, request
@@ -344,4 +345,43 @@ async def test_a_client_that_leaves_while_the_fallback_provider_is_asked_for_lea
             await until(lambda: len(pair.resolves) == 2)
         await until(lambda: bridge.bridge.under_way == 0)
         pair.go_on()
+    assert spare.requests == []
+
+
+async def test_where_both_are_no_use_what_credentiald_has_opened_for_the_second_is_reported_as_ended(
+    pair: FakeCredentiald, spare: ScriptedUpstream
+) -> None:
+    spare.default = reply(529, b"{}")
+    async with running_bridge(pair, breaker_rules=BreakerRules(failure_threshold=1)) as bridge:
+        await raw_exchange(bridge.port, turn())
+        pair.refuse_providers["corp"] = EXHAUSTED
+        answer = await raw_exchange(bridge.port, turn())
+        reports = await reported(pair, 2)
+    assert (answer.status, answer.header("x-drawbridge-error")) == (429, "KEY_POOL_EXHAUSTED")
+    assert len(spare.requests) == 1
+    # The first provider's refusal has opened nothing; the answer about the other has.
+    assert reports[1].receipt == b"receipt of spare"
+    assert outcome(reports[1])[2:] == ("KEY_POOL_EXHAUSTED", 429)
+
+
+async def test_a_fallback_provider_that_was_taken_back_meanwhile_is_not_asked_for(
+    pair: FakeCredentiald, upstream: ScriptedUpstream, spare: ScriptedUpstream
+) -> None:
+    pair.has_watch = True
+    async with silent_server() as silent, running_bridge(pair, connect_timeout_seconds=30) as bridge:
+        await until(lambda: bool(pair.acknowledged))
+        pair.providers["corp"].provider.base_url = silent
+        asking = asyncio.ensure_future(raw_exchange(bridge.port, turn()))
+        await until(lambda: any(one.resolution is not None for one in bridge.bridge._under_way))
+        # The provider has no other any more, and no key that is left.
+        pair.refuse_providers["corp"] = Refuse(
+            code=grpc.StatusCode.RESOURCE_EXHAUSTED,
+            reason="KEY_POOL_EXHAUSTED",
+            metadata={"provider": "corp"},
+            retry_seconds=7,
+        )
+        pair.change("provider.updated", pair.providers["corp"].provider.id)
+        answer = await asking
+    assert answer.header("x-drawbridge-error") == "KEY_POOL_EXHAUSTED"
+    assert [one.provider for one in pair.resolves] == ["corp", "corp"]
     assert spare.requests == []

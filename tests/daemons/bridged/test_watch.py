@@ -12,6 +12,7 @@ from drawbridge.v1 import provider_pb2
 from bridged.watch import EndsOn
 from tests.fakes.credentiald import FakeCredentiald, Refuse, provider
 from tests.fakes.scripted_upstream import STALL, Exchange, ScriptedUpstream, reply, stream
+from tests.fakes.silent_server import silent_server
 from tests.support.bridge import AUTH, RunningBridge, running_bridge, until
 from tests.support.raw_http import RawClient, raw_client, raw_exchange, request
 
@@ -114,19 +115,6 @@ async def test_streams_of_others_go_on(credentiald: FakeCredentiald, upstream: S
         assert bridge.bridge.under_way == 1
 
 
-@asynccontextmanager
-async def silent_server() -> AsyncIterator[str]:
-    """An address that takes connections and says nothing: nobody gets through a TLS handshake with it."""
-    connections = []
-    server = await asyncio.start_server(lambda *both: connections.append(both), "127.0.0.1", 0)
-    try:
-        yield f"https://127.0.0.1:{server.sockets[0].getsockname()[1]}"
-    finally:
-        for _, writer in connections:
-            writer.close()
-        server.close()
-
-
 async def waits_for_a_connection(credentiald: FakeCredentiald, bridge: RunningBridge) -> None:
     def is_waiting() -> bool:
         return any(one.resolution is not None for one in bridge.bridge._under_way)
@@ -173,6 +161,28 @@ async def test_so_is_one_with_a_streamed_body_of_which_nothing_is_lost(
         assert (await asking).status == 200
         assert upstream.requests[0].body == body
         assert upstream.requests[0].body_complete
+
+
+async def test_what_is_nothing_to_a_request_that_waits_does_not_keep_it_from_its_connection(
+    credentiald: FakeCredentiald, upstream: ScriptedUpstream
+) -> None:
+    async with silent_server() as silent, watching_bridge(credentiald, connect_timeout_seconds=30) as bridge:
+        answer = credentiald.providers["anthropic"]
+        answer.provider.base_url = silent
+        asking = asyncio.ensure_future(raw_exchange(bridge.port, ASK))
+        await waits_for_a_connection(credentiald, bridge)
+        (waiting,) = bridge.bridge._under_way
+        call = waiting._call
+        # As where a script makes tokens for a whole company.
+        for number in range(20):
+            await obeyed(credentiald, credentiald.change("token.created", f"token-{number}"))
+            await obeyed(credentiald, credentiald.change("user.suspended", f"user-{number}"))
+        assert waiting._call is call
+        assert len(credentiald.resolves) == 1
+        answer.provider.base_url = upstream.url
+        await obeyed(credentiald, credentiald.change("provider.updated", answer.provider.id))
+        assert (await asking).status == 200
+        assert len(credentiald.resolves) == 2
 
 
 async def test_a_request_that_waits_is_refused_where_it_may_not_go_any_more(
@@ -227,7 +237,8 @@ async def test_a_request_that_was_sent_before_a_change_goes_out_no_second_time(
         assert (await raw_exchange(bridge.port, models)).status == 200
         asking = asyncio.ensure_future(raw_exchange(bridge.port, models))
         await upstream.wait_for_request(1)
-        await obeyed(credentiald, credentiald.change("provider.updated", "another"))
+        provider_id = credentiald.providers["openai"].provider.id
+        await obeyed(credentiald, credentiald.change("provider.updated", provider_id))
         gate.set()
         assert (await asking).status == 502
         assert len(upstream.requests) == 2
