@@ -14,8 +14,10 @@ from drawbridge.v1 import credential_service_pb2 as pb
 from drawbridge.v1 import error_reason_pb2, provider_health_pb2, provider_pb2
 
 from credentiald import bootstrap, outcome_book, receipts, watching
+from credentiald.breaker_book import MOST_BREAKERS, Breaker, to_text
+from credentiald.bridge_instances import MOST_INSTANCES
 from credentiald.ids import uuid7
-from credentiald.key_health import Choice, OutcomeKind, choose
+from credentiald.key_health import Choice, Cooldown, OutcomeKind, choose
 from credentiald.metrics import Metrics
 from credentiald.model import ApiKeyMaterial, EnvironmentProvider, Gateway, KeyPolicy, Origin, Provider
 from credentiald.outcome_book import OutcomeBook, Told
@@ -24,6 +26,7 @@ from credentiald.probe_claims import CLAIM
 from credentiald.rpc.server import MAIN_SERVICES, Health, RpcListener, listening
 from credentiald.store import bridge_words, key_health
 from credentiald.store.database import open_database
+from credentiald.store.times import to_micros
 from daemonkit.listen import Address
 from daemonkit.secret import Secret
 from tests.support.credentiald import Running, bearer, info_of, reason_of, running
@@ -700,6 +703,15 @@ async def test_how_many_keys_rest_is_in_the_metrics_while_there_is_such_a_provid
             bridge = Bridge(one, token, name=name)
             await bridge.tell(await bridge.ask(), "UNAUTHORIZED")
         assert await resting() == {"corp": 2, "other": 0}
+        first, second, third = await ids_of(one)
+        for credential_id in (second, third):
+            removal = admin.RemoveCentralKeyRequest(provider="corp", credential_id=credential_id)
+            await one.admin.RemoveCentralKey(removal, metadata=bearer(one.admin_token))
+        # The only key that is left is given out whatever was told of it.
+        assert await resting() == {"corp": 0, "other": 0}
+        await add(one, "sk-4")
+        assert await resting() == {"corp": 1, "other": 0}
+        assert first in await ids_of(one)
         clock.move(60)
         assert await resting() == {"corp": 0, "other": 0}
         await one.admin.DeleteProvider(admin.DeleteProviderRequest(name="other"), metadata=bearer(one.admin_token))
@@ -879,3 +891,62 @@ async def test_a_kept_answer_says_what_a_fresh_look_would_say_whatever_happened_
         hits = metrics.registry.get_sample_value("credentiald_answer_cache_total", {"outcome": "hit"})
         assert hits is not None
         assert hits > 5
+
+
+async def test_bridges_that_tell_as_much_as_they_can_hide_no_health(tmp_path):
+    breakers = [
+        Breaker(f"corp-{number % 4}", "x" * 128, "y" * 128, "OPEN", to_micros(START), 5, "z" * 128)
+        for number in range(MOST_BREAKERS)
+    ]
+
+    def fill(conn: Any) -> None:
+        for number in range(1000):
+            teller = (f"service-{number % 3}", f"{number:064}")
+            bridge_words.tell_breakers(conn, teller, to_text(breakers), now_micros=to_micros(START))
+
+    def complain(conn: Any) -> None:
+        for provider_id, credential_id in conn.execute(
+            "SELECT provider_id, credential_id FROM central_keys"
+        ).fetchall():
+            for number in range(200):
+                key_health.put(
+                    conn,
+                    Cooldown(
+                        credential_id=credential_id, provider_id=provider_id,
+                        teller=(f"service-{number % 3}", f"{number:064}"), kind=OutcomeKind.UNAUTHORIZED,
+                        since_time=START, until_time=START + timedelta(seconds=number), strikes=1,
+                        error="\U0001f511" * 128,
+                        http_status=401,
+                    ),
+                )  # fmt: skip
+
+    clock = Clock()
+    async with running(tmp_path, clock=clock) as one:
+        names = [f"corp-{number}" for number in range(4)]
+        for name in names:
+            await make_pool(one, *(f"sk-{number}" for number in range(5)), name=name)
+        await one.stored.write(fill)
+        await one.plane.db.write(complain)
+        metadata, request, shown = bearer(one.admin_token), admin.ListProviderHealthRequest(), []
+        while not shown or request.page_token:
+            page = await one.admin.ListProviderHealth(request, metadata=metadata)
+            shown.extend(page.providers)
+            request.page_token = page.next_page_token
+        assert [each.provider for each in shown] == names
+        for each in shown:
+            assert each == await one.admin.GetProviderHealth(
+                admin.GetProviderHealthRequest(name=each.provider), metadata=metadata
+            )
+            assert {len(key.complaints) for key in each.keys} == {64}
+            assert each.keys[0].rest_until.ToDatetime(tzinfo=UTC) == START + timedelta(seconds=199)
+            assert len(each.bridges) == 64
+
+
+async def test_a_bridge_that_is_one_too_many_of_its_service_has_no_word_written_down(tmp_path):
+    async with running(tmp_path, clock=Clock()) as one:
+        await make_pool(one, "sk-1")
+        service_id = await service_id_of(one)
+        for number in range(MOST_INSTANCES):
+            one.book.instances.heard((service_id, f"made-up-{number}"), to_micros(START))
+        await ping(one, "bridge-1", pb.BreakerState(provider="corp", state="BREAKER_PHASE_OPEN"))
+        assert await one.stored.read(lambda conn: conn.execute("SELECT id FROM bridge_instances").fetchall()) == []
