@@ -11,7 +11,7 @@ import grpc
 import pytest
 from drawbridge.v1 import admin_service_pb2 as admin
 from drawbridge.v1 import credential_service_pb2 as pb
-from drawbridge.v1 import error_reason_pb2, provider_health_pb2, provider_pb2
+from drawbridge.v1 import error_reason_pb2, explain_service_pb2, provider_health_pb2, provider_pb2
 
 from credentiald import bootstrap, outcome_book, receipts, watching
 from credentiald.breaker_book import MOST_BREAKERS, Breaker, to_text
@@ -604,6 +604,31 @@ async def test_the_health_of_providers_says_who_complains_and_which_breakers_are
         assert [(each.provider, each.keys[0].state, list(each.bridges)) for each in rest.providers] == [
             ("other", provider_health_pb2.KEY_STATE_AVAILABLE, [])
         ]
+
+
+async def test_an_explanation_names_the_key_that_is_given_out_and_where_else_a_request_may_get_to(tmp_path):
+    async with running(tmp_path) as one:
+        _, token = await one.make_user("ann")
+        await one.make_provider("single", flags=(True, False, False), key="sk-1", fallback_provider="corp")
+        first, second = await make_pool(one, "sk-1", "sk-2")
+
+        async def explained(name: str) -> tuple[str, dict[str, str]]:
+            found = await one.explain.ExplainProvider(
+                explain_service_pb2.ExplainProviderRequest(provider=name), metadata=bearer(token)
+            )
+            told = ("central_keys", "central_keys_resting", "fallback_provider")
+            return found.credential_id, {each.name: each.value for each in found.inputs if each.name in told}
+
+        assert await explained("corp") == (first, {"central_keys": "2", "central_keys_resting": "0"})
+        bridge = Bridge(one, token)
+        await bridge.tell(await bridge.ask(), "UNAUTHORIZED")
+        assert await explained("corp") == (second, {"central_keys": "2", "central_keys_resting": "1"})
+        assert await bridge.key() == "sk-2"
+        await bridge.tell(await bridge.ask(), "UNAUTHORIZED")
+        # Both rest, but only for that bridge.
+        assert await explained("corp") == (first, {"central_keys": "2", "central_keys_resting": "2"})
+        assert await Bridge(one, token, name="bridge-2").key() == "sk-1"
+        assert await explained("single") == (*await ids_of(one, "single"), {"fallback_provider": "corp"})
 
 
 async def ping(one: Running, name: str, *breakers: pb.BreakerState) -> None:
