@@ -16,7 +16,7 @@ from credentiald.errors import (
     Refusal,
     UserSuspended,
 )
-from credentiald.key_health import Choice, choose
+from credentiald.key_health import Choice, Complaints, choose
 from credentiald.model import Gateway, KeyKind, Provider, Source, User
 from credentiald.plane import Plane, policy_inputs, refusal_of
 from credentiald.policy import ANY, TABLE, Inputs, Outcome, Row, choose_source, row_of
@@ -170,7 +170,7 @@ def _pool(conn: Connection, plane: Plane, provider: Provider) -> Pool | None:
         return None
     now = plane.clock()
     cooldowns = key_health.of_provider(conn, provider.id, now=now)
-    choice = choose(ids, cooldowns, plane.probes.ends, asker=_NOBODY, failed=(), now=now)
+    choice = choose(ids, Complaints(cooldowns), plane.probes.ends, asker=_NOBODY, failed=(), now=now)
     resting = {one.credential_id for one in cooldowns if one.until_time > now}
     return Pool(
         chosen_id=ids[choice.place] if isinstance(choice, Choice) else "", resting=len(resting.intersection(ids))

@@ -17,7 +17,7 @@ from credentiald import bootstrap, outcome_book, receipts, watching
 from credentiald.breaker_book import MOST_BREAKERS, Breaker, to_text
 from credentiald.bridge_instances import MOST_INSTANCES
 from credentiald.ids import uuid7
-from credentiald.key_health import Choice, Cooldown, OutcomeKind, choose
+from credentiald.key_health import Choice, Complaints, Cooldown, OutcomeKind, choose
 from credentiald.metrics import Metrics
 from credentiald.model import ApiKeyMaterial, EnvironmentProvider, Gateway, KeyPolicy, Origin, Provider
 from credentiald.outcome_book import OutcomeBook, Told
@@ -896,7 +896,7 @@ async def test_a_kept_answer_says_what_a_fresh_look_would_say_whatever_happened_
             service_id = service_ids["bridge-x" if bridge.name == "elsewhere" else "bridge"]
             wanted = choose(
                 ids,
-                await one.plane.db.read(key_health.of_provider, provider_id, now=clock()),
+                Complaints(await one.plane.db.read(key_health.of_provider, provider_id, now=clock())),
                 one.plane.probes.ends,
                 asker=(service_id, bridge.name),
                 failed=(),
@@ -916,6 +916,34 @@ async def test_a_kept_answer_says_what_a_fresh_look_would_say_whatever_happened_
         hits = metrics.registry.get_sample_value("credentiald_answer_cache_total", {"outcome": "hit"})
         assert hits is not None
         assert hits > 5
+
+
+async def test_however_many_complain_a_batch_of_questions_is_answered(tmp_path):
+    clock = Clock()
+
+    def complain(conn: Any) -> None:
+        for provider_id, credential_id in conn.execute(
+            "SELECT provider_id, credential_id FROM central_keys"
+        ).fetchall():
+            for number in range(5 * key_health.MOST_OF_ONE_SERVICE):
+                key_health.put(
+                    conn,
+                    Cooldown(
+                        credential_id=credential_id, provider_id=provider_id,
+                        teller=(f"service-{number % 5}", f"{number:036}"), kind=OutcomeKind.UNAUTHORIZED,
+                        since_time=START, until_time=START + timedelta(seconds=60 + number), strikes=1, error="",
+                        http_status=401,
+                    ),
+                )  # fmt: skip
+
+    async with running(tmp_path, clock=clock) as one:
+        tokens = [(await one.make_user(f"user-{number}"))[1] for number in range(16)]
+        await make_pool(one, *(f"sk-{number}" for number in range(5)))
+        await one.plane.db.write(complain)
+        bridges = [Bridge(one, tokens[number % 16], name=f"bridge-{number}") for number in range(256)]
+        stream = bridges[0].stream()
+        assert await bridges[0].batch(stream, *(bridge.question() for bridge in bridges)) == ["sk-0"] * 256
+        stream.cancel()
 
 
 async def test_bridges_that_tell_as_much_as_they_can_hide_no_health(tmp_path):
