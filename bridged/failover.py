@@ -19,6 +19,7 @@ from bridged.http1.upstream import ResponseReceiver, UpstreamError
 from bridged.key_outcomes import NO_ANSWER, KeyOutcome, Kind, is_held, outcome_at_head, outcome_of
 from bridged.model import Headers, Refused, Resolution
 from bridged.outcomes import EXHAUSTED, Rest, exhausted
+from bridged.quoted_keys import without_keys
 from bridged.recording import request_id_of
 from bridged.records import Attempt
 
@@ -197,7 +198,10 @@ class Failover:
         if self._head is None:
             return NO_ANSWER
         status, headers, _ = self._head
-        return outcome_of(self._resolution.wire_type, status, headers, bytes(self._held), now=datetime.now(UTC))
+        outcome = outcome_of(self._resolution.wire_type, status, headers, bytes(self._held), now=datetime.now(UTC))
+        # Upstreams have quoted keys in stranger places than the type of an error.
+        error = without_keys(outcome.error, self._resolution, self._interception.client)
+        return outcome._replace(error=error)
 
     def _tell(self, outcome: KeyOutcome) -> None:
         bridge, resolution = self._bridge, self._resolution

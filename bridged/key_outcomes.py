@@ -180,8 +180,9 @@ def _name_of(error: Mapping[str, Any]) -> str:
     """The upstream's type of the error; empty where it has none that looks like one."""
     for key in ("code", "status", "type", "__type"):
         name = error.get(key)
-        if isinstance(name, str) and _NAME.fullmatch(name):
-            return masked(name)[:_ERROR_CHARACTERS]
+        # None is cut: of a key that stands there, the first part would be no key to whoever looks for one.
+        if isinstance(name, str) and len(name) <= _ERROR_CHARACTERS and _NAME.fullmatch(name):
+            return masked(name)
     return ""
 
 

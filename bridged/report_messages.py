@@ -102,7 +102,8 @@ def row_of(report: Report) -> Row | None:
     )
     receipt = report.receipt
     size_bytes = _ROW_BYTES + _bytes_of_facts(facts) + len(receipt)
-    size_bytes += _bytes_in(prompt) + _bytes_in(request_id) + _bytes_in(response_id)
+    counts = _NO_COUNTS if usage is None else _counts(usage)
+    size_bytes += _bytes_in(prompt) + _bytes_in(request_id) + _bytes_in(response_id) + _bytes_in(counts[-1])
     return _new(
         Row,
         (
@@ -116,7 +117,7 @@ def row_of(report: Report) -> Row | None:
                 _NONE if first_byte_micros is None else first_byte_micros,
                 request_id,
                 response_id,
-                *(_NO_COUNTS if usage is None else _counts(usage)),
+                *counts,
                 prompt,
                 prompt_bytes,
             ),

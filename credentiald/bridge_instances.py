@@ -30,6 +30,9 @@ class Instances:
     def __len__(self) -> int:
         return sum(map(len, self._heard.values()))
 
+    def __contains__(self, instance: Instance) -> bool:
+        return instance[1] in self._heard.get(instance[0], ())
+
     def heard(self, instance: Instance, micros: int) -> bool:
         """A bridge was heard of; whether that is to be written down."""
         service_id, instance_id = instance

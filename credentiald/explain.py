@@ -16,11 +16,12 @@ from credentiald.errors import (
     Refusal,
     UserSuspended,
 )
+from credentiald.key_health import Choice, Complaints, choose
 from credentiald.model import Gateway, KeyKind, Provider, Source, User
 from credentiald.plane import Plane, policy_inputs, refusal_of
 from credentiald.policy import ANY, TABLE, Inputs, Outcome, Row, choose_source, row_of
 from credentiald.resolve import check_operation
-from credentiald.store import revision, user_keys, users
+from credentiald.store import key_health, revision, user_keys, users
 from credentiald.store.connection import Connection
 
 CHECKS = ("user", "gateway", "provider", "operation", "policy", "secret")
@@ -87,6 +88,9 @@ class Explanation:
         return _ANSWERS[self.source] if self.source else ""
 
 
+# A bridge that complains of nothing.
+_NOBODY = ("", "")
+
 _ANSWERS = {
     Source.USER_KEY: "the user's own stored key is used",
     Source.CENTRAL_KEY: "the central key is used",
@@ -96,13 +100,25 @@ _ANSWERS = {
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Pool:
+    """What bridges have told of several central keys: which one a bridge is given that has told nothing itself."""
+
+    chosen_id: str
+    resting: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Facts:
-    """What one read of the store brought. `user_key_id` is the credential id of the user's stored key, if any."""
+    """What one read of the store brought. `user_key_id` is the credential id of the user's stored key, if any.
+
+    `pool` says how the provider's central keys are, where there are several.
+    """
 
     user: User
     provider: Provider
     user_key_id: str
     revision: int
+    pool: Pool | None = None
 
 
 async def explain(
@@ -121,7 +137,8 @@ async def _aws_account(plane: Plane, facts: Facts, *, presented_key: bool) -> Aw
         return None
     inputs = policy_inputs(plane.gateway, provider, user_has_key=bool(facts.user_key_id), presented_key=presented_key)
     outcome = choose_source(inputs)
-    key = provider.central_keys[0] if outcome is Source.CENTRAL_KEY else None
+    chosen_id = _credential_id(Source.CENTRAL_KEY, facts) if outcome is Source.CENTRAL_KEY else ""
+    key = next((each for each in provider.central_keys if each.credential_id == chosen_id), None)
     identity = Identity.AMBIENT if outcome is Source.AMBIENT else Identity.BEARER
     if key is not None and key.kind is KeyKind.AWS_ACCESS_KEY_PAIR:
         identity = Identity.PAIR
@@ -143,6 +160,20 @@ def _look_up(conn: Connection, plane: Plane, provider_name: str, user_name: str)
         provider=provider,
         user_key_id=key[0].credential_id if key else "",
         revision=revision.current(conn),
+        pool=_pool(conn, plane, provider),
+    )
+
+
+def _pool(conn: Connection, plane: Plane, provider: Provider) -> Pool | None:
+    ids = [key.credential_id for key in provider.central_keys]
+    if len(ids) < 2:
+        return None
+    now = plane.clock()
+    cooldowns = key_health.of_provider(conn, provider.id, now=now)
+    choice = choose(ids, Complaints(cooldowns), plane.probes.ends, asker=_NOBODY, failed=(), now=now)
+    resting = {one.credential_id for one in cooldowns if one.until_time > now}
+    return Pool(
+        chosen_id=ids[choice.place] if isinstance(choice, Choice) else "", resting=len(resting.intersection(ids))
     )
 
 
@@ -160,21 +191,21 @@ def account(
         user=user,
         source=source,
         refusal=refusal,
-        inputs=_inputs(gateway, provider, user, inputs, operation),
+        inputs=(*_inputs(gateway, provider, user, inputs, operation), *_pool_inputs(facts)),
         checks=checks,
         rows=_rows(inputs),
         candidates=_candidates(inputs, source, outcome, provider),
         revision=facts.revision,
-        credential_id=_credential_id(source, provider, facts.user_key_id),
+        credential_id=_credential_id(source, facts),
         aws=aws,
     )
 
 
-def _credential_id(source: Source | None, provider: Provider, user_key_id: str) -> str:
+def _credential_id(source: Source | None, facts: Facts) -> str:
     if source is Source.USER_KEY:
-        return user_key_id
+        return facts.user_key_id
     if source is Source.CENTRAL_KEY:
-        return provider.central_keys[0].credential_id
+        return facts.pool.chosen_id if facts.pool else facts.provider.central_keys[0].credential_id
     return ""
 
 
@@ -237,6 +268,17 @@ def _inputs(gateway: Gateway, provider: Provider, user: User, inputs: Inputs, op
         ("presented_key", _yes(inputs.presented_key), "request"),
     )
     return tuple(Input(name=name, value=value, origin=origin) for name, value, origin in listed)
+
+
+def _pool_inputs(facts: Facts) -> tuple[Input, ...]:
+    """Where else a request may get to, when its key or its upstream fails."""
+    found = []
+    if facts.pool is not None:
+        found.append(Input(name="central_keys", value=str(len(facts.provider.central_keys)), origin="provider"))
+        found.append(Input(name="central_keys_resting", value=str(facts.pool.resting), origin="store"))
+    if facts.provider.fallback_provider:
+        found.append(Input(name="fallback_provider", value=facts.provider.fallback_provider, origin="provider"))
+    return tuple(found)
 
 
 _COLUMNS = ("central key", "user keys", "fallback", "user has key", "central key stored")

@@ -7,6 +7,7 @@ of, so a bridge that lies can spoil the order but take nothing away. When the re
 none of this module's business.
 """
 
+from bisect import bisect_right
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -181,9 +182,51 @@ Claims = Mapping[str, Mapping[Instance, datetime]]
 """By credential, whose request is trying it, and until when it may take."""
 
 
+class Complaints:
+    """The complaints of a pool's keys, so put together that one choice does not look at each of them.
+
+    Bridges choose how many there are, and a batch of questions makes a choice for each.
+    """
+
+    def __init__(self, cooldowns: Iterable[Cooldown]) -> None:
+        self._own: dict[tuple[str, Instance], Cooldown] = {}
+        # By key, when the rests are over, the earliest first.
+        self._ends: dict[str, list[datetime]] = {}
+        for one in cooldowns:
+            self._own[one.credential_id, one.teller] = one
+            self._ends.setdefault(one.credential_id, []).append(one.until_time)
+        for ends in self._ends.values():
+            ends.sort()
+
+    def __bool__(self) -> bool:
+        return bool(self._ends)
+
+    def own(self, key: str, asker: Instance) -> Cooldown | None:
+        """The asker's own complaint."""
+        return self._own.get((key, asker))
+
+    def last_end(self, key: str) -> datetime | None:
+        """When the key's rest is over for everybody; None where nobody complains."""
+        ends = self._ends.get(key)
+        return ends[-1] if ends else None
+
+    def next_change(self, key: str, now: datetime) -> datetime | None:
+        """When the next rest is over, or the next complaint forgotten."""
+        ends = self._ends.get(key, [])
+        moments = list(_after(ends, now))
+        moments += [end + FORGOTTEN_AFTER for end in _after(ends, now - FORGOTTEN_AFTER)]
+        return min(moments, default=None)
+
+
+def _after(ends: Sequence[datetime], moment: datetime) -> Sequence[datetime]:
+    """The first of them that is later than the moment, if there is one."""
+    place = bisect_right(ends, moment)
+    return ends[place : place + 1]
+
+
 def choose(
     keys: Sequence[str],
-    cooldowns: Iterable[Cooldown],
+    complaints: Complaints,
     claims: Claims,
     *,
     asker: Instance,
@@ -196,20 +239,18 @@ def choose(
     which only others complain. Never one in `failed`, one that the asker itself complained of before its rest is over,
     or, after that, one that another request of the asker is trying.
     """
-    complaints = _by_key(cooldowns)
     last_resort: Choice | None = None
     until_time = _next_change(keys, complaints, claims, now)
     for place, key in enumerate(keys):
         if key in failed:
             continue
-        of_key, trying = complaints.get(key, ()), _live(claims.get(key), now)
-        if not of_key:
+        last_end, trying = complaints.last_end(key), _live(claims.get(key), now)
+        if last_end is None:
             return Choice(place=place, until_time=until_time)
-        own = _own(of_key, asker)
+        own = complaints.own(key, asker)
         if own is not None and (own.until_time > now or asker in trying):
             continue
-        is_over = all(one.until_time <= now for one in of_key)
-        if is_over and not trying:
+        if last_end <= now and not trying:
             return Choice(place=place, is_probe=True, until_time=until_time)
         if last_resort is None:
             last_resort = Choice(place=place, is_probe=own is not None, until_time=until_time)
@@ -218,7 +259,7 @@ def choose(
 
 def _exhausted(
     keys: Sequence[str],
-    complaints: Mapping[str, Sequence[Cooldown]],
+    complaints: Complaints,
     claims: Claims,
     *,
     asker: Instance,
@@ -229,7 +270,7 @@ def _exhausted(
     untried = [key for key in keys if key not in failed]
     waits: dict[bool, list[timedelta]] = {True: [], False: []}
     for key in untried or keys:
-        own = _own(complaints.get(key, ()), asker)
+        own = complaints.own(key, asker)
         if own is None:
             continue
         end = max(own.until_time, _live(claims.get(key), now).get(asker, now))
@@ -250,28 +291,13 @@ def state_of(complaints: Iterable[Cooldown], now: datetime) -> tuple[KeyState, d
     return (KeyState.RESTING, until_time) if until_time > now else (KeyState.TO_BE_PROBED, None)
 
 
-def _by_key(cooldowns: Iterable[Cooldown]) -> dict[str, list[Cooldown]]:
-    found: dict[str, list[Cooldown]] = {}
-    for one in cooldowns:
-        found.setdefault(one.credential_id, []).append(one)
-    return found
-
-
-def _own(complaints: Iterable[Cooldown], asker: Instance) -> Cooldown | None:
-    return next((one for one in complaints if one.teller == asker), None)
-
-
 def _live(claims: Mapping[Instance, datetime] | None, now: datetime) -> dict[Instance, datetime]:
     return {instance: end for instance, end in (claims or {}).items() if end > now}
 
 
-def _next_change(
-    keys: Sequence[str], complaints: Mapping[str, Sequence[Cooldown]], claims: Claims, now: datetime
-) -> datetime | None:
+def _next_change(keys: Sequence[str], complaints: Complaints, claims: Claims, now: datetime) -> datetime | None:
     """The next moment at which a choice may be another one without anybody saying anything."""
-    moments = []
+    moments = [moment for key in keys if (moment := complaints.next_change(key, now)) is not None]
     for key in keys:
-        for one in complaints.get(key, ()):
-            moments += [one.until_time, one.until_time + FORGOTTEN_AFTER]
-        moments += claims.get(key, {}).values()
-    return min((moment for moment in moments if moment > now), default=None)
+        moments += _live(claims.get(key), now).values()
+    return min(moments, default=None)

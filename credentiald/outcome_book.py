@@ -3,7 +3,7 @@
 - A word counts with the receipt of a resolve of the same service, once, and of no more than `MOST_A_MINUTE` a service.
 - It is on the disk when `tell` returns. What is told at the same time is stored together, and only where it changes
   the state of a key: each commit makes kept answers be decided anew, which is how other bridges learn of it. So that
-  nobody can keep them from being kept, there is a pause after each.
+  nobody can keep them from being kept, there are `AT_ONCE` of them in a row at most, then one in `PAUSE_SECONDS`.
 - How many have told is bounded by the bound a minute; a word that comes late counts for nothing.
 """
 
@@ -30,8 +30,10 @@ log = logging.getLogger(__name__)
 
 # Of one service, by one worker.
 MOST_A_MINUTE = 3000
-# Between two commits, whoever tells of whatever.
+# Commits come one in so many seconds, whoever tells of whatever; after a silence so many follow each other at once, as
+# where an upstream refuses the keys of several providers, or one key after the other.
 PAUSE_SECONDS = 0.05
+AT_ONCE = 10
 # The head of an answer comes sooner than that, if at all.
 _LATEST = timedelta(hours=1)
 # The oldest are forgotten first: one that comes again then says what is known, and counts against the bound.
@@ -73,6 +75,8 @@ class OutcomeBook:
         self._told: Counter[str] = Counter()
         self._waiting: list[_Waiting] = []
         self._storing: asyncio.Task[None] | None = None
+        # Up to when the commits that were made are paid for, at one in PAUSE_SECONDS; of the loop's clock.
+        self._paid_seconds = 0.0
 
     async def tell(self, instance: Instance, told: Sequence[Told]) -> int:
         """Store what counts; how many do not. StoreUnavailable: nothing of it counts, it may be told again."""
@@ -152,9 +156,15 @@ class OutcomeBook:
                     else:
                         one.done.set_exception(trouble)
                 if stored:
-                    await asyncio.sleep(PAUSE_SECONDS)
+                    await asyncio.sleep(self._pause_seconds())
         finally:
             self._storing = None
+
+    def _pause_seconds(self) -> float:
+        """How long there is to be no commit after the one that was made just now."""
+        now_seconds = asyncio.get_running_loop().time()
+        self._paid_seconds = max(self._paid_seconds, now_seconds) + PAUSE_SECONDS
+        return max(0.0, self._paid_seconds - now_seconds - (AT_ONCE - 1) * PAUSE_SECONDS)
 
     async def _store_together(self, waiting: Sequence[_Waiting]) -> bool:
         """Whether there was anything to store."""

@@ -1,7 +1,7 @@
 """How providers are, by what bridges have told: which keys rest and why, and which breakers are not closed."""
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
 from credentiald.breaker_book import Breaker, from_text
@@ -15,6 +15,10 @@ from credentiald.store.times import from_micros, to_micros
 
 # How lately a bridge must have been heard of to be shown. They are heard of every few seconds.
 _HEARD_WITHIN = timedelta(seconds=60)
+# What is shown of one key and of one provider, so that no bridge can make it too much to be looked at.
+MOST_COMPLAINTS = 64
+MOST_BRIDGES = 64
+_ALL = 1_000_000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -67,33 +71,34 @@ async def list_health(plane: Plane, records: Records, *, after: str, limit: int)
     return _put_together(plane, *await plane.db.read(look), await _said(plane, records))
 
 
-def resting_keys(conn: Connection, plane: Plane, names: Mapping[str, str]) -> dict[str, int]:
-    """How many keys of each provider rest, by the providers' names; `names` are by their ids."""
+def resting_keys(conn: Connection, plane: Plane) -> dict[str, int]:
+    """How many keys of each provider rest, by the providers' names."""
     now = plane.clock()
-    resting = {
-        (one.provider_id, one.credential_id)
-        for one in key_health.all_cooldowns(conn, now=now)
-        if one.until_time > now and one.provider_id in names
+    resting = {one.credential_id for one in key_health.all_cooldowns(conn, now=now) if one.until_time > now}
+    return {
+        provider.name: sum(key.credential_id in resting for key in provider.central_keys) if _is_pool(provider) else 0
+        for provider in plane.page_of_providers(conn, after="", limit=_ALL)
     }
-    counts = dict.fromkeys(names.values(), 0)
-    for provider_id, _ in resting:
-        counts[names[provider_id]] += 1
-    return counts
 
 
 async def _said(plane: Plane, records: Records) -> Sequence[BridgeHealth]:
     since_micros = to_micros(plane.clock() - _HEARD_WITHIN)
-    return [
-        BridgeHealth(
-            service_id=service_id,
-            instance_id=instance_id,
-            heard_time=from_micros(seen_micros),
-            breakers=from_text(text),
-        )
-        for (service_id, instance_id), seen_micros, text in await records.read(
-            bridge_words.breakers_since, since_micros=since_micros
-        )
-    ]
+
+    def look(conn: Connection) -> list[BridgeHealth]:
+        # Here, in the thread of the read: there may be much of it.
+        return [
+            BridgeHealth(
+                service_id=service_id,
+                instance_id=instance_id,
+                heard_time=from_micros(seen_micros),
+                breakers=from_text(text),
+            )
+            for (service_id, instance_id), seen_micros, text in bridge_words.breakers_since(
+                conn, since_micros=since_micros
+            )
+        ]
+
+    return await records.read(look)
 
 
 def _put_together(
@@ -104,33 +109,39 @@ def _put_together(
     said: Sequence[BridgeHealth],
 ) -> list[ProviderHealth]:
     now = plane.clock()
+    bridges = _by_provider(said)
+    complaints: dict[str, list[Cooldown]] = {}
+    for one in cooldowns:
+        complaints.setdefault(one.credential_id, []).append(one)
     return [
         ProviderHealth(
             provider=provider,
-            keys=_keys(provider, cooldowns, now),
-            bridges=list(_of_provider(said, provider.name)),
+            keys=[_key(key, complaints.get(key.credential_id, ()), provider, now) for key in provider.central_keys],
+            bridges=bridges.get(provider.name, ())[:MOST_BRIDGES],
             service_names=service_names,
         )
         for provider in page
     ]
 
 
-def _of_provider(said: Iterable[BridgeHealth], name: str) -> Iterable[BridgeHealth]:
+def _by_provider(said: Iterable[BridgeHealth]) -> dict[str, list[BridgeHealth]]:
+    """What bridges say, by the names of the providers that it is about."""
+    found: dict[str, list[BridgeHealth]] = {}
     for one in said:
-        breakers = [breaker for breaker in one.breakers if breaker.provider == name]
-        if breakers:
-            yield BridgeHealth(
-                service_id=one.service_id, instance_id=one.instance_id, heard_time=one.heard_time, breakers=breakers
-            )
-
-
-def _keys(provider: Provider, cooldowns: Iterable[Cooldown], now: datetime) -> list[KeyHealth]:
-    # A provider's only key has nobody to stand in for it: what was told of it while there were others is nothing.
-    counted = list(cooldowns) if len(provider.central_keys) > 1 else []
-    found = []
-    for key in provider.central_keys:
-        complaints = [one for one in counted if one.credential_id == key.credential_id]
-        state, until_time = state_of(complaints, now)
-        complaints.sort(key=lambda one: one.until_time, reverse=True)
-        found.append(KeyHealth(key=key, state=state, rest_until_time=until_time, complaints=tuple(complaints)))
+        breakers: dict[str, list[Breaker]] = {}
+        for breaker in one.breakers:
+            breakers.setdefault(breaker.provider, []).append(breaker)
+        for name, about in breakers.items():
+            found.setdefault(name, []).append(replace(one, breakers=about))
     return found
+
+
+def _key(key: CentralKey, cooldowns: Sequence[Cooldown], provider: Provider, now: datetime) -> KeyHealth:
+    # A provider's only key has nobody to stand in for it: what was told of it while there were others is nothing.
+    complaints = sorted(cooldowns, key=lambda one: one.until_time, reverse=True) if _is_pool(provider) else []
+    state, until_time = state_of(complaints, now)
+    return KeyHealth(key=key, state=state, rest_until_time=until_time, complaints=tuple(complaints[:MOST_COMPLAINTS]))
+
+
+def _is_pool(provider: Provider) -> bool:
+    return len(provider.central_keys) > 1

@@ -33,7 +33,7 @@ from credentiald.errors import (
     UserSuspended,
 )
 from credentiald.ids import canonical_uuid, uuid7
-from credentiald.key_health import Choice, Cooldown, choose
+from credentiald.key_health import Choice, Complaints, choose
 from credentiald.model import (
     ApiKeyMaterial,
     AwsKeyPairMaterial,
@@ -58,6 +58,10 @@ from daemonkit.secret import Secret
 
 P = ParamSpec("P")
 T = TypeVar("T")
+
+# By provider, what bridges complain of.
+_Read = dict[str, Complaints]
+_NO_COMPLAINTS = Complaints(())
 
 # How long a single question may wait for AWS where its caller names no time.
 _WAIT_SECONDS = 4.0
@@ -121,7 +125,7 @@ class Answer:
 class _Found:
     """What one read of the store brought: everything but the opened secret.
 
-    `access_token_id` is empty where the caller named the user. `cooldowns` are those of a pool's keys.
+    `access_token_id` is empty where the caller named the user. `complaints` are those of a pool's keys.
     """
 
     provider: Provider
@@ -131,7 +135,7 @@ class _Found:
     expire_time: datetime | None
     source: Source
     sealed: tuple[tuple[str, SealedSecret], ...]
-    cooldowns: Sequence[Cooldown]
+    complaints: Complaints
     revision: int
 
 
@@ -145,7 +149,7 @@ async def resolve(plane: Plane, caller: Caller, question: Question, *, wait_seco
     while True:
         # Read anew after each wait: what was revoked meanwhile is revoked.
         now = plane.clock()
-        found = await plane.db.read(_find, plane, caller.service, question, now=now)
+        found = await plane.db.read(_find, plane, caller.service, question, {}, now=now)
         try:
             return _answer(plane, caller, question, found, now=now)
         except NotFetchedYet as error:
@@ -162,7 +166,8 @@ async def resolve_many(plane: Plane, caller: Caller, questions: Sequence[Questio
     now = plane.clock()
 
     def find_each(conn: Connection) -> list[_Found | Refusal]:
-        return [_or_refusal(_find, conn, plane, caller.service, question, now=now) for question in questions]
+        read: _Read = {}
+        return [_or_refusal(_find, conn, plane, caller.service, question, read, now=now) for question in questions]
 
     try:
         return [
@@ -237,12 +242,17 @@ def _answer(plane: Plane, caller: Caller, question: Question, found: _Found, *, 
         credential_expire_time=held.expire_time,
         pool_size=len(provider.central_keys) if found.source is Source.CENTRAL_KEY else 0,
         is_probe=chosen.is_probe,
-        by_health=bool(found.cooldowns),
+        by_health=bool(found.complaints),
     )
 
 
-def _find(conn: Connection, plane: Plane, service: Service | None, question: Question, *, now: datetime) -> _Found:
-    """Every check up to the policy, and the sealed secret of the source that it chose."""
+def _find(
+    conn: Connection, plane: Plane, service: Service | None, question: Question, read: _Read, *, now: datetime
+) -> _Found:
+    """Every check up to the policy, and the sealed secret of the source that it chose.
+
+    `read` is what questions of the same batch have read already, in the same transaction.
+    """
     seen = revision.current(conn)
     if seen < question.min_revision:
         # An older view must not answer, not even by refusing: the caller has seen changes that this store lacks.
@@ -262,9 +272,11 @@ def _find(conn: Connection, plane: Plane, service: Service | None, question: Que
     if not isinstance(source, Source):
         raise refusal_of(source, provider)
     sealed: tuple[tuple[str, SealedSecret], ...] = ()
-    cooldowns: Sequence[Cooldown] = ()
+    complaints = _NO_COMPLAINTS
     if source is Source.CENTRAL_KEY and len(provider.central_keys) > 1:
-        cooldowns = key_health.of_provider(conn, provider.id, now=now)
+        if provider.id not in read:
+            read[provider.id] = Complaints(key_health.of_provider(conn, provider.id, now=now))
+        complaints = read[provider.id]
     if source is Source.USER_KEY and user_key is not None:
         sealed = ((user_key[0].credential_id, user_key[1]),)
     elif source is Source.CENTRAL_KEY and provider.name not in plane.environment:
@@ -276,7 +288,7 @@ def _find(conn: Connection, plane: Plane, service: Service | None, question: Que
         expire_time=token.expire_time if token else None,
         source=source,
         sealed=sealed,
-        cooldowns=cooldowns,
+        complaints=complaints,
         revision=seen,
     )
 
@@ -367,7 +379,7 @@ def _chosen(plane: Plane, found: _Found, failed: frozenset[str], asker: Instance
 def _choice(
     plane: Plane, found: _Found, ids: Sequence[str], failed: frozenset[str], asker: Instance, *, now: datetime
 ) -> Choice:
-    choice = choose(ids, found.cooldowns, plane.probes.ends, asker=asker, failed=failed, now=now)
+    choice = choose(ids, found.complaints, plane.probes.ends, asker=asker, failed=failed, now=now)
     if isinstance(choice, Choice):
         return choice
     raise KeyPoolExhausted(

@@ -22,7 +22,7 @@ async def look(plane: Plane, records: Records, metrics: Metrics) -> None:
     """Tell the metrics which names there are and how many bridges. StoreUnavailable."""
     names = {provider_id: name for provider_id, (name, _) in (await plane.db.read(providers.names)).items()}
     names |= {one.provider.id: name for name, one in plane.environment.items()}
-    metrics.resting_keys(await plane.db.read(resting_keys, plane, names))
+    metrics.resting_keys(await plane.db.read(resting_keys, plane))
     configured = [(names.get(provider_id), model) for provider_id, model in await plane.db.read(models.prices)]
     metrics.records.know(names.values(), {(name, model) for name, model in configured if name is not None})
     since_micros = to_micros(plane.clock() - _HEARD_WITHIN)

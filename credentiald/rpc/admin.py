@@ -96,6 +96,8 @@ class Admin(Principals, Models, Keys, AdminServiceServicer):
         after = self._pages.after(request.page_token, "provider health")
         found = await provider_health.list_health(self._plane, self._records, after=after, limit=size + 1)
         page, next_token = self._pages.cut(found, size, "provider health", lambda one: one.provider.name)
-        return pb.ListProviderHealthResponse(
-            providers=[health_codec.health(one) for one in page], next_page_token=next_token
-        )
+        messages = [health_codec.health(one) for one in page]
+        fitting = health_codec.fitting(messages)
+        if fitting < len(messages):
+            next_token = self._pages.token(messages[fitting - 1].provider, "provider health")
+        return pb.ListProviderHealthResponse(providers=messages[:fitting], next_page_token=next_token)

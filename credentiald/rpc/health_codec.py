@@ -1,5 +1,6 @@
 """How providers are, to messages; and what bridges say of their breakers, to values."""
 
+from collections.abc import Sequence
 from datetime import UTC, datetime
 
 from drawbridge.v1 import credential_service_pb2, provider_health_pb2, provider_pb2
@@ -13,6 +14,8 @@ from credentiald.store.times import from_micros
 _TEXT_CHARACTERS = 128
 _PHASES = {value.number: value.name.removeprefix("BREAKER_PHASE_") for value in
            credential_service_pb2.BreakerPhase.DESCRIPTOR.values}  # fmt: skip
+# Callers take 4 MiB, and the health of one provider is less than 2 (provider_health.py).
+_PAGE_BYTES = 2 * 1024 * 1024
 _LAST_SECOND = int(datetime(9999, 1, 1, tzinfo=UTC).timestamp())
 
 
@@ -56,6 +59,16 @@ def health(value: ProviderHealth) -> provider_health_pb2.ProviderHealth:
             for one in value.bridges
         ],
     )
+
+
+def fitting(messages: Sequence[provider_health_pb2.ProviderHealth]) -> int:
+    """How many of these fit on one page: all or fewer, but one at least."""
+    room_bytes = _PAGE_BYTES
+    for place, message in enumerate(messages):
+        room_bytes -= message.ByteSize()
+        if room_bytes < 0:
+            return max(1, place)
+    return len(messages)
 
 
 def _state(value: KeyHealth) -> provider_health_pb2.KeyState.ValueType:

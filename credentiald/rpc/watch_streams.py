@@ -21,7 +21,7 @@ import grpc.aio
 from drawbridge.v1 import credential_service_pb2 as pb
 
 from credentiald.bridge_instances import Instance
-from credentiald.errors import Refusal, StoreUnavailable
+from credentiald.errors import InvalidArgument, Refusal, StoreUnavailable
 from credentiald.metrics import Metrics
 from credentiald.plane import Plane
 from credentiald.rpc import watch_codec
@@ -39,6 +39,8 @@ from credentiald.watchers import Watchers
 log = logging.getLogger("credentiald.rpc")
 
 HEARTBEAT_SECONDS = 5.0
+# Streams of one service at a time, in one process. Each process of a bridge has one.
+MOST_OF_ONE_SERVICE = 1024
 # How often it is looked whether another process has committed, while anybody watches.
 _LOOK_SECONDS = 0.02
 # How often it is looked what bridges of other processes have acknowledged, while somebody waits for that.
@@ -61,8 +63,10 @@ class _Stream:
         self.id = str(uuid.uuid4())
         self.instance = instance
         self.serving = serving
-        # Up to here it was told everything; -1 before its first message.
+        # Up to here it was told everything, or will be by what waits; -1 before its first message.
         self.revision = -1
+        # Up to here it was written to: nothing beyond can have been obeyed.
+        self.written_revision = -1
         self.waiting: deque[tuple[News, bytes]] = deque()
         self.wake = asyncio.Event()
         self.is_overdue = False
@@ -112,6 +116,7 @@ class WatchStreams:
         caller = current_caller()
         if first is grpc.aio.EOF or caller.service is None or self._is_stopping:
             return
+        self._check_room(caller.service.id)
         stream = _Stream(instance_of(caller.service.id, first.bridge_instance_id), asyncio.current_task())
         self._watchers.joined(stream.id, stream.instance)
         self._streams[stream.id] = stream
@@ -120,6 +125,8 @@ class WatchStreams:
         try:
             await self._write_rows()
             await self._begin(stream, first)
+            # What came before is not among the changes that it is told of.
+            await admit_again()
             await self._tell(stream, context)
         except asyncio.CancelledError:
             if not stream.is_overdue:
@@ -131,6 +138,12 @@ class WatchStreams:
         finally:
             reading.cancel()
             self._left(stream)
+
+    def _check_room(self, service_id: str) -> None:
+        if sum(one.instance[0] == service_id for one in self._streams.values()) >= MOST_OF_ONE_SERVICE:
+            raise InvalidArgument(
+                field="bridge_instance_id", problem=f"the service has {MOST_OF_ONE_SERVICE} streams, the most"
+            )
 
     def _left(self, stream: _Stream) -> None:
         del self._streams[stream.id]
@@ -163,6 +176,7 @@ class WatchStreams:
                     await context.write(watch_codec.message(heartbeat, self._plane.db.database_id))
                 continue
             news, message = stream.waiting.popleft()
+            stream.written_revision = news.revision
             await context.write(message)
             if news.is_about_services:
                 # It obeys first; then it may have to go.
@@ -179,7 +193,7 @@ class WatchStreams:
         """Take the acknowledgements of one bridge."""
         try:
             while (request := await context.read()) is not grpc.aio.EOF:
-                if self._watchers.acknowledged(stream.id, request.revision):
+                if self._watchers.acknowledged(stream.id, min(request.revision, stream.written_revision)):
                     self._moved()
         except asyncio.CancelledError:
             raise

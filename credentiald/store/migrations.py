@@ -58,6 +58,11 @@ def _watchers(conn: Connection) -> None:
         conn.execute(statement)
 
 
+def _attempts_and_breakers(conn: Connection) -> None:
+    for statement in (*records_schema.ATTEMPTS, *records_schema.BREAKERS):
+        conn.execute(statement)
+
+
 Steps = tuple[tuple[str, Callable[[Connection], None]], ...]
 
 STEPS: Steps = (
@@ -70,6 +75,7 @@ STEPS: Steps = (
 RECORD_STEPS: Steps = (
     ("0001_records", _records),
     ("0002_watchers", _watchers),
+    ("0003_attempts_and_breakers", _attempts_and_breakers),
 )
 
 

@@ -116,25 +116,6 @@ RECORDS = (
         PRIMARY KEY (interception_id, id)
     )
     """,
-    # What was refused before the answer that counts.
-    """
-    CREATE TABLE attempts (
-        interception_id TEXT NOT NULL,
-        id TEXT NOT NULL,
-        create_time INTEGER NOT NULL,
-        resolution_id TEXT NOT NULL,
-        provider_id TEXT NOT NULL,
-        provider_name TEXT NOT NULL,
-        source TEXT NOT NULL,
-        credential_id TEXT NOT NULL,
-        http_status INTEGER NOT NULL,
-        error_category TEXT NOT NULL,
-        error_reason TEXT NOT NULL,
-        upstream_request_id TEXT NOT NULL,
-        duration_micros INTEGER NOT NULL,
-        PRIMARY KEY (interception_id, id)
-    )
-    """,
     """
     CREATE TABLE sessions (
         number INTEGER PRIMARY KEY,
@@ -187,7 +168,6 @@ RECORDS = (
         service_id TEXT NOT NULL,
         id TEXT NOT NULL,
         seen_time INTEGER NOT NULL,
-        breakers TEXT NOT NULL DEFAULT '',
         PRIMARY KEY (service_id, id)
     ) WITHOUT ROWID
     """,
@@ -206,3 +186,28 @@ WATCHERS = (
     ) WITHOUT ROWID
     """,
 )
+
+# Calls to upstreams that were refused before the answer that counts.
+ATTEMPTS = (
+    """
+    CREATE TABLE attempts (
+        interception_id TEXT NOT NULL,
+        id TEXT NOT NULL,
+        create_time INTEGER NOT NULL,
+        resolution_id TEXT NOT NULL,
+        provider_id TEXT NOT NULL,
+        provider_name TEXT NOT NULL,
+        source TEXT NOT NULL,
+        credential_id TEXT NOT NULL,
+        http_status INTEGER NOT NULL,
+        error_category TEXT NOT NULL,
+        error_reason TEXT NOT NULL,
+        upstream_request_id TEXT NOT NULL,
+        duration_micros INTEGER NOT NULL,
+        PRIMARY KEY (interception_id, id)
+    )
+    """,
+)
+
+# What a bridge says of its breakers, as JSON; empty for nothing.
+BREAKERS = ("ALTER TABLE bridge_instances ADD COLUMN breakers TEXT NOT NULL DEFAULT ''",)

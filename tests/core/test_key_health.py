@@ -8,6 +8,7 @@ from credentiald.key_health import (
     FORGOTTEN_AFTER,
     Cause,
     Choice,
+    Complaints,
     Cooldown,
     Exhausted,
     KeyState,
@@ -61,7 +62,7 @@ def an_outcome(key="k1", teller=HERE, kind=OutcomeKind.UNAUTHORIZED, retry_after
 
 
 def chosen(cooldowns=(), claims=None, asker=HERE, failed=(), now=0, keys=KEYS):
-    return choose(keys, cooldowns, claims or {}, asker=asker, failed=failed, now=NOW + seconds(now))
+    return choose(keys, Complaints(cooldowns), claims or {}, asker=asker, failed=failed, now=NOW + seconds(now))
 
 
 def key_of(choice):

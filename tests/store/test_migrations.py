@@ -1,3 +1,4 @@
+import hashlib
 import sqlite3
 import subprocess
 import sys
@@ -5,7 +6,8 @@ import sys
 import pytest
 
 from credentiald.model import BedrockOptions, Timeouts
-from credentiald.store import migrations, models, providers, sqlite
+from credentiald.store import bridge_words, migrations, models, providers, records, sqlite
+from tests.support.records import a_report, an_attempt, put, rows_of
 from tests.support.store import NOW, a_model, empty_store
 
 
@@ -141,3 +143,45 @@ def test_a_schema_with_migrations_that_we_do_not_know_is_refused(applied):
 def test_looking_does_not_load_sqlite_utils():
     code = "import sys, credentiald.store.database; assert 'sqlite_utils' not in sys.modules"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_a_file_of_records_of_before_there_were_attempts_takes_them_and_keeps_what_it_has(tmp_path, monkeypatch):
+    def prepared(conn):
+        with sqlite.transaction(conn, write=True):
+            records.prepare(conn, "database-1")
+
+    path = tmp_path / "records.db"
+    path.touch()
+    conn = sqlite.connect(path)
+    monkeypatch.setattr(migrations, "RECORD_STEPS", migrations.RECORD_STEPS[:1])
+    prepared(conn)
+    conn.execute("INSERT INTO bridge_instances (service_id, id, seen_time) VALUES ('s-1', 'bridge-1', 7)")
+    monkeypatch.undo()
+    prepared(conn)
+    bridge_words.tell_breakers(conn, ("s-1", "bridge-1"), "[]", now_micros=8)
+    assert list(bridge_words.breakers_since(conn, since_micros=7)) == [(("s-1", "bridge-1"), 7, "[]")]
+    put(conn, a_report(1, attempts=(an_attempt(1),)))
+    assert len(rows_of(conn, "attempts")) == 1
+    conn.close()
+
+
+# Of those that a release has run: what is changed in one of them reaches no database that exists.
+RELEASED = {
+    ("credentiald", "0001_initial"): "ff871b467c75fc51",
+    ("credentiald", "0002_bedrock_options"): "dcbaaf21b9c53148",
+    ("credentiald", "0003_models"): "169bb7a1b39cf875",
+    ("credentiald.records", "0001_records"): "f3c27fcc62f0a158",
+}
+
+
+@pytest.mark.parametrize(("history", "name"), RELEASED)
+def test_a_released_migration_never_changes(history, name):
+    steps = dict(migrations.RECORD_STEPS if history == migrations.RECORDS else migrations.STEPS)
+    statements = []
+
+    class Noting:
+        def execute(self, statement, *_):
+            statements.append(" ".join(statement.split()))
+
+    steps[name](Noting())
+    assert hashlib.sha256("\n".join(statements).encode()).hexdigest()[:16] == RELEASED[history, name]

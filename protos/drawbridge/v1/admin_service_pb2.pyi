@@ -474,7 +474,9 @@ class ListProviderHealthResponse(_message.Message):
     next_page_token: _builtins.str
     """Empty on the last page."""
     @_builtins.property
-    def providers(self) -> _containers.RepeatedCompositeFieldContainer[_provider_health_pb2.ProviderHealth]: ...
+    def providers(self) -> _containers.RepeatedCompositeFieldContainer[_provider_health_pb2.ProviderHealth]:
+        """Fewer than were asked for where they would be more than 2 MiB."""
+
     def __init__(
         self,
         *,

@@ -80,7 +80,10 @@ class ExplainProviderResponse(_message.Message):
     revision: _builtins.int
     """Of the administrative state that was looked at."""
     credential_id: _builtins.str
-    """The credential that would be used; empty for ambient and presented ones."""
+    """The credential that would be used; empty for ambient and presented ones. Of
+    several central keys the one for a bridge that has not seen any of them
+    refused.
+    """
     @_builtins.property
     def provider(self) -> _provider_pb2.Provider: ...
     @_builtins.property
@@ -139,7 +142,7 @@ class ExplanationInput(_message.Message):
     name: _builtins.str
     """For example "central_key_enabled"."""
     value: _builtins.str
-    """"on", "off", "yes", "no" or a name. Never a secret."""
+    """"on", "off", "yes", "no", a number or a name. Never a secret."""
     origin: _builtins.str
     """Where the value comes from, for example "provider", "deployment", "store"."""
     def __init__(

@@ -77,7 +77,7 @@ class ProviderHealth(_message.Message):
     @_builtins.property
     def bridges(self) -> _containers.RepeatedCompositeFieldContainer[Global___BridgeHealth]:
         """The bridges that have lately been heard of and have told of breakers of this
-        provider.
+        provider; the 64 that were heard of last.
         """
 
     def __init__(
@@ -118,7 +118,9 @@ class KeyHealth(_message.Message):
 
     @_builtins.property
     def complaints(self) -> _containers.RepeatedCompositeFieldContainer[Global___KeyComplaint]:
-        """The latest first. Empty for a key that nobody complains of."""
+        """Those that last longest, at most 64, the longest first. Empty for a key that
+        nobody complains of.
+        """
 
     def __init__(
         self,

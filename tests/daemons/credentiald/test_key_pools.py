@@ -11,11 +11,13 @@ import grpc
 import pytest
 from drawbridge.v1 import admin_service_pb2 as admin
 from drawbridge.v1 import credential_service_pb2 as pb
-from drawbridge.v1 import error_reason_pb2, provider_health_pb2, provider_pb2
+from drawbridge.v1 import error_reason_pb2, explain_service_pb2, provider_health_pb2, provider_pb2
 
 from credentiald import bootstrap, outcome_book, receipts, watching
+from credentiald.breaker_book import MOST_BREAKERS, Breaker, to_text
+from credentiald.bridge_instances import MOST_INSTANCES
 from credentiald.ids import uuid7
-from credentiald.key_health import Choice, OutcomeKind, choose
+from credentiald.key_health import Choice, Complaints, Cooldown, OutcomeKind, choose
 from credentiald.metrics import Metrics
 from credentiald.model import ApiKeyMaterial, EnvironmentProvider, Gateway, KeyPolicy, Origin, Provider
 from credentiald.outcome_book import OutcomeBook, Told
@@ -24,6 +26,7 @@ from credentiald.probe_claims import CLAIM
 from credentiald.rpc.server import MAIN_SERVICES, Health, RpcListener, listening
 from credentiald.store import bridge_words, key_health
 from credentiald.store.database import open_database
+from credentiald.store.times import to_micros
 from daemonkit.listen import Address
 from daemonkit.secret import Secret
 from tests.support.credentiald import Running, bearer, info_of, reason_of, running
@@ -603,6 +606,31 @@ async def test_the_health_of_providers_says_who_complains_and_which_breakers_are
         ]
 
 
+async def test_an_explanation_names_the_key_that_is_given_out_and_where_else_a_request_may_get_to(tmp_path):
+    async with running(tmp_path) as one:
+        _, token = await one.make_user("ann")
+        await one.make_provider("single", flags=(True, False, False), key="sk-1", fallback_provider="corp")
+        first, second = await make_pool(one, "sk-1", "sk-2")
+
+        async def explained(name: str) -> tuple[str, dict[str, str]]:
+            found = await one.explain.ExplainProvider(
+                explain_service_pb2.ExplainProviderRequest(provider=name), metadata=bearer(token)
+            )
+            told = ("central_keys", "central_keys_resting", "fallback_provider")
+            return found.credential_id, {each.name: each.value for each in found.inputs if each.name in told}
+
+        assert await explained("corp") == (first, {"central_keys": "2", "central_keys_resting": "0"})
+        bridge = Bridge(one, token)
+        await bridge.tell(await bridge.ask(), "UNAUTHORIZED")
+        assert await explained("corp") == (second, {"central_keys": "2", "central_keys_resting": "1"})
+        assert await bridge.key() == "sk-2"
+        await bridge.tell(await bridge.ask(), "UNAUTHORIZED")
+        # Both rest, but only for that bridge.
+        assert await explained("corp") == (first, {"central_keys": "2", "central_keys_resting": "2"})
+        assert await Bridge(one, token, name="bridge-2").key() == "sk-1"
+        assert await explained("single") == (*await ids_of(one, "single"), {"fallback_provider": "corp"})
+
+
 async def ping(one: Running, name: str, *breakers: pb.BreakerState) -> None:
     request = pb.PingRequest(bridge_instance_id=name, breakers=breakers)
     await one.credentials.Ping(request, metadata=bearer(one.bridge_token))
@@ -700,6 +728,15 @@ async def test_how_many_keys_rest_is_in_the_metrics_while_there_is_such_a_provid
             bridge = Bridge(one, token, name=name)
             await bridge.tell(await bridge.ask(), "UNAUTHORIZED")
         assert await resting() == {"corp": 2, "other": 0}
+        first, second, third = await ids_of(one)
+        for credential_id in (second, third):
+            removal = admin.RemoveCentralKeyRequest(provider="corp", credential_id=credential_id)
+            await one.admin.RemoveCentralKey(removal, metadata=bearer(one.admin_token))
+        # The only key that is left is given out whatever was told of it.
+        assert await resting() == {"corp": 0, "other": 0}
+        await add(one, "sk-4")
+        assert await resting() == {"corp": 1, "other": 0}
+        assert first in await ids_of(one)
         clock.move(60)
         assert await resting() == {"corp": 0, "other": 0}
         await one.admin.DeleteProvider(admin.DeleteProviderRequest(name="other"), metadata=bearer(one.admin_token))
@@ -772,7 +809,22 @@ async def test_however_much_is_told_kept_answers_are_kept_for_a_moment_each(tmp_
 
         await asyncio.gather(*(tell(*each) for each in told))
         assert len(complaints_in_the_file(one)) == 100
-        assert one.plane.db.state()[0] - before <= (loop.time() - start) / outcome_book.PAUSE_SECONDS + 1
+        most = (loop.time() - start) / outcome_book.PAUSE_SECONDS + outcome_book.AT_ONCE
+        assert one.plane.db.state()[0] - before <= most
+
+
+async def test_what_is_told_soon_after_something_else_does_not_wait(tmp_path):
+    async with running(tmp_path) as one:
+        _, token = await one.make_user("ann")
+        pools = [await make_pool(one, "sk-one", "sk-two", name=f"pool-{number}") for number in range(8)]
+        first, second = Bridge(one, token), Bridge(one, token, name="bridge-2")
+        given = [await first.ask(f"pool-{number}") for number in range(len(pools))]
+        loop = asyncio.get_running_loop()
+        start = loop.time()
+        for number, answer in enumerate(given):
+            assert not await first.tell(answer, "RATE_LIMITED")
+            assert await second.key(f"pool-{number}") == "sk-two"
+        assert loop.time() - start < (len(pools) - 1) * outcome_book.PAUSE_SECONDS
 
 
 async def test_what_was_told_of_keys_is_not_looked_at_for_a_provider_with_one_key_or_another_source(tmp_path):
@@ -844,7 +896,7 @@ async def test_a_kept_answer_says_what_a_fresh_look_would_say_whatever_happened_
             service_id = service_ids["bridge-x" if bridge.name == "elsewhere" else "bridge"]
             wanted = choose(
                 ids,
-                await one.plane.db.read(key_health.of_provider, provider_id, now=clock()),
+                Complaints(await one.plane.db.read(key_health.of_provider, provider_id, now=clock())),
                 one.plane.probes.ends,
                 asker=(service_id, bridge.name),
                 failed=(),
@@ -864,3 +916,90 @@ async def test_a_kept_answer_says_what_a_fresh_look_would_say_whatever_happened_
         hits = metrics.registry.get_sample_value("credentiald_answer_cache_total", {"outcome": "hit"})
         assert hits is not None
         assert hits > 5
+
+
+async def test_however_many_complain_a_batch_of_questions_is_answered(tmp_path):
+    clock = Clock()
+
+    def complain(conn: Any) -> None:
+        for provider_id, credential_id in conn.execute(
+            "SELECT provider_id, credential_id FROM central_keys"
+        ).fetchall():
+            for number in range(5 * key_health.MOST_OF_ONE_SERVICE):
+                key_health.put(
+                    conn,
+                    Cooldown(
+                        credential_id=credential_id, provider_id=provider_id,
+                        teller=(f"service-{number % 5}", f"{number:036}"), kind=OutcomeKind.UNAUTHORIZED,
+                        since_time=START, until_time=START + timedelta(seconds=60 + number), strikes=1, error="",
+                        http_status=401,
+                    ),
+                )  # fmt: skip
+
+    async with running(tmp_path, clock=clock) as one:
+        tokens = [(await one.make_user(f"user-{number}"))[1] for number in range(16)]
+        await make_pool(one, *(f"sk-{number}" for number in range(5)))
+        await one.plane.db.write(complain)
+        bridges = [Bridge(one, tokens[number % 16], name=f"bridge-{number}") for number in range(256)]
+        stream = bridges[0].stream()
+        assert await bridges[0].batch(stream, *(bridge.question() for bridge in bridges)) == ["sk-0"] * 256
+        stream.cancel()
+
+
+async def test_bridges_that_tell_as_much_as_they_can_hide_no_health(tmp_path):
+    breakers = [
+        Breaker(f"corp-{number % 4}", "x" * 128, "y" * 128, "OPEN", to_micros(START), 5, "z" * 128)
+        for number in range(MOST_BREAKERS)
+    ]
+
+    def fill(conn: Any) -> None:
+        for number in range(1000):
+            teller = (f"service-{number % 3}", f"{number:064}")
+            bridge_words.tell_breakers(conn, teller, to_text(breakers), now_micros=to_micros(START))
+
+    def complain(conn: Any) -> None:
+        for provider_id, credential_id in conn.execute(
+            "SELECT provider_id, credential_id FROM central_keys"
+        ).fetchall():
+            for number in range(200):
+                key_health.put(
+                    conn,
+                    Cooldown(
+                        credential_id=credential_id, provider_id=provider_id,
+                        teller=(f"service-{number % 3}", f"{number:064}"), kind=OutcomeKind.UNAUTHORIZED,
+                        since_time=START, until_time=START + timedelta(seconds=number), strikes=1,
+                        error="\U0001f511" * 128,
+                        http_status=401,
+                    ),
+                )  # fmt: skip
+
+    clock = Clock()
+    async with running(tmp_path, clock=clock) as one:
+        names = [f"corp-{number}" for number in range(4)]
+        for name in names:
+            await make_pool(one, *(f"sk-{number}" for number in range(5)), name=name)
+        await one.stored.write(fill)
+        await one.plane.db.write(complain)
+        metadata, request, shown = bearer(one.admin_token), admin.ListProviderHealthRequest(), []
+        while not shown or request.page_token:
+            page = await one.admin.ListProviderHealth(request, metadata=metadata)
+            shown.extend(page.providers)
+            request.page_token = page.next_page_token
+        assert [each.provider for each in shown] == names
+        for each in shown:
+            assert each == await one.admin.GetProviderHealth(
+                admin.GetProviderHealthRequest(name=each.provider), metadata=metadata
+            )
+            assert {len(key.complaints) for key in each.keys} == {64}
+            assert each.keys[0].rest_until.ToDatetime(tzinfo=UTC) == START + timedelta(seconds=199)
+            assert len(each.bridges) == 64
+
+
+async def test_a_bridge_that_is_one_too_many_of_its_service_has_no_word_written_down(tmp_path):
+    async with running(tmp_path, clock=Clock()) as one:
+        await make_pool(one, "sk-1")
+        service_id = await service_id_of(one)
+        for number in range(MOST_INSTANCES):
+            one.book.instances.heard((service_id, f"made-up-{number}"), to_micros(START))
+        await ping(one, "bridge-1", pb.BreakerState(provider="corp", state="BREAKER_PHASE_OPEN"))
+        assert await one.stored.read(lambda conn: conn.execute("SELECT id FROM bridge_instances").fetchall()) == []

@@ -3,6 +3,7 @@
 import asyncio
 import time
 from contextlib import asynccontextmanager
+from datetime import UTC, datetime
 from itertools import pairwise
 
 import grpc
@@ -12,6 +13,9 @@ from drawbridge.v1 import credential_service_pb2 as pb
 from drawbridge.v1 import provider_pb2
 from drawbridge.v1 import user_key_service_pb2 as user_keys
 
+from credentiald.metrics import Metrics
+from credentiald.rpc import watch_streams
+from credentiald.store import revision
 from tests.support.credentiald import bearer, reason_of, running
 
 WAIT_SECONDS = 5.0
@@ -202,6 +206,60 @@ async def test_a_bridge_whose_token_was_rotated_is_let_go_after_it_has_obeyed(tm
         with pytest.raises(grpc.aio.AioRpcError) as refused:
             await ended(call)
         assert reason_of(refused.value) == "SERVICE_TOKEN_INVALID"
+
+
+async def test_a_bridge_whose_token_was_rotated_before_its_first_word_watches_nothing(tmp_path):
+    async with running(tmp_path) as one:
+        token = await one.make_service("edge", "BRIDGE")
+        call = one.credentials.WatchProviders(metadata=bearer(token))
+        for _ in range(3):
+            # On the same connection: when this is answered, the stream has been let in.
+            await one.credentials.Ping(pb.PingRequest(), metadata=bearer(token))
+        await one.admin.RotateServiceToken(
+            admin.RotateServiceTokenRequest(name="edge"), metadata=bearer(one.admin_token)
+        )
+        await call.write(pb.WatchProvidersRequest(bridge_instance_id="bridge-1"))
+        with pytest.raises(grpc.aio.AioRpcError) as refused:
+            await ended(call)
+        assert reason_of(refused.value) == "SERVICE_TOKEN_INVALID"
+
+
+async def test_a_bridge_that_acknowledges_without_reading_is_told_no_more(tmp_path):
+    metrics = Metrics("test")
+
+    def watchers():
+        return [sample.value for metric in metrics.watchers.collect() for sample in metric.samples]
+
+    def change(conn):
+        revision.record(
+            conn, kind="user.created", resource="user", resource_id="x" * 200_000, name="", now=datetime.now(UTC)
+        )
+
+    async with running(tmp_path, metrics=metrics) as one:
+        call = one.credentials.WatchProviders(metadata=bearer(one.bridge_token))
+        await call.write(pb.WatchProvidersRequest(bridge_instance_id="bridge-1"))
+        async with asyncio.timeout(WAIT_SECONDS):
+            while watchers() != [1.0]:
+                await asyncio.sleep(0.01)
+            while watchers() == [1.0]:
+                await one.plane.db.write(change)
+                await call.write(pb.WatchProvidersRequest(revision=1 << 40))
+        call.cancel()
+
+
+async def test_one_service_has_so_many_streams_at_a_time_and_another_one_as_well(tmp_path, monkeypatch):
+    monkeypatch.setattr(watch_streams, "MOST_OF_ONE_SERVICE", 2)
+    async with running(tmp_path) as one, watching(one, "bridge-1"), watching(one, "bridge-2"):
+        over = one.credentials.WatchProviders(metadata=bearer(one.bridge_token))
+        await over.write(pb.WatchProvidersRequest(bridge_instance_id="bridge-3"))
+        with pytest.raises(grpc.aio.AioRpcError) as refused:
+            await ended(over)
+        assert reason_of(refused.value) == "INVALID_ARGUMENT"
+        token = await one.make_service("edge", "BRIDGE")
+        call = one.credentials.WatchProviders(metadata=bearer(token))
+        await call.write(pb.WatchProvidersRequest(bridge_instance_id="bridge-1"))
+        assert (await Watch(call).next()).snapshot
+        call.cancel()
 
 
 async def test_bridges_that_watch_at_another_process_are_waited_for(tmp_path):

@@ -10,7 +10,7 @@ import signal
 import urllib.parse
 import urllib.request
 
-from tests.fakes.scripted_upstream import CUT, Recorded, hang_up, raw, reply, stream
+from tests.fakes.scripted_upstream import CUT, JSON, Recorded, hang_up, raw, reply, stream
 from tests.support.http import exchange, send
 from tests.support.pair import Pair, running_pair
 from tests.support.processes import command
@@ -18,11 +18,14 @@ from tests.support.processes import command
 CENTRAL = "sk-canary-central-7d41f0"
 OWN = "sk-canary-own-93b2aa"
 PRESENTED = "sk-canary-presented-5c0e17"
+POOL = ("sk-canary-pool-one-a81f", "sk-canary-pool-two-c93e", "sk-canary-pool-three-07bd")
+ADDED = "sk-canary-added-1b6d22"
 AWS_SECRET = "canaryAwsSecret/e81c+k"
 PROVIDERS = {
     "openai": {"TYPE": "openai", "KEY": CENTRAL, "BASE_URL": "{upstream}/v1", "ALLOW_USER_KEYS": "true"},
     "anthropic": {"TYPE": "anthropic", "KEY": CENTRAL, "BASE_URL": "{upstream}"},
     "google": {"TYPE": "google", "KEY": CENTRAL, "BASE_URL": "{upstream}"},
+    "pool": {"TYPE": "openai", "KEYS": ",".join(POOL), "BASE_URL": "{upstream}/v1"},
     "unreachable": {"TYPE": "openai", "KEY": CENTRAL, "BASE_URL": "http://127.0.0.1:9/v1"},
     "bedrock": {
         "TYPE": "bedrock",
@@ -98,6 +101,11 @@ async def answers(pair: Pair, sinks: Sinks) -> None:
         pair.upstream.script(script)
         answer = await send(address, "POST", chat, bearer, BODY)
         sinks.add(f"upstream {name}", answer.raw)
+    # An upstream that quotes the key wherever it can: the one is refused, and the other is at its limit.
+    for status, key in ((401, POOL[0]), (429, POOL[1]), (401, POOL[2])):
+        error = dict.fromkeys(("type", "code", "status", "message", "param"), key)
+        pair.upstream.script(reply(status, json.dumps({"error": error}).encode(), JSON))
+    sinks.add("a pool", (await send(address, "POST", "/pool/v1/chat/completions", bearer, BODY)).raw)
     for name, head in {
         "a space in a name": f"X-Api Key: {token}",
         "a control character": f"Authorization: Bearer {token}\x00{PRESENTED}",
@@ -125,6 +133,9 @@ def commands(pair: Pair, sinks: Sinks) -> None:
         (("keys", "set", "anthropic", "--user", "ann"), OWN),
         (("providers", "create", "p", "--type", "copilot", "--key-stdin"), OWN),
         (("providers", "create", "db", "--type", "openai", "--key-stdin"), OWN),
+        (("keys", "add", "db"), ADDED),
+        (("keys", "add", "db"), ADDED),
+        (("keys", "add", "pool"), ADDED),
         (("providers", "list", "--json"), None),
         (("providers", "show", "openai", "--json"), None),
         (("keys", "list", "--user", "ann", "--json"), None),
@@ -135,8 +146,16 @@ def commands(pair: Pair, sinks: Sinks) -> None:
     ):
         done = command(pair.folder, pair.credentiald, *words, key=key)
         sinks.add(" ".join(words), done.stdout + done.stderr)
+    health(pair, sinks)
     shown = json.loads(pair.command("providers", "show", "db", "--json"))
     assert shown["central_key_set"] is True
+
+
+def health(pair: Pair, sinks: Sinks) -> None:
+    """What is shown of keys that were refused."""
+    for words in (("health",), ("health", "pool"), ("health", "--json"), ("check", "pool"), ("show", "pool")):
+        done = command(pair.folder, pair.credentiald, "providers", *words)
+        sinks.add(" ".join(words), done.stdout + done.stderr)
 
 
 async def test_no_secret_comes_out_anywhere(tmp_path):
@@ -144,6 +163,13 @@ async def test_no_secret_comes_out_anywhere(tmp_path):
     async with running_pair(tmp_path, PROVIDERS, "--log-level", "debug", CREDENTIALD_LOG_LEVEL="debug") as pair:
         await asyncio.to_thread(commands, pair, sinks)
         await answers(pair, sinks)
+        # What the bridge tells of keys is on its way.
+        async with asyncio.timeout(10):
+            while pair.credentiald.output.count("a key rests") < len(POOL):
+                await asyncio.sleep(0.05)
+        await asyncio.to_thread(health, pair, sinks)
+        rest = command(pair.folder, pair.credentiald, "providers", "health", "pool").stdout
+        assert rest.count(" resting until ") == len(POOL)
         for name, daemon in (("credentiald", pair.credentiald), ("bridged", pair.bridged)):
             base = f"http://{daemon.addresses['metrics']}"
             sinks.add(f"metrics of {name}", await asyncio.to_thread(fetched, f"{base}/metrics"))
@@ -158,7 +184,7 @@ async def test_no_secret_comes_out_anywhere(tmp_path):
         assert '"debug"' in pair.output
         for file in tmp_path.glob("credentiald.db*"):
             sinks.add(f"the file {file.name}", file.read_bytes())
-    sinks.check([CENTRAL, OWN, PRESENTED, AWS_SECRET, *tokens])
+    sinks.check([CENTRAL, OWN, PRESENTED, AWS_SECRET, ADDED, *POOL, *tokens])
     # The keys did go where they belong, so the search was not for something that never existed.
     assert carried
 

@@ -106,6 +106,34 @@ async def test_a_token_that_is_revoked_is_refused_from_then_on(tmp_path):
         assert (answer.status, answer.header("X-Drawbridge-Error")) == (401, "ACCESS_TOKEN_INVALID")
 
 
+async def test_a_bridge_that_stands_still_is_waited_for_within_the_bound_and_obeys_when_it_goes_on(tmp_path):
+    async with running_pair(tmp_path, PROVIDERS) as pair:
+        assert (await chat(pair)).status == 200
+        [token] = json.loads(pair.command("tokens", "list", "--user", "ann", "--json"))
+        async with asyncio.timeout(10):
+            while not await watches(pair):
+                await asyncio.sleep(0.02)
+        pair.bridged.process.send_signal(signal.SIGSTOP)
+        try:
+            started = time.monotonic()
+            await asyncio.to_thread(pair.command, "tokens", "revoke", token["id"])
+            took_seconds = time.monotonic() - started
+            said = pair.credentiald.output
+        finally:
+            pair.bridged.process.send_signal(signal.SIGCONT)
+        answer = await chat(pair)
+
+        assert 1.0 <= took_seconds < 4.0
+        assert "not every bridge acknowledges a change in time" in said
+        assert (answer.status, answer.header("X-Drawbridge-Error")) == (401, "ACCESS_TOKEN_INVALID")
+
+
+async def watches(pair) -> bool:
+    """Whether the bridge is told of changes."""
+    answer = await send(pair.credentiald.addresses["metrics"], "GET", "/metrics", {}, b"")
+    return b"credentiald_watchers 1.0" in answer.body
+
+
 GOOD, NONE = "good", ""
 BAD_REQUESTS = [
     # method, target, token, body, status, reason
