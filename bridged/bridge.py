@@ -324,8 +324,10 @@ class Bridge:
         microsecond each.
         """
         taken = Taken(news, self._ends_on)
+        # Of providers in credentiald's environment no revision tells: another one has them from its start on.
+        revision = news.revision + 1 if news.snapshot else news.revision
         for interception in tuple(self._under_way):
-            interception.obey(news.revision, taken)
+            interception.obey(revision, taken)
 
     # -- stopping ---------------------------------------------------------------------------------------------------
 

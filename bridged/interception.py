@@ -408,7 +408,8 @@ class Interception:
     def obey(self, revision: int, taken: Taken) -> None:
         """Administrators have changed something: end this, or decide it anew, where it contradicts that.
 
-        `revision` is that of the change. What was sent goes on unless it runs on what was taken away.
+        What was decided at `revision` or later is not concerned. What was sent goes on unless it runs on what was
+        taken away.
         """
         try:
             match, client, resolution, call = self.match, self.client, self.resolution, self._call

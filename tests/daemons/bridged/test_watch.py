@@ -288,6 +288,28 @@ async def test_a_watch_that_was_lost_resumes_where_it_was_and_ends_what_was_miss
         assert bridge.bridge.under_way == 0
 
 
+async def test_a_key_that_is_gone_from_the_environment_ends_what_runs_on_it_though_no_revision_says_so(
+    credentiald: FakeCredentiald, upstream: ScriptedUpstream
+) -> None:
+    async with watching_bridge(credentiald) as bridge, running_stream(bridge, upstream) as client:
+        await credentiald.stop()
+        credentiald.providers["anthropic"].credential.credential_id = "cred-2"
+        await credentiald.start()
+        assert b"the key of the provider was removed" in await rest_of(client)
+        assert bridge.bridge.under_way == 0
+
+
+async def test_what_still_is_there_when_the_watch_is_back_goes_on(
+    credentiald: FakeCredentiald, upstream: ScriptedUpstream
+) -> None:
+    async with watching_bridge(credentiald) as bridge, running_stream(bridge, upstream):
+        await credentiald.stop()
+        credentiald.acknowledged.clear()
+        await credentiald.start()
+        await obeyed(credentiald, credentiald.revision)
+        assert bridge.bridge.under_way == 1
+
+
 async def test_a_bridge_serves_without_a_watch(credentiald: FakeCredentiald, upstream: ScriptedUpstream) -> None:
     credentiald.providers["anthropic"] = provider("anthropic", upstream.url, api_key="k")
     async with running_bridge(credentiald) as bridge:
