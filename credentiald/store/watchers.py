@@ -25,9 +25,18 @@ def put(conn: Connection, process_id: str, rows: Iterable[tuple[str, Instance, i
 
 
 def elsewhere(conn: Connection, process_id: str, *, now_micros: int) -> list[tuple[Instance, int]]:
-    """The bridges that watch in other processes, each with the revision that it has obeyed."""
+    """The bridges that watch in other processes, each with the revision that it has obeyed.
+
+    Where a bridge watches now counts, and not where it watched before: a process that was killed leaves it behind for ever.
+    """
+    # SQLite takes the other columns from the row with the maximum.
     rows = conn.execute(
-        "SELECT service_id, bridge_instance_id, revision FROM watchers WHERE process_id <> ? AND alive_time >= ?",
-        (process_id, now_micros - DEAD_MICROS),
+        "SELECT service_id, bridge_instance_id, process_id, revision, MAX(alive_time) FROM watchers"
+        " WHERE alive_time >= ? GROUP BY service_id, bridge_instance_id",
+        (now_micros - DEAD_MICROS,),
     ).fetchall()
-    return [((row["service_id"], row["bridge_instance_id"]), int(row["revision"])) for row in rows]
+    return [
+        ((row["service_id"], row["bridge_instance_id"]), int(row["revision"]))
+        for row in rows
+        if row["process_id"] != process_id
+    ]

@@ -33,6 +33,15 @@ def test_watchers_of_a_process_that_died_do_not_count_and_are_removed(tmp_path):
         assert conn.execute("SELECT COUNT(*) FROM watchers").fetchone()[0] == 1
 
 
+def test_a_bridge_that_watches_anew_is_not_behind_at_the_process_that_died(tmp_path):
+    with empty_records(tmp_path / "records.db") as conn:
+        watchers.put(conn, "dead", [("a", ONE, 5), ("b", TWO, 5)], now_micros=0)
+        watchers.put(conn, "here", [("c", ONE, 7)], now_micros=1)
+        watchers.put(conn, "there", [("d", TWO, 6)], now_micros=1)
+        assert watchers.elsewhere(conn, "here", now_micros=1) == [(TWO, 6)]
+        assert watchers.elsewhere(conn, "there", now_micros=1) == [(ONE, 7)]
+
+
 def test_changes_come_in_order_after_a_revision_and_no_more_than_wanted(conn):
     for name in ("ann", "bob", "eve"):
         users.create(conn, a_user(name))
