@@ -16,10 +16,11 @@ def breakers_of(conn: Connection, instance: Instance) -> str:
 
 
 def tell_breakers(conn: Connection, instance: Instance, breakers: str, *, now_micros: int) -> None:
-    """What this bridge says of its breakers, in place of what it said before."""
+    """What this bridge says of its breakers, in place of what it said before. It was heard of now."""
     conn.execute(
         "INSERT INTO bridge_instances (service_id, id, seen_time, breakers) VALUES (?, ?, ?, ?)"
-        " ON CONFLICT (service_id, id) DO UPDATE SET breakers = excluded.breakers",
+        " ON CONFLICT (service_id, id) DO UPDATE SET breakers = excluded.breakers,"
+        " seen_time = MAX(seen_time, excluded.seen_time)",
         (*instance, now_micros, breakers),
     )
     service_id, _ = instance
