@@ -187,16 +187,26 @@ def _visible_secrets(flags: Mapping[str, str | None]) -> Iterator[str]:
                 yield f"{row.flag} shows the key to other users of this machine: use {row.env} or {row.env}_FILE"
 
 
+def _how_many(keys: int) -> str:
+    return "<unset>" if not keys else "<set>" if keys == 1 else f"<{keys} set>"
+
+
 def _provider_row(configured: EnvironmentProvider, origin: str) -> Effective:
     provider, policy = configured.provider, configured.provider.policy
     facts = {
         "type": provider.type,
         "base_url": provider.base_url,
-        "keys": "<set>" if configured.materials else "<unset>",
+        "keys": _how_many(len(configured.materials)),
         "central_key": policy.central_key_enabled,
         "allow_user_keys": policy.user_keys_allowed,
         "central_key_fallback": policy.central_key_fallback,
     }
+    if provider.fallback_provider:
+        facts["fallback_provider"] = provider.fallback_provider
+    for name in ("connect", "first_byte", "idle"):
+        timeout = getattr(provider.timeouts, name)
+        if timeout is not None:
+            facts[f"{name}_timeout"] = f"{timeout.total_seconds():g}s"
     text = " ".join(
         f"{name}={str(value).lower() if isinstance(value, bool) else value}" for name, value in facts.items()
     )

@@ -75,7 +75,7 @@ def parse_count(text: str) -> int:
     trimmed = text.strip()
     count = int(trimmed) if trimmed.isascii() and trimmed.isdigit() and len(trimmed) <= 7 else -1
     if not 0 <= count <= _MOST_COUNT:
-        raise ValueError(f"{text!r} is not a number: write 0 to {_MOST_COUNT}")
+        raise ValueError(f"{text!r} is not possible: write a whole number from 0 to {_MOST_COUNT}")
     return count
 
 

@@ -120,7 +120,9 @@ def add(
         request = pb.AddCentralKeyRequest(provider=provider, central_key=material, first=first, etag=etag)
         changed = connection.call(connection.admin.AddCentralKey, request)
         count = len(changed.central_keys)
-        output.changed(changed, f"added a central key to provider '{provider}', which has {count} now")
+        # Nothing else tells keys apart.
+        added = changed.central_keys[0 if first else -1].credential_id
+        output.changed(changed, f"added the central key {added} to provider '{provider}', which has {count} now")
 
 
 @keys.command()

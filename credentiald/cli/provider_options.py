@@ -91,7 +91,9 @@ def _contents(context: click.Context, parameter: click.Parameter, path: str | No
 _OPTIONS = (
     _text("--base-url", "base_url", "URL", "Where the upstream is; empty for the default of the type."),
     _text("--display-name", "display_name", "TEXT", "What people read."),
-    _switch("central-key", "key_policy__central_key_enabled", "Use a key that an administrator stored."),
+    _switch(
+        "central-key", "key_policy__central_key_enabled", "Use keys that an administrator stored; off removes them."
+    ),
     _switch("user-keys", "key_policy__user_keys_allowed", "Users may bring keys of their own."),
     _switch(
         "central-key-fallback",

@@ -86,7 +86,7 @@ def show(destination: Destination, output: Output, name: str) -> None:
 @providers.command()
 @click.argument("name")
 @click.option("--enabled/--disabled", "enabled", default=None, help="Whether requests are answered; keys are kept.")
-@click.option("--clear-key", is_flag=True, help="Remove the stored central key.")
+@click.option("--clear-key", is_flag=True, help="Remove the stored central keys, all of them.")
 @click.option("--default-send-actor-headers", is_flag=True, help="Follow the setting of the deployment again.")
 @click.option("--etag", default="", help="Change only this version, as `show` printed it.")
 @provider_options

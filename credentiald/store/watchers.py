@@ -27,7 +27,8 @@ def put(conn: Connection, process_id: str, rows: Iterable[tuple[str, Instance, i
 def elsewhere(conn: Connection, process_id: str, *, now_micros: int) -> list[tuple[Instance, int]]:
     """The bridges that watch in other processes, each with the revision that it has obeyed.
 
-    Where a bridge watches now counts, and not where it watched before: a process that was killed leaves it behind for ever.
+    Where a bridge watches now counts, and not where it watched before: what a process that was killed wrote of it is
+    behind for ever.
     """
     # SQLite takes the other columns from the row with the maximum.
     rows = conn.execute(

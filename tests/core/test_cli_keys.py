@@ -199,9 +199,10 @@ def test_a_key_is_added_to_a_pool_after_the_others_or_before_them(plane):
     result = administer(plane, "keys", "add", "corp", "--etag", "3", stdin="sk-1\n")
     assert (plane.last_method, plane.last.provider, plane.last.central_key.api_key) == ("AddCentralKey", "corp", "sk-1")
     assert (plane.last.first, plane.last.etag) == (False, "3")
-    assert (result.stdout, result.stderr) == ("", "added a central key to provider 'corp', which has 1 now\n")
-    administer(plane, "keys", "add", "corp", "--first", "--bedrock-access-key-stdin", stdin="AKIA1\nsecret\n")
+    assert (result.stdout, result.stderr) == ("", "added the central key key-0 to provider 'corp', which has 1 now\n")
+    result = administer(plane, "keys", "add", "corp", "--first", "--bedrock-access-key-stdin", stdin="AKIA1\nsecret\n")
     assert (plane.last.first, plane.last.central_key.aws_access_key_pair.access_key_id) == (True, "AKIA1")
+    assert result.stderr == "added the central key key-1 to provider 'corp', which has 2 now\n"
 
 
 def test_a_key_of_a_pool_is_removed_by_its_id(plane):

@@ -144,7 +144,7 @@ def test_limits_have_the_gateways_names_too_and_none_by_default():
 
 @pytest.mark.parametrize("text", ["-1", "1.5", "ten", "1000001", "１"])
 def test_a_limit_that_is_no_number_is_refused(text):
-    with pytest.raises(ConfigErrors, match=r"BRIDGED_RATE_LIMIT: .* is not a number: write 0 to 1000000"):
+    with pytest.raises(ConfigErrors, match=r"BRIDGED_RATE_LIMIT: .*: write a whole number from 0 to 1000000"):
         load_bridged(environ={"BRIDGED_RATE_LIMIT": text})
 
 
@@ -185,6 +185,22 @@ def test_config_check_shows_every_setting_with_its_origin_and_no_secret():
     assert "type=copilot" in words["provider copilot"]
     assert len(lines) == len([*rows(CREDENTIALD), *rows(GATEWAY)]) + 1
     assert CANARY_KEY not in "\n".join(lines)
+
+
+def test_config_check_shows_what_a_provider_of_the_environment_does_when_something_fails():
+    prefix = "CODER_AIBRIDGE_PROVIDER_0_"
+    given = {
+        "TYPE": "anthropic",
+        "KEYS": "canary-1,canary-2",
+        "FALLBACK_PROVIDER": "other",
+        "IDLE_TIMEOUT": "1m30s",
+        "CONNECT_TIMEOUT": "500ms",
+    }
+    loaded = load_credentiald({}, {prefix + name: value for name, value in given.items()})
+    line = next(line for line in credentiald.settings.config_check_lines(loaded) if line.startswith("provider "))
+    assert "keys=<2 set>" in line
+    assert "fallback_provider=other connect_timeout=0.5s idle_timeout=90s" in line
+    assert "canary" not in line
 
 
 @pytest.mark.parametrize(

@@ -259,7 +259,8 @@ class _Admin(admin_service_pb2_grpc.AdminServiceServicer):
     def AddCentralKey(self, request, context):
         self._plane.note("AddCentralKey", request, context)
         provider = self._provider(request.provider, context)
-        provider.central_keys.add(credential_id=f"key-{len(provider.central_keys)}")
+        added = provider_pb2.CentralKey(credential_id=f"key-{len(provider.central_keys)}")
+        provider.central_keys.insert(0 if request.first else len(provider.central_keys), added)
         return provider
 
     def RemoveCentralKey(self, request, context):
