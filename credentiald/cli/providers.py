@@ -21,7 +21,7 @@ COLUMNS = {
     "CENTRAL KEY": "key_policy.central_key_enabled",
     "KEY SET": "central_key_set",
     "USER KEYS": "key_policy.user_keys_allowed",
-    "FALLBACK": "key_policy.central_key_fallback",
+    "KEY FALLBACK": "key_policy.central_key_fallback",
     "ORIGIN": "origin",
     "BASE URL": "base_url",
 }
