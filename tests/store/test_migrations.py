@@ -159,7 +159,7 @@ def test_a_file_of_records_of_before_there_were_attempts_takes_them_and_keeps_wh
     monkeypatch.undo()
     prepared(conn)
     bridge_words.tell_breakers(conn, ("s-1", "bridge-1"), "[]", now_micros=8)
-    assert list(bridge_words.breakers_since(conn, since_micros=7)) == [(("s-1", "bridge-1"), 7, "[]")]
+    assert list(bridge_words.breakers_since(conn, since_micros=7)) == [(("s-1", "bridge-1"), 8, "[]")]
     put(conn, a_report(1, attempts=(an_attempt(1),)))
     assert len(rows_of(conn, "attempts")) == 1
     conn.close()
