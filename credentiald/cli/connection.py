@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import Protocol, TypeVar, cast
 
+import click
 import grpc
 from drawbridge.v1.admin_service_pb2_grpc import AdminServiceStub
 from drawbridge.v1.explain_service_pb2_grpc import ExplainServiceStub
@@ -18,6 +19,7 @@ from grpc_status import rpc_status
 
 from credentiald.cli.errors import Refused
 from credentiald.cli.target import Target
+from credentiald.rpc.names import UNACKNOWLEDGED
 
 DEADLINE_SECONDS = 10.0
 _DOMAIN = "drawbridge"
@@ -71,9 +73,11 @@ class Connection:
         seconds = deadline_seconds or self._deadline_seconds
         metadata = (("authorization", f"Bearer {self._target.token.reveal()}"),)
         try:
-            return method(request, timeout=seconds, metadata=metadata)
+            answer, call = method.with_call(request, timeout=seconds, metadata=metadata)
         except grpc.RpcError as error:
             raise refused(error, self._target.address, seconds) from None
+        _warn_of_bridges(call)
+        return answer
 
     def pages(
         self,
@@ -106,6 +110,20 @@ def _channel(target: Target) -> grpc.Channel:
         certificate_chain=target.tls.certificate,
     )
     return grpc.secure_channel(target.address, credentials, options=_CHANNEL_OPTIONS)
+
+
+def _warn_of_bridges(call: grpc.Call) -> None:
+    """Say where a change is not obeyed yet: whoever revokes a token that leaked has to know."""
+    told = [str(value) for key, value in call.trailing_metadata() or () if key == UNACKNOWLEDGED]
+    if not told:
+        return
+    words = {"unknown": "it is not known which bridges have", "1": "one bridge has not"}
+    who = words.get(told[0], f"{told[0]} bridges have not")
+    click.echo(
+        f"warning: the change is made, but {who} confirmed it in time: a request that was decided before may still go "
+        "out there. credentiald's log names the bridges; they learn of it as soon as they can.",
+        err=True,
+    )
 
 
 def refused(error: grpc.RpcError, address: str, deadline_seconds: float) -> Refused:

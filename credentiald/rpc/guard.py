@@ -21,6 +21,7 @@ from credentiald.metrics import Metrics
 from credentiald.model import Caller
 from credentiald.plane import Plane
 from credentiald.rpc import access, status
+from credentiald.rpc.names import UNACKNOWLEDGED
 
 log = logging.getLogger("credentiald.rpc")
 
@@ -69,11 +70,12 @@ class Guard(grpc.aio.ServerInterceptor):
         self,
         plane: Plane,
         metrics: Metrics,
-        obeyed: Callable[[float], Awaitable[None]],
+        obeyed: Callable[[float], Awaitable[int | None]],
         tracing: "Tracing | None" = None,
     ) -> None:
         self._plane = plane
-        # Waits, for so many seconds at most, until every bridge obeys what was changed (watch_streams.py).
+        # Waits, for so many seconds at most, until every bridge obeys what was changed; how many do not, None where
+        # that is not known (watch_streams.py).
         self._obeyed = obeyed
         self._metrics = metrics
         self._tracing = tracing
@@ -109,8 +111,8 @@ class Guard(grpc.aio.ServerInterceptor):
             async with self._accounted(method, context, request), asyncio.timeout(seconds):
                 _caller.set(await admit())
                 answer = await behaviour(request, context)
-                if access.takes_away(method):
-                    await self._obeyed(seconds_to_wait())
+                if access.takes_away(method) and (behind := await self._obeyed(seconds_to_wait())) != 0:
+                    context.set_trailing_metadata(((UNACKNOWLEDGED, "unknown" if behind is None else str(behind)),))
                 return answer
 
         return call

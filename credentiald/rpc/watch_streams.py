@@ -261,14 +261,18 @@ class WatchStreams:
 
     # -- administrators, and other processes --------------------------------------------------------------------------
 
-    async def obeyed(self, seconds: float) -> None:
-        """Return when every bridge that watches obeys what is committed, or the time is over."""
+    async def obeyed(self, seconds: float) -> int | None:
+        """Return when every bridge that watches obeys what is committed, or the time is over.
+
+        How many bridges are known not to obey yet; None where that is not known.
+        """
         if not self._wait_seconds:
             with contextlib.suppress(StoreUnavailable):
                 await self._look()
-            return
+            return 0
         began_seconds, waited = self._now(), False
         behind: list[Instance] = []
+        count: int | None = 0
         try:
             async with asyncio.timeout(max(0.0, min(self._wait_seconds, seconds))):
                 if self._streams or await self._behind_elsewhere(_NO_REVISION):
@@ -280,14 +284,17 @@ class WatchStreams:
                     while behind := await self._behind_elsewhere(wanted):  # noqa: ASYNC110 - another process's event
                         await asyncio.sleep(_LOOK_ELSEWHERE_SECONDS)
         except TimeoutError:
+            count = len(behind) or None
             log.warning(
                 "not every bridge acknowledges a change in time: requests that were answered before may still go out",
                 extra={"bridge_instance_ids": [instance_id for _, instance_id in behind]},
             )
         except Refusal:
+            count = None
             log.warning("the store does not say which bridges watch: the change is made, and not waited for")
         if waited:
             self._metrics.acknowledged(self._now() - began_seconds)
+        return count
 
     async def _behind_elsewhere(self, wanted: int) -> list[Instance]:
         """The bridges that watch in other processes and have not obeyed this revision."""

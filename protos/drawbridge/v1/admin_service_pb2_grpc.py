@@ -33,7 +33,10 @@ if _version_not_supported:
 class AdminServiceStub:
     """Administration, on a listener of its own. Callers: role admin (a service, or a
     user who is an administrator). Every change increments the revision and leaves
-    a row in the change log, in the transaction of the change.
+    a row in the change log, in the transaction of the change. What takes something
+    away is answered when every bridge that watches obeys it; where some do not in
+    time, the trailing metadata drawbridge-unacknowledged has their number, or
+    "unknown".
     """
 
     def __init__(self, channel):
@@ -202,7 +205,10 @@ class AdminServiceStub:
 class AdminServiceServicer:
     """Administration, on a listener of its own. Callers: role admin (a service, or a
     user who is an administrator). Every change increments the revision and leaves
-    a row in the change log, in the transaction of the change.
+    a row in the change log, in the transaction of the change. What takes something
+    away is answered when every bridge that watches obeys it; where some do not in
+    time, the trailing metadata drawbridge-unacknowledged has their number, or
+    "unknown".
     """
 
     def CreateProvider(self, request, context):
@@ -595,7 +601,10 @@ def add_AdminServiceServicer_to_server(servicer, server):
 class AdminService:
     """Administration, on a listener of its own. Callers: role admin (a service, or a
     user who is an administrator). Every change increments the revision and leaves
-    a row in the change log, in the transaction of the change.
+    a row in the change log, in the transaction of the change. What takes something
+    away is answered when every bridge that watches obeys it; where some do not in
+    time, the trailing metadata drawbridge-unacknowledged has their number, or
+    "unknown".
     """
 
     @staticmethod

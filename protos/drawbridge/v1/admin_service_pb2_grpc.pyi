@@ -34,7 +34,10 @@ GRPC_VERSION: str
 class AdminServiceStub:
     """Administration, on a listener of its own. Callers: role admin (a service, or a
     user who is an administrator). Every change increments the revision and leaves
-    a row in the change log, in the transaction of the change.
+    a row in the change log, in the transaction of the change. What takes something
+    away is answered when every bridge that watches obeys it; where some do not in
+    time, the trailing metadata drawbridge-unacknowledged has their number, or
+    "unknown".
     """
 
     @_typing.overload
@@ -120,7 +123,10 @@ class AdminServiceStub:
 class AdminServiceAsyncStub(AdminServiceStub):
     """Administration, on a listener of its own. Callers: role admin (a service, or a
     user who is an administrator). Every change increments the revision and leaves
-    a row in the change log, in the transaction of the change.
+    a row in the change log, in the transaction of the change. What takes something
+    away is answered when every bridge that watches obeys it; where some do not in
+    time, the trailing metadata drawbridge-unacknowledged has their number, or
+    "unknown".
     """
 
     def __init__(self, channel: _aio.Channel) -> None: ...
@@ -202,7 +208,10 @@ class AdminServiceAsyncStub(AdminServiceStub):
 class AdminServiceServicer(metaclass=_abc_1.ABCMeta):
     """Administration, on a listener of its own. Callers: role admin (a service, or a
     user who is an administrator). Every change increments the revision and leaves
-    a row in the change log, in the transaction of the change.
+    a row in the change log, in the transaction of the change. What takes something
+    away is answered when every bridge that watches obeys it; where some do not in
+    time, the trailing metadata drawbridge-unacknowledged has their number, or
+    "unknown".
     """
 
     @_abc_1.abstractmethod

@@ -9,7 +9,7 @@ import pytest
 
 from tests.support.http import Answer, exchange, parse, send
 from tests.support.pair import CENTRAL_KEY, running_pair, status_of
-from tests.support.processes import credentiald
+from tests.support.processes import command, credentiald
 
 # What is measured here would be another thing beside other tests.
 pytestmark = pytest.mark.alone
@@ -116,13 +116,20 @@ async def test_a_bridge_that_stands_still_is_waited_for_within_the_bound_and_obe
         pair.bridged.process.send_signal(signal.SIGSTOP)
         try:
             started = time.monotonic()
-            await asyncio.to_thread(pair.command, "tokens", "revoke", token["id"])
+            done = await asyncio.to_thread(command, pair.folder, pair.credentiald, "tokens", "revoke", token["id"])
             took_seconds = time.monotonic() - started
             said = pair.credentiald.output
         finally:
             pair.bridged.process.send_signal(signal.SIGCONT)
         answer = await chat(pair)
+        async with asyncio.timeout(10):
+            while not await watches(pair):
+                await asyncio.sleep(0.02)
+        obeyed = await asyncio.to_thread(command, pair.folder, pair.credentiald, "users", "suspend", "ann")
 
+        assert (done.returncode, obeyed.returncode) == (0, 0)
+        assert done.stderr.startswith("warning: the change is made, but one bridge has not confirmed it in time")
+        assert "warning" not in obeyed.stderr
         assert 1.0 <= took_seconds < 4.0
         assert "not every bridge acknowledges a change in time" in said
         assert (answer.status, answer.header("X-Drawbridge-Error")) == (401, "ACCESS_TOKEN_INVALID")

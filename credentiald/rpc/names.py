@@ -1,0 +1,4 @@
+"""Names in gRPC metadata that server and commands share. Imports nothing, for the sake of the commands."""
+
+# Trailing metadata of a rpc that took something away: how many bridges had not confirmed it in time, or `unknown`.
+UNACKNOWLEDGED = "drawbridge-unacknowledged"
