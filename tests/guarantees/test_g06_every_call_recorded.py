@@ -4,7 +4,7 @@ import asyncio
 import sys
 from pathlib import Path
 
-SCRIPT = Path(__file__).resolve().parents[3] / "scripts" / "reconcile"
+SCRIPT = Path(__file__).resolve().parents[2] / "scripts" / "reconcile"
 DEADLINE_SECONDS = 120
 
 
