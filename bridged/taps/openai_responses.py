@@ -17,6 +17,15 @@ from bridged.taps.typed_json import Count, decoded, last_object
 
 _OVER = frozenset({"response.completed", "response.incomplete", "response.failed"})
 _CALLS = frozenset({"function_call", "custom_tool_call"})
+# Tools that OpenAI defines and the client runs, by the name they are recorded under. Those that OpenAI runs itself,
+# web_search_call for example, are no calls of the client's.
+_BUILT_IN_CALLS = {
+    "local_shell_call": "local_shell",
+    "shell_call": "shell",
+    "apply_patch_call": "apply_patch",
+    "computer_call": "computer",
+}
+_NOTHING = msgspec.Raw()
 _MAX_OUTPUT_ITEMS = 4096
 
 
@@ -48,6 +57,10 @@ class _Item(msgspec.Struct, gc=False):
     name: str | None = None
     arguments: str | None = None
     input: str | None = None
+    # Of built-in tools: an object, or several.
+    action: msgspec.Raw = _NOTHING
+    actions: msgspec.Raw = _NOTHING
+    operation: msgspec.Raw = _NOTHING
     phase: str | None = None
     status: str | None = None
     summary: list[_Part] | None = None
@@ -153,18 +166,24 @@ class ResponsesReader:
         if index in self._items or len(self._items) >= _MAX_OUTPUT_ITEMS:
             return
         self._items.add(index)
-        seen, key = self.seen, (index, 0)
         if item.type in _CALLS:
-            seen.tool(key, name=item.name, call_id=item.call_id, item_id=item.id)
-            seen.tool_input(key, item.arguments or item.input or "")
-            if item.status == "incomplete":
-                seen.tool_is_cut(key)
-            else:
-                seen.tool_is_whole(key)
+            self._call(index, item, item.name, item.arguments or item.input or "")
+        elif item.type in _BUILT_IN_CALLS:
+            asked = bytes(item.action) or bytes(item.actions) or bytes(item.operation)
+            self._call(index, item, _BUILT_IN_CALLS[item.type], asked.decode("utf-8", "replace"))
         elif item.type == "reasoning":
             self._think(index, item.summary, "reasoning_summary")
         elif item.type == "message" and item.phase == "commentary":
             self._think(index, item.content, "commentary")
+
+    def _call(self, index: int, item: _Item, name: str | None, asked: str) -> None:
+        seen, key = self.seen, (index, 0)
+        seen.tool(key, name=name, call_id=item.call_id, item_id=item.id)
+        seen.tool_input(key, asked)
+        if item.status == "incomplete":
+            seen.tool_is_cut(key)
+        else:
+            seen.tool_is_whole(key)
 
     def _think(self, index: int, parts: list[_Part] | None, source: str) -> None:
         for place, part in enumerate(parts or ()):

@@ -7,7 +7,7 @@ for agents have it. Nothing follows the event with the whole response.
 from collections.abc import Sequence
 from typing import Any
 
-from tests.support.kept_records import Sent
+from tests.support.kept_records import Sent, body
 
 Event = dict[str, Any]
 
@@ -46,6 +46,13 @@ def custom(item_id: str, call_id: str, name: str, words: str) -> Event:
             "input": words}  # fmt: skip
 
 
+def built_in(kind: str, item_id: str, call_id: str, field: str, asked: Event) -> Event:
+    """A call of a tool that OpenAI defines and the client runs."""
+    return {"id": item_id, "type": kind, "status": "completed", "call_id": call_id, field: asked}
+
+
+BUILT_IN = {"local_shell_call": "local_shell", "shell_call": "shell", "apply_patch_call": "apply_patch",
+            "computer_call": "computer"}  # fmt: skip
 SEARCH: Event = {"id": "ws_1", "type": "web_search_call", "status": "completed",
                  "action": {"type": "search", "query": "weather", "queries": ["weather"]}}  # fmt: skip
 # Name: the items of the output, usage, and the status with what belongs to it.
@@ -55,6 +62,16 @@ TURNS: dict[str, tuple[Sequence[Event], Event | None, Event]] = {
     "parallel-tools": (
         [function("fc_1", "call_a", "get_weather", '{"city":"Rome"}'), function("fc_2", "call_b", "list_cities", "{}"),
          custom("ctc_1", "call_c", "apply_patch", "*** Begin Patch\n+é \"x\"\n")],
+        usage(),
+        {},
+    ),
+    "built-in-tools": (
+        [
+            built_in("local_shell_call", "lsh_1", "call_l", "action", {"type": "exec", "command": ["ls", "-l"]}),
+            built_in("shell_call", "sh_1", "call_s", "action", {"commands": ["echo \"é\""], "timeout_ms": 1000}),
+            built_in("apply_patch_call", "ap_1", "call_p", "operation", {"type": "delete_file", "path": "a.py"}),
+            built_in("computer_call", "cu_1", "call_c", "action", {"type": "click", "x": 1, "y": 2}),
+        ],
         usage(),
         {},
     ),
@@ -164,11 +181,19 @@ def said(whole: Event, *, over: bool = True) -> Sent:
         tokens=tokens,
         metadata={} if counts is None else
         {"output_reasoning": counts["output_tokens_details"]["reasoning_tokens"]},
-        tools=tuple((item["name"], item["call_id"], item["id"], item.get("arguments") or item.get("input"))
-                    for item in items if item["type"] in ("function_call", "custom_tool_call")),
+        tools=tuple(_tool(item) for item in items
+                    if item["type"] in ("function_call", "custom_tool_call", *BUILT_IN)),
         thoughts=tuple(thoughts),
         over=over,
     )  # fmt: skip
+
+
+def _tool(item: Event) -> tuple[str, str, str, str]:
+    """Name, the two ids, and the input as it stands in the bytes."""
+    if item["type"] in BUILT_IN:
+        asked = item.get("action") or item["operation"]
+        return BUILT_IN[item["type"]], item["call_id"], item["id"], body(asked).decode()
+    return item["name"], item["call_id"], item["id"], item.get("arguments") or item.get("input")
 
 
 def said_so_far(sent: Sequence[Event]) -> Sent:
