@@ -169,8 +169,8 @@ class Sealer:
                 raise ValueError(f"the nonce is not {_NONCE_BYTES} bytes long")
             aad = _associated_data(sealed.key_id, context)
             return self._ciphers[sealed.key_id].decrypt(sealed.nonce, sealed.ciphertext, aad)
-        except (InvalidTag, ValueError, TypeError) as error:
-            # TypeError: SQLite keeps whatever type somebody wrote into a column.
+        except (InvalidTag, ValueError, TypeError, AttributeError) as error:
+            # The last two: SQLite keeps whatever type somebody wrote into a column.
             raise _cannot_open(context, error) from error
 
     def seal_material(self, material: Material, context: SealContext) -> SealedSecret:
