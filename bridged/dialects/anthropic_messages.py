@@ -7,8 +7,8 @@ from bridged.errors import status_of
 
 __all__ = ["error_body", "read_request", "stream_error_event"]
 
-# What SDKs and agents know of an upstream that is to be left alone for a while.
-_TYPE_BY_REASON = {"BREAKER_OPEN": "overloaded_error"}
+# What SDKs and agents know of a service that is to be left alone for a while.
+_TYPE_BY_REASON = {"BREAKER_OPEN": "overloaded_error", "CAPACITY": "overloaded_error"}
 _TYPE_BY_STATUS = {
     401: "authentication_error",
     403: "permission_error",

@@ -33,6 +33,8 @@ def test_every_dialect_has_its_row() -> None:
         ("RATE_LIMITED", "rate_limit_error"),
         ("UPSTREAM_TIMEOUT", "timeout_error"),
         ("CREDENTIALD_UNREACHABLE", "api_error"),
+        ("CAPACITY", "overloaded_error"),
+        ("BREAKER_OPEN", "overloaded_error"),
     ],
 )
 def test_anthropics_errors_have_its_documented_types(reason: str, kind: str) -> None:
