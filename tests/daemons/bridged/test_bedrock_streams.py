@@ -307,7 +307,7 @@ async def test_a_client_that_reads_slowly_holds_the_upstream_back_and_gets_every
         await client.send(asked())
         await client.read_head()
         (interception,) = scene.bridge.bridge._under_way
-        await until(lambda: interception._paused, timeout_seconds=20)
+        await until(lambda: interception.is_paused, timeout_seconds=20)
         # What the kernel's and the loops' buffers hold, of 120 MB.
         assert sent_frames < count // 3
         got, stops = 0, 0

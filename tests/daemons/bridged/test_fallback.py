@@ -294,8 +294,8 @@ async def test_a_body_is_not_kept_once_the_answer_has_begun(pair: FakeCredential
         await client.send(turn())
         await client.read_head()
         (one,) = bridge.bridge._under_way
-        assert one._fallback is not None
-        assert one._fallback.body is None
+        assert one.fallback is not None
+        assert one.fallback.body is None
         gate.set()
         await client.read_some()
 

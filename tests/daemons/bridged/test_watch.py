@@ -172,12 +172,12 @@ async def test_what_is_nothing_to_a_request_that_waits_does_not_keep_it_from_its
         asking = asyncio.ensure_future(raw_exchange(bridge.port, ASK))
         await waits_for_a_connection(credentiald, bridge)
         (waiting,) = bridge.bridge._under_way
-        call = waiting._call
+        call = waiting.call
         # As where a script makes tokens for a whole company.
         for number in range(20):
             await obeyed(credentiald, credentiald.change("token.created", f"token-{number}"))
             await obeyed(credentiald, credentiald.change("user.suspended", f"user-{number}"))
-        assert waiting._call is call
+        assert waiting.call is call
         assert len(credentiald.resolves) == 1
         answer.provider.base_url = upstream.url
         await obeyed(credentiald, credentiald.change("provider.updated", answer.provider.id))
