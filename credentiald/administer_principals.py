@@ -4,9 +4,10 @@ Tokens are made here, given out once, and stored as a hash only.
 """
 
 from collections.abc import Sequence
+from dataclasses import replace
 from datetime import datetime, timedelta
 
-from credentiald import tokens
+from credentiald import certificate_names, tokens
 from credentiald.errors import InvalidArgument, InvalidName
 from credentiald.ids import canonical_uuid, uuid7
 from credentiald.model import Role, Service, Token, User
@@ -19,6 +20,8 @@ from daemonkit.secret import Secret
 SERVICE_ROLES = (Role.BRIDGE, Role.INTERNAL, Role.ADMIN)
 # The longest life a token may be given; anything beyond is a slip of the keyboard.
 _MAX_LIFE = timedelta(days=3660)
+# The longest time for which a token stays valid beside the one that replaces it.
+_MAX_KEEP_OLD = timedelta(days=30)
 
 
 def _chosen_id(given: str, now: datetime, field: str) -> str:
@@ -122,9 +125,11 @@ async def create_service(
     role: Role,
     may_act_for_users: bool,
     act_for_providers: Sequence[str],
+    certificate_sans: Sequence[str] = (),
+    with_token: bool = False,
     service_id: str = "",
-) -> tuple[Service, Secret]:
-    """A new service and its token."""
+) -> tuple[Service, Secret | None]:
+    """A new service and its token; one that has certificates gets a token only where it is asked for."""
     problem = name_problem(name)
     if problem is not None:
         raise InvalidName(name=name, rule=problem)
@@ -137,8 +142,9 @@ async def create_service(
     for provider in act_for_providers:
         if name_problem(provider) is not None:
             raise InvalidArgument(field="service.act_for_providers", problem=f"'{provider}' is no provider name")
+    sans = _checked_sans(certificate_sans, field="service.certificate_sans")
     now = plane.clock()
-    secret = tokens.mint(tokens.SERVICE_PREFIX)
+    secret = tokens.mint(tokens.SERVICE_PREFIX) if with_token or not sans else None
     service = Service(
         id=_chosen_id(service_id, now, "service.id"),
         name=name,
@@ -146,26 +152,74 @@ async def create_service(
         may_act_for_users=may_act_for_users,
         act_for_providers=tuple(sorted(set(act_for_providers))),
         create_time=now,
-        rotate_time=now,
+        rotate_time=None if secret is None else now,
+        certificate_sans=sans,
     )
-    stored = await plane.db.write(services.create, service, tokens.hash_of(secret.reveal()))
+    stored = await plane.db.write(services.create, service, None if secret is None else tokens.hash_of(secret.reveal()))
     return stored, secret
+
+
+def _checked_sans(given: Sequence[str], *, field: str) -> tuple[str, ...]:
+    sans = tuple(sorted(set(map(certificate_names.canonical, given))))
+    if len(sans) > certificate_names.MOST_OF_ONE_SERVICE:
+        raise InvalidArgument(field=field, problem=f"at most {certificate_names.MOST_OF_ONE_SERVICE}")
+    for san in sans:
+        problem = certificate_names.problem(san)
+        if problem is not None:
+            raise InvalidArgument(field=field, problem=f"'{san}' {problem}")
+    return sans
 
 
 async def list_services(plane: Plane, *, after: str, limit: int) -> list[Service]:
     """At most `limit` services by name, those after `after`."""
-    return await plane.db.read(services.list_page, after=after or None, limit=limit)
+    found = await plane.db.read(services.list_page, after=after or None, limit=limit)
+    now = plane.clock()
+    return [_without_what_is_over(one, now) for one in found]
 
 
-async def rotate_service_token(plane: Plane, name: str) -> tuple[Service, Secret]:
-    """A new token for the service; the old one is refused from now on."""
+def _without_what_is_over(service: Service, now: datetime) -> Service:
+    end_time = service.old_token_expire_time
+    return service if end_time is None or end_time > now else replace(service, old_token_expire_time=None)
+
+
+async def rotate_service_token(
+    plane: Plane, name: str, *, keep_old: timedelta = timedelta(0)
+) -> tuple[Service, Secret]:
+    """A new token for the service; the old one is refused once `keep_old` is over."""
+    if not timedelta(0) <= keep_old <= _MAX_KEEP_OLD:
+        raise InvalidArgument(field="keep_old", problem=f"must be 0 to {_MAX_KEEP_OLD.days} days")
+    now = plane.clock()
     secret = tokens.mint(tokens.SERVICE_PREFIX)
-    service = await plane.db.write(services.rotate, name, tokens.hash_of(secret.reveal()), now=plane.clock())
+    service = await plane.db.write(
+        services.rotate,
+        name,
+        tokens.hash_of(secret.reveal()),
+        now=now,
+        old_until=now + keep_old if keep_old else None,
+    )
     return service, secret
 
 
+async def revoke_old_service_token(plane: Plane, name: str) -> Service:
+    """From now on the token that a rotation kept is refused. Doing it twice changes nothing."""
+    return await plane.db.write(services.revoke_old_token, name, now=plane.clock())
+
+
+async def set_service_certificates(plane: Plane, name: str, sans: Sequence[str]) -> Service:
+    """From now on certificates with these names are the service, and no others."""
+    checked = _checked_sans(sans, field="certificate_sans")
+    now = plane.clock()
+    return _without_what_is_over(await plane.db.write(_set_sans, name, checked, now=now), now)
+
+
+def _set_sans(conn: Connection, name: str, sans: Sequence[str], *, now: datetime) -> Service:
+    service = services.set_sans(conn, name, sans, now=now)
+    administrators.refuse_if_none(conn, field="certificate_sans")
+    return service
+
+
 async def delete_service(plane: Plane, name: str) -> None:
-    """Remove the service; its token is refused from now on."""
+    """Remove the service; its tokens and certificates are refused from now on."""
     await plane.db.write(_delete_service, name, now=plane.clock())
 
 

@@ -1,5 +1,10 @@
-"""Who is calling: a token to a caller, or the refusal that says why not."""
+"""Who is calling: a token, or the names of a client certificate, to a caller, or the refusal that says why not.
 
+A certificate counts only where no token comes with the call: a token that is wrong is refused, whoever shows it.
+"""
+
+import logging
+from collections.abc import Sequence
 from datetime import datetime
 
 from credentiald import tokens
@@ -16,6 +21,8 @@ from credentiald.model import Caller, Role, Token, User
 from credentiald.plane import Plane
 from credentiald.store import access_tokens, services
 from credentiald.store.connection import Connection
+
+log = logging.getLogger(__name__)
 
 # What a rpc that wants a service calls a missing or unreadable token, and what one that wants a user does.
 MISSING: dict[bool, type[Refusal]] = {True: ServiceTokenMissing, False: AccessTokenMissing}
@@ -42,10 +49,30 @@ async def caller_of(plane: Plane, token: str, *, wants_service: bool) -> Caller:
                 raise ServiceTokenInvalid from None
             raise
         return Caller(role=Role.ADMIN if user.admin else Role.USER, user=user)
-    service = await plane.db.read(services.by_hash, tokens.hash_of(token))
-    if service is None:
+    found = await plane.db.read(_service_of, tokens.hash_of(token), now=plane.clock())
+    if found is None:
         raise ServiceTokenInvalid
-    return Caller(role=service.role, service=service)
+    return found
+
+
+async def certified_caller(plane: Plane, names: Sequence[str]) -> Caller | None:
+    """The service that a certificate with these names is; None where it is none, or could be several."""
+    found = await plane.db.read(services.by_sans, names)
+    if len(found) > 1:
+        log.warning(
+            "a client certificate has names of several services", extra={"services": [one.name for one in found]}
+        )
+    return Caller(role=found[0].role, service=found[0]) if len(found) == 1 else None
+
+
+def _service_of(conn: Connection, token_hash: bytes, *, now: datetime) -> Caller | None:
+    service = services.by_hash(conn, token_hash)
+    if service is not None:
+        return Caller(role=service.role, service=service)
+    service = services.by_old_hash(conn, token_hash, now=now)
+    if service is None:
+        return None
+    return Caller(role=service.role, service=service, end_time=service.old_token_expire_time)
 
 
 def user_of(conn: Connection, token: str, *, now: datetime) -> User:

@@ -74,7 +74,9 @@ class UserSuspended(Refusal):
 
 class ServiceTokenMissing(Refusal):
     code = Code.UNAUTHENTICATED
-    message = "no service token was sent: configure the service token of the calling program"
+    message = (
+        "no service token was sent, and no client certificate that is a service: configure the calling program's token"
+    )
 
 
 class ServiceTokenInvalid(Refusal):

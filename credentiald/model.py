@@ -233,7 +233,11 @@ class Token:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Service:
-    """A program that calls gRPC. `act_for_providers` empty means all, and only counts with `may_act_for_users`."""
+    """A program that calls gRPC. `act_for_providers` empty means all, and only counts with `may_act_for_users`.
+
+    `rotate_time` is when its token was made, None without one. Until `old_token_expire_time` the token before that is
+    valid, too. `certificate_sans` are names in client certificates that stand for it.
+    """
 
     id: str
     name: str
@@ -241,7 +245,9 @@ class Service:
     may_act_for_users: bool = False
     act_for_providers: tuple[str, ...] = ()
     create_time: datetime
-    rotate_time: datetime
+    rotate_time: datetime | None
+    old_token_expire_time: datetime | None = None
+    certificate_sans: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -265,11 +271,15 @@ class SealedSecret:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Caller:
-    """Who calls an rpc. Exactly one of `user` and `service` is set, none for Role.NONE."""
+    """Who calls an rpc. Exactly one of `user` and `service` is set, none for Role.NONE.
+
+    From `end_time` on the caller is to be authenticated anew, though nothing has changed; None for never.
+    """
 
     role: Role
     user: User | None = None
     service: Service | None = None
+    end_time: datetime | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -71,7 +71,8 @@ class Connection:
         `deadline_seconds` is for a call that takes its time.
         """
         seconds = deadline_seconds or self._deadline_seconds
-        metadata = (("authorization", f"Bearer {self._target.token.reveal()}"),)
+        token = self._target.token
+        metadata = () if token is None else (("authorization", f"Bearer {token.reveal()}"),)
         try:
             answer, call = method.with_call(request, timeout=seconds, metadata=metadata)
         except grpc.RpcError as error:

@@ -1,11 +1,14 @@
 """`credentiald services`: programs that call gRPC, and their tokens."""
 
+from datetime import timedelta
+
 import click
 from drawbridge.v1 import admin_service_pb2 as pb
 from drawbridge.v1 import user_pb2
 
 from credentiald.cli.options import Destination, administers
 from credentiald.cli.output import Output, to_dict
+from daemonkit.durations import parse_duration
 
 COLUMNS = {
     "NAME": "name",
@@ -15,6 +18,8 @@ COLUMNS = {
     "ONLY FOR PROVIDERS": "act_for_providers",
     "CREATED": "create_time",
     "TOKEN MADE": "rotate_time",
+    "OLD TOKEN UNTIL": "old_token_expire_time",
+    "CERTIFICATES": "certificate_sans",
 }
 ROLES = {
     "bridge": user_pb2.SERVICE_ROLE_BRIDGE,
@@ -42,6 +47,14 @@ def services() -> None:
     metavar="NAME",
     help="With --may-act-for-users: only for this provider. Repeat for several; without it, for all.",
 )
+@click.option(
+    "--certificate-san",
+    "sans",
+    multiple=True,
+    metavar="SAN",
+    help="A URI or DNS name in client certificates that are this service; no token is made then. Repeat for several.",
+)
+@click.option("--token", "with_token", is_flag=True, help="With --certificate-san: make a token as well.")
 @administers()
 def create(
     destination: Destination,
@@ -50,18 +63,29 @@ def create(
     role: str,
     may_act_for_users: bool,
     providers: tuple[str, ...],
+    sans: tuple[str, ...],
+    with_token: bool,
 ) -> None:
     """Make a service and print its token.
 
-    Nothing else goes to stdout, and the token is shown this once.
+    Nothing else goes to stdout, and the token is shown this once. A service that is known by its certificate gets a
+    token only with --token.
     """
     if providers and not may_act_for_users:
         raise click.UsageError("--provider says where the service may act for users: give --may-act-for-users too")
     service = user_pb2.Service(
-        name=name, role=ROLES[role], may_act_for_users=may_act_for_users, act_for_providers=providers
+        name=name,
+        role=ROLES[role],
+        may_act_for_users=may_act_for_users,
+        act_for_providers=providers,
+        certificate_sans=sans,
     )
+    request = pb.CreateServiceRequest(service=service, with_token=with_token)
     with destination.connect() as connection:
-        made = connection.call(connection.admin.CreateService, pb.CreateServiceRequest(service=service))
+        made = connection.call(connection.admin.CreateService, request)
+        if not made.service_token:
+            output.changed(made.service, f"made service '{name}', which is known by its certificate")
+            return
         output.new_token(made.service_token, field="service_token", beside={"service": made.service})
 
 
@@ -76,15 +100,56 @@ def list_services(destination: Destination, output: Output) -> None:
 
 @services.command()
 @click.argument("name")
+@click.option(
+    "--keep-old",
+    default="0",
+    metavar="DURATION",
+    help="How long the old token stays valid beside the new one, such as 10m; at most 30d, by default not at all.",
+)
+@click.option("--revoke-old", is_flag=True, help="Make no token; end the one that --keep-old has kept.")
 @administers()
-def rotate(destination: Destination, output: Output, name: str) -> None:
+def rotate(destination: Destination, output: Output, name: str, keep_old: str, revoke_old: bool) -> None:
     """Make a new token and print it.
 
-    Nothing else goes to stdout. The old token is refused from now on.
+    Nothing else goes to stdout. The old token is refused from now on, unless --keep-old says how long it is kept; one
+    that an earlier rotation has kept is refused in any case.
     """
+    kept = _duration(keep_old)
+    if revoke_old and kept:
+        raise click.UsageError("--keep-old and --revoke-old exclude each other")
     with destination.connect() as connection:
-        made = connection.call(connection.admin.RotateServiceToken, pb.RotateServiceTokenRequest(name=name))
+        if revoke_old:
+            service = connection.call(
+                connection.admin.RevokeOldServiceToken, pb.RevokeOldServiceTokenRequest(name=name)
+            )
+            output.changed(service, f"the old token of service '{name}' is refused from now on")
+            return
+        request = pb.RotateServiceTokenRequest(name=name)
+        request.keep_old.FromTimedelta(kept)
+        made = connection.call(connection.admin.RotateServiceToken, request)
         output.new_token(made.service_token, field="service_token", beside={"service": made.service})
+
+
+def _duration(text: str) -> timedelta:
+    try:
+        return parse_duration(text)
+    except ValueError as error:
+        raise click.UsageError(f"--keep-old: {error}") from None
+
+
+@services.command("set-sans")
+@click.argument("name")
+@click.argument("sans", nargs=-1, metavar="[SAN]...")
+@administers()
+def set_sans(destination: Destination, output: Output, name: str, sans: tuple[str, ...]) -> None:
+    """Say which client certificates are a service.
+
+    These URIs and DNS names take the place of those that it had; without any, no certificate is the service.
+    """
+    request = pb.SetServiceCertificatesRequest(name=name, certificate_sans=sans)
+    with destination.connect() as connection:
+        service = connection.call(connection.admin.SetServiceCertificates, request)
+        output.changed(service, f"service '{name}' is known by {len(service.certificate_sans)} names of certificates")
 
 
 @services.command()
@@ -93,7 +158,7 @@ def rotate(destination: Destination, output: Output, name: str) -> None:
 def delete(destination: Destination, output: Output, name: str) -> None:
     """Delete a service.
 
-    Its token is refused from now on.
+    Its tokens and certificates are refused from now on.
     """
     with destination.connect() as connection:
         gone = connection.call(connection.admin.DeleteService, pb.DeleteServiceRequest(name=name))

@@ -42,10 +42,10 @@ class ClientTls:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Target:
-    """A gRPC target with what a call to it carries. `tls` None is plaintext."""
+    """A gRPC target with what a call to it carries. `tls` None is plaintext; without a token its certificate speaks."""
 
     address: str
-    token: Secret
+    token: Secret | None
     tls: ClientTls | None
 
 
@@ -58,7 +58,8 @@ def find_target(flags: Flags, environ: Mapping[str, str], read_file: ReadFile, *
             f"a token would travel to {address} in the clear: "
             "name the certificate authority of its TLS with --admin-ca, or insist with --insecure-plaintext"
         )
-    token = _own_token(environ, read_file) if mine else _admin_token(environ, read_file)
+    is_certified = tls is not None and tls.certificate is not None
+    token = _own_token(environ, read_file) if mine else _admin_token(environ, read_file, is_certified=is_certified)
     return Target(address=address, token=token, tls=tls)
 
 
@@ -93,16 +94,21 @@ def _client_tls(flags: Flags, environ: Mapping[str, str], read_file: ReadFile) -
     )
 
 
-def _admin_token(environ: Mapping[str, str], read_file: ReadFile) -> Secret:
+def _admin_token(environ: Mapping[str, str], read_file: ReadFile, *, is_certified: bool) -> Secret | None:
+    """The token to administer with; None where there is none and a certificate may do instead."""
     given = _token_of("CREDENTIALD_ADMIN_TOKEN", environ, read_file)
     if given is not None:
         return given
     beside = token_file_beside(environ.get("CREDENTIALD_DATABASE") or DEFAULT_DATABASE)
     if beside is None:
+        if is_certified:
+            return None
         raise WrongUsage("no token to administer with: set CREDENTIALD_ADMIN_TOKEN or CREDENTIALD_ADMIN_TOKEN_FILE")
     try:
         return _token(read_file(beside), str(beside))
     except OSError as error:
+        if is_certified and isinstance(error, FileNotFoundError):
+            return None
         raise WrongUsage(
             f"no token to administer with: {beside}: {error.strerror}",
             "set CREDENTIALD_ADMIN_TOKEN or CREDENTIALD_ADMIN_TOKEN_FILE, "

@@ -39,7 +39,7 @@ ACCESS: dict[str, Rule] = {
         "CreateModel GetModel ListModels UpdateModel DeleteModel "
         "CreateUser GetUser ListUsers SuspendUser ResumeUser DeleteUser "
         "CreateToken ListTokens RevokeToken "
-        "CreateService ListServices RotateServiceToken DeleteService",
+        "CreateService ListServices RotateServiceToken RevokeOldServiceToken SetServiceCertificates DeleteService",
         _ADMIN,
         wants_service=False,
     ),

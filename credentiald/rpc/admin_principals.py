@@ -70,9 +70,13 @@ class Principals:
             role=codec.role(wanted.role),
             may_act_for_users=wanted.may_act_for_users,
             act_for_providers=list(wanted.act_for_providers),
+            certificate_sans=list(wanted.certificate_sans),
+            with_token=request.with_token,
             service_id=wanted.id,
         )
-        return pb.CreateServiceResponse(service=codec.service(service), service_token=secret.reveal())
+        return pb.CreateServiceResponse(
+            service=codec.service(service), service_token="" if secret is None else secret.reveal()
+        )
 
     async def ListServices(self, request: pb.ListServicesRequest, context: Any) -> pb.ListServicesResponse:
         size = paging.size_of(request.page_size)
@@ -84,8 +88,17 @@ class Principals:
     async def RotateServiceToken(
         self, request: pb.RotateServiceTokenRequest, context: Any
     ) -> pb.RotateServiceTokenResponse:
-        service, secret = await principals.rotate_service_token(self._plane, request.name)
+        keep_old = codec.length(request.keep_old, field="keep_old")
+        service, secret = await principals.rotate_service_token(self._plane, request.name, keep_old=keep_old)
         return pb.RotateServiceTokenResponse(service=codec.service(service), service_token=secret.reveal())
+
+    async def RevokeOldServiceToken(self, request: pb.RevokeOldServiceTokenRequest, context: Any) -> user_pb2.Service:
+        return codec.service(await principals.revoke_old_service_token(self._plane, request.name))
+
+    async def SetServiceCertificates(self, request: pb.SetServiceCertificatesRequest, context: Any) -> user_pb2.Service:
+        return codec.service(
+            await principals.set_service_certificates(self._plane, request.name, list(request.certificate_sans))
+        )
 
     async def DeleteService(self, request: pb.DeleteServiceRequest, context: Any) -> Empty:
         await principals.delete_service(self._plane, request.name)

@@ -13,6 +13,7 @@ from drawbridge.v1 import (
     user_key_pb2,
     user_pb2,
 )
+from google.protobuf.duration_pb2 import Duration
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from credentiald.bridge_instances import INSTANCE_CHARACTERS
@@ -49,6 +50,14 @@ def moment(message: Timestamp) -> datetime:
         return message.ToDatetime(tzinfo=UTC)
     except (ValueError, OverflowError) as error:
         raise InvalidArgument(field="expire_time", problem="is not a valid time") from error
+
+
+def length(message: Duration, *, field: str) -> timedelta:
+    """The length of time of a duration; INVALID_ARGUMENT for one that no calendar has."""
+    try:
+        return message.ToTimedelta()
+    except (ValueError, OverflowError) as error:
+        raise InvalidArgument(field=field, problem="is not a duration") from error
 
 
 def source_value(source: Source | None) -> provider_pb2.CredentialSource.ValueType:
@@ -187,11 +196,7 @@ def timeouts(message: provider_pb2.ProviderTimeouts) -> Timeouts:
     """The time-outs of a message; INVALID_ARGUMENT for what is no duration."""
     read: dict[str, timedelta] = {}
     for descriptor, value in message.ListFields():
-        try:
-            read[descriptor.name] = value.ToTimedelta()
-        except (ValueError, OverflowError) as error:
-            problem = "is not a duration"
-            raise InvalidArgument(field=f"provider.timeouts.{descriptor.name}", problem=problem) from error
+        read[descriptor.name] = length(value, field=f"provider.timeouts.{descriptor.name}")
     return Timeouts(**read)
 
 
@@ -243,6 +248,8 @@ def service(value: Service) -> user_pb2.Service:
         act_for_providers=value.act_for_providers,
         create_time=timestamp(value.create_time),
         rotate_time=timestamp(value.rotate_time),
+        certificate_sans=value.certificate_sans,
+        old_token_expire_time=timestamp(value.old_token_expire_time),
     )
 
 

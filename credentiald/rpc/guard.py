@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING, Any
 
 import grpc
 
-from credentiald.authenticate import caller_of
+from credentiald import certificate_names
+from credentiald.authenticate import caller_of, certified_caller
 from credentiald.check_provider import CHECK_SECONDS
 from credentiald.errors import Refusal, StoreUnavailable
 from credentiald.metrics import Metrics
@@ -104,12 +105,12 @@ class Guard(grpc.aio.ServerInterceptor):
             response_serializer=handler.response_serializer,
         )
 
-    def _guarded(self, behaviour: Any, method: str, admit: Callable[[], Awaitable[Caller]]) -> Any:
+    def _guarded(self, behaviour: Any, method: str, admit: Callable[["Context"], Awaitable[Caller]]) -> Any:
         async def call(request: Any, context: "Context") -> Any:
             seconds = _seconds_left(context, _LONGER_SECONDS.get(method, DEADLINE_SECONDS))
             _end.set(asyncio.get_running_loop().time() + seconds)
             async with self._accounted(method, context, request), asyncio.timeout(seconds):
-                _caller.set(await admit())
+                _caller.set(await admit(context))
                 answer = await behaviour(request, context)
                 if access.takes_away(method) and (behind := await self._obeyed(seconds_to_wait())) != 0:
                     context.set_trailing_metadata(((UNACKNOWLEDGED, "unknown" if behind is None else str(behind)),))
@@ -117,19 +118,25 @@ class Guard(grpc.aio.ServerInterceptor):
 
         return call
 
-    def _guarded_stream(self, behaviour: Any, method: str, admit: Callable[[], Awaitable[Caller]]) -> Any:
+    def _guarded_stream(self, behaviour: Any, method: str, admit: Callable[["Context"], Awaitable[Caller]]) -> Any:
         """As `_guarded`, without a bound for the time: a stream lives as long as its caller."""
 
         async def call(requests: Any, context: "Context") -> None:
             async with self._accounted(method, context, None):
-                _admit.set(admit)
+                _admit.set(partial(admit, context))
                 _caller.set(await admit_again())
                 await behaviour(requests, context)
 
         return call
 
-    async def _admit(self, method: str, token: str) -> Caller:
+    async def _admit(self, method: str, token: str, context: "Context") -> Caller:
         rule = access.ACCESS.get(method)
+        if not token and (names := _certificate_names(context)):
+            certified = await certified_caller(self._plane, names)
+            # Where a user's token is missing, a certificate that does not help is nothing to speak of.
+            if certified is not None and rule is not None and (rule.wants_service or certified.role in rule.roles):
+                access.check(certified, method)
+                return certified
         caller = await caller_of(self._plane, token, wants_service=rule is not None and rule.wants_service)
         access.check(caller, method)
         return caller
@@ -180,6 +187,19 @@ def _seconds_left(context: Any, most: float) -> float:
 
 def _metadatum(context: Any, name: str) -> str:
     return next((str(value) for key, value in context.invocation_metadata() or () if key == name), "")
+
+
+def _certificate_names(context: Any) -> tuple[str, ...]:
+    """The names in the caller's certificate; none where there is no TLS, or the listener asks for no certificate.
+
+    gRPC asks only where the listener has authorities to judge it by, and lets nobody in whom they do not vouch for.
+    """
+    peer = context.auth_context()
+    if list(peer.get("transport_security_type", ())) != [b"ssl"]:
+        return ()
+    return certificate_names.of_certificate(
+        *([each.decode("utf-8", "replace") for each in peer.get(kind, ())] for kind in ("peer_uri", "peer_dns"))
+    )
 
 
 def _bearer(metadata: Any) -> str:

@@ -102,7 +102,7 @@ class ResolveStreams:
             if len(request.items) > MAX_ITEMS:
                 raise InvalidArgument(field="items", problem=f"at most {MAX_ITEMS} in one message")
             state = self._state()
-            if caller is None or state is None or state != seen:
+            if caller is None or state is None or state != seen or self._is_over(caller):
                 caller, seen = await admit_again(), state
                 # While the caller was looked up, another change may have come: answers are those of now.
                 state = self._state()
@@ -118,6 +118,10 @@ class ResolveStreams:
                 # Only now that the answers are out; also where the caller is lost that may just have got them.
                 if answered:
                     self._book.note(_noted(answered, _micros(now)))
+
+    def _is_over(self, caller: Caller) -> bool:
+        """Whether what the caller showed has come to its end, as a token does that a rotation kept for a while."""
+        return caller.end_time is not None and caller.end_time <= self._plane.clock()
 
     async def _next(self, context: Any) -> pb.ResolveProviderStreamRequest | None:
         """The next batch; None when the caller has no more, or this server is stopping."""

@@ -15,6 +15,7 @@ import uuid
 from collections import deque
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from datetime import datetime
 from typing import Any
 
 import grpc.aio
@@ -71,6 +72,8 @@ class _Stream:
         self.wake = asyncio.Event()
         self.is_overdue = False
         self.is_over = False
+        # When what its bridge showed comes to its end though nothing changes.
+        self.end_time: datetime | None = None
 
     def tell(self, news: News, message: bytes) -> None:
         """Put this on its way."""
@@ -126,7 +129,7 @@ class WatchStreams:
             await self._write_rows()
             await self._begin(stream, first)
             # What came before is not among the changes that it is told of.
-            await admit_again()
+            stream.end_time = (await admit_again()).end_time
             await self._tell(stream, context)
         except asyncio.CancelledError:
             if not stream.is_overdue:
@@ -171,6 +174,8 @@ class WatchStreams:
             if not stream.waiting:
                 stream.wake.clear()
                 await _set_within(stream.wake, HEARTBEAT_SECONDS)
+                if stream.end_time is not None and stream.end_time <= self._plane.clock():
+                    stream.end_time = (await admit_again()).end_time
                 if not stream.wake.is_set():
                     heartbeat = News(revision=stream.revision)
                     await context.write(watch_codec.message(heartbeat, self._plane.db.database_id))
@@ -181,7 +186,7 @@ class WatchStreams:
             if news.is_about_services:
                 # It obeys first; then it may have to go.
                 await self._acknowledged(stream, news.revision)
-                await admit_again()
+                stream.end_time = (await admit_again()).end_time
 
     async def _acknowledged(self, stream: _Stream, wanted: int) -> None:
         with contextlib.suppress(TimeoutError):

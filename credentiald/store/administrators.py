@@ -8,7 +8,8 @@ from credentiald.store.connection import Connection
 def refuse_if_none(conn: Connection, *, field: str) -> None:
     """InvalidArgument where the transaction so far leaves nobody who could administer; it is then rolled back."""
     row = conn.execute(
-        "SELECT (SELECT count(*) FROM services WHERE role = ?)"
+        "SELECT (SELECT count(*) FROM services WHERE role = ? AND (has_token = 1"
+        " OR EXISTS (SELECT 1 FROM service_certificates WHERE service_id = services.id)))"
         " + (SELECT count(*) FROM users WHERE admin = 1 AND suspended = 0) AS left_over",
         (Role.ADMIN.value,),
     ).fetchone()

@@ -48,6 +48,11 @@ def _provider_timeouts(conn: Connection) -> None:
         conn.execute(statement)
 
 
+def _service_identities(conn: Connection) -> None:
+    for statement in schema.SERVICE_IDENTITIES:
+        conn.execute(statement)
+
+
 def _records(conn: Connection) -> None:
     for statement in records_schema.RECORDS:
         conn.execute(statement)
@@ -71,6 +76,7 @@ STEPS: Steps = (
     ("0003_models", _models),
     ("0004_key_cooldowns", _key_cooldowns),
     ("0005_provider_timeouts", _provider_timeouts),
+    ("0006_service_identities", _service_identities),
 )
 RECORD_STEPS: Steps = (
     ("0001_records", _records),

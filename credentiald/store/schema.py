@@ -154,6 +154,22 @@ BEDROCK_OPTIONS = tuple(
     )
 )
 
+# A service is known by the names of its certificates, by its token, and for a while by the token before that one.
+# `has_token` 0: nobody knows what the hash in token_hash is of.
+SERVICE_IDENTITIES = (
+    "ALTER TABLE services ADD COLUMN has_token INTEGER NOT NULL DEFAULT 1",
+    "ALTER TABLE services ADD COLUMN old_token_hash BLOB",
+    "ALTER TABLE services ADD COLUMN old_token_expire_time INTEGER",
+    "CREATE UNIQUE INDEX services_by_old_token ON services (old_token_hash)",
+    """
+    CREATE TABLE service_certificates (
+        san TEXT PRIMARY KEY NOT NULL,
+        service_id TEXT NOT NULL REFERENCES services (id) ON DELETE CASCADE
+    )
+    """,
+    "CREATE INDEX service_certificates_by_service ON service_certificates (service_id)",
+)
+
 # What bridges told of the keys of pools; no change of administrative state, so no revision. Neither id of the key is a
 # foreign key, because keys from the environment have no row.
 KEY_COOLDOWNS = (

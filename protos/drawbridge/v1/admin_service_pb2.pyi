@@ -11,6 +11,7 @@ from drawbridge.v1 import provider_health_pb2 as _provider_health_pb2
 from drawbridge.v1 import provider_pb2 as _provider_pb2
 from drawbridge.v1 import user_pb2 as _user_pb2
 from google.protobuf import descriptor as _descriptor
+from google.protobuf import duration_pb2 as _duration_pb2
 from google.protobuf import field_mask_pb2 as _field_mask_pb2
 from google.protobuf import message as _message
 from google.protobuf import timestamp_pb2 as _timestamp_pb2
@@ -925,6 +926,9 @@ class CreateServiceRequest(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     SERVICE_FIELD_NUMBER: _builtins.int
+    WITH_TOKEN_FIELD_NUMBER: _builtins.int
+    with_token: _builtins.bool
+    """A token as well, though service.certificate_sans names certificates."""
     @_builtins.property
     def service(self) -> _user_pb2.Service:
         """name and role are required. service.id may be a UUID chosen by the client."""
@@ -933,10 +937,11 @@ class CreateServiceRequest(_message.Message):
         self,
         *,
         service: _user_pb2.Service | None = ...,
+        with_token: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["service", b"service"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["service", b"service"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["service", b"service", "with_token", b"with_token"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -949,7 +954,7 @@ class CreateServiceResponse(_message.Message):
     SERVICE_FIELD_NUMBER: _builtins.int
     SERVICE_TOKEN_FIELD_NUMBER: _builtins.int
     service_token: _builtins.str
-    """"dbs_…": shown once."""
+    """"dbs_…": shown once. Empty where none was made."""
     @_builtins.property
     def service(self) -> _user_pb2.Service: ...
     def __init__(
@@ -1018,16 +1023,24 @@ class RotateServiceTokenRequest(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     NAME_FIELD_NUMBER: _builtins.int
+    KEEP_OLD_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """Service name."""
+    @_builtins.property
+    def keep_old(self) -> _duration_pb2.Duration:
+        """How long the token until now stays valid beside the new one, at most 30
+        days; absent or 0: not at all.
+        """
+
     def __init__(
         self,
         *,
         name: _builtins.str = ...,
+        keep_old: _duration_pb2.Duration | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["keep_old", b"keep_old"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["name", b"name"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["keep_old", b"keep_old", "name", b"name"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1056,6 +1069,52 @@ class RotateServiceTokenResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___RotateServiceTokenResponse: _TypeAlias = RotateServiceTokenResponse  # noqa: Y015
+
+@_typing.final
+class RevokeOldServiceTokenRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    """Service name."""
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["name", b"name"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RevokeOldServiceTokenRequest: _TypeAlias = RevokeOldServiceTokenRequest  # noqa: Y015
+
+@_typing.final
+class SetServiceCertificatesRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    CERTIFICATE_SANS_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    """Service name."""
+    @_builtins.property
+    def certificate_sans(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """See Service; empty: none."""
+
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+        certificate_sans: _abc.Iterable[_builtins.str] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["certificate_sans", b"certificate_sans", "name", b"name"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SetServiceCertificatesRequest: _TypeAlias = SetServiceCertificatesRequest  # noqa: Y015
 
 @_typing.final
 class DeleteServiceRequest(_message.Message):

@@ -195,6 +195,16 @@ class AdminServiceStub:
                 request_serializer=drawbridge_dot_v1_dot_admin__service__pb2.RotateServiceTokenRequest.SerializeToString,
                 response_deserializer=drawbridge_dot_v1_dot_admin__service__pb2.RotateServiceTokenResponse.FromString,
                 _registered_method=True)
+        self.RevokeOldServiceToken = channel.unary_unary(
+                '/drawbridge.v1.AdminService/RevokeOldServiceToken',
+                request_serializer=drawbridge_dot_v1_dot_admin__service__pb2.RevokeOldServiceTokenRequest.SerializeToString,
+                response_deserializer=drawbridge_dot_v1_dot_user__pb2.Service.FromString,
+                _registered_method=True)
+        self.SetServiceCertificates = channel.unary_unary(
+                '/drawbridge.v1.AdminService/SetServiceCertificates',
+                request_serializer=drawbridge_dot_v1_dot_admin__service__pb2.SetServiceCertificatesRequest.SerializeToString,
+                response_deserializer=drawbridge_dot_v1_dot_user__pb2.Service.FromString,
+                _registered_method=True)
         self.DeleteService = channel.unary_unary(
                 '/drawbridge.v1.AdminService/DeleteService',
                 request_serializer=drawbridge_dot_v1_dot_admin__service__pb2.DeleteServiceRequest.SerializeToString,
@@ -407,6 +417,7 @@ class AdminServiceServicer:
 
     def CreateService(self, request, context):
         """Makes a service and its token. The token is in the answer and nowhere else.
+        With certificate_sans a token is made only if with_token says so.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -420,7 +431,24 @@ class AdminServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def RotateServiceToken(self, request, context):
-        """Makes a new token; the old one is refused from now on.
+        """Makes a new token; the old one is refused from now on, or from the end of
+        keep_old. What an earlier rotation kept is refused from now on in any case.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def RevokeOldServiceToken(self, request, context):
+        """The token that a rotation kept is refused from now on. Does nothing where
+        there is none.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def SetServiceCertificates(self, request, context):
+        """Which client certificates are this service from now on, in place of those
+        that were.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -584,6 +612,16 @@ def add_AdminServiceServicer_to_server(servicer, server):
                     servicer.RotateServiceToken,
                     request_deserializer=drawbridge_dot_v1_dot_admin__service__pb2.RotateServiceTokenRequest.FromString,
                     response_serializer=drawbridge_dot_v1_dot_admin__service__pb2.RotateServiceTokenResponse.SerializeToString,
+            ),
+            'RevokeOldServiceToken': grpc.unary_unary_rpc_method_handler(
+                    servicer.RevokeOldServiceToken,
+                    request_deserializer=drawbridge_dot_v1_dot_admin__service__pb2.RevokeOldServiceTokenRequest.FromString,
+                    response_serializer=drawbridge_dot_v1_dot_user__pb2.Service.SerializeToString,
+            ),
+            'SetServiceCertificates': grpc.unary_unary_rpc_method_handler(
+                    servicer.SetServiceCertificates,
+                    request_deserializer=drawbridge_dot_v1_dot_admin__service__pb2.SetServiceCertificatesRequest.FromString,
+                    response_serializer=drawbridge_dot_v1_dot_user__pb2.Service.SerializeToString,
             ),
             'DeleteService': grpc.unary_unary_rpc_method_handler(
                     servicer.DeleteService,
@@ -1407,6 +1445,60 @@ class AdminService:
             '/drawbridge.v1.AdminService/RotateServiceToken',
             drawbridge_dot_v1_dot_admin__service__pb2.RotateServiceTokenRequest.SerializeToString,
             drawbridge_dot_v1_dot_admin__service__pb2.RotateServiceTokenResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def RevokeOldServiceToken(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/drawbridge.v1.AdminService/RevokeOldServiceToken',
+            drawbridge_dot_v1_dot_admin__service__pb2.RevokeOldServiceTokenRequest.SerializeToString,
+            drawbridge_dot_v1_dot_user__pb2.Service.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def SetServiceCertificates(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/drawbridge.v1.AdminService/SetServiceCertificates',
+            drawbridge_dot_v1_dot_admin__service__pb2.SetServiceCertificatesRequest.SerializeToString,
+            drawbridge_dot_v1_dot_user__pb2.Service.FromString,
             options,
             channel_credentials,
             insecure,

@@ -112,11 +112,23 @@ class AdminServiceStub:
     RevokeToken: _grpc.UnaryUnaryMultiCallable[_admin_service_pb2.RevokeTokenRequest, _user_pb2.Token]
     """The token is refused from now on. Revoking twice does nothing."""
     CreateService: _grpc.UnaryUnaryMultiCallable[_admin_service_pb2.CreateServiceRequest, _admin_service_pb2.CreateServiceResponse]
-    """Makes a service and its token. The token is in the answer and nowhere else."""
+    """Makes a service and its token. The token is in the answer and nowhere else.
+    With certificate_sans a token is made only if with_token says so.
+    """
     ListServices: _grpc.UnaryUnaryMultiCallable[_admin_service_pb2.ListServicesRequest, _admin_service_pb2.ListServicesResponse]
     """By name."""
     RotateServiceToken: _grpc.UnaryUnaryMultiCallable[_admin_service_pb2.RotateServiceTokenRequest, _admin_service_pb2.RotateServiceTokenResponse]
-    """Makes a new token; the old one is refused from now on."""
+    """Makes a new token; the old one is refused from now on, or from the end of
+    keep_old. What an earlier rotation kept is refused from now on in any case.
+    """
+    RevokeOldServiceToken: _grpc.UnaryUnaryMultiCallable[_admin_service_pb2.RevokeOldServiceTokenRequest, _user_pb2.Service]
+    """The token that a rotation kept is refused from now on. Does nothing where
+    there is none.
+    """
+    SetServiceCertificates: _grpc.UnaryUnaryMultiCallable[_admin_service_pb2.SetServiceCertificatesRequest, _user_pb2.Service]
+    """Which client certificates are this service from now on, in place of those
+    that were.
+    """
     DeleteService: _grpc.UnaryUnaryMultiCallable[_admin_service_pb2.DeleteServiceRequest, _empty_pb2.Empty]
 
 @_typing.type_check_only
@@ -198,11 +210,23 @@ class AdminServiceAsyncStub(AdminServiceStub):
     RevokeToken: _aio.UnaryUnaryMultiCallable[_admin_service_pb2.RevokeTokenRequest, _user_pb2.Token]  # type: ignore[assignment]
     """The token is refused from now on. Revoking twice does nothing."""
     CreateService: _aio.UnaryUnaryMultiCallable[_admin_service_pb2.CreateServiceRequest, _admin_service_pb2.CreateServiceResponse]  # type: ignore[assignment]
-    """Makes a service and its token. The token is in the answer and nowhere else."""
+    """Makes a service and its token. The token is in the answer and nowhere else.
+    With certificate_sans a token is made only if with_token says so.
+    """
     ListServices: _aio.UnaryUnaryMultiCallable[_admin_service_pb2.ListServicesRequest, _admin_service_pb2.ListServicesResponse]  # type: ignore[assignment]
     """By name."""
     RotateServiceToken: _aio.UnaryUnaryMultiCallable[_admin_service_pb2.RotateServiceTokenRequest, _admin_service_pb2.RotateServiceTokenResponse]  # type: ignore[assignment]
-    """Makes a new token; the old one is refused from now on."""
+    """Makes a new token; the old one is refused from now on, or from the end of
+    keep_old. What an earlier rotation kept is refused from now on in any case.
+    """
+    RevokeOldServiceToken: _aio.UnaryUnaryMultiCallable[_admin_service_pb2.RevokeOldServiceTokenRequest, _user_pb2.Service]  # type: ignore[assignment]
+    """The token that a rotation kept is refused from now on. Does nothing where
+    there is none.
+    """
+    SetServiceCertificates: _aio.UnaryUnaryMultiCallable[_admin_service_pb2.SetServiceCertificatesRequest, _user_pb2.Service]  # type: ignore[assignment]
+    """Which client certificates are this service from now on, in place of those
+    that were.
+    """
     DeleteService: _aio.UnaryUnaryMultiCallable[_admin_service_pb2.DeleteServiceRequest, _empty_pb2.Empty]  # type: ignore[assignment]
 
 class AdminServiceServicer(metaclass=_abc_1.ABCMeta):
@@ -449,7 +473,9 @@ class AdminServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _admin_service_pb2.CreateServiceRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_admin_service_pb2.CreateServiceResponse, _abc.Awaitable[_admin_service_pb2.CreateServiceResponse]]:
-        """Makes a service and its token. The token is in the answer and nowhere else."""
+        """Makes a service and its token. The token is in the answer and nowhere else.
+        With certificate_sans a token is made only if with_token says so.
+        """
 
     @_abc_1.abstractmethod
     def ListServices(
@@ -465,7 +491,29 @@ class AdminServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _admin_service_pb2.RotateServiceTokenRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_admin_service_pb2.RotateServiceTokenResponse, _abc.Awaitable[_admin_service_pb2.RotateServiceTokenResponse]]:
-        """Makes a new token; the old one is refused from now on."""
+        """Makes a new token; the old one is refused from now on, or from the end of
+        keep_old. What an earlier rotation kept is refused from now on in any case.
+        """
+
+    @_abc_1.abstractmethod
+    def RevokeOldServiceToken(
+        self,
+        request: _admin_service_pb2.RevokeOldServiceTokenRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_user_pb2.Service, _abc.Awaitable[_user_pb2.Service]]:
+        """The token that a rotation kept is refused from now on. Does nothing where
+        there is none.
+        """
+
+    @_abc_1.abstractmethod
+    def SetServiceCertificates(
+        self,
+        request: _admin_service_pb2.SetServiceCertificatesRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_user_pb2.Service, _abc.Awaitable[_user_pb2.Service]]:
+        """Which client certificates are this service from now on, in place of those
+        that were.
+        """
 
     @_abc_1.abstractmethod
     def DeleteService(

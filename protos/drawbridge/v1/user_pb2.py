@@ -25,21 +25,21 @@ _sym_db = _symbol_database.Default()
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x18\x64rawbridge/v1/user.proto\x12\rdrawbridge.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"\xcc\x01\n\x04User\x12\n\n\x02id\x18\x01 \x01(\t\x12\x10\n\x08username\x18\x02 \x01(\t\x12\r\n\x05\x61\x64min\x18\x03 \x01(\x08\x12\'\n\x05state\x18\x04 \x01(\x0e\x32\x18.drawbridge.v1.UserState\x12/\n\x0b\x63reate_time\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12/\n\x0bupdate_time\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0c\n\x04\x65tag\x18\x07 \x01(\t\"\xc9\x01\n\x05Token\x12\n\n\x02id\x18\x01 \x01(\t\x12\x0f\n\x07user_id\x18\x02 \x01(\t\x12\x10\n\x08username\x18\x03 \x01(\t\x12/\n\x0b\x63reate_time\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12/\n\x0b\x65xpire_time\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12/\n\x0brevoke_time\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"\xe5\x01\n\x07Service\x12\n\n\x02id\x18\x01 \x01(\t\x12\x0c\n\x04name\x18\x02 \x01(\t\x12(\n\x04role\x18\x03 \x01(\x0e\x32\x1a.drawbridge.v1.ServiceRole\x12\x19\n\x11may_act_for_users\x18\x04 \x01(\x08\x12\x19\n\x11\x61\x63t_for_providers\x18\x05 \x03(\t\x12/\n\x0b\x63reate_time\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12/\n\x0brotate_time\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.Timestamp*X\n\tUserState\x12\x1a\n\x16USER_STATE_UNSPECIFIED\x10\x00\x12\x15\n\x11USER_STATE_ACTIVE\x10\x01\x12\x18\n\x14USER_STATE_SUSPENDED\x10\x02*w\n\x0bServiceRole\x12\x1c\n\x18SERVICE_ROLE_UNSPECIFIED\x10\x00\x12\x17\n\x13SERVICE_ROLE_BRIDGE\x10\x01\x12\x19\n\x15SERVICE_ROLE_INTERNAL\x10\x02\x12\x16\n\x12SERVICE_ROLE_ADMIN\x10\x03\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x18\x64rawbridge/v1/user.proto\x12\rdrawbridge.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"\xcc\x01\n\x04User\x12\n\n\x02id\x18\x01 \x01(\t\x12\x10\n\x08username\x18\x02 \x01(\t\x12\r\n\x05\x61\x64min\x18\x03 \x01(\x08\x12\'\n\x05state\x18\x04 \x01(\x0e\x32\x18.drawbridge.v1.UserState\x12/\n\x0b\x63reate_time\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12/\n\x0bupdate_time\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0c\n\x04\x65tag\x18\x07 \x01(\t\"\xc9\x01\n\x05Token\x12\n\n\x02id\x18\x01 \x01(\t\x12\x0f\n\x07user_id\x18\x02 \x01(\t\x12\x10\n\x08username\x18\x03 \x01(\t\x12/\n\x0b\x63reate_time\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12/\n\x0b\x65xpire_time\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12/\n\x0brevoke_time\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"\xba\x02\n\x07Service\x12\n\n\x02id\x18\x01 \x01(\t\x12\x0c\n\x04name\x18\x02 \x01(\t\x12(\n\x04role\x18\x03 \x01(\x0e\x32\x1a.drawbridge.v1.ServiceRole\x12\x19\n\x11may_act_for_users\x18\x04 \x01(\x08\x12\x19\n\x11\x61\x63t_for_providers\x18\x05 \x03(\t\x12/\n\x0b\x63reate_time\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12/\n\x0brotate_time\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x18\n\x10\x63\x65rtificate_sans\x18\x08 \x03(\t\x12\x39\n\x15old_token_expire_time\x18\t \x01(\x0b\x32\x1a.google.protobuf.Timestamp*X\n\tUserState\x12\x1a\n\x16USER_STATE_UNSPECIFIED\x10\x00\x12\x15\n\x11USER_STATE_ACTIVE\x10\x01\x12\x18\n\x14USER_STATE_SUSPENDED\x10\x02*w\n\x0bServiceRole\x12\x1c\n\x18SERVICE_ROLE_UNSPECIFIED\x10\x00\x12\x17\n\x13SERVICE_ROLE_BRIDGE\x10\x01\x12\x19\n\x15SERVICE_ROLE_INTERNAL\x10\x02\x12\x16\n\x12SERVICE_ROLE_ADMIN\x10\x03\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'drawbridge.v1.user_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_USERSTATE']._serialized_start=719
-  _globals['_USERSTATE']._serialized_end=807
-  _globals['_SERVICEROLE']._serialized_start=809
-  _globals['_SERVICEROLE']._serialized_end=928
+  _globals['_USERSTATE']._serialized_start=804
+  _globals['_USERSTATE']._serialized_end=892
+  _globals['_SERVICEROLE']._serialized_start=894
+  _globals['_SERVICEROLE']._serialized_end=1013
   _globals['_USER']._serialized_start=77
   _globals['_USER']._serialized_end=281
   _globals['_TOKEN']._serialized_start=284
   _globals['_TOKEN']._serialized_end=485
   _globals['_SERVICE']._serialized_start=488
-  _globals['_SERVICE']._serialized_end=717
+  _globals['_SERVICE']._serialized_end=802
 # @@protoc_insertion_point(module_scope)

@@ -161,6 +161,8 @@ class Service(_message.Message):
     ACT_FOR_PROVIDERS_FIELD_NUMBER: _builtins.int
     CREATE_TIME_FIELD_NUMBER: _builtins.int
     ROTATE_TIME_FIELD_NUMBER: _builtins.int
+    CERTIFICATE_SANS_FIELD_NUMBER: _builtins.int
+    OLD_TOKEN_EXPIRE_TIME_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     """UUID."""
     name: _builtins.str
@@ -176,7 +178,19 @@ class Service(_message.Message):
     def create_time(self) -> _timestamp_pb2.Timestamp: ...
     @_builtins.property
     def rotate_time(self) -> _timestamp_pb2.Timestamp:
-        """When the present token was made."""
+        """When the present token was made. Absent: it has none."""
+
+    @_builtins.property
+    def certificate_sans(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Names in client certificates that are this service, where it calls without
+        a token: URIs ("spiffe://…") and DNS names, each of one service only.
+        """
+
+    @_builtins.property
+    def old_token_expire_time(self) -> _timestamp_pb2.Timestamp:
+        """Until when the token before the present one is valid too. Absent: there is
+        none, or it is over.
+        """
 
     def __init__(
         self,
@@ -188,10 +202,12 @@ class Service(_message.Message):
         act_for_providers: _abc.Iterable[_builtins.str] | None = ...,
         create_time: _timestamp_pb2.Timestamp | None = ...,
         rotate_time: _timestamp_pb2.Timestamp | None = ...,
+        certificate_sans: _abc.Iterable[_builtins.str] | None = ...,
+        old_token_expire_time: _timestamp_pb2.Timestamp | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "rotate_time", b"rotate_time"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "old_token_expire_time", b"old_token_expire_time", "rotate_time", b"rotate_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["act_for_providers", b"act_for_providers", "create_time", b"create_time", "id", b"id", "may_act_for_users", b"may_act_for_users", "name", b"name", "role", b"role", "rotate_time", b"rotate_time"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["act_for_providers", b"act_for_providers", "certificate_sans", b"certificate_sans", "create_time", b"create_time", "id", b"id", "may_act_for_users", b"may_act_for_users", "name", b"name", "old_token_expire_time", b"old_token_expire_time", "role", b"role", "rotate_time", b"rotate_time"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
