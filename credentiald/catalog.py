@@ -175,11 +175,19 @@ def wire_type(type_name: str, base_url: str, bedrock: BedrockOptions | None) -> 
     The type itself, but `azure` for an openai provider whose host is one of Azure's, and `bedrock` for an
     anthropic provider that was given Bedrock options.
     """
-    if type_name == "openai" and (urlsplit(base_url).hostname or "").endswith(_AZURE_HOSTS):
+    if type_name == "openai" and _host_of(base_url).endswith(_AZURE_HOSTS):
         return "azure"
     if type_name == "anthropic" and bedrock is not None:
         return "bedrock"
     return type_name
+
+
+def _host_of(base_url: str) -> str:
+    """The host of a base URL; empty for what is none, since this is asked before anybody has judged it."""
+    try:
+        return urlsplit(base_url).hostname or ""
+    except ValueError:
+        return ""
 
 
 def wire_of(provider: Provider) -> str:

@@ -1,9 +1,9 @@
 """G7: a flipped bit in a stored secret, or a row copied to another user or provider, fails closed.
 
-Proved on the database file of a pair that runs, as somebody who can write to it would change it: every single bit of every
-column that a stored key is opened with, every other column, every copy of a sealed key to another place. After each the
-bridge's question gets no key, or exactly the one that was there; and a client behind the bridge gets 503, also where the
-answer had been kept. The deployment secret is treated likewise: credentiald does not start with it.
+Proved on the database file of a pair that runs, as somebody who can write to it would change it: every single bit of
+every column that a stored key is opened with, every other column, every copy of a sealed key to another place. After
+each the bridge's question gets no key, or exactly the one that was there; and a client behind the bridge gets 503, also
+where the answer had been kept. The deployment secret is treated likewise: credentiald does not start with it.
 
 Wider: tests/store/test_sealed_rows.py and tests/core/test_sealing.py (any context, any bytes).
 """
@@ -20,7 +20,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from drawbridge.v1 import user_key_service_pb2
+from drawbridge.v1 import admin_service_pb2 as pb
+from drawbridge.v1 import provider_pb2, user_key_service_pb2
 
 from tests.support.credentiald import bearer
 from tests.support.http import Answer, send
@@ -94,6 +95,20 @@ class Stored:
             if self.file.in_transaction:
                 self.file.execute("ROLLBACK")
 
+    async def replace(self, place: Place, key: str) -> None:
+        """Another key there, by the API."""
+        if place[0] == "central_keys":
+            material = provider_pb2.KeyMaterial(api_key=key)
+            await self.rpc.call("SetCentralKey", pb.SetCentralKeyRequest(provider=place[1], central_key=material))
+        else:
+            await self.set_user_key(place, key)
+
+    async def set_user_key(self, place: Place, key: str) -> None:
+        await self.rpc.administered_keys.SetUserKey(
+            user_key_service_pb2.SetUserKeyRequest(provider=place[1], user=place[2], key=key),
+            metadata=bearer(self.rpc.admin_token),
+        )
+
     async def opened(self, place: Place) -> str:
         """What a bridge is told for this place: a key, or a reason."""
         return await self.rpc.resolved(place[1], self.tokens[place[2]])
@@ -110,25 +125,23 @@ class Stored:
 async def stored(folder: Path) -> AsyncIterator[Stored]:
     """Two providers with a central key, two for users' keys, two users with a key for each of those."""
     async with running_pair(folder) as pair, rpcs(folder, pair.credentiald) as rpc:
-        made = [await rpc.user(name) for name in ("bob", "eve")]
-        users = {"bob": made[0][0]}
-        tokens = {"ann": pair.token, "bob": made[0][1]}
+        bob_id, bob_token = await rpc.user("bob")
+        users = {"bob": bob_id}
+        tokens = {"ann": pair.token, "bob": bob_token}
         providers = {}
         for _, name, _ in CENTRAL:
             providers[name] = (await rpc.provider(name, f"{pair.upstream.url}/v1", key=f"sk-{name}")).id
         for name in ("three", "four"):
             providers[name] = (await rpc.provider(name, f"{pair.upstream.url}/v1", flags=(False, True, False))).id
-        for place in PERSONAL:
-            await rpc.administered_keys.SetUserKey(
-                user_key_service_pb2.SetUserKeyRequest(provider=place[1], user=place[2], key=key_at(place)),
-                metadata=bearer(rpc.admin_token),
-            )
         file = sqlite3.connect(folder / "credentiald.db", isolation_level=None)
         file.row_factory = sqlite3.Row
         file.execute("PRAGMA synchronous = OFF")
         users["ann"] = file.execute("SELECT id FROM users WHERE username = 'ann'").fetchone()["id"]
         try:
-            yield Stored(pair=pair, rpc=rpc, file=file, tokens=tokens, users=users, providers=providers)
+            at = Stored(pair=pair, rpc=rpc, file=file, tokens=tokens, users=users, providers=providers)
+            for place in PERSONAL:
+                await at.set_user_key(place, key_at(place))
+            yield at
         finally:
             file.close()
 
@@ -184,6 +197,19 @@ async def test_no_key_opens_at_another_place(tmp_path):
             assert await at.opened(place) == key_at(place)
 
 
+async def test_a_key_that_was_replaced_does_not_open_in_the_row_of_the_next(tmp_path):
+    async with stored(tmp_path) as at:
+        for place in (CENTRAL[0], PERSONAL[0]):
+            before = at.row(place)
+            await at.replace(place, "sk-next")
+            assert await at.opened(place) == "sk-next"
+            for column in SEALED[1:]:
+                with at.changed((place, {column: before[column]})):
+                    assert await at.opened(place) == ("sk-next" if column == "key_id" else "SEALED"), column
+            with at.changed((place, {column: before[column] for column in SEALED[1:]})):
+                assert await at.opened(place) == "SEALED"
+
+
 async def test_a_client_gets_503_though_the_answer_of_before_had_been_kept(tmp_path):
     async with stored(tmp_path) as at:
         for source, target in ((CENTRAL[1], CENTRAL[0]), (PERSONAL[1], PERSONAL[0])):
@@ -225,7 +251,7 @@ def test_credentiald_does_not_start_with_a_deployment_secret_that_was_changed(tm
         [sys.executable, "-m", "credentiald", "serve", *(
             part for flag in ("--listen", "--admin-listen", "--metrics-listen") for part in (flag, "127.0.0.1:0")
         )],
-        cwd=folders[0], env=clean_environment(), capture_output=True, text=True, timeout=20,
+        cwd=folders[0], env=clean_environment(), capture_output=True, text=True, timeout=10,
     )  # fmt: skip
     assert done.returncode not in (0, None)
     assert "sealing" in done.stderr
