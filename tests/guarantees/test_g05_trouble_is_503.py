@@ -2,10 +2,10 @@
 identity.
 
 Proved by a matrix of faults on a pair that runs: a store that is locked, damaged, taken away, or whose rows do not
-open; AWS's sources and STS failing, hanging, talking nonsense or giving what has ended; a credentiald that stands still, is
-gone, refuses the bridge, or answers with any status there is. A client gets 503 with Retry-After; the upstream gets
-nothing, although a broader identity would have been at hand: the central key for a user's, the machine's for a role's.
-When the fault is over, the same clients are served with the keys of before.
+open; AWS's sources and STS failing, hanging, talking nonsense or giving what has ended; a credentiald that stands
+still, is gone, refuses the bridge, or answers with any status there is. A client gets 503 with Retry-After; the
+upstream gets nothing, although a broader identity would have been at hand: the central key for a user's, the
+machine's for a role's. When the fault is over, the same clients are served with the keys of before.
 
 Wider: tests/daemons/aws (every step of the chain), tests/daemons/pair/test_trouble.py, tests/store/test_database.py.
 """
