@@ -16,6 +16,7 @@ from bridged.errors import REFUSALS
 from bridged.limits.admission import Limit
 from bridged.watch import REASONS
 from daemonkit.tallies import Buckets, CounterTally, HistogramTally
+from daemonkit.tls_metrics import TlsMetrics
 
 _CLASSES = tuple(f"{hundred}xx" for hundred in range(10))
 # Reasons of a newer credentiald share one label value, so that what a peer says cannot make new series.
@@ -102,6 +103,7 @@ class Metrics:
         self._ready = Gauge(
             "bridged_ready", "1 while /readyz says so; of several workers, while all do.", registry=self.registry
         )
+        self.tls = TlsMetrics("bridged", self.registry)
         self.draining = Gauge("bridged_draining", "1 from the request to stop until the end.", registry=self.registry)
         self.in_flight = Gauge("bridged_requests_in_flight", "Requests under way.", registry=self.registry)
         self._resolves = CounterTally(

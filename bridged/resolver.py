@@ -19,13 +19,24 @@ from bridged.model import Refused, Resolution
 from bridged.readiness import Readiness
 from bridged.resolve_queue import Callback, Outcome, Waiting
 from bridged.resolver_addresses import Lookup, system_lookup
+from bridged.resolver_identity import ClientTls, Identities, Identity
 from bridged.resolver_peer import PING_INTERVAL_SECONDS
-from bridged.resolver_peers import ClientTls, running_peers
+from bridged.resolver_peers import running_peers
 from bridged.resolver_pool import Pool
 from bridged.watch import News
 from daemonkit.secret import Secret
 
-__all__ = ["PING_INTERVAL_SECONDS", "Callback", "ClientTls", "Outcome", "Question", "Resolver", "running_resolver"]
+__all__ = [
+    "PING_INTERVAL_SECONDS",
+    "Callback",
+    "ClientTls",
+    "Identities",
+    "Identity",
+    "Outcome",
+    "Question",
+    "Resolver",
+    "running_resolver",
+]
 
 # A question is a token, three names and two ids. One that is larger would only crowd out its neighbours.
 _MAX_QUESTION_BYTES = 256 * 1024
@@ -140,24 +151,23 @@ class Resolver:
 @asynccontextmanager
 async def running_resolver(
     target: str,
+    identities: Identities,
     *,
-    token: Secret | None,
     timeout_seconds: float,
     readiness: Readiness,
     metrics: Metrics,
-    tls: ClientTls | None = None,
     lookup: Lookup = system_lookup,
 ) -> AsyncIterator[Resolver]:
     """A resolver that keeps its streams, and `readiness`, for the length of the block.
 
-    `target` is any gRPC target; of `dns:///NAME:PORT` every address is used. `tls` None is plaintext.
+    `target` is any gRPC target; of `dns:///NAME:PORT` every address is used. Where the identity changes, new
+    connections take over from those that there are, and no question is lost.
     """
     pool = Pool(
-        metadata=() if token is None else (("authorization", f"Bearer {token.reveal()}"),),
         timeout_seconds=timeout_seconds,
         readiness=readiness,
         metrics=metrics,
         bridge_instance_id=str(uuid.uuid4()),
     )
-    async with running_peers(pool, target, tls, lookup):
+    async with running_peers(pool, target, identities, lookup):
         yield Resolver(pool)

@@ -3,7 +3,7 @@
 import asyncio
 import logging
 import random
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from enum import Enum, auto
 from typing import TYPE_CHECKING, final
 
@@ -18,6 +18,7 @@ from bridged.key_outcomes import ToldOutcome
 from bridged.model import Refused
 from bridged.resolve_queue import Outcome, Waiting
 from bridged.resolve_stream import OpenStream, Stream, StreamLost
+from bridged.resolver_identity import Identities, Identity
 from bridged.resolver_messages import ping_request, unreachable
 from bridged.resolver_pool import ABOUT_THIS_BRIDGE, Pool
 from bridged.resolver_question import message_of
@@ -37,6 +38,11 @@ _FIRST_PAUSE_SECONDS = (0.0, 0.05)
 _PAUSE_SECONDS = (0.1, 0.4)
 # A refusal of this bridge is not mended by asking often.
 _REFUSED_PAUSE_SECONDS = (0.5, 1.0)
+# A token that was good until now may have been rotated, and the new one is about to be in its file: questions wait for
+# that so long.
+_HOPE_SECONDS = 1.0
+_HOPE_PAUSE_SECONDS = (0.02, 0.1)
+_TOKEN_REFUSED = "SERVICE_TOKEN_INVALID"  # noqa: S105 - a reason
 _SERVICE = pb.DESCRIPTOR.services_by_name["CredentialService"]
 _STREAM_METHOD = f"/{_SERVICE.full_name}/{_SERVICE.methods_by_name['ResolveProviderStream'].name}"
 _RECORDS = record_pb.DESCRIPTOR.services_by_name["RecordService"]
@@ -54,10 +60,26 @@ class _State(Enum):
 
 @final
 class Peer:
-    """One credentiald. `refused` says why it is of no use; `address` is empty for the only one."""
+    """One credentiald, asked as `identity`. `refused` says why it is of no use; `address` is empty for the only one.
 
-    def __init__(self, channel: grpc.aio.Channel, pool: Pool, *, address: str = "") -> None:
+    `answers` is called whenever it begins to answer.
+    """
+
+    def __init__(
+        self,
+        channel: grpc.aio.Channel,
+        pool: Pool,
+        identities: Identities,
+        *,
+        address: str = "",
+        answers: Callable[[], None] = lambda: None,
+    ) -> None:
         self.address = address
+        self.identity: Identity = identities.current
+        self._metadata = self.identity.metadata
+        self._identities = identities
+        self._answers = answers
+        self._hope_until_seconds = float("-inf")
         self.refused = unreachable("UNAVAILABLE")
         self.ping_state = ""
         self._state = _State.OPENING
@@ -93,6 +115,18 @@ class Peer:
         return not self._left.is_set() and self._state is _State.UNARY
 
     @property
+    def has_left(self) -> bool:
+        """Whether it was told to leave."""
+        return self._left.is_set()
+
+    @property
+    def hopes(self) -> bool:
+        """Whether it refused a token that it took until now, in whose place another one may come any moment."""
+        if self.refused.reason != _TOKEN_REFUSED or not self._identities.changes:
+            return False
+        return asyncio.get_running_loop().time() < self._hope_until_seconds
+
+    @property
     def refused_us(self) -> bool:
         """Whether it is of no use because it does not want this bridge: asking once more would bring the same.
 
@@ -125,12 +159,12 @@ class Peer:
     async def append_records(self, parts: Sequence[bytes]) -> Sequence[tuple[int, str]] | Refused:
         """Have reports stored; the places of those that never will be, with why."""
         request = b"".join((report_messages.of_this_bridge(self._pool.bridge_instance_id), *parts))
-        return await append(self._append, request, metadata=self._pool.metadata)
+        return await append(self._append, request, metadata=self._metadata)
 
     async def report_outcomes(self, outcomes: Sequence[ToldOutcome]) -> int | Refused:
         """Tell it what became of keys; how many it does not act on, or why it was not told."""
         pool = self._pool
-        return await report_outcomes(self._stub, pool.bridge_instance_id, outcomes, metadata=pool.metadata)
+        return await report_outcomes(self._stub, pool.bridge_instance_id, outcomes, metadata=self._metadata)
 
     def leave(self) -> None:
         """Take no more questions: what waits goes to others at once. `run` ends when what is under way is settled."""
@@ -153,7 +187,7 @@ class Peer:
         left_seconds = max(0.0, item.deadline - asyncio.get_running_loop().time())
         try:
             outcome = await ask(
-                self._stub, message_of(item.item), timeout_seconds=left_seconds, metadata=self._pool.metadata
+                self._stub, message_of(item.item), timeout_seconds=left_seconds, metadata=self._metadata
             )
         finally:
             self._pool.settle(item, outcome)
@@ -166,7 +200,7 @@ class Peer:
             pool.queue,
             pool.settle,
             self.ask,
-            metadata=pool.metadata,
+            metadata=self._metadata,
             batch_seconds=self._batch_seconds,
         )
         try:
@@ -196,8 +230,12 @@ class Peer:
             await self._reconnected_or_left()
             return _FIRST_PAUSE_SECONDS
         if self.refused_us:
-            self._become(_State.DOWN, unanswered)
-            return _REFUSED_PAUSE_SECONDS
+            if self.is_streaming:
+                self._hope_until_seconds = asyncio.get_running_loop().time() + _HOPE_SECONDS
+            self._identities.doubted()
+            hopes = self.hopes
+            self._become(_State.OPENING if hopes else _State.DOWN, unanswered)
+            return _HOPE_PAUSE_SECONDS if hopes else _REFUSED_PAUSE_SECONDS
         if self.is_streaming:
             log.warning("lost the stream to credentiald: opening another", extra={"peer": self.address})
             self._become(_State.OPENING, unanswered)
@@ -208,6 +246,8 @@ class Peer:
     def _become(self, state: _State, unanswered: list[Waiting] | None = None) -> None:
         self._state = state
         self._pool.changed(self, unanswered or [])
+        if state in (_State.STREAMING, _State.UNARY) and not self._left.is_set():
+            self._answers()
 
     async def _reconnected_or_left(self) -> None:
         waits = [asyncio.ensure_future(self._reconnected()), asyncio.ensure_future(self._left.wait())]
@@ -231,7 +271,7 @@ class Peer:
         await keep_watching(
             self._stub,
             bridge_instance_id=pool.bridge_instance_id,
-            metadata=pool.metadata,
+            metadata=self._metadata,
             metrics=pool.metrics,
             place=pool.place,
             obey=pool.changed_by_administrators,
@@ -244,6 +284,6 @@ class Peer:
             began = now()
             pool = self._pool
             request = ping_request(pool.bridge_instance_id, pool.oldest_id(), pool.breakers())
-            pool.pinged(self, await ping(self._stub, request, metadata=pool.metadata))
+            pool.pinged(self, await ping(self._stub, request, metadata=self._metadata))
             end_if_cancelled()
             await asyncio.sleep(max(0.0, began + PING_INTERVAL_SECONDS - now()))

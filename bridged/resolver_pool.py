@@ -23,7 +23,6 @@ from bridged.model import Refused, Resolution
 from bridged.readiness import Readiness
 from bridged.resolve_queue import Outcome, Queue, Waiting
 from bridged.resolver_messages import UNREACHABLE, unreachable
-from bridged.resolver_unary import Metadata
 from bridged.watch import News
 
 if TYPE_CHECKING:
@@ -49,13 +48,11 @@ class Pool:
     def __init__(
         self,
         *,
-        metadata: Metadata,
         timeout_seconds: float,
         readiness: Readiness,
         metrics: Metrics,
         bridge_instance_id: str,
     ) -> None:
-        self.metadata = metadata
         self.bridge_instance_id = bridge_instance_id
         # The smallest id of an interception that is not over or not reported; Resolver.tell_oldest replaces it.
         self.oldest_id: Callable[[], str] = smallest_id
@@ -184,11 +181,12 @@ class Pool:
     def _again(self, item: Waiting, lost: "Peer") -> None:
         """Ask once more, elsewhere if there is another, where that can help and is still in time."""
         left_seconds = item.deadline - asyncio.get_running_loop().time()
-        if item.callback is None or item.retried or lost.refused_us or left_seconds < _WORTH_ASKING_SECONDS:
+        is_refused = lost.refused_us and not lost.hopes
+        if item.callback is None or item.retried or is_refused or left_seconds < _WORTH_ASKING_SECONDS:
             self.settle(item, lost.refused)
             return
         item.retried = True
-        if any(peer.is_streaming for peer in self._peers):
+        if lost.hopes or any(peer.is_streaming for peer in self._peers):
             self.queue.add_first(item)
         else:
             (self._single() or lost).ask(item)

@@ -11,7 +11,6 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
 from datetime import timedelta
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import uvloop
@@ -22,21 +21,23 @@ from bridged.bridge import Bridge
 from bridged.http1.downstream import Limits, Server, listening
 from bridged.http1.pool import running_pool
 from bridged.http1.proxies import Proxies, parse_proxies
+from bridged.identity_files import followed_identity
 from bridged.limits.entrance import Entrance
 from bridged.metrics import Metrics
 from bridged.readiness import Readiness
 from bridged.recorder import running_recorder
-from bridged.resolver import ClientTls, running_resolver
+from bridged.resolver import running_resolver
 from bridged.settings import Loaded, Settings
 from bridged.settings_table import REFUSE
 from daemonkit.binding import BACKLOG, AddressTaken, bound_sockets
 from daemonkit.descriptors import most_pairs, raise_descriptor_limit
 from daemonkit.health import health_listener
 from daemonkit.logs import announce, running_logs
+from daemonkit.rereading import Rereading, rereading
 from daemonkit.settings import ConfigErrors
 from daemonkit.stopping import stop_requested
 from daemonkit.supervisor import Bound, Plan, WorkersFailed, supervise
-from daemonkit.tls import server_context
+from daemonkit.tls_reload import TlsListeners, UnusableTls
 from daemonkit.trace_settings import traces_wanted
 from daemonkit.version import version
 from daemonkit.worker import Worker
@@ -57,13 +58,13 @@ class CannotStart(Exception):
 
 def run(loaded: Loaded) -> int:
     """Serve until asked to stop; the exit code."""
-    return _logging(loaded, lambda: _serve_traced(loaded.settings), warnings=loaded.warnings)
+    return _logging(loaded, lambda: _serve_traced(loaded), warnings=loaded.warnings)
 
 
 def run_worker(loaded: Loaded, worker: Worker) -> int:
     """Serve as one of several until the supervisor asks to stop; the exit code."""
-    settings = replace(loaded.settings, metrics_listen=worker.metrics_listen)
-    return _logging(loaded, lambda: _serve_traced(settings, worker))
+    of_worker = replace(loaded, settings=replace(loaded.settings, metrics_listen=worker.metrics_listen))
+    return _logging(loaded, lambda: _serve_traced(of_worker, worker))
 
 
 def run_supervisor(loaded: Loaded, flags: Mapping[str, str | None]) -> int:
@@ -101,7 +102,7 @@ def _logging(loaded: Loaded, serving: Callable[[], None], *, warnings: Sequence[
             for warning in warnings:
                 log.warning(warning)
             serving()
-    except (AddressTaken, CannotStart, ConfigErrors, WorkersFailed) as problem:
+    except (AddressTaken, CannotStart, ConfigErrors, UnusableTls, WorkersFailed) as problem:
         print(f"bridged: {problem}", file=sys.stderr)  # noqa: T201 - the log may go elsewhere
         return 1
     return 0
@@ -118,20 +119,26 @@ def _keep_freed_memory() -> None:
         libc.mallopt(_M_TRIM_THRESHOLD, 64 * 1024 * 1024)
 
 
-def _serve_traced(settings: Settings, worker: Worker | None = None) -> None:
+def _serve_traced(loaded: Loaded, worker: Worker | None = None) -> None:
     """Serve, with traces where they are on; else nothing of OpenTelemetry is loaded."""
-    if not traces_wanted(settings.traces, os.environ):
-        uvloop.run(serve(settings, worker))
+    if not traces_wanted(loaded.settings.traces, os.environ):
+        uvloop.run(serve(loaded, worker))
         return
     from bridged.tracing import Tracing
     from daemonkit.tracing import running_tracer
 
     with running_tracer("bridged") as tracer:
-        uvloop.run(serve(settings, worker, Tracing(tracer)))
+        uvloop.run(serve(loaded, worker, Tracing(tracer)))
 
 
-async def serve(settings: Settings, worker: Worker | None = None, tracing: "Tracing | None" = None) -> None:
+async def serve(loaded: Loaded, worker: Worker | None = None, tracing: "Tracing | None" = None) -> None:
     """Run bridged until asked to stop; as a worker, on the sockets of its supervisor."""
+    async with rereading() as files:
+        await _serve(loaded, files, worker, tracing)
+
+
+async def _serve(loaded: Loaded, files: Rereading, worker: Worker | None, tracing: "Tracing | None") -> None:
+    settings = loaded.settings
     _keep_freed_memory()
     pairs = most_pairs(raise_descriptor_limit())
     stop: Awaitable[object] = stop_requested() if worker is None else worker.stop_requested()
@@ -143,20 +150,24 @@ async def serve(settings: Settings, worker: Worker | None = None, tracing: "Trac
         return readiness.reasons(asyncio.get_running_loop().time())
 
     metrics.watch_readiness(not_ready)
+    listener, metrics_listener = settings.listener("listen"), settings.listener("metrics_listen")
+    tls_listeners = TlsListeners(files, metrics.tls)
+    tls, metrics_tls = tls_listeners.context(listener, "http"), tls_listeners.context(metrics_listener, "metrics")
+    identities = followed_identity(settings, loaded.token_file, files, metrics.tls)
     async with (
         health_listener(
-            settings.listener("metrics_listen"),
+            metrics_listener,
             reasons=not_ready,
             registry=metrics.registry,
+            tls=metrics_tls,
             announced=worker is None,
         ),
         running_resolver(
             settings.credentiald,
-            token=settings.credentiald_token,
+            identities,
             timeout_seconds=settings.credentiald_timeout.total_seconds(),
             readiness=readiness,
             metrics=metrics,
-            tls=_credentiald_tls(settings),
         ) as resolver,
         # Its end is after that of the last request, and before that of the way to credentiald.
         running_recorder(resolver.append_records, metrics, bound_bytes=settings.record_queue) as recorder,
@@ -188,12 +199,11 @@ async def serve(settings: Settings, worker: Worker | None = None, tracing: "Trac
         resolver.tell_return(bridge.tell_openings)
         if bridge.breaking is not None:
             resolver.tell_breakers(bridge.breaking.views)
-        listener = settings.listener("listen")
         async with listening(
             bridge,
             listener.addresses if worker is None else (),
             limits=Limits(connections=pairs, body_seconds=idle_seconds, stall_seconds=idle_seconds),
-            tls=server_context(listener.tls) if listener.tls else None,
+            tls=tls,
             shared=() if worker is None else worker.sockets("listen"),
         ) as server:
             for address in server.addresses:
@@ -250,20 +260,3 @@ def _proxies() -> Proxies:
         return parse_proxies(**values)
     except ValueError as error:
         raise CannotStart(str(error)) from None
-
-
-def _credentiald_tls(settings: Settings) -> ClientTls | None:
-    if not settings.credentiald_ca:
-        return None
-    return ClientTls(
-        ca=_pem(settings.credentiald_ca),
-        cert=_pem(settings.credentiald_cert) if settings.credentiald_cert else None,
-        key=_pem(settings.credentiald_key) if settings.credentiald_key else None,
-    )
-
-
-def _pem(path: str) -> bytes:
-    try:
-        return Path(path).read_bytes()
-    except OSError as error:
-        raise CannotStart(f"cannot read {path!r}: {error.strerror or type(error).__name__}") from None

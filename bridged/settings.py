@@ -10,7 +10,7 @@ from daemonkit.load import aligned_lines, click_options, open_sources
 from daemonkit.logs import log_errors, log_target_problem
 from daemonkit.names import unknown_keys, unknown_variables
 from daemonkit.otel_extra import otel_extra_problem
-from daemonkit.settings import ConfigErrors, Effective, ReadFile, Sources, read, read_text_file, rows
+from daemonkit.settings import ConfigErrors, Effective, ReadFile, Sources, read, read_text_file, rows, secret_file
 from daemonkit.tls import TlsFiles, listener_errors, tls_problem
 from daemonkit.trace_settings import trace_errors
 
@@ -47,11 +47,15 @@ PREFIXES_READ_BY_CREDENTIALD = tuple(
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Loaded:
-    """A configuration without errors. `warnings` are sentences to log at start."""
+    """A configuration without errors. `warnings` are sentences to log at start.
+
+    `token_file` is where the service token was read, or is looked for; empty where it was given as a value.
+    """
 
     settings: Settings
     effective: tuple[Effective, ...]
     warnings: tuple[str, ...]
+    token_file: str = ""
 
 
 def options() -> list["click.Option"]:
@@ -106,7 +110,12 @@ def load(
         errors += trace_errors(settings.traces, environ, check_traces)
     if errors:
         raise ConfigErrors(list(dict.fromkeys(errors)))
-    return Loaded(settings=settings, effective=own.effective, warnings=tuple(_warnings(settings)))
+    return Loaded(
+        settings=settings,
+        effective=own.effective,
+        warnings=tuple(_warnings(settings)),
+        token_file=secret_file(SECTION, "credentiald_token", sources),
+    )
 
 
 def _unknown_names(sources: Sources) -> Iterator[str]:
@@ -137,8 +146,8 @@ def _credentiald_errors(settings: Settings) -> Iterator[str]:
 
 
 def _warnings(settings: Settings) -> Iterator[str]:
-    if settings.credentiald_token is None:
+    if settings.credentiald_token is None and not settings.credentiald_cert:
         yield (
-            "there is no service token, so credentiald will refuse every call: "
+            "there is no service token and no client certificate, so credentiald will refuse every call: "
             f"set BRIDGED_CREDENTIALD_TOKEN or its _FILE twin, or start in the folder of {TOKEN_FILE}"
         )

@@ -14,6 +14,7 @@ from credentiald.aws.access import AwsAccess
 from credentiald.aws.supply import SupplyState
 from credentiald.key_health import OutcomeKind
 from credentiald.record_metrics import RecordMetrics, StoreSizes
+from daemonkit.tls_metrics import TlsMetrics
 
 # From a cached answer to the deadline, in seconds.
 _RPC_BUCKETS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.5, 1.0, 5.0)
@@ -97,6 +98,7 @@ class Metrics:
             "Watching bridges that did not acknowledge a change in time; their streams were ended.",
             registry=self.registry,
         )
+        self.tls = TlsMetrics("credentiald", self.registry)
         self.draining = Gauge(
             "credentiald_draining", "1 from the request to stop until the end.", registry=self.registry
         )

@@ -34,10 +34,11 @@ from credentiald.watching import watching
 from daemonkit.binding import AddressTaken, bound_sockets
 from daemonkit.health import health_listener
 from daemonkit.logs import running_logs
+from daemonkit.rereading import rereading
 from daemonkit.settings import ConfigErrors
 from daemonkit.stopping import stop_requested
 from daemonkit.supervisor import Bound, Plan, WorkersFailed, supervise
-from daemonkit.tls import read_pem
+from daemonkit.tls_reload import TlsListeners, UnusableTls
 from daemonkit.trace_settings import traces_wanted
 from daemonkit.version import version
 from daemonkit.worker import Worker
@@ -131,7 +132,7 @@ def _logging(settings: Settings, serving: Callable[[], None], *, warnings: Seque
             for warning in warnings:
                 log.warning(warning)
             serving()
-    except (StartRefused, AddressTaken, ConfigErrors, Refusal, WorkersFailed) as refused:
+    except (StartRefused, AddressTaken, ConfigErrors, Refusal, UnusableTls, WorkersFailed) as refused:
         print(f"credentiald: {refused}", file=sys.stderr)  # noqa: T201 - the log may go elsewhere
         return 1
     return 0
@@ -158,6 +159,7 @@ async def _serve(
     async with (
         open_database(settings.database, sealer) as db,
         open_records(settings.database) as records,
+        rereading() as files,
         _running_book(loaded, db, records, metrics, tracing) as book,
     ):
         await _refuse_shared_names(db, gateway)
@@ -167,17 +169,20 @@ async def _serve(
         metrics.watch_store({"database": path, "records": records_path(path)})
         states = Health()
         readiness = Readiness(db)
+        tls = TlsListeners(files, metrics.tls)
+        metrics_listener = settings.listener("metrics_listen")
         async with (
             health_listener(
-                settings.listener("metrics_listen"),
+                metrics_listener,
                 reasons=readiness.reasons,
                 registry=metrics.registry,
+                tls=tls.context(metrics_listener, "metrics"),
                 announced=worker is None,
             ),
             listening(
                 plane,
                 metrics,
-                _listeners(settings),
+                _listeners(settings, tls),
                 states,
                 Recording(book=book, stored=records, rules=settings.keep_rules()),
                 grace_seconds=settings.grace.total_seconds(),
@@ -263,7 +268,7 @@ class Readiness:
         return []
 
 
-def _listeners(settings: Settings) -> list[RpcListener]:
+def _listeners(settings: Settings, tls: TlsListeners) -> list[RpcListener]:
     listeners = []
     for name, field, services in _LISTENERS:
         configured = settings.listener(field)
@@ -273,7 +278,7 @@ def _listeners(settings: Settings) -> list[RpcListener]:
                 setting=field,
                 addresses=configured.addresses,
                 services=services,
-                tls=read_pem(configured.tls) if configured.tls else None,
+                tls=tls.of(configured, name),
                 reflection=settings.reflection_on(configured.addresses),
             )
         )

@@ -3,6 +3,7 @@
 import inspect
 import json
 import logging
+import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 
@@ -14,7 +15,7 @@ from daemonkit.binding import bind
 from daemonkit.http_server import QuietServer
 from daemonkit.listen import Address
 from daemonkit.logs import announce
-from daemonkit.tls import Listener, server_context
+from daemonkit.tls import Listener
 
 log = logging.getLogger(__name__)
 
@@ -35,13 +36,14 @@ async def health_listener(
     *,
     reasons: Reasons,
     registry: Registry,
+    tls: ssl.SSLContext | None,
     announced: bool = True,
 ) -> AsyncIterator[tuple[Address, ...]]:
-    """Serve for the length of the block; the real addresses. AddressTaken or ValueError (TLS files) if it cannot.
+    """Serve for the length of the block; the real addresses. AddressTaken if it cannot.
 
     `reasons` says why the daemon is not ready, nothing if it is; it may be a coroutine function. Where it fails, the
     daemon is not ready. `registry` may be a coroutine function that makes one for each question. A listener that
-    nobody shall look for is not `announced`. Unix sockets are served without TLS.
+    nobody shall look for is not `announced`. `tls` is for all addresses but unix sockets.
     """
     paths = _paths(reasons, registry)
 
@@ -55,7 +57,6 @@ async def health_listener(
             return _text(405, "method not allowed\n", allow="GET, HEAD")
         return await found()
 
-    tls = server_context(listener.tls) if listener.tls else None
     server = QuietServer(answer, access_log=None)
     async with AsyncExitStack() as stack:
         stack.push_async_callback(server.shutdown, _CLOSE_SECONDS)

@@ -20,7 +20,7 @@ _GREATEST = (
     "_resting_keys",
     "_store_bytes",
 )
-_LEAST = ("_created", "_ready", "_timestamp_seconds")
+_LEAST = ("_created", "_ready", "_timestamp_seconds", "_tls_reload_success")
 
 
 def families_of(text: str) -> list[Metric]:

@@ -247,6 +247,22 @@ def _from_fallback_file(row: Row, sources: Sources) -> _Given | None:
     return _Given(text=text, label=row.name, origin=f"file {path}")
 
 
+def secret_file(section: Section[Any], field_name: str, sources: Sources) -> str:
+    """The file that a secret comes from, or would if it were there; empty where it is given as a value.
+
+    For settings that were read without an error.
+    """
+    row = next(one for one in rows(section) if one.field == field_name)
+    for name in (row.env, *row.declaration.aliases):
+        if path := sources.environ.get(f"{name}_FILE", ""):
+            return path
+        if sources.environ.get(name):
+            return ""
+    if row.yaml and yaml_text(sources.document, row.yaml):
+        return ""
+    return (row.yaml and yaml_text(sources.document, f"{row.yaml}_file")) or row.declaration.fallback_file
+
+
 def _text_or_file(name: str, text: str, file_name: str, path: str, read_file: ReadFile) -> _Given | None:
     if not text and not path:
         return None

@@ -26,8 +26,11 @@ from daemonkit.health import health_listener
 from daemonkit.listen import Address
 from daemonkit.logs import announce
 from daemonkit.merged_metrics import families_of, lasting, merged, registry_of
+from daemonkit.rereading import rereading
 from daemonkit.stopping import stop_requested
 from daemonkit.tls import Listener
+from daemonkit.tls_metrics import TlsMetrics
+from daemonkit.tls_reload import TlsListeners
 from daemonkit.worker import SERVING, Handover
 
 log = logging.getLogger(__name__)
@@ -85,9 +88,17 @@ async def supervise(plan: Plan, metrics: Listener) -> None:
         shutil.rmtree(folder, ignore_errors=True)
 
     stop = stop_requested(at_once)
+    own = CollectorRegistry()
+
+    async def registry() -> CollectorRegistry:
+        # Of its own there is the TLS of its one listener.
+        return registry_of(merged([list(own.collect()), *await crew.metrics()]))
+
     try:
-        async with health_listener(metrics, reasons=crew.reasons, registry=crew.registry):
-            await _run(plan, crew, stop)
+        async with rereading(also=crew.hang_up) as files:
+            tls = TlsListeners(files, TlsMetrics(plan.module, own)).context(metrics, "metrics")
+            async with health_listener(metrics, reasons=crew.reasons, registry=registry, tls=tls):
+                await _run(plan, crew, stop)
     finally:
         await crew.end()
         shutil.rmtree(folder, ignore_errors=True)
@@ -160,6 +171,12 @@ class _Slot:
         if self._process is not None:
             with contextlib.suppress(ProcessLookupError):
                 self._process.kill()
+
+    def hang_up(self) -> None:
+        """Have the worker read its files anew; one that is being started does so anyway."""
+        if self._process is not None and self._serving:
+            with contextlib.suppress(ProcessLookupError):
+                self._process.send_signal(signal.SIGHUP)
 
     async def reasons(self) -> list[str]:
         """Why this worker is not ready."""
@@ -315,9 +332,14 @@ class _Crew:
         found = await asyncio.gather(*(slot.reasons() for slot in self._slots))
         return list(dict.fromkeys(reason for reasons in found for reason in reasons))
 
-    async def registry(self) -> CollectorRegistry:
-        """The metrics of all."""
-        return registry_of(merged(await asyncio.gather(*(slot.metrics() for slot in self._slots))))
+    async def metrics(self) -> list[list[Metric]]:
+        """The metrics of each."""
+        return await asyncio.gather(*(slot.metrics() for slot in self._slots))
+
+    def hang_up(self) -> None:
+        """Have all read their files anew."""
+        for slot in self._slots:
+            slot.hang_up()
 
 
 def _end_of(code: int) -> str:

@@ -107,18 +107,42 @@ def server_context(files: TlsFiles) -> ssl.SSLContext:
     context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     read_pem(files)
-    try:
-        context.load_cert_chain(files.cert, files.key, password=_no_password)
-    except ssl.SSLError as error:
-        reason = error.reason or "no valid PEM"
-        raise ValueError(f"{files.cert!r} and {files.key!r} are not a certificate and its key: {reason}") from None
+    _load_chain(context, files.cert, files.key)
     if files.client_ca:
         try:
             context.load_verify_locations(cafile=files.client_ca)
         except ssl.SSLError as error:
             raise ValueError(f"{files.client_ca!r} holds no certificate: {error.reason or 'no valid PEM'}") from None
+        except OSError as error:
+            raise ValueError(f"cannot read {files.client_ca!r}: {error.strerror or type(error).__name__}") from None
         context.verify_mode = ssl.CERT_REQUIRED
     return context
+
+
+def client_context(*, ca: str, cert: str, key: str) -> ssl.SSLContext:
+    """A context for a client that shows a certificate, if `cert` names one; ValueError as for `server_context`.
+
+    gRPC reads the files for itself: this is to know whether it can.
+    """
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    read_bytes(ca)
+    try:
+        context.load_verify_locations(cafile=ca)
+    except ssl.SSLError as error:
+        raise ValueError(f"{ca!r} holds no certificate: {error.reason or 'no valid PEM'}") from None
+    if cert:
+        _load_chain(context, cert, key)
+    return context
+
+
+def _load_chain(context: ssl.SSLContext, cert: str, key: str) -> None:
+    try:
+        context.load_cert_chain(cert, key, password=_no_password)
+    except ssl.SSLError as error:
+        reason = error.reason or "no valid PEM"
+        raise ValueError(f"{cert!r} and {key!r} are not a certificate and its key: {reason}") from None
+    except OSError as error:
+        raise ValueError(f"cannot read {cert!r} or {key!r}: {error.strerror or type(error).__name__}") from None
 
 
 def _no_password() -> str:
@@ -129,13 +153,14 @@ def _no_password() -> str:
 def read_pem(files: TlsFiles) -> TlsBytes:
     """The bytes of the files; ValueError names a file that cannot be read."""
     return TlsBytes(
-        cert=_read(files.cert),
-        key=_read(files.key),
-        client_ca=_read(files.client_ca) if files.client_ca else None,
+        cert=read_bytes(files.cert),
+        key=read_bytes(files.key),
+        client_ca=read_bytes(files.client_ca) if files.client_ca else None,
     )
 
 
-def _read(path: str) -> bytes:
+def read_bytes(path: str) -> bytes:
+    """The bytes of one file; ValueError where it cannot be read."""
     try:
         return Path(path).read_bytes()
     except OSError as error:

@@ -49,6 +49,7 @@ from daemonkit.binding import AddressTaken, remove_stale_socket
 from daemonkit.listen import Address
 from daemonkit.logs import announce
 from daemonkit.tls import TlsBytes
+from daemonkit.tls_reload import ServedTls
 
 if TYPE_CHECKING:
     from credentiald.tracing import Tracing
@@ -83,7 +84,7 @@ class RpcListener:
     setting: str
     addresses: Sequence[Address]
     services: tuple[str, ...]
-    tls: TlsBytes | None
+    tls: ServedTls | None
     reflection: bool
 
 
@@ -209,9 +210,24 @@ def _bind(server: grpc.aio.Server, listener: RpcListener, address: Address) -> A
     return address if address.is_unix else address.with_port(port)
 
 
-def _credentials(files: TlsBytes) -> grpc.ServerCredentials:
-    return grpc.ssl_server_credentials(
-        [(files.key, files.cert)],
-        root_certificates=files.client_ca,
-        require_client_auth=files.client_ca is not None,
+def _credentials(tls: ServedTls) -> grpc.ServerCredentials:
+    """Credentials that follow the files. gRPC asks before each handshake, on threads of its own."""
+    given = tls.pem
+
+    def changed() -> grpc.ServerCertificateConfiguration | None:
+        nonlocal given
+        pem = tls.pem
+        if pem is given:
+            return None
+        given = pem
+        return _configuration(pem)
+
+    return grpc.dynamic_ssl_server_credentials(
+        _configuration(given),
+        changed,  # type: ignore[arg-type]  # None is "unchanged" in gRPC's documentation, and unknown to its types
+        require_client_authentication=given.client_ca is not None,
     )
+
+
+def _configuration(pem: TlsBytes) -> grpc.ServerCertificateConfiguration:
+    return grpc.ssl_server_certificate_configuration([(pem.key, pem.cert)], root_certificates=pem.client_ca)

@@ -15,7 +15,7 @@ from prometheus_client import CollectorRegistry, Counter
 from daemonkit.binding import AddressTaken
 from daemonkit.health import health_listener
 from daemonkit.listen import Address, parse_addresses
-from daemonkit.tls import Listener
+from daemonkit.tls import Listener, server_context
 
 CANARY = "dbu_" + "canary7" * 7
 
@@ -30,7 +30,9 @@ def listener(addresses: str = "127.0.0.1:0", **files: str) -> Listener:
 def serving(configured: Listener | None = None, reasons: Sequence[str] = ()):
     registry = CollectorRegistry()
     Counter("things", "Things.", registry=registry).inc()
-    return health_listener(configured or listener(), reasons=lambda: list(reasons), registry=registry)
+    configured = configured or listener()
+    tls = server_context(configured.tls) if configured.tls else None
+    return health_listener(configured, reasons=lambda: list(reasons), registry=registry, tls=tls)
 
 
 async def send(address: Address, raw: bytes, tls: ssl.SSLContext | None = None) -> bytes:
@@ -71,7 +73,7 @@ async def test_readyz_is_200_without_reasons_also_from_a_coroutine():
     async def nothing() -> list[str]:
         return []
 
-    async with health_listener(listener(), reasons=nothing, registry=CollectorRegistry()) as (address,):
+    async with health_listener(listener(), reasons=nothing, registry=CollectorRegistry(), tls=None) as (address,):
         head, _, body = (await send(address, request("/readyz?x=1"))).partition(b"\r\n\r\n")
     assert head.startswith(b"HTTP/1.1 200 ")
     assert json.loads(body) == {"ready": True, "reasons": []}
@@ -81,7 +83,7 @@ async def test_readiness_that_cannot_be_found_out_is_not_ready():
     def broken() -> list[str]:
         raise RuntimeError(CANARY)
 
-    async with health_listener(listener(), reasons=broken, registry=CollectorRegistry()) as (address,):
+    async with health_listener(listener(), reasons=broken, registry=CollectorRegistry(), tls=None) as (address,):
         answer = await send(address, request("/readyz"))
     assert answer.startswith(b"HTTP/1.1 503 ")
     assert CANARY.encode() not in answer

@@ -22,7 +22,7 @@ from bridged.provider_switch import ProviderSwitch
 from bridged.readiness import Readiness
 from bridged.recorder import running_recorder
 from bridged.recording import TapMaker
-from bridged.resolver import running_resolver
+from bridged.resolver import Identities, Identity, running_resolver
 from bridged.taps import answer_tap
 from bridged.trace_headers import TraceHeaders
 from bridged.watch import DEFAULT_ENDS_ON, EndsOn
@@ -76,7 +76,7 @@ async def running_bridge(
     async with (
         running_resolver(
             credentiald.target,
-            token=Secret(SERVICE_TOKEN),
+            Identities(Identity(token=Secret(SERVICE_TOKEN))),
             timeout_seconds=credentiald_timeout_seconds,
             readiness=readiness,
             metrics=metrics,

@@ -15,7 +15,7 @@ import pytest
 from bridged.metrics import Metrics
 from bridged.model import Refused
 from bridged.readiness import Readiness
-from bridged.resolver import Outcome, Question, Resolver, running_resolver
+from bridged.resolver import Identities, Identity, Outcome, Question, Resolver, running_resolver
 from daemonkit.secret import Secret
 from tests.support.pair import environment_of
 from tests.support.processes import Daemon, commanded, credentiald
@@ -102,7 +102,7 @@ async def loaded(folder: Path, daemons: list[Daemon], *, timeout_seconds: float)
     token = await asyncio.to_thread(commanded, folder, daemons[0], "tokens", "create", "--user", "ann")
     async with running_resolver(
         "dns:///credentiald.internal:7410",
-        token=Secret((folder / "credentiald.bridge-token").read_text().strip()),
+        Identities(Identity(token=Secret((folder / "credentiald.bridge-token").read_text().strip()))),
         timeout_seconds=timeout_seconds,
         readiness=Readiness(),
         metrics=Metrics(),

@@ -16,7 +16,7 @@ from bridged.metrics import Metrics
 from bridged.model import Refused, Resolution
 from bridged.readiness import Readiness
 from bridged.resolve_queue import MAX_ITEMS
-from bridged.resolver import ClientTls, Outcome, Question, Resolver, running_resolver
+from bridged.resolver import ClientTls, Identities, Identity, Outcome, Question, Resolver, running_resolver
 from bridged.resolver_peer import Peer
 from bridged.resolver_pool import MAX_WAITING, Pool
 from daemonkit.secret import Secret
@@ -50,11 +50,16 @@ def question(name: str = "corp", **fields: Any) -> Question:
 
 @asynccontextmanager
 async def resolver_of(
-    target: str, *, timeout_seconds: float = 2.0, metrics: Metrics | None = None, **more: Any
+    target: str,
+    *,
+    timeout_seconds: float = 2.0,
+    metrics: Metrics | None = None,
+    tls: ClientTls | None = None,
+    **more: Any,
 ) -> AsyncIterator[Resolver]:
     async with running_resolver(
         target,
-        token=Secret(SERVICE_TOKEN),
+        Identities(Identity(token=Secret(SERVICE_TOKEN), tls=tls)),
         timeout_seconds=timeout_seconds,
         readiness=Readiness(),
         metrics=metrics or Metrics(),
@@ -600,7 +605,7 @@ async def test_an_address_that_comes_back_while_it_still_settles_is_used_again_a
 @asynccontextmanager
 async def peer_of(fake: FakeCredentiald, pool: Pool) -> AsyncIterator[tuple[Peer, asyncio.Task[None]]]:
     async with grpc.aio.insecure_channel(fake.target) as channel:
-        peer = Peer(channel, pool)
+        peer = Peer(channel, pool, Identities(Identity()))
         running = asyncio.create_task(peer.run())
         yield peer, running
         running.cancel()
@@ -609,7 +614,7 @@ async def peer_of(fake: FakeCredentiald, pool: Pool) -> AsyncIterator[tuple[Peer
 
 async def test_nothing_waits_for_a_replica_that_was_told_to_leave() -> None:
     metrics = Metrics()
-    pool = Pool(metadata=(), timeout_seconds=10, readiness=Readiness(), metrics=metrics, bridge_instance_id="b-1")
+    pool = Pool(timeout_seconds=10, readiness=Readiness(), metrics=metrics, bridge_instance_id="b-1")
     async with replicas(2) as pair:
         leaving, without_stream = pair.fakes
         without_stream.has_stream = False
