@@ -174,8 +174,8 @@ def test_what_is_made_is_up_to_date(command: str, page: str) -> None:
 
 def test_names_have_their_units_and_no_label_is_about_a_person() -> None:
     allowed = {
-        "error", "file", "kind", "limit", "listener", "model", "operation", "outcome", "provider", "provider_type", "reason", "rpc",
-        "source", "state", "status", "trouble", "version",
+        "error", "file", "kind", "limit", "listener", "model", "operation", "outcome", "provider", "provider_type",
+        "reason", "rpc", "source", "state", "status", "trouble", "version",
     }  # fmt: skip
     for one in METRICS.values():
         assert set(one.labels) <= allowed, one.name

@@ -178,7 +178,8 @@ def test_nothing_older_than_tls_1_2_is_spoken(tmp_path):
                 context = context_of(authority.pem, client, tmp_path)
                 # OpenSSL offers the old ones only to who insists.
                 context.set_ciphers("ALL:@SECLEVEL=0")
-                with pytest.warns(DeprecationWarning, match="TLSv1") if version < ssl.TLSVersion.TLSv1_2 else ExitStack():
+                is_old = version < ssl.TLSVersion.TLSv1_2
+                with pytest.warns(DeprecationWarning, match="TLSv1") if is_old else ExitStack():
                     context.minimum_version = context.maximum_version = version
                 if shakes_hands(pair.address(listener), context):
                     spoken.append(version)
