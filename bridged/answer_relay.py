@@ -14,7 +14,7 @@ from bridged.http1.answer_framing import Framing
 from bridged.http1.exchange import Exchange
 from bridged.http1.response_head import BodyFraming
 from bridged.http1.upstream import UpstreamError
-from bridged.http_types import UpstreamBroken, UpstreamTimeout
+from bridged.http_types import UpstreamBroken, UpstreamNotAllowed, UpstreamTimeout
 from bridged.model import Headers, Refused, Source, header_values
 from bridged.sse import StreamEnd
 from bridged.taps.usage_chunk import UsageChunkFilter
@@ -166,6 +166,9 @@ class AnswerRelay:
             return self._failed("UPSTREAM_TIMEOUT", "did not answer in time", "answer stopped coming")
         if isinstance(error, UpstreamBroken):
             return self._failed("UPSTREAM_UNREACHABLE", "broke off", "answer broke off")
+        if isinstance(error, UpstreamNotAllowed):
+            # No trouble of the upstream's: it was not asked.
+            return Refused("UPSTREAM_NOT_ALLOWED", f"the bridge may not send requests to this upstream: {error}")
         self._bridge.metrics.upstream_failed("UPSTREAM_UNREACHABLE")
         self._interception.upstream_failed("UPSTREAM_UNREACHABLE")
         return Refused("UPSTREAM_UNREACHABLE", f"the upstream could not be reached ({error})")

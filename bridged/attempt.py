@@ -76,7 +76,8 @@ def begin(
         receiver = fallback.before(receiver)
     if bridge.traces_calls:
         _trace(interception, bridge, request, client, resolution, outgoing)
-    return bridge.pool.send(outgoing, receiver, resolution.timeouts)
+    may_be_plain = resolution.provider_name in bridge.plaintext_upstreams
+    return bridge.pool.send(outgoing, receiver, resolution.timeouts, may_be_plain=may_be_plain)
 
 
 def again(
@@ -100,7 +101,8 @@ def again(
         receiver = fallback.before(receiver)
     if bridge.traces_calls:
         _trace(interception, bridge, request, client, resolution, outgoing)
-    return bridge.pool.send(outgoing, receiver, resolution.timeouts)
+    may_be_plain = resolution.provider_name in bridge.plaintext_upstreams
+    return bridge.pool.send(outgoing, receiver, resolution.timeouts, may_be_plain=may_be_plain)
 
 
 def _asking_for_usage(

@@ -80,12 +80,14 @@ class Bridge:
         breaking: Breaking | None = None,
         ends_on: frozenset[EndsOn] = DEFAULT_ENDS_ON,
         entrance: Entrance | None = None,
+        plaintext_upstreams: frozenset[str] = frozenset(),
     ) -> None:
         self.resolver = resolver
         self.pool = pool
         self.metrics = metrics
         self.max_body_bytes = max_body_bytes
         self.entrance = entrance
+        self.plaintext_upstreams = plaintext_upstreams
         self.asks_for_usage = asks_for_usage
         self.not_to_ask = UpstreamsNotToAsk()
         self.outcomes = Outcomes(lambda outcomes: resolver.report_outcomes(outcomes), metrics)

@@ -65,6 +65,8 @@ REFUSALS: dict[str, Row] = {
     "AWS_CREDENTIALS_INCOMPLETE": _MISCONFIGURED,
     "ROLE_NOT_ASSUMABLE": _MISCONFIGURED,
     "REGION_REQUIRED": _MISCONFIGURED,
+    # of the bridge: where its settings do not let it go
+    "UPSTREAM_NOT_ALLOWED": _MISCONFIGURED,
     "AMBIENT_CREDENTIALS_UNAVAILABLE": _STORE_TROUBLE,
     # Without a wait, all keys failed authentication: that is the upstream's word about the operator's keys.
     "KEY_POOL_EXHAUSTED": Row(status=429, status_without_wait=502),

@@ -17,6 +17,10 @@ class UpstreamUnreachable(Exception):
     """No connection could be made, or it broke before the answer's head was complete."""
 
 
+class UpstreamNotAllowed(Exception):
+    """The operator's settings keep the bridge from going there; nothing was sent, and nobody was asked."""
+
+
 class UpstreamTimeout(Exception):
     """Connecting, the first byte or the next byte took longer than its limit."""
 

@@ -18,6 +18,7 @@ import uvloop
 from bridged.breaker import BreakerRules
 from bridged.breaking import Breaking
 from bridged.bridge import Bridge
+from bridged.egress import Egress
 from bridged.http1.downstream import Limits, Server, listening
 from bridged.http1.pool import running_pool
 from bridged.http1.proxies import Proxies, parse_proxies
@@ -177,6 +178,7 @@ async def _serve(loaded: Loaded, files: Rereading, worker: Worker | None, tracin
             idle_timeout_seconds=idle_seconds,
             max_connections=pairs,
             proxies=_proxies(),
+            egress=Egress(networks=settings.allow_upstream_networks, loopback=settings.allow_upstream_loopback),
         ) as pool,
     ):
         bridge = Bridge(
@@ -193,6 +195,7 @@ async def _serve(loaded: Loaded, files: Rereading, worker: Worker | None, tracin
             breaking=_breaking(settings, metrics),
             ends_on=settings.end_streams_on,
             entrance=_entrance(settings, metrics),
+            plaintext_upstreams=settings.plaintext_upstreams,
         )
         resolver.tell_changes(bridge.obey)
         resolver.tell_oldest(bridge.oldest_id)

@@ -5,6 +5,7 @@
 from dataclasses import dataclass
 from datetime import timedelta
 
+from bridged.egress import parse_networks, parse_plaintext_upstreams
 from bridged.limits.admission import AdmissionLimits
 from bridged.provider_switch import ProviderSwitch, parse_provider_switch
 from bridged.trace_headers import TraceHeaders, parse_trace_headers
@@ -23,6 +24,7 @@ from daemonkit.parsers import (
     parse_text,
     parse_workers,
 )
+from daemonkit.reachable import IpNetwork
 from daemonkit.secret import Secret
 from daemonkit.settings import Section, setting
 from daemonkit.tls import Listener, listener_of
@@ -153,6 +155,23 @@ class Settings:
     )
     idle_timeout: timedelta = setting(
         "600s", "How long an upstream may pause inside its answer.", parse_timeout, metavar="DURATION"
+    )
+    allow_upstream_networks: tuple[IpNetwork, ...] = setting(
+        "none",
+        "Which private networks upstreams may be in: none, private (all), or some of them, such as "
+        "10.0.0.0/8,fd12::/16. Link-local, metadata and reserved addresses are always refused, public ones never.",
+        parse_networks,
+        metavar="none|private|NETWORKS",
+    )
+    allow_upstream_loopback: bool = setting(
+        "true", "Whether upstreams may be on this machine.", parse_boolean, bare="true", metavar="true|false"
+    )
+    plaintext_upstreams: frozenset[str] = setting(
+        "none",
+        "Which providers' upstreams may be asked over plain http beyond this machine: none, or names of providers "
+        "with commas. Whoever is on the way can read prompts, answers and keys.",
+        parse_plaintext_upstreams,
+        metavar="none|PROVIDERS",
     )
     record_queue: int = setting(
         "64MiB",

@@ -1,11 +1,12 @@
 """Trying out what a provider's requests are made with, for an administrator who asks.
 
-Stored keys are opened; nothing is sent to the upstream with it. A provider that reaches AWS has its credential fetched
+Stored keys are opened; nothing is sent to the upstream with it. What the base URL alone says about whether bridges may
+go there is told as well; where its name leads is theirs to judge. A provider that reaches AWS has its credential fetched
 now, by the same steps as for a request, and AWS is asked who that is.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 
 from credentiald.aws.access import ROLE, SOURCE, refusal_of
@@ -14,13 +15,14 @@ from credentiald.aws.regions import Identity, Placement, host_parts
 from credentiald.aws.role_request import session_name
 from credentiald.aws.steps import IDENTITY, Step, answered_by
 from credentiald.catalog import wire_of
-from credentiald.errors import CentralKeyMissing, KeyPoolExhausted, Refusal
+from credentiald.errors import CentralKeyMissing, KeyPoolExhausted, Refusal, UpstreamNotAllowed
 from credentiald.key_health import Cause
 from credentiald.model import AwsKeyPairMaterial, BedrockOptions, Material, Provider, SealedSecret, Source
 from credentiald.plane import Plane
 from credentiald.sealing import central_key_context
 from credentiald.store import providers
 from credentiald.store.connection import Connection
+from credentiald.validation import destination_hints, destination_problem
 
 CHECK_SECONDS = 25.0
 _PLACE_SECONDS = 3.0
@@ -60,7 +62,12 @@ async def check_provider(plane: Plane, name: str, *, username: str) -> Checked:
     """What is found, ProviderNotFound included; `username` is who asks, for the name of a role's session."""
     provider, sealed = await plane.db.read(_look_up, plane, name)
     try:
-        return await _checked(plane, provider, sealed, username)
+        problem = destination_problem(provider.base_url)
+        if problem is not None:
+            raise UpstreamNotAllowed(base_url=provider.base_url, problem=problem)
+        checked = await _checked(plane, provider, sealed, username)
+        hints = destination_hints(provider.name, provider.base_url)
+        return replace(checked, message="; ".join([checked.message, *hints]))
     except Refusal as refusal:
         return Checked(provider=provider, refusal=refusal, message=str(refusal))
 

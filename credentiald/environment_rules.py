@@ -25,7 +25,7 @@ from credentiald.model import (
 )
 from credentiald.policy import is_valid
 from credentiald.timeout_rules import TIMEOUT_FIELDS, parse_provider_timeout
-from credentiald.validation import base_url_problem, name_problem
+from credentiald.validation import base_url_problem, destination_problem, name_problem
 from daemonkit.durations import parse_duration
 from daemonkit.parsers import parse_boolean
 
@@ -156,7 +156,8 @@ def _fallback_problems(entry: Entry) -> Iterator[str]:
 
 def _url_problems(entry: Entry) -> Iterator[str]:
     for name in ("BASE_URL", "BEDROCK_BASE_URL"):
-        problem = base_url_problem(entry.get(name)) if entry.get(name) else None
+        url = entry.get(name)
+        problem = (base_url_problem(url) or destination_problem(url)) if url else None
         if problem:
             yield f"{name} {problem}"
     if entry.get("BASE_URL") and entry.get("BEDROCK_BASE_URL"):

@@ -248,7 +248,7 @@ class InvalidArgument(Refusal):
 
 class UpstreamNotAllowed(Refusal):
     code = Code.INVALID_ARGUMENT
-    message = "the destination '{base_url}' is not allowed by this deployment"
+    message = "'{base_url}' {problem}"
 
 
 class AskSingly(Refusal):

@@ -9,12 +9,12 @@ from dataclasses import replace
 
 from credentiald.bedrock_rules import option_problems
 from credentiald.catalog import CATALOG, wire_of
-from credentiald.errors import InvalidArgument, InvalidKeyPolicy, InvalidName, KeyRequired
+from credentiald.errors import InvalidArgument, InvalidKeyPolicy, InvalidName, KeyRequired, UpstreamNotAllowed
 from credentiald.key_rules import checked_material
 from credentiald.model import BedrockOptions, KeyKind, Material, Provider, kind_of
 from credentiald.policy import is_valid
 from credentiald.timeout_rules import timeout_problems
-from credentiald.validation import base_url_problem, name_problem
+from credentiald.validation import base_url_problem, destination_problem, name_problem
 
 _MAX_DISPLAY_NAME = 128
 
@@ -70,6 +70,9 @@ def _check_base_url(provider: Provider) -> None:
     problem = base_url_problem(provider.base_url)
     if problem is not None:
         raise InvalidArgument(field="provider.base_url", problem=problem)
+    problem = destination_problem(provider.base_url)
+    if problem is not None:
+        raise UpstreamNotAllowed(base_url=provider.base_url, problem=problem)
 
 
 def _check_bedrock(provider: Provider) -> None:

@@ -9,6 +9,8 @@ import re
 from urllib.parse import urlsplit
 from uuid import UUID
 
+from daemonkit.reachable import Place, is_metadata_name, literal_address, place_of
+
 # First path segments that mean something else on the bridge.
 RESERVED_NAMES = frozenset({"api", "healthz", "readyz", "metrics", "v1", "v1beta"})
 
@@ -82,6 +84,38 @@ def base_url_problem(url: str) -> str | None:
     if {".", ".."} & set(parts.path.lower().replace("%2e", ".").split("/")):
         return "must not have . or .. segments in its path"
     return None
+
+
+# What a bridge can be set to reach, or reaches anyway.
+_REACHABLE = frozenset({Place.PUBLIC, Place.LOOPBACK, Place.PRIVATE})
+
+
+def destination_problem(url: str) -> str | None:
+    """Why no bridge ever sends a request to this base URL: its host is, or surely means, an address where none may go.
+
+    What a name stands for is judged by the bridge, each time that it connects.
+    """
+    host = urlsplit(url).hostname or ""
+    address = literal_address(host)
+    place = Place.METADATA if is_metadata_name(host) else Place.PUBLIC if address is None else place_of(address)
+    if place in _REACHABLE:
+        return None
+    return f"has a host that is {place.value}: no bridge sends anything there"
+
+
+def destination_hints(name: str, url: str) -> list[str]:
+    """What a bridge has to be set to, as far as the URL tells, before it reaches this base URL of a provider."""
+    parts = urlsplit(url)
+    host = parts.hostname or ""
+    address = literal_address(host)
+    place = None if address is None else place_of(address)
+    hints = []
+    if place is Place.PRIVATE:
+        hints.append("bridges go to a private address only where --allow-upstream-networks has its network")
+    is_local = place is Place.LOOPBACK or host.rstrip(".") == "localhost" or host.rstrip(".").endswith(".localhost")
+    if parts.scheme == "http" and not is_local:
+        hints.append(f"bridges ask over plain http only with --plaintext-upstreams {name}")
+    return hints
 
 
 def _is_authority(text: str) -> bool:

@@ -13,7 +13,6 @@ What changes even in a body that goes as sent is a model that the provider maps.
 Reference", "Endpoints supported by Amazon Bedrock" and "Bedrock API keys" (a bearer token in Authorization).
 """
 
-import ipaddress
 import json
 from dataclasses import dataclass, replace
 from datetime import datetime
@@ -132,7 +131,7 @@ def prepare(
     if resolution.source != Source.PRESENTED_KEY and isinstance(resolution.credential, AwsKeys):
         credential = _signature(request.method, target, plan, resolution.credential, options.region, now, signing_keys)
     else:
-        credential = _bearer(plan, resolution, request.presented)
+        credential = credential_headers(BEARER, resolution, request.presented)
     return BedrockRequest(
         address=Address(
             scheme=plan.base.scheme,
@@ -215,15 +214,6 @@ def _mantle(resolution: Resolution, request: ClientRequest) -> _Plan:
     )
 
 
-def _bearer(plan: _Plan, resolution: Resolution, presented: PresentedKey | None) -> Headers:
-    if plan.base.scheme != "https" and not _is_loopback(plan.base.host):
-        raise Refused(
-            "UPSTREAM_UNREACHABLE",
-            "a bearer token is not sent over plain http: an administrator may give the provider an https base URL",
-        )
-    return credential_headers(BEARER, resolution, presented)
-
-
 def _signature(
     method: str, target: str, plan: _Plan, keys: AwsKeys, region: str, now: datetime, signing_keys: SigningKeys
 ) -> Headers:
@@ -286,10 +276,3 @@ def _no_such_operation() -> Refused:
     return Refused(
         "OPERATION_NOT_ALLOWED", "this provider has no such path: check the path against its type and protocol"
     )
-
-
-def _is_loopback(host: str) -> bool:
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host.lower() == "localhost" or host.lower().endswith(".localhost")

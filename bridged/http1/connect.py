@@ -1,5 +1,9 @@
 """Making a connection to an upstream: addresses, TCP, a proxy's tunnel, TLS.
 
+A name is looked up once. Each of its addresses is judged (egress.py), and those that pass are dialled as they are: what
+was judged is what is connected to, whatever the name means a moment later. A proxy is where the operator put it; of an
+upstream behind one nothing is known but the host.
+
 Addresses of both families race (RFC 8305); uvloop's `create_connection` would take one after the other. TLS is the
 loop's, with the certificate verified for the upstream's own name, also inside a tunnel; the proxy sees nothing but that
 name. What goes wrong is an UpstreamUnreachable whose text says why, in words that hold nothing of what a peer sent, nor
@@ -10,17 +14,18 @@ import asyncio
 import os
 import socket
 import ssl
-from collections.abc import Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import chain, zip_longest
 from typing import cast
 
+from bridged.egress import Egress, judged
 from bridged.http1.proxies import Proxy
 from bridged.http1.request_head import authority_of
 from bridged.http1.response_framing import ResponseReader
 from bridged.http1.response_head import BadResponse
-from bridged.http_types import UpstreamTimeout, UpstreamUnreachable
+from bridged.http_types import UpstreamNotAllowed, UpstreamTimeout, UpstreamUnreachable
 
 # RFC 8305, section 5: the recommended delay before the next address is tried as well.
 _NEXT_ADDRESS_SECONDS = 0.25
@@ -39,9 +44,22 @@ _CERTIFICATE_PROBLEMS = {
 }
 
 
+# What a name and a port stand for: (family, address), the best first.
+Lookup = Callable[[str, int], Awaitable[Sequence[tuple[int, str]]]]
+
+
+async def look_up(host: str, port: int) -> Sequence[tuple[int, str]]:
+    """What this machine's resolver says."""
+    found = await asyncio.get_running_loop().getaddrinfo(host, port, type=socket.SOCK_STREAM)
+    return [(family, str(address[0])) for family, _, _, _, address in found]
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Route:
-    """The way to one upstream. `tls` verifies upstream and proxy alike."""
+    """The way to one upstream. `tls` verifies upstream and proxy alike.
+
+    `may_be_plain`: plain http may leave this machine for it.
+    """
 
     scheme: str
     host: str
@@ -49,12 +67,15 @@ class Route:
     proxy: Proxy | None
     tls: ssl.SSLContext
     timeout_seconds: float
+    may_be_plain: bool = False
+    egress: Egress = field(default_factory=Egress)
+    look_up: Lookup = look_up
 
 
 async def connect(route: Route, protocol: asyncio.Protocol) -> None:
     """Make a connection for `protocol`, which hears `connection_made` as the last thing, when all of the way stands.
 
-    Raises UpstreamUnreachable, UpstreamTimeout.
+    Raises UpstreamNotAllowed, UpstreamUnreachable, UpstreamTimeout.
     """
     with _said_in_our_words(route.proxy):
         async with asyncio.timeout(route.timeout_seconds):
@@ -65,7 +86,7 @@ async def connect(route: Route, protocol: asyncio.Protocol) -> None:
 
 async def _way(route: Route) -> asyncio.Transport:
     proxy = route.proxy
-    path = await (_open(route.host, route.port) if proxy is None else _open(proxy.host, proxy.port))
+    path = await (_open_directly(route) if proxy is None else _open_proxy(route, proxy))
     try:
         if proxy is not None and proxy.scheme == "https":
             await path.start_tls(route.tls, proxy.host)
@@ -79,10 +100,27 @@ async def _way(route: Route) -> asyncio.Transport:
     return path.transport
 
 
-async def _open(host: str, port: int) -> "_Path":
-    loop = asyncio.get_running_loop()
-    found = await loop.getaddrinfo(host, port, type=socket.SOCK_STREAM)
-    path = await _race(addresses_in_turn([(family, str(address[0])) for family, _, _, _, address in found]), port)
+async def _open_directly(route: Route) -> "_Path":
+    addresses = addresses_in_turn(await route.look_up(route.host, route.port))
+    allowed, problem = judged(route.egress, addresses, is_plain=_is_plain(route))
+    if addresses and not allowed:
+        raise UpstreamNotAllowed(problem)
+    return await _open(allowed, route.port)
+
+
+async def _open_proxy(route: Route, proxy: Proxy) -> "_Path":
+    problem = route.egress.problem_behind_proxy(route.host, is_plain=_is_plain(route))
+    if problem is not None:
+        raise UpstreamNotAllowed(problem)
+    return await _open(addresses_in_turn(await route.look_up(proxy.host, proxy.port)), proxy.port)
+
+
+def _is_plain(route: Route) -> bool:
+    return route.scheme != "https" and not route.may_be_plain
+
+
+async def _open(addresses: Sequence[str], port: int) -> "_Path":
+    path = await _race(addresses, port)
     sock = path.transport.get_extra_info("socket")
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
     if hasattr(socket, "TCP_KEEPIDLE"):
@@ -94,7 +132,7 @@ async def _open(host: str, port: int) -> "_Path":
 def addresses_in_turn(found: Sequence[tuple[int, str]]) -> list[str]:
     """The addresses of (family, address), each once: the first family's first, then one of the other (RFC 8305, 4)."""
     unique = dict.fromkeys(found)
-    first_family = found[0][0]
+    first_family = found[0][0] if found else 0
     first = [address for family, address in unique if family == first_family]
     others = [address for family, address in unique if family != first_family]
     return [one for one in chain.from_iterable(zip_longest(first, others)) if one is not None]

@@ -1,9 +1,9 @@
 """The pool of upstream connections, and the way into this side of the room: `running_pool`, then `send`.
 
-A connection belongs to an upstream (scheme, host, port and the proxy on the way), never to a credential: what a request
-carries is in its own head. The one used last is used next, so that the others may grow old and go. A connection is
-given up some seconds before usual servers would (60 s and more), and a second before an upstream would that says
-`Keep-Alive: timeout=N`, so that few requests meet one that is being closed.
+A connection belongs to an upstream (scheme, host, port, whether http may go there, the proxy on the way), never to a
+credential: what a request carries is in its own head. The one used last is used next, so that the others may grow old
+and go. A connection is given up some seconds before usual servers would (60 s and more), and a second before an
+upstream would that says `Keep-Alive: timeout=N`, so that few requests meet one that is being closed.
 
 Silence is measured by one timer for all: each sweep looks how long every connection has been quiet, each read makes it
 young again. A request may bring time-outs of its own; once there was a short one, sweeps are as frequent as it needs.
@@ -17,12 +17,13 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import replace
 
-from bridged.http1.connect import Route, connect
+from bridged.egress import Egress
+from bridged.http1.connect import Lookup, Route, connect, look_up
 from bridged.http1.proxies import Proxies
 from bridged.http1.request_head import OutgoingRequest, authority_of, host_line, port_of, request_head
 from bridged.http1.upstream import ResponseReceiver, UpstreamCall
 from bridged.http1.upstream_connection import SilenceLimits, UpstreamConnection
-from bridged.http_types import UpstreamTimeout, UpstreamUnreachable
+from bridged.http_types import UpstreamNotAllowed, UpstreamTimeout, UpstreamUnreachable
 from bridged.model import UpstreamTimeouts
 
 log = logging.getLogger(__name__)
@@ -48,12 +49,15 @@ async def running_pool(
     max_connections: int = MAX_CONNECTIONS,
     tls: ssl.SSLContext | None = None,
     proxies: Proxies | None = None,
+    egress: Egress | None = None,
+    resolve_name: Lookup = look_up,
 ) -> AsyncIterator["UpstreamPool"]:
     """A pool for the length of the block; whatever is under way at its end is cut without a word.
 
     `max_idle` is for each upstream. `max_connections` is for all together and bounds those that wait: those in use are
     at most as many as clients are connected, because each of these has one request at a time. `tls` None means the
-    system's trust store; it is told to speak HTTP/1.1 only.
+    system's trust store; it is told to speak HTTP/1.1 only. `egress` says where connections may go, None by the
+    defaults of its settings; `resolve_name` says what names stand for.
     """
     context = tls if tls is not None else ssl.create_default_context()
     context.set_alpn_protocols(["http/1.1"])
@@ -63,6 +67,8 @@ async def running_pool(
         max_connections=max_connections,
         tls=context,
         proxies=proxies if proxies is not None else Proxies(),
+        egress=egress if egress is not None else Egress(),
+        resolve_name=resolve_name,
     )
     limits = SilenceLimits(
         first_byte_seconds=first_byte_timeout_seconds,
@@ -98,6 +104,8 @@ class UpstreamPool:
         max_connections: int,
         tls: ssl.SSLContext,
         proxies: Proxies,
+        egress: Egress,
+        resolve_name: Lookup,
     ) -> None:
         self.connections: set[UpstreamConnection] = set()
         self.tasks: set[asyncio.Task[None]] = set()
@@ -108,18 +116,25 @@ class UpstreamPool:
         self._max_connections = max_connections
         self._tls = tls
         self._proxies = proxies
-        self._upstreams: dict[tuple[str, str, int | None], _Upstream] = {}
+        self._egress = egress
+        self._resolve_name = resolve_name
+        self._upstreams: dict[tuple[str, str, int | None, bool], _Upstream] = {}
 
     def send(
-        self, request: OutgoingRequest, receiver: ResponseReceiver, timeouts: UpstreamTimeouts | None = None
+        self,
+        request: OutgoingRequest,
+        receiver: ResponseReceiver,
+        timeouts: UpstreamTimeouts | None = None,
+        *,
+        may_be_plain: bool = False,
     ) -> UpstreamCall:
         """Send one request. ValueError if it is not one request, by what is in its head.
 
-        `timeouts` are those that are not as the pool's.
+        `timeouts` are those that are not as the pool's. `may_be_plain`: plain http may leave this machine for it.
         Everything else that can go wrong is for the receiver, later. The receiver may be asked, before this returns,
         to hold a streamed body back until there is a connection.
         """
-        key = (request.scheme, request.host, request.port)
+        key = (request.scheme, request.host, request.port, may_be_plain)
         upstream = self._upstreams.get(key)
         if upstream is None:
             upstream = self._upstreams[key] = self._upstream(*key)
@@ -139,7 +154,7 @@ class UpstreamPool:
         if timeout_seconds < self.sweep_seconds * _SWEEPS:
             self.sweep_seconds = max(_SHORTEST_SWEEP_SECONDS, timeout_seconds / _SWEEPS)
 
-    def _upstream(self, scheme: str, host: str, given_port: int | None) -> "_Upstream":
+    def _upstream(self, scheme: str, host: str, given_port: int | None, may_be_plain: bool) -> "_Upstream":
         port = port_of(scheme, given_port)
         route = Route(
             scheme=scheme,
@@ -148,6 +163,9 @@ class UpstreamPool:
             proxy=self._proxies.for_upstream(scheme, host, port),
             tls=self._tls,
             timeout_seconds=self._connect_timeout_seconds,
+            may_be_plain=may_be_plain,
+            egress=self._egress,
+            look_up=self._resolve_name,
         )
         return _Upstream(self, route, max_idle=self._max_idle)
 
@@ -187,6 +205,8 @@ class _Upstream:
         self._route = route
         self._max_idle = max_idle
         self._idle: list[UpstreamConnection] = []
+        # Why it was refused, as the log has it already.
+        self._logged = ""
         self._host_line = host_line(route.scheme, route.host, route.port)
         self._target_prefix = ""
         self._proxy_line = b""
@@ -238,12 +258,16 @@ class _Upstream:
             route = replace(route, timeout_seconds=timeouts.connect_seconds)
         try:
             await connect(route, connection)
+        except UpstreamNotAllowed as error:
+            self._log_refusal(str(error))
+            call.fail(error)
         except (UpstreamUnreachable, UpstreamTimeout) as error:
             call.fail(error)
         except Exception:
             log.exception("unhandled error while connecting")
             call.fail(UpstreamUnreachable("no connection could be made"))
         else:
+            self._logged = ""
             if connection.transport.is_closing():
                 call.fail(UpstreamUnreachable("it closed the connection at once"))
                 return
@@ -254,3 +278,10 @@ class _Upstream:
                 log.exception("unhandled error while sending")
                 connection.drop()
                 call.fail(UpstreamUnreachable("the request could not be sent"))
+
+    def _log_refusal(self, problem: str) -> None:
+        """Say it once, until a connection was made again: every request is told anyway."""
+        if problem != self._logged:
+            self._logged = problem
+            told = {"scheme": self._route.scheme, "host": self._route.host, "port": self._route.port}
+            log.warning("an upstream is not allowed: %s", problem, extra=told)

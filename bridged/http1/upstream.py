@@ -6,7 +6,7 @@ call on it. pool.py brings them together, and is the way in.
 What holds here:
 - The receiver hears `response_head` once, then `response_data` any number of times, then `response_end` or
   `response_failed`, once. `response_failed` may come alone. After `cancel` it hears nothing. UpstreamBroken and what
-  follows a head are about the body; before a head it is UpstreamUnreachable or UpstreamTimeout.
+  follows a head are about the body; before a head it is UpstreamUnreachable, UpstreamTimeout or UpstreamNotAllowed.
 - `response_data` brings plain body bytes, one piece at most for each read of the socket, never one after the end.
 - A read is passed on only if all of it is HTTP: a wrong byte takes its whole read with it.
 - After `pause` nothing is read. What had been read already, one piece at most, still comes.
@@ -20,13 +20,13 @@ from typing import TYPE_CHECKING, Protocol
 
 from bridged.http1.request_head import OutgoingRequest
 from bridged.http1.response_head import BodyFraming
-from bridged.http_types import UpstreamBroken, UpstreamTimeout, UpstreamUnreachable
+from bridged.http_types import UpstreamBroken, UpstreamNotAllowed, UpstreamTimeout, UpstreamUnreachable
 from bridged.model import Headers, UpstreamTimeouts
 
 if TYPE_CHECKING:
     from bridged.http1.upstream_connection import UpstreamConnection
 
-UpstreamError = UpstreamUnreachable | UpstreamBroken | UpstreamTimeout
+UpstreamError = UpstreamUnreachable | UpstreamBroken | UpstreamTimeout | UpstreamNotAllowed
 
 # Up to here one write of head and body together is cheaper than two pieces.
 _JOINED_BODY_BYTES = 64 * 1024

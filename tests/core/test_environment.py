@@ -425,6 +425,14 @@ ERRORS = [
     (indexed({"TYPE": "azure", "KEY": "k"}), "BASE_URL is required for TYPE azure"),
     (indexed({"TYPE": "openai-compat", "KEY": "k"}), "BASE_URL is required for TYPE openai-compat"),
     (indexed({"TYPE": "openai", "BASE_URL": "https://u:p@x/"}), "BASE_URL must not hold a user name or password"),
+    (
+        indexed({"TYPE": "openai", "BASE_URL": "http://169.254.169.254/"}),
+        "BASE_URL has a host that is a cloud's metadata",
+    ),
+    (
+        indexed({"TYPE": "bedrock", "BEDROCK_BASE_URL": "https://[fe80::1]"}),
+        "BEDROCK_BASE_URL has a host that is link-",
+    ),
     (indexed({"TYPE": "openai", "ALLOW_USER_KEYS": "maybe"}), "ALLOW_USER_KEYS: 'maybe' is not a switch"),
     (indexed({"TYPE": "openai", "DISPLAY_NAME": "a\x1b[0m"}), "DISPLAY_NAME has characters that cannot be printed"),
     (indexed({"TYPE": "openai", "KEY_FILE": "away"}), "KEY_FILE: cannot read 'away'"),

@@ -14,6 +14,7 @@ from credentiald.errors import (
     InvalidName,
     KeyRequired,
     KeyTooLarge,
+    UpstreamNotAllowed,
 )
 from credentiald.key_rules import checked_key, checked_material
 from credentiald.model import ApiKeyMaterial, AwsKeyPairMaterial, BedrockOptions, KeyPolicy, Provider
@@ -56,6 +57,8 @@ def test_what_may_be_saved(provider, has_key):
         (draft(base_url="ftp://x"), True, InvalidArgument),
         (draft(base_url="https://user:pw@x/"), True, InvalidArgument),
         (draft(base_url="https://x/#f"), True, InvalidArgument),
+        (draft(base_url="http://169.254.169.254/latest"), True, UpstreamNotAllowed),
+        (draft(base_url="https://[fe80::1]"), True, UpstreamNotAllowed),
         (draft(display_name="a\nb"), True, InvalidArgument),
         (draft(display_name="x" * 129), True, InvalidArgument),
         (draft("bedrock", bedrock=BedrockOptions(region="us-east-1.evil.example/#")), False, InvalidArgument),

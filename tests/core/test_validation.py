@@ -10,6 +10,8 @@ from hypothesis import strategies as st
 from credentiald.validation import (
     RESERVED_NAMES,
     base_url_problem,
+    destination_hints,
+    destination_problem,
     name_problem,
     region_problem,
     role_arn_problem,
@@ -123,6 +125,58 @@ def test_two_parsers_agree_on_where_an_accepted_url_goes(url):
     parts, other = urlsplit(url), yarl.URL(url, encoded=True)
     assert (parts.hostname, parts.port) == (other.raw_host, other.explicit_port)
     assert (other.user, other.query_string, other.fragment) == (None, "", "")
+
+
+@pytest.mark.parametrize(
+    ("host", "words"),
+    [
+        ("api.openai.com", None),
+        ("127.0.0.1:8080", None),
+        ("10.0.0.1", None),
+        ("[fd12::1]", None),
+        ("8.8.8.8", None),
+        ("169.254.169.254", "metadata"),
+        ("2852039166", "metadata"),
+        ("0xa9fea9fe", "metadata"),
+        ("0251.0376.0251.0376.", "metadata"),
+        ("[::ffff:169.254.169.254]", "metadata"),
+        ("[fd00:ec2::254]", "metadata"),
+        ("Metadata.google.internal", "metadata"),
+        ("169.254.1.1:80", "link-local"),
+        ("[fe80::1]", "link-local"),
+        ("0.0.0.0", "unspecified"),
+        ("0", "unspecified"),
+        ("224.0.0.1", "multicast"),
+        ("255.255.255.255", "broadcast"),
+        ("[2001:db8::1]", "reserved"),
+    ],
+)
+def test_a_base_url_where_no_bridge_may_go_is_found_as_far_as_it_says_where_it_is(host, words):
+    for scheme in ("http", "https"):
+        assert base_url_problem(f"{scheme}://{host}/v1") is None
+        problem = destination_problem(f"{scheme}://{host}/v1")
+        assert problem is None if words is None else words in problem
+
+
+@pytest.mark.parametrize(
+    ("url", "flags"),
+    [
+        ("https://api.openai.com", []),
+        ("", []),
+        ("http://127.0.0.1:1", []),
+        ("http://[::1]:1", []),
+        ("http://0x7f.1", []),
+        ("http://localhost:1", []),
+        ("http://vllm.internal", ["--plaintext-upstreams lab"]),
+        ("https://10.0.0.1", ["--allow-upstream-networks"]),
+        ("http://192.168.0.1", ["--allow-upstream-networks", "--plaintext-upstreams lab"]),
+        ("http://8.8.8.8", ["--plaintext-upstreams lab"]),
+    ],
+)
+def test_what_a_bridge_has_to_be_set_to_is_told_as_far_as_the_url_says_it(url, flags):
+    hints = destination_hints("lab", url)
+    assert len(hints) == len(flags)
+    assert all(flag in hint for flag, hint in zip(flags, hints, strict=True))
 
 
 @pytest.mark.parametrize("region", ["us-west-2", "eu-central-1", "us-gov-west-1", "local"])

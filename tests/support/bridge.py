@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 from bridged.breaker import BreakerRules
 from bridged.breaking import Breaking
 from bridged.bridge import Bridge
+from bridged.egress import Egress
 from bridged.http1.downstream import Limits, Server, listening
 from bridged.http1.pool import running_pool
 from bridged.limits.admission import AdmissionLimits
@@ -70,6 +71,8 @@ async def running_bridge(
     breaker_rules: BreakerRules | None = None,
     ends_on: frozenset[EndsOn] = DEFAULT_ENDS_ON,
     limits: AdmissionLimits | None = None,
+    egress: Egress | None = None,
+    plaintext_upstreams: frozenset[str] = frozenset(),
 ) -> AsyncIterator[RunningBridge]:
     """A listening bridge for the length of the block."""
     readiness, metrics = Readiness(), Metrics()
@@ -86,6 +89,7 @@ async def running_bridge(
             connect_timeout_seconds=connect_timeout_seconds,
             first_byte_timeout_seconds=first_byte_timeout_seconds,
             idle_timeout_seconds=idle_timeout_seconds,
+            egress=egress,
         ) as pool,
     ):
 
@@ -107,6 +111,7 @@ async def running_bridge(
             breaking=None if breaker_rules is None else Breaking(breaker_rules, metrics),
             ends_on=ends_on,
             entrance=None if limits is None else Entrance(limits, metrics),
+            plaintext_upstreams=plaintext_upstreams,
         )
         resolver.tell_changes(bridge.obey)
         if bridge.breaking is not None:

@@ -8,6 +8,7 @@ assert (answer.status, answer.body) == (200, b"{}")
 
 import asyncio
 import contextlib
+import socket
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from typing import Any
@@ -118,16 +119,18 @@ def post(port: int, body: bytes, **changes: Any) -> OutgoingRequest:
     return outgoing(port, **({"method": "POST", "body": body} | changes))
 
 
-def begin(pool: UpstreamPool, request: OutgoingRequest, *, pause_at_head: bool = False) -> Answer:
+def begin(
+    pool: UpstreamPool, request: OutgoingRequest, *, pause_at_head: bool = False, may_be_plain: bool = False
+) -> Answer:
     """The answer to come."""
     answer = Answer(pause_at_head=pause_at_head)
-    answer.call = pool.send(request, answer)
+    answer.call = pool.send(request, answer, may_be_plain=may_be_plain)
     return answer
 
 
-async def ask(pool: UpstreamPool, request: OutgoingRequest) -> Answer:
+async def ask(pool: UpstreamPool, request: OutgoingRequest, *, may_be_plain: bool = False) -> Answer:
     """The answer, complete or failed."""
-    return await begin(pool, request).over()
+    return await begin(pool, request, may_be_plain=may_be_plain).over()
 
 
 @asynccontextmanager
@@ -156,3 +159,17 @@ async def listening(
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+
+
+class Names:
+    """What names stand for, one answer after the other, the last for ever; `asked` has what was looked up."""
+
+    def __init__(self, answers: dict[str, list[list[str]]]) -> None:
+        self.asked: list[str] = []
+        self._answers = answers
+
+    async def __call__(self, host: str, port: int) -> list[tuple[int, str]]:
+        self.asked.append(host)
+        answers = self._answers[host]
+        found = answers.pop(0) if len(answers) > 1 else answers[0]
+        return [(socket.AF_INET6 if ":" in one else socket.AF_INET, one) for one in found]

@@ -201,9 +201,9 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     Correct the field that is named.
     """
     ERROR_REASON_UPSTREAM_NOT_ALLOWED: _ErrorReason.ValueType  # 36
-    """The deployment does not allow this destination.
-    Metadata: base_url.
-    Use a destination that the deployment allows.
+    """A bridge may not send requests to this upstream, because of the address that it has or because of plain http.
+    Metadata: base_url, problem.
+    Correct the base URL, or let the operator of the bridge allow it by the setting that the message names.
     """
     ERROR_REASON_ASK_SINGLY: _ErrorReason.ValueType  # 37
     """The credential has to be fetched first, for longer than a batch may wait.
@@ -478,9 +478,9 @@ Metadata: field.
 Correct the field that is named.
 """
 ERROR_REASON_UPSTREAM_NOT_ALLOWED: ErrorReason.ValueType  # 36
-"""The deployment does not allow this destination.
-Metadata: base_url.
-Use a destination that the deployment allows.
+"""A bridge may not send requests to this upstream, because of the address that it has or because of plain http.
+Metadata: base_url, problem.
+Correct the base URL, or let the operator of the bridge allow it by the setting that the message names.
 """
 ERROR_REASON_ASK_SINGLY: ErrorReason.ValueType  # 37
 """The credential has to be fetched first, for longer than a batch may wait.

@@ -18,6 +18,7 @@ from tests.support.raw_http import RawAnswer, raw_client, raw_exchange, request
 
 ASK = request("POST", "/anthropic/v1/messages", headers=[AUTH], body=b'{"model":"m","stream":true}')
 TOKEN = {"BRIDGED_CREDENTIALD_TOKEN": SERVICE_TOKEN}
+FLAGS = ("--allow-upstream-loopback", "--allow-upstream-networks", "--plaintext-upstreams")
 
 
 def port_of(running: Daemon, listener: str = "http") -> int:
@@ -119,6 +120,30 @@ async def test_metrics_count_without_names(
     assert 'bridged_resolves_total{outcome="OK"} 1.0' in text
     assert "bridged_requests_in_flight 0.0" in text
     assert "corp" not in text
+
+
+async def test_the_settings_say_where_the_process_goes(
+    tmp_path: Path, credentiald: FakeCredentiald, upstream: ScriptedUpstream
+) -> None:
+    upstream_url = credentiald.providers["anthropic"].provider.base_url
+    # Nobody is there, and plain http to it needs a provider of this name.
+    elsewhere = "http://[fd12:3456::1]:9"
+    found = []
+    for flags, url in [
+        (("--allow-upstream-loopback=false",), upstream_url),
+        ((), elsewhere),
+        (("--allow-upstream-networks=fd12::/16",), elsewhere),
+        (("--allow-upstream-networks=private", "--plaintext-upstreams=anthropic"), elsewhere),
+    ]:
+        credentiald.providers["anthropic"].provider.base_url = url
+        with bridged(tmp_path, credentiald.target, TOKEN, "--connect-timeout=300ms", *flags) as running:
+            answer = await raw_exchange(port_of(running), ASK)
+            found.append(
+                (answer.header("x-drawbridge-error"), [flag for flag in FLAGS if flag in answer.body.decode()])
+            )
+    assert found[:3] == [("UPSTREAM_NOT_ALLOWED", [flag]) for flag in FLAGS]
+    assert found[3][0] in ("UPSTREAM_UNREACHABLE", "UPSTREAM_TIMEOUT")
+    assert upstream.requests == []
 
 
 def test_a_taken_port_is_a_clear_message(tmp_path: Path) -> None:

@@ -1,12 +1,13 @@
 """AdminService and UserKeyService over real sockets: what may be saved, what is shown, what goes with what."""
 
+import sqlite3
 from datetime import UTC, datetime, timedelta
 from uuid import uuid4
 
 import grpc
 import pytest
 from drawbridge.v1 import admin_service_pb2 as admin
-from drawbridge.v1 import credential_service_pb2, provider_pb2, user_key_service_pb2, user_pb2
+from drawbridge.v1 import credential_service_pb2, error_reason_pb2, provider_pb2, user_key_service_pb2, user_pb2
 from google.protobuf.duration_pb2 import Duration
 
 from credentiald.model import (
@@ -59,6 +60,7 @@ def policy(**flags):
         ("openai", ON_OFF, "a\nb", {}, "INVALID_ARGUMENT"),
         ("azure", ON_OFF, KEY, {}, "INVALID_ARGUMENT"),
         ("openai", ON_OFF, KEY, {"base_url": "not a url"}, "INVALID_ARGUMENT"),
+        ("openai", ON_OFF, KEY, {"base_url": "http://169.254.169.254/v1"}, "UPSTREAM_NOT_ALLOWED"),
         ("opneai", None, KEY, {}, "INVALID_ARGUMENT"),
         ("copilot", ON_OFF, KEY, {}, "INVALID_ARGUMENT"),
         ("openai", ON_OFF, KEY, {"id": "not-a-uuid"}, "INVALID_ARGUMENT"),
@@ -70,6 +72,28 @@ async def test_what_must_not_be_saved_is_refused_and_leaves_nothing(tmp_path, ty
         assert await refused(one.make_provider("prov", type_name, flags=flags, key=key, **fields)) == reason
         listed = await one.admin.ListProviders(admin.ListProvidersRequest(), metadata=bearer(one.admin_token))
         assert list(listed.providers) == []
+
+
+async def test_trying_a_provider_out_says_what_bridges_have_to_be_set_to(tmp_path):
+    async with running(tmp_path) as one:
+        for url, words in [
+            ("https://api.example", []),
+            ("http://10.0.0.1:8000/v1", ["--allow-upstream-networks", "--plaintext-upstreams lab"]),
+        ]:
+            await one.make_provider("lab", "openai", flags=ON_OFF, key=KEY, base_url=url)
+            request = admin.CheckProviderRequest(name="lab")
+            found = await one.admin.CheckProvider(request, metadata=bearer(one.admin_token))
+            assert found.reason == error_reason_pb2.ERROR_REASON_UNSPECIFIED
+            assert [
+                word for word in ("--allow-upstream-networks", "--plaintext-upstreams lab") if word in found.message
+            ] == words
+            await one.admin.DeleteProvider(admin.DeleteProviderRequest(name="lab"), metadata=bearer(one.admin_token))
+        await one.make_provider("old", "openai", flags=ON_OFF, key=KEY)
+        # Saved by a version without that rule.
+        with sqlite3.connect(one.folder / "credentiald.db") as conn:
+            conn.execute("UPDATE providers SET base_url = 'http://169.254.169.254'")
+        found = await one.admin.CheckProvider(admin.CheckProviderRequest(name="old"), metadata=bearer(one.admin_token))
+        assert found.reason == error_reason_pb2.ERROR_REASON_UPSTREAM_NOT_ALLOWED
 
 
 async def test_all_nine_types_can_be_saved_and_show_only_whether_a_key_is_set(tmp_path):

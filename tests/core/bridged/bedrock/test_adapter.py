@@ -323,31 +323,6 @@ def test_an_answer_to_a_users_own_bearer_token_passes_as_it_comes() -> None:
 
 
 @pytest.mark.parametrize(
-    ("base_url", "goes"),
-    [
-        ("http://bedrock.example", False),
-        ("http://10.0.0.1", False),
-        ("http://localhost.example", False),
-        ("http://127.0.0.1:9", True),
-        ("http://127.9.9.9", True),
-        ("http://[::1]:9", True),
-        ("http://localhost", True),
-        ("http://LOCALHOST:1", True),
-        ("http://aws.localhost", True),
-        ("https://bedrock.example", True),
-    ],
-)
-def test_a_bearer_token_goes_over_plain_http_to_loopback_only(base_url: str, goes: bool) -> None:
-    resolved = resolution(base_url=base_url, credential=BEARER)
-    if goes:
-        assert dict(prepared("/v1/messages", resolved).address.headers)["Authorization"] == "Bearer abc"
-    else:
-        refused = refusal("/v1/messages", resolved)
-        assert (refused.http_status, "https" in refused.message) == (502, True)
-    assert "Signature" in dict(prepared("/v1/messages", resolution(base_url=base_url)).address.headers)["Authorization"]
-
-
-@pytest.mark.parametrize(
     ("resolved", "reason"),
     [
         (resolution(options=BedrockOptions()), "REGION_REQUIRED"),
