@@ -1,8 +1,8 @@
 """Trying out what a provider's requests are made with, for an administrator who asks.
 
 Stored keys are opened; nothing is sent to the upstream with it. What the base URL alone says about whether bridges may
-go there is told as well; where its name leads is theirs to judge. A provider that reaches AWS has its credential fetched
-now, by the same steps as for a request, and AWS is asked who that is.
+go there is told as well; where its name leads is theirs to judge. A provider that reaches AWS has its credential
+fetched now, by the same steps as for a request, and AWS is asked who that is.
 """
 
 from collections.abc import Sequence
