@@ -17,8 +17,8 @@ from credentiald.store import providers
 from credentiald.store.connection import Connection
 from credentiald.store.providers import StoredKey
 
-# Takes the provider and its pool, gives the pool as it is to be.
-_Rearrange = Callable[[Provider, list[StoredKey]], list[StoredKey]]
+# Takes the transaction, the provider and its pool, gives the pool as it is to be.
+_Rearrange = Callable[[Connection, Provider, list[StoredKey]], list[StoredKey]]
 
 
 async def add_key(
@@ -27,7 +27,7 @@ async def add_key(
     """The provider with one more key, the first or the last."""
     now = plane.clock()
 
-    def rearranged(provider: Provider, pool: list[StoredKey]) -> list[StoredKey]:
+    def rearranged(conn: Connection, provider: Provider, pool: list[StoredKey]) -> list[StoredKey]:
         checked = checked_central_key(provider, material)
         if len(pool) >= MAX_CENTRAL_KEYS:
             raise InvalidArgument(field="central_key", problem=f"the provider has {MAX_CENTRAL_KEYS} keys, the most")
@@ -35,7 +35,7 @@ async def add_key(
             raise InvalidArgument(field="central_key", problem="all keys of a provider must be of one kind")
         if any(_are_alike(checked, _opened(plane, provider, key)) for key in pool):
             raise InvalidArgument(field="central_key", problem="the provider has this key already")
-        added = sealed_key(plane, provider, checked, now=now)
+        added = sealed_key(conn, plane, provider, checked, now=now)
         return [added, *pool] if is_first else [*pool, added]
 
     return await _rearrange(plane, name, rearranged, expected_version=expected_version, now=now)
@@ -44,7 +44,7 @@ async def add_key(
 async def remove_key(plane: Plane, name: str, credential_id: str, *, expected_version: int | None) -> Provider:
     """The provider without this key."""
 
-    def rearranged(provider: Provider, pool: list[StoredKey]) -> list[StoredKey]:
+    def rearranged(conn: Connection, provider: Provider, pool: list[StoredKey]) -> list[StoredKey]:
         _check_known([credential_id], pool)
         return [key for key in pool if key.credential_id != credential_id]
 
@@ -56,7 +56,7 @@ async def order_keys(
 ) -> Provider:
     """The provider with these keys first, in this order; the others follow as they were."""
 
-    def rearranged(provider: Provider, pool: list[StoredKey]) -> list[StoredKey]:
+    def rearranged(conn: Connection, provider: Provider, pool: list[StoredKey]) -> list[StoredKey]:
         _check_known(credential_ids, pool)
         if not credential_ids or len(set(credential_ids)) < len(credential_ids):
             raise InvalidArgument(field="credential_ids", problem="must name keys, each once")
@@ -77,7 +77,7 @@ async def _rearrange(
             raise EtagMismatch(resource="provider", name=name)
         stored = providers.sealed_central_keys(conn, provider.id)
         pool = [StoredKey(credential_id=key.credential_id, kind=key.kind, sealed=blob) for key, blob in stored]
-        keys = rearranged(provider, pool)
+        keys = rearranged(conn, provider, pool)
         check_provider(provider, has_central_key=bool(keys))
         check_role(provider, [key.kind for key in keys])
         return providers.update(conn, provider, keys=keys, expected_version=provider.version, now=now)

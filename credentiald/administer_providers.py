@@ -103,8 +103,7 @@ async def create_provider(plane: Plane, draft: Provider, *, central_key: Materia
     if draft.id in plane.environment_ids:
         # User keys are bound to the id: two providers with one id would share them.
         raise AlreadyExists(resource="provider with the id", name=draft.id)
-    keys = [sealed_key(plane, draft, material, now=now)] if material else []
-    return await plane.db.write(_create, plane, draft, keys, now=now)
+    return await plane.db.write(_create, plane, draft, material, now=now)
 
 
 async def update_provider(
@@ -145,15 +144,16 @@ def _update(
     check_role(draft, [kind_of(material)] if material else kept)
     keys: list[StoredKey] | None = None
     if material is not None:
-        keys = [sealed_key(plane, draft, material, now=now)]
+        keys = [sealed_key(conn, plane, draft, material, now=now)]
     elif clears and before.central_key_set:
         keys = []
     _check_fallbacks(conn, plane, draft)
     return providers.update(conn, draft, keys=keys, expected_version=before.version, now=now)
 
 
-def _create(conn: Connection, plane: Plane, draft: Provider, keys: list[StoredKey], *, now: datetime) -> Provider:
+def _create(conn: Connection, plane: Plane, draft: Provider, material: Material | None, *, now: datetime) -> Provider:
     _check_fallbacks(conn, plane, draft)
+    keys = [sealed_key(conn, plane, draft, material, now=now)] if material else []
     return providers.create(conn, draft, keys, now=now)
 
 
@@ -170,15 +170,13 @@ def _check_fallbacks(conn: Connection, plane: Plane, draft: Provider) -> None:
         )
 
 
-def sealed_key(plane: Plane, provider: Provider, material: Material, *, now: datetime) -> StoredKey:
+def sealed_key(conn: Connection, plane: Plane, provider: Provider, material: Material, *, now: datetime) -> StoredKey:
     """A new key of the provider, as it is stored."""
     credential_id = uuid7(now)
     return StoredKey(
         credential_id=credential_id,
         kind=kind_of(material),
-        sealed=plane.sealer.seal_material(
-            material, central_key_context(provider_id=provider.id, credential_id=credential_id)
-        ),
+        sealed=plane.seal(conn, material, central_key_context(provider_id=provider.id, credential_id=credential_id)),
     )
 
 

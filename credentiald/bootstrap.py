@@ -20,15 +20,14 @@ from credentiald import ids, private_files, tokens
 from credentiald.errors import AlreadyExists, Sealed
 from credentiald.model import Role, SealedSecret, Service
 from credentiald.sealing import DeploymentSecret, Keyring, SealContext, Sealer
-from credentiald.store import inspection, meta, migrations, records, services, sqlite
+from credentiald.sealing_places import SEALING_FILE, SEALING_SETTING
+from credentiald.store import inspection, meta, migrations, records, sealing_rows, services, sqlite
 from credentiald.store.connection import Connection
 from credentiald.store.meta import Meta
 from daemonkit.secret import Secret
 
-SEALING_FILE = "credentiald.sealing"
 ADMIN_TOKEN_FILE = "credentiald.admin-token"  # noqa: S105 - the name of a file
 BRIDGE_TOKEN_FILE = "credentiald.bridge-token"  # noqa: S105 - the name of a file
-SEALING_SETTING = "CREDENTIALD_SEALING_KEYS"
 
 _FIRST_SERVICES = (("admin", Role.ADMIN, ADMIN_TOKEN_FILE), ("bridge", Role.BRIDGE, BRIDGE_TOKEN_FILE))
 _LOCK_WAIT_SECONDS = 30.0
@@ -134,6 +133,7 @@ def _prepare(path: Path, sealing_keys: Secret | None, now: datetime) -> Prepared
     if found.migrations_pending:
         with closing(_connect_waiting(path)) as conn, sqlite.transaction(conn, write=True):
             migrations.apply_pending(conn)
+            _name_active_key(conn, sealer, now)
     _prepare_records(records.records_path(path), found.meta.database_id)
     return Prepared(
         sealer=sealer,
@@ -180,9 +180,15 @@ def _look(conn: Connection) -> _Look:
         migrations_applied=applied,
         has_tables=has_tables,
         meta=meta.find(conn),
-        key_ids=meta.sealing_key_ids(conn),
+        key_ids=meta.sealing_key_ids(conn) | _active(conn, applied),
         samples=meta.sealed_samples(conn),
     )
+
+
+def _active(conn: Connection, applied: list[str]) -> set[str]:
+    """The key that seals from now on, by its id; none in a database that is older than this is noted."""
+    active = sealing_rows.active_key_id(conn) if "0007_sealing_keys" in applied else ""
+    return {active} - {""}
 
 
 def _make(path: Path, sealing_keys: Secret | None, now: datetime) -> bool:
@@ -196,11 +202,18 @@ def _make(path: Path, sealing_keys: Secret | None, now: datetime) -> bool:
         database_id = ids.uuid7(now)
         secret = DeploymentSecret.generate().sealed(sealer, database_id)
         meta.create(conn, Meta(database_id=database_id, deployment_secret=secret), now=now)
+        _name_active_key(conn, sealer, now)
         for name, role, file_name in _FIRST_SERVICES:
             token = _service_token(path.with_name(file_name))
             service = Service(id=ids.uuid7(now), name=name, role=role, create_time=now, rotate_time=now)
             _create_service(conn, service, token)
     return True
+
+
+def _name_active_key(conn: Connection, sealer: Sealer, now: datetime) -> None:
+    """The newest key seals, where none was named yet."""
+    if not sealing_rows.active_key_id(conn):
+        sealing_rows.activate(conn, sealer.key_ids[0], source="local", now=now)
 
 
 def renew_tokens(prepared: Prepared, *, now: datetime) -> None:

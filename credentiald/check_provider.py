@@ -61,6 +61,8 @@ _AWS_DOES_NOT_SAY = "AWS gives a credential, but did not say whose it is"
 async def check_provider(plane: Plane, name: str, *, username: str) -> Checked:
     """What is found, ProviderNotFound included; `username` is who asks, for the name of a role's session."""
     provider, sealed = await plane.db.read(_look_up, plane, name)
+    if not all(plane.sealing_keys.has(one.key_id) for one in sealed):
+        await plane.sealing_keys.refresh()
     try:
         problem = destination_problem(provider.base_url)
         if problem is not None:

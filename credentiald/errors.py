@@ -173,6 +173,15 @@ class Sealed(Refusal):
     )
 
 
+class SealingKeyUnknown(Sealed):
+    """The store names a key that is not at hand; another process may have made it: look where keys are kept."""
+
+    @classmethod
+    def reason(cls) -> str:
+        """To callers it is SEALED."""
+        return Sealed.reason()
+
+
 class AuditUnavailable(Refusal):
     code = Code.UNAVAILABLE
     message = "the audit log cannot be written; the operator finds more in credentiald's log"

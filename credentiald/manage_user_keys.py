@@ -80,8 +80,8 @@ def _set(
     if not provider.policy.user_keys_allowed:
         raise refusal_of(UserKeysNotAllowed, provider)
     credential_id = uuid7(now)
-    sealed = plane.sealer.seal_material(
-        material, user_key_context(user_id=user.id, provider_id=provider.id, credential_id=credential_id)
+    sealed = plane.seal(
+        conn, material, user_key_context(user_id=user.id, provider_id=provider.id, credential_id=credential_id)
     )
     stored = user_keys.put(
         conn, user_id=user.id, provider_id=provider.id, credential_id=credential_id, sealed=sealed, now=now

@@ -99,11 +99,23 @@ class Metrics:
             registry=self.registry,
         )
         self.tls = TlsMetrics("credentiald", self.registry)
+        self.secrets_to_reseal = Gauge(
+            "credentiald_sealing_remaining",
+            "Stored secrets that an older sealing key seals, as any worker sees it; 0 without a rotation.",
+            registry=self.registry,
+        )
+        self._resealed = Counter(
+            "credentiald_sealing_resealed_total", "Stored secrets that were sealed anew.", registry=self.registry
+        )
         self.draining = Gauge(
             "credentiald_draining", "1 from the request to stop until the end.", registry=self.registry
         )
         build = Gauge("credentiald_build_info", "Always 1; the label says which.", ["version"], registry=self.registry)
         build.labels(version).set(1)
+
+    def resealed(self, count: int) -> None:
+        """Count secrets that were sealed anew."""
+        self._resealed.inc(count)
 
     def watch_aws(self, aws: AwsAccess) -> None:
         """Show AWS's credentials as they are when the metrics are read."""

@@ -21,12 +21,16 @@ from credentiald.model import (
     Gateway,
     Material,
     Provider,
+    SealedSecret,
     kind_of,
 )
 from credentiald.policy import Inputs
 from credentiald.probe_claims import ProbeClaims
-from credentiald.sealing import Sealer
+from credentiald.sealing import SealContext, Sealer
+from credentiald.sealing_keys import SealingKeys
+from credentiald.sealing_places import LocalKeys
 from credentiald.store import providers as stored_providers
+from credentiald.store import sealing_rows
 from credentiald.store.connection import Connection
 from credentiald.store.database import Database
 
@@ -37,6 +41,7 @@ class Plane:
 
     db: Database
     sealer: Sealer
+    sealing_keys: SealingKeys
     gateway: Gateway
     clock: Callable[[], datetime]
     environment: Mapping[str, EnvironmentProvider] = field(default_factory=dict)
@@ -52,6 +57,10 @@ class Plane:
     def environment_ids(self) -> frozenset[str]:
         """The ids of the providers from the environment."""
         return frozenset(one.provider.id for one in self.environment.values())
+
+    def seal(self, conn: Connection, material: Material, context: SealContext) -> SealedSecret:
+        """The material under the key that the database names; call it in the transaction that stores it."""
+        return self.sealer.seal_material(material, context, key_id=sealing_rows.active_key_id(conn))
 
     def ambient_credential_id(self, provider: Provider) -> str:
         """The id of what the machine's chain gives this provider: the same one however often it is renewed."""
@@ -78,12 +87,22 @@ def _now() -> datetime:
     return datetime.now(UTC)
 
 
-def make_plane(db: Database, sealer: Sealer, gateway: Gateway, clock: Callable[[], datetime] = _now) -> Plane:
-    """The plane on an open database, with the gateway's providers known by their names."""
+def make_plane(
+    db: Database,
+    sealer: Sealer,
+    gateway: Gateway,
+    clock: Callable[[], datetime] = _now,
+    local_keys: LocalKeys | None = None,
+) -> Plane:
+    """The plane on an open database, with the gateway's providers known by their names.
+
+    `local_keys` is where sealing keys are kept; None for the file beside the database.
+    """
     key = db.deployment_key("credential-id")
     return Plane(
         db=db,
         sealer=sealer,
+        sealing_keys=SealingKeys(db, sealer, local_keys or LocalKeys(db.path), clock),
         gateway=gateway,
         clock=clock,
         environment={one.provider.name: identified(one, key) for one in gateway.environment_providers},

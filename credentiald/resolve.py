@@ -28,6 +28,7 @@ from credentiald.errors import (
     OperationNotAllowed,
     ProviderDisabled,
     Refusal,
+    SealingKeyUnknown,
     StoreUnavailable,
     UserNotFound,
     UserSuspended,
@@ -191,10 +192,11 @@ async def _outcome(plane: Plane, caller: Caller, question: Question) -> Answer |
 def _or_refusal(work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T | Refusal:
     try:
         return work(*args, **kwargs)
+    except (NotFetchedYet, SealingKeyUnknown):
+        # A single question waits until the key is looked up (guard.py).
+        return AskSingly()
     except Refusal as refusal:
         return refusal
-    except NotFetchedYet:
-        return AskSingly()
 
 
 def _answer(plane: Plane, caller: Caller, question: Question, found: _Found, *, now: datetime) -> Answer:

@@ -24,7 +24,7 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
-from credentiald.errors import Sealed
+from credentiald.errors import Sealed, SealingKeyUnknown
 from credentiald.model import ApiKeyMaterial, AwsKeyPairMaterial, KeyKind, Material, SealedSecret
 from daemonkit.secret import Secret
 
@@ -107,6 +107,21 @@ class Keyring:
         """The ids, newest first. They are no secret."""
         return tuple(self._keys)
 
+    def behind(self, newest: "Keyring") -> "Keyring":
+        """A keyring with these keys behind the newest; ValueError where they share an id."""
+        if not self._keys.keys().isdisjoint(newest._keys):
+            raise ValueError("two sealing keys would have one id")
+        return Keyring({**newest._keys, **self._keys})
+
+    def without(self, key_id: str) -> "Keyring | None":
+        """The other keys; None where there are none."""
+        left = {other: key for other, key in self._keys.items() if other != key_id}
+        return Keyring(left) if left else None
+
+    def is_same(self, other: "Keyring | None") -> bool:
+        """Whether both have the same keys in the same order."""
+        return other is not None and list(self._keys.items()) == list(other._keys.items())
+
     def to_text(self) -> Secret:
         """The lines of the sealing file, as `parse` reads them."""
         lines = (f"{key_id}:{base64.b64encode(key).decode('ascii')}\n" for key_id, key in self._keys.items())
@@ -141,7 +156,10 @@ def _parse_entry(entry: str, place: int) -> tuple[str, bytes]:
 
 @final
 class Sealer:
-    """Seals and opens with the keys of one keyring. Safe to share between threads."""
+    """Seals and opens with the keys that are at hand. Safe to share between threads.
+
+    Which key seals what is stored is for the store to say (store/sealing_rows.py): all processes agree on it there.
+    """
 
     __slots__ = ("_ciphers", "_newest")
 
@@ -154,28 +172,42 @@ class Sealer:
         """The ids of the keys at hand, newest first."""
         return tuple(self._ciphers)
 
-    def seal(self, plaintext: bytes, context: SealContext) -> SealedSecret:
-        """The plaintext under the newest key, bound to its context."""
+    def learn(self, keyring: Keyring) -> None:
+        """Have these keys at hand too.
+
+        None is forgotten, since a row that was read before it was sealed anew has still to open; and a key that is at
+        hand stays what it is, since it opened what is stored.
+        """
+        self._ciphers = {**keyring.ciphers(), **self._ciphers}
+
+    def seal(self, plaintext: bytes, context: SealContext, *, key_id: str = "") -> SealedSecret:
+        """The plaintext under this key, else the newest one, bound to its context. SealingKeyUnknown."""
+        key_id = key_id or self._newest
+        cipher = self._ciphers.get(key_id)
+        if cipher is None:
+            raise _unknown(key_id, context)
         nonce = os.urandom(_NONCE_BYTES)
-        ciphertext = self._ciphers[self._newest].encrypt(nonce, plaintext, _associated_data(self._newest, context))
-        return SealedSecret(key_id=self._newest, nonce=nonce, ciphertext=ciphertext)
+        ciphertext = cipher.encrypt(nonce, plaintext, _associated_data(key_id, context))
+        return SealedSecret(key_id=key_id, nonce=nonce, ciphertext=ciphertext)
 
     def open(self, sealed: SealedSecret, context: SealContext) -> bytes:
-        """The plaintext, or Sealed: the key is not at hand, or anything about row or context is not as sealed."""
+        """The plaintext, or Sealed: anything about row or context is not as sealed; SealingKeyUnknown."""
+        if isinstance(sealed.key_id, str) and sealed.key_id not in self._ciphers:
+            raise _unknown(sealed.key_id, context)
         try:
-            if sealed.key_id not in self._ciphers:
-                raise ValueError(f"there is no sealing key with the id {sealed.key_id!r}")
+            cipher = self._ciphers.get(sealed.key_id)
+            if cipher is None:
+                raise ValueError("the id of the sealing key is no text")
             if len(sealed.nonce) != _NONCE_BYTES:
                 raise ValueError(f"the nonce is not {_NONCE_BYTES} bytes long")
-            aad = _associated_data(sealed.key_id, context)
-            return self._ciphers[sealed.key_id].decrypt(sealed.nonce, sealed.ciphertext, aad)
-        except (InvalidTag, ValueError, TypeError, AttributeError) as error:
-            # The last two: SQLite keeps whatever type somebody wrote into a column.
+            return cipher.decrypt(sealed.nonce, sealed.ciphertext, _associated_data(sealed.key_id, context))
+        except (InvalidTag, ValueError, TypeError) as error:
+            # TypeError: SQLite keeps whatever type somebody wrote into a column.
             raise _cannot_open(context, error) from error
 
-    def seal_material(self, material: Material, context: SealContext) -> SealedSecret:
-        """Key material, as a versioned JSON object, sealed."""
-        return self.seal(json.dumps(_material_fields(material)).encode("ascii"), context)
+    def seal_material(self, material: Material, context: SealContext, *, key_id: str = "") -> SealedSecret:
+        """Key material, as a versioned JSON object, sealed as `seal` does."""
+        return self.seal(json.dumps(_material_fields(material)).encode("ascii"), context, key_id=key_id)
 
     def open_material(self, sealed: SealedSecret, context: SealContext) -> Material:
         """Key material again, or Sealed, also for a form of material that a newer release wrote."""
@@ -227,6 +259,15 @@ def _associated_data(key_id: str, context: SealContext) -> bytes:
     texts = (key_id, context.purpose, context.provider_id, context.user_id, context.credential_id)
     parts = (_FORMAT, *(text.encode("utf-8") for text in texts))
     return b"".join(struct.pack(">I", len(part)) + part for part in parts)
+
+
+def _unknown(key_id: str, context: SealContext) -> SealingKeyUnknown:
+    """The refusal of what a key seals that is not at hand."""
+    log.warning(
+        "a sealing key is not at hand: looking where keys are kept",
+        extra={"sealing_key": key_id, "purpose": context.purpose, "credential_id": context.credential_id},
+    )
+    return SealingKeyUnknown()
 
 
 def _cannot_open(context: SealContext, cause: Exception) -> Sealed:

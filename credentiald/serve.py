@@ -24,6 +24,8 @@ from credentiald.record_book import RecordBook
 from credentiald.record_rounds import running_book
 from credentiald.rpc.server import ADMIN_SERVICES, MAIN_SERVICES, Health, Recording, RpcListener, listening
 from credentiald.sealing import Sealer
+from credentiald.sealing_places import LocalKeys
+from credentiald.sealing_rounds import resealing
 from credentiald.settings import Loaded, Settings
 from credentiald.store import providers
 from credentiald.store.connection import Connection
@@ -163,7 +165,8 @@ async def _serve(
         _running_book(loaded, db, records, metrics, tracing) as book,
     ):
         await _refuse_shared_names(db, gateway)
-        plane = make_plane(db, sealer, gateway)
+        local_keys = LocalKeys(db.path, settings.sealing_keys, loaded.sealing_keys_path)
+        plane = make_plane(db, sealer, gateway, local_keys=local_keys)
         metrics.watch_aws(plane.aws)
         path = database_path(settings.database)
         metrics.watch_store({"database": path, "records": records_path(path)})
@@ -192,6 +195,7 @@ async def _serve(
             ),
             readiness.listening(),
             watching(plane, records, metrics),
+            resealing(plane.sealing_keys, metrics),
         ):
             # What was made up to here lives as long as the process: no need to look through it again.
             gc.collect()

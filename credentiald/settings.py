@@ -23,6 +23,7 @@ from daemonkit.settings import (
     read,
     read_text_file,
     rows,
+    yaml_text,
 )
 from daemonkit.tls import TlsFiles, listener_errors, tls_problem
 from daemonkit.trace_settings import trace_errors
@@ -74,9 +75,13 @@ READ_BY_BRIDGED = frozenset(
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Loaded:
-    """A configuration without errors. `warnings` are sentences to log at start."""
+    """A configuration without errors. `warnings` are sentences to log at start.
+
+    `sealing_keys_path` is the file that the sealing keys were read from, empty where they came otherwise.
+    """
 
     settings: Settings
+    sealing_keys_path: str
     gateway_settings: GatewaySettings
     gateway: Gateway
     effective: tuple[Effective, ...]
@@ -139,6 +144,7 @@ def load(
         raise ConfigErrors(list(dict.fromkeys(errors)))
     return Loaded(
         settings=own.values,
+        sealing_keys_path=_sealing_keys_path(sources),
         gateway_settings=gateway.values,
         gateway=_gateway(gateway.values, providers),
         effective=(
@@ -148,6 +154,14 @@ def load(
         ),
         warnings=(*_visible_secrets(flags), *providers.warnings),
     )
+
+
+def _sealing_keys_path(sources: Sources) -> str:
+    name = "sealing_keys"
+    env = SECTION.env_prefix + name.upper()
+    if sources.environ.get(env) or sources.environ.get(f"{env}_FILE"):
+        return sources.environ.get(f"{env}_FILE", "")
+    return yaml_text(sources.document, f"{name}_file")
 
 
 def _gateway(values: GatewaySettings, providers: EnvironmentReading) -> Gateway:

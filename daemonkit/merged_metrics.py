@@ -18,6 +18,7 @@ _GREATEST = (
     "_last_success_timestamp_seconds",
     "_outage",
     "_resting_keys",
+    "_sealing_remaining",
     "_store_bytes",
 )
 _LEAST = ("_created", "_ready", "_timestamp_seconds", "_tls_reload_success")

@@ -19,6 +19,7 @@ COMMANDS = {
     "models": "credentiald.cli.models:models",
     "explain": "credentiald.cli.explain:explain",
     "records": "credentiald.cli.records:records",
+    "sealing": "credentiald.cli.sealing:sealing",
 }
 _RUN_HERE = ("init", "serve", "config")
 

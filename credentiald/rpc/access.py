@@ -39,7 +39,8 @@ ACCESS: dict[str, Rule] = {
         "CreateModel GetModel ListModels UpdateModel DeleteModel "
         "CreateUser GetUser ListUsers SuspendUser ResumeUser DeleteUser "
         "CreateToken ListTokens RevokeToken "
-        "CreateService ListServices RotateServiceToken RevokeOldServiceToken SetServiceCertificates DeleteService",
+        "CreateService ListServices RotateServiceToken RevokeOldServiceToken SetServiceCertificates DeleteService "
+        "GetSealingStatus RotateSealingKey RetireSealingKey",
         _ADMIN,
         wants_service=False,
     ),
@@ -48,7 +49,7 @@ ACCESS: dict[str, Rule] = {
 
 # What rpcs of these begin with takes nothing away from anybody. All others of the services that change something wait
 # until every bridge that watches has obeyed: a new rpc is among them unless somebody thinks about it.
-_TAKES_NOTHING = ("Create", "Resume", "Get", "List", "Check")
+_TAKES_NOTHING = ("Create", "Resume", "Get", "List", "Check", "RotateSealing", "RetireSealing")
 _CHANGING = (f"{_PACKAGE}AdminService/", f"{_PACKAGE}UserKeyService/")
 
 

@@ -1,4 +1,4 @@
-"""AdminService: providers here, the rest in admin_keys.py, admin_principals.py and admin_models.py."""
+"""AdminService: providers here, the rest in the modules admin_*.py beside this one."""
 
 from typing import Any
 
@@ -17,10 +17,11 @@ from credentiald.rpc.admin_keys import Keys, given_key
 from credentiald.rpc.admin_log import caller_name, log_change
 from credentiald.rpc.admin_models import Models
 from credentiald.rpc.admin_principals import Principals
+from credentiald.rpc.admin_sealing import Sealing
 from credentiald.store.records import Records
 
 
-class Admin(Principals, Models, Keys, AdminServiceServicer):
+class Admin(Principals, Models, Keys, Sealing, AdminServiceServicer):
     """Answers administrators."""
 
     def __init__(self, plane: Plane, pages: paging.Pages, records: Records) -> None:

@@ -17,7 +17,7 @@ import grpc
 from credentiald import certificate_names
 from credentiald.authenticate import caller_of, certified_caller
 from credentiald.check_provider import CHECK_SECONDS
-from credentiald.errors import Refusal, StoreUnavailable
+from credentiald.errors import Refusal, SealingKeyUnknown, StoreUnavailable
 from credentiald.metrics import Metrics
 from credentiald.model import Caller
 from credentiald.plane import Plane
@@ -111,7 +111,12 @@ class Guard(grpc.aio.ServerInterceptor):
             _end.set(asyncio.get_running_loop().time() + seconds)
             async with self._accounted(method, context, request), asyncio.timeout(seconds):
                 _caller.set(await admit(context))
-                answer = await behaviour(request, context)
+                try:
+                    answer = await behaviour(request, context)
+                except SealingKeyUnknown:
+                    # Another process may have made it. What was begun was not committed.
+                    await self._plane.sealing_keys.refresh()
+                    answer = await behaviour(request, context)
                 if access.takes_away(method) and (behind := await self._obeyed(seconds_to_wait())) != 0:
                     context.set_trailing_metadata(((UNACKNOWLEDGED, "unknown" if behind is None else str(behind)),))
                 return answer

@@ -51,6 +51,11 @@ class Database(Connections):
         """The UUID that this database was given when it was made."""
         return self._database_id
 
+    @property
+    def path(self) -> Path:
+        """The file."""
+        return self._path
+
     def deployment_key(self, label: str) -> bytes:
         """The 32-byte key for one use, derived from the secret of this database; the same after every restart."""
         return self._deployment_secret.derive(label)

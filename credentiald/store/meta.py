@@ -49,7 +49,7 @@ def sealed_samples(conn: Connection) -> list[tuple[SealedSecret, SealContext]]:
         " WHERE credential_id IN (SELECT min(credential_id) FROM central_keys GROUP BY key_id)"
     ).fetchall():
         context = central_key_context(provider_id=row["provider_id"], credential_id=row["credential_id"])
-        samples.append((_sealed(row), context))
+        samples.append((sealed_of(row), context))
     for row in conn.execute(
         "SELECT key_id, nonce, ciphertext, user_id, provider_id, credential_id FROM user_keys"
         " WHERE credential_id IN (SELECT min(credential_id) FROM user_keys GROUP BY key_id)"
@@ -57,11 +57,12 @@ def sealed_samples(conn: Connection) -> list[tuple[SealedSecret, SealContext]]:
         context = user_key_context(
             user_id=row["user_id"], provider_id=row["provider_id"], credential_id=row["credential_id"]
         )
-        samples.append((_sealed(row), context))
+        samples.append((sealed_of(row), context))
     return samples
 
 
-def _sealed(row: Row) -> SealedSecret:
+def sealed_of(row: Row) -> SealedSecret:
+    """What a row of a table with keys has sealed."""
     return SealedSecret(key_id=row["key_id"], nonce=row["nonce"], ciphertext=row["ciphertext"])
 
 

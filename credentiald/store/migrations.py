@@ -53,6 +53,11 @@ def _service_identities(conn: Connection) -> None:
         conn.execute(statement)
 
 
+def _sealing_keys(conn: Connection) -> None:
+    for statement in schema.SEALING_KEYS:
+        conn.execute(statement)
+
+
 def _records(conn: Connection) -> None:
     for statement in records_schema.RECORDS:
         conn.execute(statement)
@@ -77,6 +82,7 @@ STEPS: Steps = (
     ("0004_key_cooldowns", _key_cooldowns),
     ("0005_provider_timeouts", _provider_timeouts),
     ("0006_service_identities", _service_identities),
+    ("0007_sealing_keys", _sealing_keys),
 )
 RECORD_STEPS: Steps = (
     ("0001_records", _records),

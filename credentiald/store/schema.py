@@ -189,3 +189,20 @@ KEY_COOLDOWNS = (
     ) WITHOUT ROWID
     """,
 )
+
+# `sealing_key_id` is the key that seals from now on, for all processes on this database. `sealing_keys` has each key
+# that ever did; `wrapped` is the key itself, encrypted by what `source` names, NULL where it is kept elsewhere.
+SEALING_KEYS = (
+    "ALTER TABLE meta ADD COLUMN sealing_key_id TEXT",
+    """
+    CREATE TABLE sealing_keys (
+        id TEXT PRIMARY KEY NOT NULL,
+        source TEXT NOT NULL,
+        wrapped BLOB,
+        create_time INTEGER NOT NULL,
+        retire_time INTEGER
+    ) WITHOUT ROWID
+    """,
+    "CREATE INDEX central_keys_by_sealing_key ON central_keys (key_id)",
+    "CREATE INDEX user_keys_by_sealing_key ON user_keys (key_id)",
+)

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from credentiald import sealing
-from credentiald.errors import Sealed
+from credentiald.errors import Sealed, SealingKeyUnknown
 from credentiald.model import ApiKeyMaterial, AwsKeyPairMaterial, SealedSecret
 from credentiald.sealing import DeploymentSecret, Keyring, SealContext, Sealer
 from daemonkit.secret import Secret
@@ -60,11 +60,27 @@ def test_every_flipped_bit_is_noticed(sealer, column):
             sealer.open(replace(sealed, **{column: bytes(flipped)}), CONTEXT)
 
 
+@pytest.mark.parametrize("key_id", ["k2", ""])
+def test_a_row_of_a_key_that_is_not_at_hand_says_so_and_opens_when_it_is(sealer, key_id, caplog):
+    sealed = sealer.seal(b"sk-canary", CONTEXT)
+    with pytest.raises(SealingKeyUnknown) as refused:
+        sealer.open(replace(sealed, key_id=key_id), CONTEXT)
+    assert refused.value.reason() == "SEALED"
+    assert [record.message for record in caplog.records] == [
+        "a sealing key is not at hand: looking where keys are kept"
+    ]
+    other = Sealer(Keyring.parse(f"k9:{KEY_TWO}"))
+    with pytest.raises(SealingKeyUnknown):
+        other.seal(b"x", CONTEXT, key_id="k1")
+    other.learn(Keyring.parse(f"k1:{KEY_ONE}\nk9:{KEY_ONE}"))
+    assert other.open(sealed, CONTEXT) == b"sk-canary"
+    # A key that is at hand stays what it is, whatever a file says later.
+    assert Sealer(Keyring.parse(f"k9:{KEY_TWO}")).open(other.seal(b"x", CONTEXT, key_id="k9"), CONTEXT) == b"x"
+
+
 @pytest.mark.parametrize(
     "change",
     [
-        {"key_id": "k2"},
-        {"key_id": ""},
         {"key_id": None},
         {"key_id": 1},
         {"nonce": b""},

@@ -28,6 +28,7 @@ from credentiald.record_book import RecordBook
 from credentiald.record_rounds import running_book
 from credentiald.record_rules import KeepRules
 from credentiald.rpc.server import ADMIN_SERVICES, MAIN_SERVICES, Health, Recording, RpcListener, listening
+from credentiald.sealing_rounds import resealing
 from credentiald.store.database import open_database
 from credentiald.store.records import Records, open_records
 from daemonkit.listen import Address
@@ -184,6 +185,7 @@ async def running(
                 tracing=tracing,
             )
         )
+        await stack.enter_async_context(resealing(plane.sealing_keys, counting))
         channels = {
             name: await stack.enter_async_context(grpc.aio.insecure_channel(str(address)))
             for name, address in addresses.items()

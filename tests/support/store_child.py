@@ -44,7 +44,7 @@ def crash_while_preparing(folders: list[str], step: int) -> None:
     for number, folder in enumerate(folders, start=1):
         child = os.fork()
         if child == 0:
-            sys.settrace(_Countdown(number * step))
+            sys.settrace(Countdown(number * step))
             bootstrap.prepare(url_in(folder), None, now=NOW)
             os._exit(0)
         _, status = os.waitpid(child, 0)
@@ -52,13 +52,13 @@ def crash_while_preparing(folders: list[str], step: int) -> None:
     print(died)
 
 
-class _Countdown:
+class Countdown:
     """A trace function that kills this process at the n-th line of credentiald's code."""
 
     def __init__(self, lines: int) -> None:
         self.lines = lines
 
-    def __call__(self, frame: FrameType, event: str, argument: Any) -> "_Countdown | None":
+    def __call__(self, frame: FrameType, event: str, argument: Any) -> "Countdown | None":
         if not frame.f_code.co_filename.startswith(PACKAGE):
             return None
         if event == "line":

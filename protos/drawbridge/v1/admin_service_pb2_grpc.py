@@ -7,6 +7,7 @@ from drawbridge.v1 import admin_service_pb2 as drawbridge_dot_v1_dot_admin__serv
 from drawbridge.v1 import model_pb2 as drawbridge_dot_v1_dot_model__pb2
 from drawbridge.v1 import provider_health_pb2 as drawbridge_dot_v1_dot_provider__health__pb2
 from drawbridge.v1 import provider_pb2 as drawbridge_dot_v1_dot_provider__pb2
+from drawbridge.v1 import sealing_pb2 as drawbridge_dot_v1_dot_sealing__pb2
 from drawbridge.v1 import user_pb2 as drawbridge_dot_v1_dot_user__pb2
 from google.protobuf import empty_pb2 as google_dot_protobuf_dot_empty__pb2
 
@@ -209,6 +210,21 @@ class AdminServiceStub:
                 '/drawbridge.v1.AdminService/DeleteService',
                 request_serializer=drawbridge_dot_v1_dot_admin__service__pb2.DeleteServiceRequest.SerializeToString,
                 response_deserializer=google_dot_protobuf_dot_empty__pb2.Empty.FromString,
+                _registered_method=True)
+        self.GetSealingStatus = channel.unary_unary(
+                '/drawbridge.v1.AdminService/GetSealingStatus',
+                request_serializer=drawbridge_dot_v1_dot_admin__service__pb2.GetSealingStatusRequest.SerializeToString,
+                response_deserializer=drawbridge_dot_v1_dot_sealing__pb2.SealingStatus.FromString,
+                _registered_method=True)
+        self.RotateSealingKey = channel.unary_unary(
+                '/drawbridge.v1.AdminService/RotateSealingKey',
+                request_serializer=drawbridge_dot_v1_dot_admin__service__pb2.RotateSealingKeyRequest.SerializeToString,
+                response_deserializer=drawbridge_dot_v1_dot_sealing__pb2.SealingStatus.FromString,
+                _registered_method=True)
+        self.RetireSealingKey = channel.unary_unary(
+                '/drawbridge.v1.AdminService/RetireSealingKey',
+                request_serializer=drawbridge_dot_v1_dot_admin__service__pb2.RetireSealingKeyRequest.SerializeToString,
+                response_deserializer=drawbridge_dot_v1_dot_sealing__pb2.SealingStatus.FromString,
                 _registered_method=True)
 
 
@@ -460,6 +476,31 @@ class AdminServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def GetSealingStatus(self, request, context):
+        """Which keys seal what is stored, and how far a rotation is.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def RotateSealingKey(self, request, context):
+        """Makes a new sealing key (or takes the one that was put first where keys are
+        given), seals with it from now on, and begins to seal anew all that is stored.
+        Where a rotation is under way, it goes on instead. It is no change of what a
+        key or provider is: the revision stays. INVALID_ARGUMENT where there is no new
+        key and credentiald may not make one.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def RetireSealingKey(self, request, context):
+        """Forgets a key that seals nothing any more. INVALID_ARGUMENT for any other.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_AdminServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -627,6 +668,21 @@ def add_AdminServiceServicer_to_server(servicer, server):
                     servicer.DeleteService,
                     request_deserializer=drawbridge_dot_v1_dot_admin__service__pb2.DeleteServiceRequest.FromString,
                     response_serializer=google_dot_protobuf_dot_empty__pb2.Empty.SerializeToString,
+            ),
+            'GetSealingStatus': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetSealingStatus,
+                    request_deserializer=drawbridge_dot_v1_dot_admin__service__pb2.GetSealingStatusRequest.FromString,
+                    response_serializer=drawbridge_dot_v1_dot_sealing__pb2.SealingStatus.SerializeToString,
+            ),
+            'RotateSealingKey': grpc.unary_unary_rpc_method_handler(
+                    servicer.RotateSealingKey,
+                    request_deserializer=drawbridge_dot_v1_dot_admin__service__pb2.RotateSealingKeyRequest.FromString,
+                    response_serializer=drawbridge_dot_v1_dot_sealing__pb2.SealingStatus.SerializeToString,
+            ),
+            'RetireSealingKey': grpc.unary_unary_rpc_method_handler(
+                    servicer.RetireSealingKey,
+                    request_deserializer=drawbridge_dot_v1_dot_admin__service__pb2.RetireSealingKeyRequest.FromString,
+                    response_serializer=drawbridge_dot_v1_dot_sealing__pb2.SealingStatus.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -1526,6 +1582,87 @@ class AdminService:
             '/drawbridge.v1.AdminService/DeleteService',
             drawbridge_dot_v1_dot_admin__service__pb2.DeleteServiceRequest.SerializeToString,
             google_dot_protobuf_dot_empty__pb2.Empty.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetSealingStatus(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/drawbridge.v1.AdminService/GetSealingStatus',
+            drawbridge_dot_v1_dot_admin__service__pb2.GetSealingStatusRequest.SerializeToString,
+            drawbridge_dot_v1_dot_sealing__pb2.SealingStatus.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def RotateSealingKey(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/drawbridge.v1.AdminService/RotateSealingKey',
+            drawbridge_dot_v1_dot_admin__service__pb2.RotateSealingKeyRequest.SerializeToString,
+            drawbridge_dot_v1_dot_sealing__pb2.SealingStatus.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def RetireSealingKey(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/drawbridge.v1.AdminService/RetireSealingKey',
+            drawbridge_dot_v1_dot_admin__service__pb2.RetireSealingKeyRequest.SerializeToString,
+            drawbridge_dot_v1_dot_sealing__pb2.SealingStatus.FromString,
             options,
             channel_credentials,
             insecure,

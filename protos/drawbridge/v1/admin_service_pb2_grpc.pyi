@@ -8,6 +8,7 @@ from drawbridge.v1 import admin_service_pb2 as _admin_service_pb2
 from drawbridge.v1 import model_pb2 as _model_pb2
 from drawbridge.v1 import provider_health_pb2 as _provider_health_pb2
 from drawbridge.v1 import provider_pb2 as _provider_pb2
+from drawbridge.v1 import sealing_pb2 as _sealing_pb2
 from drawbridge.v1 import user_pb2 as _user_pb2
 from google.protobuf import empty_pb2 as _empty_pb2
 from grpc import aio as _aio
@@ -130,6 +131,17 @@ class AdminServiceStub:
     that were.
     """
     DeleteService: _grpc.UnaryUnaryMultiCallable[_admin_service_pb2.DeleteServiceRequest, _empty_pb2.Empty]
+    GetSealingStatus: _grpc.UnaryUnaryMultiCallable[_admin_service_pb2.GetSealingStatusRequest, _sealing_pb2.SealingStatus]
+    """Which keys seal what is stored, and how far a rotation is."""
+    RotateSealingKey: _grpc.UnaryUnaryMultiCallable[_admin_service_pb2.RotateSealingKeyRequest, _sealing_pb2.SealingStatus]
+    """Makes a new sealing key (or takes the one that was put first where keys are
+    given), seals with it from now on, and begins to seal anew all that is stored.
+    Where a rotation is under way, it goes on instead. It is no change of what a
+    key or provider is: the revision stays. INVALID_ARGUMENT where there is no new
+    key and credentiald may not make one.
+    """
+    RetireSealingKey: _grpc.UnaryUnaryMultiCallable[_admin_service_pb2.RetireSealingKeyRequest, _sealing_pb2.SealingStatus]
+    """Forgets a key that seals nothing any more. INVALID_ARGUMENT for any other."""
 
 @_typing.type_check_only
 class AdminServiceAsyncStub(AdminServiceStub):
@@ -228,6 +240,17 @@ class AdminServiceAsyncStub(AdminServiceStub):
     that were.
     """
     DeleteService: _aio.UnaryUnaryMultiCallable[_admin_service_pb2.DeleteServiceRequest, _empty_pb2.Empty]  # type: ignore[assignment]
+    GetSealingStatus: _aio.UnaryUnaryMultiCallable[_admin_service_pb2.GetSealingStatusRequest, _sealing_pb2.SealingStatus]  # type: ignore[assignment]
+    """Which keys seal what is stored, and how far a rotation is."""
+    RotateSealingKey: _aio.UnaryUnaryMultiCallable[_admin_service_pb2.RotateSealingKeyRequest, _sealing_pb2.SealingStatus]  # type: ignore[assignment]
+    """Makes a new sealing key (or takes the one that was put first where keys are
+    given), seals with it from now on, and begins to seal anew all that is stored.
+    Where a rotation is under way, it goes on instead. It is no change of what a
+    key or provider is: the revision stays. INVALID_ARGUMENT where there is no new
+    key and credentiald may not make one.
+    """
+    RetireSealingKey: _aio.UnaryUnaryMultiCallable[_admin_service_pb2.RetireSealingKeyRequest, _sealing_pb2.SealingStatus]  # type: ignore[assignment]
+    """Forgets a key that seals nothing any more. INVALID_ARGUMENT for any other."""
 
 class AdminServiceServicer(metaclass=_abc_1.ABCMeta):
     """Administration, on a listener of its own. Callers: role admin (a service, or a
@@ -521,5 +544,34 @@ class AdminServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _admin_service_pb2.DeleteServiceRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_empty_pb2.Empty, _abc.Awaitable[_empty_pb2.Empty]]: ...
+
+    @_abc_1.abstractmethod
+    def GetSealingStatus(
+        self,
+        request: _admin_service_pb2.GetSealingStatusRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_sealing_pb2.SealingStatus, _abc.Awaitable[_sealing_pb2.SealingStatus]]:
+        """Which keys seal what is stored, and how far a rotation is."""
+
+    @_abc_1.abstractmethod
+    def RotateSealingKey(
+        self,
+        request: _admin_service_pb2.RotateSealingKeyRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_sealing_pb2.SealingStatus, _abc.Awaitable[_sealing_pb2.SealingStatus]]:
+        """Makes a new sealing key (or takes the one that was put first where keys are
+        given), seals with it from now on, and begins to seal anew all that is stored.
+        Where a rotation is under way, it goes on instead. It is no change of what a
+        key or provider is: the revision stays. INVALID_ARGUMENT where there is no new
+        key and credentiald may not make one.
+        """
+
+    @_abc_1.abstractmethod
+    def RetireSealingKey(
+        self,
+        request: _admin_service_pb2.RetireSealingKeyRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_sealing_pb2.SealingStatus, _abc.Awaitable[_sealing_pb2.SealingStatus]]:
+        """Forgets a key that seals nothing any more. INVALID_ARGUMENT for any other."""
 
 def add_AdminServiceServicer_to_server(servicer: AdminServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

@@ -1,0 +1,166 @@
+"""Which key seals what is stored, and everything that is sealed.
+
+The database says which key seals from now on, so all processes agree in the transaction in which they store
+something: once a key is not that one any more, nothing new is sealed with it, and when what it sealed before is
+sealed anew, nothing ever needs it again.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import datetime
+
+from credentiald.errors import Sealed
+from credentiald.model import SealedSecret
+from credentiald.sealing import SealContext, Sealer, central_key_context, deployment_context, user_key_context
+from credentiald.store.connection import Connection, Row
+from credentiald.store.times import from_micros, to_micros
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class KnownKey:
+    """A sealing key that sealed something once. `wrapped` is None where the key is kept outside the database."""
+
+    id: str
+    source: str
+    wrapped: bytes | None
+    create_time: datetime
+    retire_time: datetime | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Place:
+    """How far a pass through all that is sealed has come: the table, and the last id in it."""
+
+    table: int = 0
+    after: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Pass:
+    """What one step of a pass did. `next` is None at its end; `unreadable` are credential ids."""
+
+    resealed: int
+    unreadable: tuple[str, ...]
+    next: Place | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Table:
+    """A table with sealed secrets, by the names of its columns."""
+
+    name: str
+    id: str
+    prefix: str
+    columns: str
+    context: Callable[[Row], SealContext]
+
+
+def _central(row: Row) -> SealContext:
+    return central_key_context(provider_id=row["provider_id"], credential_id=row["credential_id"])
+
+
+def _personal(row: Row) -> SealContext:
+    return user_key_context(user_id=row["user_id"], provider_id=row["provider_id"], credential_id=row["credential_id"])
+
+
+def _deployment(row: Row) -> SealContext:
+    return deployment_context(row["database_id"])
+
+
+# Every place where something sealed is kept. The deployment secret is first: without it nothing starts.
+_TABLES = (
+    _Table(name="meta", id="database_id", prefix="deployment_", columns="", context=_deployment),
+    _Table(name="central_keys", id="credential_id", prefix="", columns=", provider_id", context=_central),
+    _Table(name="user_keys", id="credential_id", prefix="", columns=", user_id, provider_id", context=_personal),
+)
+
+
+def active_key_id(conn: Connection) -> str:
+    """The id of the key that seals from now on; empty before one was ever named."""
+    row = conn.execute("SELECT sealing_key_id FROM meta").fetchone()
+    return str(row["sealing_key_id"] or "") if row else ""
+
+
+def activate(conn: Connection, key_id: str, *, source: str, wrapped: bytes | None = None, now: datetime) -> None:
+    """Seal with this key from now on."""
+    conn.execute(
+        "INSERT INTO sealing_keys (id, source, wrapped, create_time) VALUES (?, ?, ?, ?)"
+        " ON CONFLICT (id) DO UPDATE SET retire_time = NULL",
+        (key_id, source, wrapped, to_micros(now)),
+    )
+    conn.execute("UPDATE meta SET sealing_key_id = ?", (key_id,))
+
+
+def retire(conn: Connection, key_id: str, *, now: datetime) -> None:
+    """Note that the key is not wanted any more, and forget it where it is kept here."""
+    conn.execute("UPDATE sealing_keys SET retire_time = ?, wrapped = NULL WHERE id = ?", (to_micros(now), key_id))
+
+
+def known_keys(conn: Connection) -> list[KnownKey]:
+    """Every key that sealed something since this was noted, newest first."""
+    rows = conn.execute("SELECT * FROM sealing_keys ORDER BY create_time DESC, id DESC").fetchall()
+    return [
+        KnownKey(
+            id=row["id"],
+            source=row["source"],
+            wrapped=row["wrapped"],
+            create_time=from_micros(row["create_time"]),
+            retire_time=None if row["retire_time"] is None else from_micros(row["retire_time"]),
+        )
+        for row in rows
+    ]
+
+
+def secrets_by_key(conn: Connection) -> dict[str, int]:
+    """How many secrets each key seals, for those that seal any."""
+    counts: dict[str, int] = {}
+    for table in _TABLES:
+        key = f"{table.prefix}key_id"
+        rows = conn.execute(f"SELECT {key} AS key_id, count(*) AS secrets FROM {table.name} GROUP BY {key}").fetchall()  # noqa: S608 - names of ours
+        for row in rows:
+            counts[str(row["key_id"])] = counts.get(str(row["key_id"]), 0) + int(row["secrets"])
+    return counts
+
+
+def reseal(conn: Connection, sealer: Sealer, place: Place, *, limit: int) -> Pass:
+    """Seal at most `limit` of the secrets behind `place` with the active key that an older one at hand seals.
+
+    What does not open stays as it is. Nothing but the seal changes: no revision, no time, no id. SealingKeyUnknown
+    where the active key is not at hand.
+    """
+    active = active_key_id(conn)
+    table = _TABLES[place.table]
+    key, nonce, ciphertext = (f"{table.prefix}{column}" for column in ("key_id", "nonce", "ciphertext"))
+    old = [key_id for key_id in sealer.key_ids if key_id != active]
+    marks = ", ".join("?" * len(old))
+    rows = conn.execute(
+        f"SELECT {table.id} AS id, {table.id}, {key} AS key_id, {nonce} AS nonce, {ciphertext} AS ciphertext"  # noqa: S608
+        f"{table.columns} FROM {table.name} WHERE {key} IN ({marks}) AND {table.id} > ? ORDER BY {table.id} LIMIT ?",
+        (*old, place.after, limit),
+    ).fetchall()
+    unreadable = []
+    for row in rows:
+        context = table.context(row)
+        try:
+            plaintext = sealer.open(
+                SealedSecret(key_id=row["key_id"], nonce=row["nonce"], ciphertext=row["ciphertext"]), context
+            )
+        except Sealed:
+            unreadable.append(str(row["id"]))
+            continue
+        sealed = sealer.seal(plaintext, context, key_id=active)
+        conn.execute(
+            f"UPDATE {table.name} SET {key} = ?, {nonce} = ?, {ciphertext} = ? WHERE {table.id} = ?",  # noqa: S608
+            (sealed.key_id, sealed.nonce, sealed.ciphertext, row["id"]),
+        )
+    return Pass(
+        resealed=len(rows) - len(unreadable),
+        unreadable=tuple(unreadable),
+        next=_following(place, str(rows[-1]["id"]) if len(rows) == limit else None),
+    )
+
+
+def _following(place: Place, last: str | None) -> Place | None:
+    if last is not None:
+        return Place(table=place.table, after=last)
+    return Place(table=place.table + 1) if place.table + 1 < len(_TABLES) else None

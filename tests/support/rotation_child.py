@@ -1,0 +1,51 @@
+"""Rotates in processes that kill themselves: `python -m tests.support.rotation_child STEP FOLDER …`."""
+
+import asyncio
+import os
+import sys
+import threading
+from datetime import UTC, datetime
+from pathlib import Path
+
+from credentiald import bootstrap
+from credentiald.metrics import Metrics
+from credentiald.sealing_keys import SealingKeys
+from credentiald.sealing_places import LocalKeys
+from credentiald.sealing_rounds import round_of
+from credentiald.store.database import open_database
+from tests.support.sealed_store import DATABASE, url_in
+from tests.support.store import NOW
+from tests.support.store_child import Countdown
+
+
+async def rotate(folder: Path) -> None:
+    """What `credentiald sealing rotate` and the work behind it do, to the end; then the old keys are retired."""
+    sealer = bootstrap.prepare(url_in(folder), None, now=NOW).sealer
+    async with open_database(url_in(folder), sealer) as db:
+        keys = SealingKeys(db, sealer, LocalKeys(folder / DATABASE), lambda: datetime.now(UTC))
+        await keys.rotate()
+        await round_of(keys, Metrics("test"), rest_seconds=0)
+        status = await keys.status()
+        for key in status.keys:
+            if key.id != status.active_key_id and key.kept_in:
+                await keys.retire(key.id)
+
+
+def main(step: str, *folders: str) -> None:
+    """The first process gets through `step` lines of our code, the second twice as many; prints how many died."""
+    died = 0
+    for number, folder in enumerate(folders, start=1):
+        child = os.fork()
+        if child == 0:
+            countdown = Countdown(number * int(step))
+            threading.settrace(countdown)
+            sys.settrace(countdown)
+            asyncio.run(rotate(Path(folder)))
+            os._exit(0)
+        _, status = os.waitpid(child, 0)
+        died += os.WIFSIGNALED(status)
+    print(died)
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])
