@@ -58,6 +58,10 @@ async def keep_watching(
                 )
             )
             while (message := await _next(call)) is not grpc.aio.EOF:
+                if message is None:
+                    # It was none of the contract, as gRPC says in the log.
+                    pause_seconds = _LONG_PAUSE_SECONDS
+                    break
                 news = news_of(message)
                 obey(news)
                 if news.changes_missing and revision:
