@@ -1,9 +1,10 @@
 """Certificates as an operator has them in files, and a folder of them that is replaced as a whole."""
 
 import datetime
+import ipaddress
 import itertools
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import trustme
@@ -23,8 +24,12 @@ class Authority:
         self._cert = x509.load_pem_x509_certificate(self.pem)
         self._key = serialization.load_pem_private_key(made.private_key_pem.bytes(), None)
 
-    def issue(self, *sans: str, days: int = 1) -> tuple[bytes, bytes]:
-        """A certificate for these DNS names, URIs (with a colon) and addresses (with digits alone), and its key."""
+    def issue(self, *sans: str, days: int = 1, dns_names: Sequence[str] = ()) -> tuple[bytes, bytes]:
+        """A certificate for these DNS names, URIs (with a colon) and addresses (with digits alone), and its key.
+
+        `dns_names` are DNS names whatever they look like.
+        """
+        names = [*map(_name, sans), *map(x509.DNSName, dns_names)]
         key = ec.generate_private_key(ec.SECP256R1())
         now = datetime.datetime.now(datetime.UTC)
         cert = (
@@ -35,7 +40,7 @@ class Authority:
             .serial_number(x509.random_serial_number())
             .not_valid_before(now - datetime.timedelta(hours=1))
             .not_valid_after(now + datetime.timedelta(days=days))
-            .add_extension(x509.SubjectAlternativeName(list(map(_name, sans))), critical=True)
+            .add_extension(x509.SubjectAlternativeName(names), critical=True)
             .add_extension(
                 x509.AuthorityKeyIdentifier.from_issuer_public_key(self._key.public_key()),  # type: ignore[arg-type]
                 critical=False,
@@ -52,8 +57,6 @@ def _name(san: str) -> x509.GeneralName:
     if ":" in san:
         return x509.UniformResourceIdentifier(san)
     if san.replace(".", "").isdigit():
-        import ipaddress
-
         return x509.IPAddress(ipaddress.ip_address(san))
     return x509.DNSName(san)
 

@@ -86,7 +86,7 @@ async def test_a_certificate_is_the_service_whose_name_it_has_and_a_token_comes_
         plane.command("users", "create", "ann")
         user = plane.command("tokens", "create", "--user", "ann").strip()
         edge, boss, other = authority.issue(EDGE), authority.issue(BOSS), authority.issue("nobody.example.org")
-        several, written_as_dns = authority.issue(EDGE, "urn:both"), authority.issue("edge", "example.org")
+        several, written_as_dns = authority.issue(EDGE, "urn:both"), authority.issue("x.example", dns_names=[EDGE])
         ping = ("main", CredentialServiceStub, "Ping", credential_service_pb2.PingRequest())
         users = ("admin", AdminServiceStub, "ListUsers", admin_service_pb2.ListUsersRequest())
         keys = ("main", UserKeyServiceStub, "ListUserKeys", user_key_service_pb2.ListUserKeysRequest())
