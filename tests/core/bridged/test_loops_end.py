@@ -20,6 +20,7 @@ from bridged.model import Refused, Resolution, Source
 from bridged.outcomes import Outcomes
 from bridged.readiness import Readiness
 from bridged.recorder import Recorder
+from bridged.resolver_identity import Identities, Identity
 from bridged.resolver_peer import Peer
 from bridged.resolver_pool import Pool
 from bridged.resolver_watch import keep_watching
@@ -118,8 +119,8 @@ async def test_a_watch_ends() -> None:
 @pytest.mark.parametrize("method", ["WatchProviders", "Ping", "ResolveProviderStream"])
 async def test_a_peer_ends_with_all_that_it_keeps_going(method: str) -> None:
     moment = Moment()
-    pool = Pool(metadata=(), timeout_seconds=2.0, readiness=Readiness(), metrics=Metrics(), bridge_instance_id="b")
-    peer = Peer(Channel(method, moment), pool)  # type: ignore[arg-type]
+    pool = Pool(timeout_seconds=2.0, readiness=Readiness(), metrics=Metrics(), bridge_instance_id="b")
+    peer = Peer(Channel(method, moment), pool, Identities(Identity()))  # type: ignore[arg-type]
     assert await ends(asyncio.create_task(peer.run()), moment)
 
 
