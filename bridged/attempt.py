@@ -74,8 +74,8 @@ def begin(
         receiver = failover.before(receiver, resolution)
     if fallback is not None:
         receiver = fallback.before(receiver)
-    if bridge.traces_calls:
-        _trace(interception, bridge, request, client, resolution, outgoing)
+    if bridge.watches_calls:
+        receiver = _watched(interception, bridge, request, client, resolution, outgoing, receiver)
     may_be_plain = resolution.provider_name in bridge.plaintext_upstreams
     return bridge.pool.send(outgoing, receiver, resolution.timeouts, may_be_plain=may_be_plain)
 
@@ -99,8 +99,8 @@ def again(
         receiver = failover.before(receiver, resolution)
     if fallback is not None:
         receiver = fallback.before(receiver)
-    if bridge.traces_calls:
-        _trace(interception, bridge, request, client, resolution, outgoing)
+    if bridge.watches_calls:
+        receiver = _watched(interception, bridge, request, client, resolution, outgoing, receiver)
     may_be_plain = resolution.provider_name in bridge.plaintext_upstreams
     return bridge.pool.send(outgoing, receiver, resolution.timeouts, may_be_plain=may_be_plain)
 
@@ -122,6 +122,23 @@ def _receiver_of_asking(
     not_to_ask, provider = bridge.not_to_ask, interception.provider
     base_url, model = resolution.base_url, interception.facts.model
     return AnswerToAsking(interception, relay, body, lambda: not_to_ask.add(base_url, model, provider=provider))
+
+
+def _watched(
+    interception: "Interception",
+    bridge: "Bridge",
+    request: Request,
+    client: ClientCredentials,
+    resolution: Resolution,
+    outgoing: OutgoingRequest,
+    receiver: ResponseReceiver,
+) -> ResponseReceiver:
+    """Tell the trace and the dump of the call, where there are such; who hears of its answer."""
+    if bridge.traces_calls:
+        _trace(interception, bridge, request, client, resolution, outgoing)
+    if bridge.dumper is None:
+        return receiver
+    return bridge.dumper.begin(interception, request, client, resolution, outgoing, receiver)
 
 
 def _trace(

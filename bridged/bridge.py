@@ -17,6 +17,7 @@ from bridged.answer_to_asking import UpstreamsNotToAsk
 from bridged.aws.sigv4 import SigningKeys
 from bridged.breaking import Breaking
 from bridged.conversation import Conversation
+from bridged.dump.dumper import Dumper
 from bridged.endings import CLIENT_GONE
 from bridged.error_answer import error_answer
 from bridged.http1.answer_framing import Framing
@@ -81,6 +82,7 @@ class Bridge:
         ends_on: frozenset[EndsOn] = DEFAULT_ENDS_ON,
         entrance: Entrance | None = None,
         plaintext_upstreams: frozenset[str] = frozenset(),
+        dumper: Dumper | None = None,
     ) -> None:
         self.resolver = resolver
         self.pool = pool
@@ -101,6 +103,9 @@ class Bridge:
         self.tracing = tracing
         self.send_trace_headers = send_trace_headers
         self.traces_calls = tracing is not None or send_trace_headers is not None
+        # None where there is no API dump.
+        self.dumper = dumper
+        self.watches_calls = self.traces_calls or dumper is not None
         # The loop's own clock is in whole milliseconds.
         self.now = time.monotonic
         self._not_ready = not_ready

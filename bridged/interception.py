@@ -21,6 +21,7 @@ from bridged.carrying import beginning, deciding, ending, obeying, other_provide
 from bridged.client_token import ClientCredentials
 from bridged.dialects import request_facts
 from bridged.dialects.facts import NO_FACTS
+from bridged.dump.dumper import DumpedCall
 from bridged.endings import CLIENT_GONE
 from bridged.failover import Failover
 from bridged.fallback import Fallback
@@ -52,9 +53,9 @@ class Interception:
     """
 
     __slots__ = (
-        "asked_count", "attempts", "breaker_pass", "bridge", "call", "client", "dialect", "early", "error", "exchange",
-        "facts", "failover", "fallback", "first_byte_seconds", "has_body_ended", "interception_id", "is_over",
-        "is_paused", "is_stream", "is_streamed", "is_turn_kept", "limit", "match", "provider", "question",
+        "asked_count", "attempts", "breaker_pass", "bridge", "call", "client", "dialect", "dumped", "early", "error",
+        "exchange", "facts", "failover", "fallback", "first_byte_seconds", "has_body_ended", "interception_id",
+        "is_over", "is_paused", "is_stream", "is_streamed", "is_turn_kept", "limit", "match", "provider", "question",
         "received_bytes", "recording", "relay", "reserved_bytes", "resolution", "sent_bytes", "slot",
         "started_seconds", "status", "stopped", "trace",
     )  # fmt: skip
@@ -66,6 +67,8 @@ class Interception:
         # The question to credentiald while it is under way, then the call to the upstream.
         self.question: Any = None
         self.call: UpstreamCall | None = None
+        # What dumps the last call; None where there is no API dump.
+        self.dumped: DumpedCall | None = None
         # None where no other provider may be asked.
         self.fallback: Fallback | None = None
         # None where there are no breakers.
@@ -144,6 +147,8 @@ class Interception:
             self.received_bytes += len(data)
             if self.call is not None:
                 self.call.send_body(data)
+                if self.dumped is not None:
+                    self.dumped.request_data(data)
             elif not self.is_over:
                 self.early.append(data)
         except Exception as failure:
@@ -216,7 +221,7 @@ class Interception:
     def answer_goes_to(self, receiver: ResponseReceiver) -> None:
         """Another receiver hears the rest of the upstream's answer."""
         if self.call is not None and not self.call.is_over:
-            self.call.receiver = receiver
+            self.call.receiver = receiver if self.dumped is None else self.dumped.before(receiver)
 
     # -- the upstream's answer, for the relay ------------------------------------------------------------------------
 

@@ -11,6 +11,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge
 from bridged.adapters import ADAPTERS
 from bridged.adapters.bedrock import WIRE_TYPE as BEDROCK
 from bridged.breaker import State
+from bridged.dump.dump_metrics import DumpMetrics
 from bridged.endings import CLIENT_GONE
 from bridged.errors import REFUSALS
 from bridged.limits.admission import Limit
@@ -40,6 +41,7 @@ class Metrics:
 
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
+        self.dump = DumpMetrics(self.registry)
         self._requests = CounterTally(
             "bridged_requests",
             "Answered requests by operation and class of status; 'aborted' where the answer did not end properly.",

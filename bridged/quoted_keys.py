@@ -12,7 +12,7 @@ _SHORTEST = 8
 
 def without_keys(text: str, resolution: Resolution, client: ClientCredentials | None) -> str:
     """The text without the keys and tokens that the request went out or came in with, and without any of ours."""
-    for secret in _secrets_of(resolution, client):
+    for secret in secrets_of(resolution, client):
         # A key that a client presents may have its scheme before it.
         key = secret.reveal().strip().rpartition(" ")[2]
         if len(key) >= _SHORTEST:
@@ -20,7 +20,8 @@ def without_keys(text: str, resolution: Resolution, client: ClientCredentials | 
     return masked(text)
 
 
-def _secrets_of(resolution: Resolution, client: ClientCredentials | None) -> Iterator[Secret]:
+def secrets_of(resolution: Resolution, client: ClientCredentials | None) -> Iterator[Secret]:
+    """All that a request came in and goes out with; keys that were presented in headers may have their scheme."""
     credential, presented = resolution.credential, None if client is None else client.presented
     found: list[Secret | None] = []
     if isinstance(credential, ApiKey | Bearer):

@@ -18,6 +18,8 @@ import uvloop
 from bridged.breaker import BreakerRules
 from bridged.breaking import Breaking
 from bridged.bridge import Bridge
+from bridged.dump.dumper import running_dumper
+from bridged.dump.folder import DumpFolder
 from bridged.egress import Egress
 from bridged.http1.downstream import Limits, Server, listening
 from bridged.http1.pool import running_pool
@@ -180,6 +182,7 @@ async def _serve(loaded: Loaded, files: Rereading, worker: Worker | None, tracin
             proxies=_proxies(),
             egress=Egress(networks=settings.allow_upstream_networks, loopback=settings.allow_upstream_loopback),
         ) as pool,
+        running_dumper(_dump_folder(settings), metrics.dump) as dumper,
     ):
         bridge = Bridge(
             resolver,
@@ -196,6 +199,7 @@ async def _serve(loaded: Loaded, files: Rereading, worker: Worker | None, tracin
             ends_on=settings.end_streams_on,
             entrance=_entrance(settings, metrics),
             plaintext_upstreams=settings.plaintext_upstreams,
+            dumper=dumper,
         )
         resolver.tell_changes(bridge.obey)
         resolver.tell_oldest(bridge.oldest_id)
@@ -233,6 +237,18 @@ async def drain(bridge: Bridge, server: Server, grace: timedelta) -> None:
         return
     log.warning("the grace is over: ending what still runs", extra={"requests": bridge.under_way})
     bridge.end_requests()
+
+
+def _dump_folder(settings: Settings) -> DumpFolder | None:
+    """The folder of the API dump; None where there is none."""
+    if not settings.dump_dir:
+        return None
+    try:
+        return DumpFolder(settings.dump_dir)
+    except OSError as error:
+        raise CannotStart(
+            f"dump_dir: cannot use {settings.dump_dir!r}: {error.strerror or type(error).__name__}"
+        ) from None
 
 
 def _breaking(settings: Settings, metrics: Metrics) -> Breaking | None:

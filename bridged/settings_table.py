@@ -54,18 +54,6 @@ def _parse_without_records(text: str) -> str:
     return word
 
 
-def _not_supported_yet(text: str) -> None:
-    if text.strip():
-        raise ValueError("not supported yet: remove it")
-
-
-def _unsupported(name: str, help_text: str) -> object:
-    """A setting that is named already and refused until what it sets exists; a limit must not be dropped in silence."""
-    return setting(
-        "", f"{help_text} Not supported yet.", _not_supported_yet, flag=False, aliases=(GATEWAY_PREFIX + name,)
-    )
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Settings:
     """What bridged is told. File names are empty where none was given."""
@@ -254,7 +242,14 @@ class Settings:
         metavar="N",
         aliases=(GATEWAY_PREFIX + "CIRCUIT_BREAKER_MAX_REQUESTS",),
     )
-    dump_dir: object = _unsupported("DUMP_DIR", "Folder for dumps of requests and answers.")
+    dump_dir: str = setting(
+        "",
+        "Folder for files with every request and answer, prompts and all, credentials masked; empty: none are written "
+        "(docs/dump.md).",
+        parse_text,
+        metavar="FOLDER",
+        aliases=(GATEWAY_PREFIX + "DUMP_DIR",),
+    )
     send_trace_headers: TraceHeaders | None = setting(
         "none",
         "Which upstreams get traceparent, tracestate and baggage: none, all, or names of providers with commas.",

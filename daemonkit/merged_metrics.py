@@ -15,6 +15,7 @@ _GREATEST = (
     "_bridges_heard",
     "_build_info",
     "_draining",
+    "_dump_enabled",
     "_last_success_timestamp_seconds",
     "_outage",
     "_resting_keys",

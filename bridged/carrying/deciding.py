@@ -157,6 +157,8 @@ def _send_early(interception: "Interception", call: UpstreamCall) -> None:
     early, interception.early = interception.early, []
     for data in early:
         call.send_body(data)
+        if interception.dumped is not None:
+            interception.dumped.request_data(data)
     # The rest is let come by the call, which knows when there is a connection that takes it.
     if interception.has_body_ended:
         call.end_body()

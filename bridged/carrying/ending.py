@@ -56,6 +56,9 @@ def end(interception: "Interception") -> None:
     if interception.call is not None:
         interception.call.cancel()
         interception.call = None
+    if interception.dumped is not None:
+        interception.dumped.over(interception.error or "the request ended")
+        interception.dumped = None
     leave_pool(interception)
     give_pass_back(interception)
     if interception.fallback is not None:

@@ -89,7 +89,7 @@ class _Nobody:
     def resume_body(self) -> None: ...
 
 
-_NOBODY = _Nobody()
+NOBODY = _Nobody()
 
 
 class UpstreamCall:
@@ -284,7 +284,7 @@ class UpstreamCall:
         self.is_cut = self.is_cut or self.is_sending
         self.is_sending = False
         # The receiver holds this call: together they would be a circle that only the collector could break.
-        self.receiver = _NOBODY
+        self.receiver = NOBODY
         self._connection = self._task = None
         self._head, self._body = b"", None
         self._waiting.clear()

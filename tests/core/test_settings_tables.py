@@ -121,12 +121,10 @@ def test_the_two_daemons_share_out_the_names_of_the_gateway():
     assert aliases == credentiald.settings.READ_BY_BRIDGED
 
 
-@pytest.mark.parametrize("name", ["CODER_AIBRIDGE_DUMP_DIR"])
-def test_a_limit_that_cannot_be_honoured_yet_is_an_error_and_not_dropped(name):
-    for variable in (name, name.replace("CODER_AIBRIDGE_", "BRIDGED_")):
-        with pytest.raises(ConfigErrors) as refused:
-            load_bridged(environ={variable: "5"})
-        assert refused.value.errors == [f"{variable}: not supported yet: remove it"]
+@pytest.mark.parametrize("name", ["CODER_AIBRIDGE_DUMP_DIR", "BRIDGED_DUMP_DIR"])
+def test_the_folder_of_dumps_has_the_gateways_name_too_and_none_by_default(name):
+    assert load_bridged(environ={}).settings.dump_dir == ""
+    assert load_bridged(environ={name: " /var/dumps "}).settings.dump_dir == "/var/dumps"
 
 
 def test_limits_have_the_gateways_names_too_and_none_by_default():

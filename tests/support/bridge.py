@@ -13,6 +13,9 @@ from typing import TYPE_CHECKING
 from bridged.breaker import BreakerRules
 from bridged.breaking import Breaking
 from bridged.bridge import Bridge
+from bridged.dump.dumper import running_dumper
+from bridged.dump.folder import DumpFolder
+from bridged.dump.writer import MOST_QUEUED_BYTES
 from bridged.egress import Egress
 from bridged.http1.downstream import Limits, Server, listening
 from bridged.http1.pool import running_pool
@@ -73,6 +76,8 @@ async def running_bridge(
     limits: AdmissionLimits | None = None,
     egress: Egress | None = None,
     plaintext_upstreams: frozenset[str] = frozenset(),
+    dump_dir: str = "",
+    dump_queue_bytes: int = MOST_QUEUED_BYTES,
 ) -> AsyncIterator[RunningBridge]:
     """A listening bridge for the length of the block."""
     readiness, metrics = Readiness(), Metrics()
@@ -91,6 +96,9 @@ async def running_bridge(
             idle_timeout_seconds=idle_timeout_seconds,
             egress=egress,
         ) as pool,
+        running_dumper(
+            DumpFolder(dump_dir) if dump_dir else None, metrics.dump, most_queued_bytes=dump_queue_bytes
+        ) as dumper,
     ):
 
         def not_ready() -> list[str]:
@@ -112,6 +120,7 @@ async def running_bridge(
             ends_on=ends_on,
             entrance=None if limits is None else Entrance(limits, metrics),
             plaintext_upstreams=plaintext_upstreams,
+            dumper=dumper,
         )
         resolver.tell_changes(bridge.obey)
         if bridge.breaking is not None:
