@@ -174,6 +174,41 @@ def test_a_rotated_token_is_alone_on_stdout_and_beside_its_service_with_json(pla
     assert (rotated["service_token"], rotated["service"]["name"]) == ("dbs_rotated", "edge")
 
 
+def test_a_service_with_a_certificate_gets_a_token_only_where_it_is_asked_for(plane):
+    sans = ("--certificate-san", "spiffe://example.org/edge", "--certificate-san", "edge.example.org")
+    made = administer(plane, "services", "create", "edge", "--role", "bridge", *sans)
+    assert made.stdout == ""
+    assert list(plane.last.service.certificate_sans) == ["spiffe://example.org/edge", "edge.example.org"]
+    assert administer(plane, "services", "create", "both", "--role", "bridge", *sans, "--token").stdout == "dbs_new\n"
+    assert plane.last.with_token
+
+
+def test_the_certificates_of_a_service_are_replaced_as_a_whole(plane):
+    administer(plane, "services", "create", "edge", "--role", "bridge")
+    administer(plane, "services", "set-sans", "edge", "urn:a", "urn:b")
+    assert list(plane.last.certificate_sans) == ["urn:a", "urn:b"]
+    assert administer_json(plane, "services", "set-sans", "edge")["certificate_sans"] == []
+
+
+@pytest.mark.parametrize(("flags", "seconds"), [((), 0), (("--keep-old", "10m"), 600), (("--keep-old", "1h30m"), 5400)])
+def test_an_old_token_is_kept_for_as_long_as_is_said(plane, flags, seconds):
+    administer(plane, "services", "create", "edge", "--role", "bridge")
+    assert administer(plane, "services", "rotate", "edge", *flags).stdout == "dbs_rotated\n"
+    assert plane.last.keep_old.seconds == seconds
+
+
+def test_an_old_token_is_revoked_without_a_new_one(plane):
+    administer(plane, "services", "create", "edge", "--role", "bridge")
+    revoked = administer(plane, "services", "rotate", "edge", "--revoke-old")
+    assert (revoked.stdout, revoked.stderr) == ("", "the old token of service 'edge' is refused from now on\n")
+
+
+@pytest.mark.parametrize("flags", [("--keep-old", "soon"), ("--keep-old", "10m", "--revoke-old")])
+def test_a_rotation_that_makes_no_sense_is_wrong_usage(plane, flags):
+    administer(plane, "services", "rotate", "edge", *flags, code=2)
+    assert plane.calls == []
+
+
 def test_services_are_listed_and_deleted(plane):
     for name in ("a", "b", "c"):
         administer(plane, "services", "create", name, "--role", "bridge")

@@ -205,7 +205,8 @@ class _Admin(admin_service_pb2_grpc.AdminServiceServicer):
     def CreateService(self, request, context):
         self._plane.note("CreateService", request, context)
         self._plane.services[request.service.name] = request.service
-        return admin_service_pb2.CreateServiceResponse(service=request.service, service_token="dbs_new")
+        token = "" if request.service.certificate_sans and not request.with_token else "dbs_new"
+        return admin_service_pb2.CreateServiceResponse(service=request.service, service_token=token)
 
     def ListServices(self, request, context):
         self._plane.note("ListServices", request, context)
@@ -216,6 +217,16 @@ class _Admin(admin_service_pb2_grpc.AdminServiceServicer):
         self._plane.note("RotateServiceToken", request, context)
         service = self._plane.services.get(request.name) or refuse(context, ServiceNotFound(service=request.name))
         return admin_service_pb2.RotateServiceTokenResponse(service=service, service_token="dbs_rotated")
+
+    def RevokeOldServiceToken(self, request, context):
+        self._plane.note("RevokeOldServiceToken", request, context)
+        return self._plane.services.get(request.name) or refuse(context, ServiceNotFound(service=request.name))
+
+    def SetServiceCertificates(self, request, context):
+        self._plane.note("SetServiceCertificates", request, context)
+        service = self._plane.services.get(request.name) or refuse(context, ServiceNotFound(service=request.name))
+        service.certificate_sans[:] = request.certificate_sans
+        return service
 
     def DeleteService(self, request, context):
         self._plane.note("DeleteService", request, context)

@@ -178,6 +178,10 @@ class FakeCredentiald(pb_grpc.CredentialServiceServicer, RecordServiceServicer):
         self.pings = 0
         self.last_ping: pb.PingRequest | None = None
         self.authorizations: set[str] = set()
+        # Where there are some, bridges with other tokens are refused (SERVICE_TOKEN_INVALID).
+        self.valid_tokens: set[str] = set()
+        # The tokens of streams that are open.
+        self.stream_tokens: list[str] = []
         self._go_on = asyncio.Event()
         self._go_on.set()
         self._streams_go_on = asyncio.Event()
@@ -261,7 +265,7 @@ class FakeCredentiald(pb_grpc.CredentialServiceServicer, RecordServiceServicer):
 
     async def ResolveProvider(self, request: pb.ResolveProviderRequest, context: Any) -> pb.ResolveProviderResponse:
         self.unary_resolves += 1
-        self._note(context)
+        await self._let_in(context)
         self.resolves.append(request)
         await self._go_on.wait()
         answer = self._answer(request)
@@ -272,9 +276,16 @@ class FakeCredentiald(pb_grpc.CredentialServiceServicer, RecordServiceServicer):
 
     async def ResolveProviderStream(self, request_iterator: Any, context: Any) -> None:
         self.streams_opened += 1
-        self._note(context)
+        token = await self._let_in(context)
         if self.stream_refuse is not None:
             await self.stream_refuse.abort(context)
+        self.stream_tokens.append(token)
+        try:
+            await self._serve_stream(context)
+        finally:
+            self.stream_tokens.remove(token)
+
+    async def _serve_stream(self, context: Any) -> None:
         while True:
             reading = asyncio.ensure_future(context.read())
             self._streams.add(reading)
@@ -295,6 +306,7 @@ class FakeCredentiald(pb_grpc.CredentialServiceServicer, RecordServiceServicer):
             if batch is grpc.aio.EOF:
                 return
             self.resolves.extend(batch.items)
+            await self._let_in(context)
             if batch.items and self.refuse_batches is not None:
                 await self.refuse_batches.abort(context)
             if batch.items:
@@ -358,7 +370,7 @@ class FakeCredentiald(pb_grpc.CredentialServiceServicer, RecordServiceServicer):
     async def Ping(self, request: pb.PingRequest, context: Any) -> pb.PingResponse:
         self.pings += 1
         self.last_ping = request
-        self._note(context)
+        await self._let_in(context)
         await self._go_on.wait()
         if self.ping_refuse is not None:
             await self.ping_refuse.abort(context)
@@ -439,9 +451,17 @@ class FakeCredentiald(pb_grpc.CredentialServiceServicer, RecordServiceServicer):
         answer.rejected.extend(self.odd_rejections)
         return answer
 
-    def _note(self, context: Any) -> None:
+    def _note(self, context: Any) -> str:
         metadata = dict(context.invocation_metadata())
-        self.authorizations.add(str(metadata.get("authorization", "")))
+        authorization = str(metadata.get("authorization", ""))
+        self.authorizations.add(authorization)
+        return authorization.removeprefix("Bearer ")
+
+    async def _let_in(self, context: Any) -> str:
+        token = self._note(context)
+        if self.valid_tokens and token not in self.valid_tokens:
+            await Refuse(code=grpc.StatusCode.UNAUTHENTICATED, reason="SERVICE_TOKEN_INVALID").abort(context)
+        return token
 
 
 def _packed(message: Any) -> any_pb2.Any:

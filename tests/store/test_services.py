@@ -3,9 +3,9 @@ from datetime import timedelta
 
 import pytest
 
-from credentiald.errors import AlreadyExists, ServiceNotFound
+from credentiald.errors import AlreadyExists, InvalidArgument, ServiceNotFound
 from credentiald.model import Role
-from credentiald.store import revision, services
+from credentiald.store import administrators, revision, services
 from tests.support.store import LATER, NOW, a_service, last_change
 
 
@@ -111,6 +111,16 @@ def test_the_names_of_a_deleted_service_are_free_again(conn):
     services.delete(conn, "one", now=LATER)
     assert services.by_sans(conn, ["a.example"]) == []
     services.create(conn, a_service("two", certificate_sans=("a.example",)), b"2")
+
+
+def test_a_service_that_nobody_can_be_is_no_administrator(conn):
+    services.create(conn, a_service("boss", role=Role.ADMIN, rotate_time=None, certificate_sans=("urn:boss",)), None)
+    administrators.refuse_if_none(conn, field="service")
+    services.set_sans(conn, "boss", [], now=LATER)
+    with pytest.raises(InvalidArgument):
+        administrators.refuse_if_none(conn, field="service")
+    services.rotate(conn, "boss", b"hash", now=LATER)
+    administrators.refuse_if_none(conn, field="service")
 
 
 def test_a_deleted_service_is_gone_with_its_token(conn):

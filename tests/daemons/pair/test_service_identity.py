@@ -288,13 +288,18 @@ async def test_a_kept_token_ends_when_its_time_is_over_also_on_streams_that_run(
             stub = CredentialServiceStub(channel)
             await asyncio.to_thread(plane.command, "services", "rotate", "bridge", "--keep-old", "2s")
             stream = stub.ResolveProviderStream(metadata=bearer(old))
+            watch = stub.WatchProviders(metadata=bearer(old))
+            await watch.write(credential_service_pb2.WatchProvidersRequest(bridge_instance_id="b"))
             await stub.Ping(credential_service_pb2.PingRequest(), metadata=bearer(old))
+            watching = asyncio.create_task(watched_for_ever(watch))
             with pytest.raises(grpc.aio.AioRpcError) as refused:
                 await asked_for_ever(stream)
+            with pytest.raises(grpc.aio.AioRpcError) as watched:
+                await watching
             with pytest.raises(grpc.aio.AioRpcError) as pinged:
                 await stub.Ping(credential_service_pb2.PingRequest(), metadata=bearer(old))
 
-        assert reason_of(refused.value) == reason_of(pinged.value) == "SERVICE_TOKEN_INVALID"
+        assert {reason_of(one.value) for one in (refused, watched, pinged)} == {"SERVICE_TOKEN_INVALID"}
 
 
 async def asked_for_ever(stream: "grpc.aio.StreamStreamCall") -> None:
@@ -303,3 +308,10 @@ async def asked_for_ever(stream: "grpc.aio.StreamStreamCall") -> None:
         while True:
             await stream.write(credential_service_pb2.ResolveProviderStreamRequest())
             assert await stream.read() is not grpc.aio.EOF
+
+
+async def watched_for_ever(stream: "grpc.aio.StreamStreamCall") -> None:
+    """Obey what is told until the stream ends, or for long enough."""
+    async with asyncio.timeout(DEADLINE_SECONDS):
+        while (news := await stream.read()) is not grpc.aio.EOF:
+            await stream.write(credential_service_pb2.WatchProvidersRequest(revision=news.revision))
