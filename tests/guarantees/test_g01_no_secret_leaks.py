@@ -1,19 +1,50 @@
-"""Secret canaries through every class of error: none may appear in any log, answer, metric, command output or file.
+"""G1: no secret byte appears in any log, trace, metric, error, gRPC status, HTTP answer, record, database column or
+`repr`.
 
-Searched raw, in base64, in hex and percent-encoded. Logs of both daemons are at debug level.
+Proved with canaries (central keys, a pool's, one that was added, a user's, one that a request presents, a pair of AWS,
+tokens of users and services, sealing keys) that go through every class of refusal of a pair that runs, with logs at
+debug level and traces on. Then everything that came out anywhere is searched for each of them: as it is, in base64 at
+each alignment, in hex and percent-encoded: answers, statuses of gRPC with their details and trailing metadata, metrics,
+output of commands, both logs, spans, every file in the folder but those that are there to hold the secret. Last, every
+value that holds one is printed in every way that Python has.
+
+Wider: tests/daemons/aws/test_process.py (AWS's sources), tests/daemons/bridged/test_bedrock_streams.py.
 """
 
 import asyncio
 import base64
+import contextlib
 import json
+import logging
+import pickle
 import signal
+import traceback
 import urllib.parse
 import urllib.request
+from datetime import UTC, datetime
+from pathlib import Path
 
+import grpc
+import pytest
+from drawbridge.v1 import admin_service_pb2, credential_service_pb2, provider_pb2, user_key_service_pb2
+from grpc_status import rpc_status
+
+from bridged import model as bridged_model
+from bridged.adapters.destination import Address
+from bridged.client_token import ClientCredentials
+from credentiald import model
+from credentiald.answers import Kept
+from credentiald.resolve import Question
+from credentiald.sealing import DeploymentSecret, Keyring, SealContext, Sealer
+from daemonkit.logs import human_line, json_line
+from daemonkit.secret import Secret
+from tests.fakes.otlp_collector import running_collector
 from tests.fakes.scripted_upstream import CUT, JSON, Recorded, hang_up, raw, reply, stream
+from tests.support.credentiald import bearer
 from tests.support.http import exchange, send
 from tests.support.pair import Pair, running_pair
 from tests.support.processes import command
+from tests.support.rpc import rpcs
 
 CENTRAL = "sk-canary-central-7d41f0"
 OWN = "sk-canary-own-93b2aa"
@@ -39,19 +70,20 @@ BODY = b'{"model":"m","stream":true,"messages":[]}'
 EVENT = b'data: {"x":1}\n\n'
 
 
-def forms(secret: str) -> set[bytes]:
-    """How a secret might be written down."""
-    plain = secret.encode()
-    padded = base64.b64encode(plain).rstrip(b"=")
-    return {
-        plain,
-        # The last characters of base64 depend on what follows, so they are left out.
-        padded[:-2],
-        base64.urlsafe_b64encode(plain).rstrip(b"=")[:-2],
-        plain.hex().encode(),
-        plain.hex().upper().encode(),
-        urllib.parse.quote(secret, safe="").encode(),
+def forms(secret: bytes) -> set[bytes]:
+    """How a secret might be written down. The secret may begin at any place of what base64 takes together."""
+    found = {
+        secret,
+        secret.hex().encode(),
+        secret.hex().upper().encode(),
+        urllib.parse.quote_from_bytes(secret, "").encode(),
     }
+    for before in range(3):
+        # The characters that hold nothing but the secret's bits.
+        first, end = -(-before * 8 // 6), (before + len(secret)) * 8 // 6
+        for encode in (base64.b64encode, base64.urlsafe_b64encode):
+            found.add(encode(b"\0" * before + secret)[first:end])
+    return found
 
 
 class Sinks:
@@ -63,12 +95,13 @@ class Sinks:
     def add(self, where: str, what: bytes | str) -> None:
         self.found.append((where, what if isinstance(what, bytes) else what.encode()))
 
-    def check(self, secrets: list[str]) -> None:
-        assert len(self.found) > 20
-        for where, what in self.found:
-            for number, secret in enumerate(secrets):
-                # The secret itself is not said: this text goes into a log of its own.
-                assert not any(form in what for form in forms(secret)), f"secret {number} is in {where}"
+    def check(self, secrets: dict[str, str | bytes]) -> None:
+        assert len(self.found) > 60
+        for name, secret in secrets.items():
+            for form in forms(secret if isinstance(secret, bytes) else secret.encode()):
+                for where, what in self.found:
+                    # The secret itself is not said: this text goes into a log of its own.
+                    assert form not in what, f"{name} is in {where}"
 
 
 async def answers(pair: Pair, sinks: Sinks) -> None:
@@ -158,36 +191,178 @@ def health(pair: Pair, sinks: Sinks) -> None:
         sinks.add(" ".join(words), done.stdout + done.stderr)
 
 
+async def statuses(pair: Pair, sinks: Sinks) -> None:
+    """Refusals of credentiald as a program hears them, with all that travels beside them."""
+    token, bad = pair.token, pair.token[:-1] + ("x" if pair.token[-1] != "x" else "y")
+    material = provider_pb2.KeyMaterial(api_key=ADDED)
+    pair_of_aws = provider_pb2.KeyMaterial(
+        aws_access_key_pair=provider_pb2.AwsAccessKeyPair(access_key_id="AKIAX", secret_access_key=AWS_SECRET)
+    )
+    async with rpcs(pair.folder, pair.credentiald) as rpc:
+        resolve, set_key = rpc.credentials.ResolveProvider, rpc.administered_keys.SetUserKey
+        asks, sets = credential_service_pb2.ResolveProviderRequest, user_key_service_pb2.SetUserKeyRequest
+        create, replace = rpc.admin.CreateProvider, rpc.admin.SetCentralKey
+        replaces = admin_service_pb2.SetCentralKeyRequest
+        for number, (call, message, caller) in enumerate(
+            [
+                (resolve, asks(provider="openai", access_token=token), bad),
+                (resolve, asks(provider="openai", access_token=token), ""),
+                (resolve, asks(provider="openai", access_token=token), token),
+                (resolve, asks(provider="openai", access_token=bad), rpc.bridge_token),
+                (resolve, asks(provider="openai", access_token=CENTRAL), rpc.bridge_token),
+                (resolve, asks(provider="nowhere", access_token=token), rpc.bridge_token),
+                (resolve, asks(provider="anthropic", access_token=token, presented_key=True), rpc.bridge_token),
+                (resolve, asks(provider="anthropic", access_token=token, operation="x"), rpc.bridge_token),
+                (resolve, asks(provider="pool", access_token=token, failed_credential_ids=["x"]), rpc.admin_token),
+                (set_key, sets(provider="nowhere", user="ann", key=OWN), rpc.admin_token),
+                (set_key, sets(provider="anthropic", user="ann", key=OWN), rpc.admin_token),
+                (set_key, sets(provider="openai", user="nobody", key=OWN), rpc.admin_token),
+                (set_key, sets(provider="openai", user="ann", key=OWN + "\n" + "x" * 20_000), rpc.admin_token),
+                (create, provider_request("Not a name", material), rpc.admin_token),
+                (create, provider_request("openai", material), rpc.admin_token),
+                (create, provider_request("p", material, base_url=f"https://user:{ADDED}@host/"), rpc.admin_token),
+                (create, provider_request("p", pair_of_aws), rpc.admin_token),
+                (create, provider_request("p", material, type="copilot"), rpc.admin_token),
+                (
+                    replace,
+                    replaces(provider="openai", central_key=material),
+                    rpc.admin_token,
+                ),
+                (
+                    replace,
+                    replaces(provider="no", central_key=material),
+                    rpc.bridge_token,
+                ),
+            ]
+        ):
+            with pytest.raises(grpc.aio.AioRpcError) as refused:
+                await call(message, metadata=bearer(caller))
+            error = refused.value
+            told = [error.details(), error.debug_error_string(), repr(error), str(rpc_status.from_call(error))]
+            beside = [*error.initial_metadata(), *error.trailing_metadata()]
+            sinks.add(f"status {number}", "\n".join(map(str, told)))
+            for name, value in beside:
+                sinks.add(f"metadata {name} of status {number}", value)
+
+
+def provider_request(
+    name: str, material: provider_pb2.KeyMaterial, **fields: str
+) -> admin_service_pb2.CreateProviderRequest:
+    made = provider_pb2.Provider(name=name, **{"type": "openai", **fields})
+    return admin_service_pb2.CreateProviderRequest(provider=made, central_key=material)
+
+
+# What is there to hold secrets.
+HOLDERS = {"credentiald.sealing", "credentiald.admin-token", "credentiald.bridge-token"}
+
+
 async def test_no_secret_comes_out_anywhere(tmp_path):
     sinks = Sinks()
-    async with running_pair(tmp_path, PROVIDERS, "--log-level", "debug", CREDENTIALD_LOG_LEVEL="debug") as pair:
-        await asyncio.to_thread(commands, pair, sinks)
-        await answers(pair, sinks)
-        # What the bridge tells of keys is on its way.
-        async with asyncio.timeout(10):
-            while pair.credentiald.output.count("a key rests") < len(POOL):
-                await asyncio.sleep(0.05)
-        await asyncio.to_thread(health, pair, sinks)
-        rest = command(pair.folder, pair.credentiald, "providers", "health", "pool").stdout
-        assert rest.count(" resting until ") == len(POOL)
-        for name, daemon in (("credentiald", pair.credentiald), ("bridged", pair.bridged)):
-            base = f"http://{daemon.addresses['metrics']}"
-            sinks.add(f"metrics of {name}", await asyncio.to_thread(fetched, f"{base}/metrics"))
-            sinks.add(f"readiness of {name}", await asyncio.to_thread(fetched, f"{base}/readyz"))
-        carried = [request for request in pair.upstream.requests if _carries(request, CENTRAL, OWN, PRESENTED)]
-        tokens = [(tmp_path / f"credentiald.{role}-token").read_text().strip() for role in ("admin", "bridge")] + [
-            pair.token
-        ]
-        pair.bridged.stop()
-        pair.credentiald.stop(signal.SIGTERM)
-        sinks.add("output of both daemons", pair.output)
-        assert '"debug"' in pair.output
-        for file in tmp_path.glob("credentiald.db*"):
+    with running_collector() as collector:
+        environ = {"CREDENTIALD_LOG_LEVEL": "debug", "OTEL_EXPORTER_OTLP_ENDPOINT": collector.url}
+        async with running_pair(tmp_path, PROVIDERS, "--log-level", "debug", **environ) as pair:
+            await asyncio.to_thread(commands, pair, sinks)
+            await statuses(pair, sinks)
+            await answers(pair, sinks)
+            # What the bridge tells of keys is on its way.
+            async with asyncio.timeout(10):
+                while pair.credentiald.output.count("a key rests") < len(POOL):
+                    await asyncio.sleep(0.05)
+            await asyncio.to_thread(health, pair, sinks)
+            rest = command(pair.folder, pair.credentiald, "providers", "health", "pool").stdout
+            assert rest.count(" resting until ") == len(POOL)
+            for name, daemon in (("credentiald", pair.credentiald), ("bridged", pair.bridged)):
+                base = f"http://{daemon.addresses['metrics']}"
+                sinks.add(f"metrics of {name}", await asyncio.to_thread(fetched, f"{base}/metrics"))
+                sinks.add(f"readiness of {name}", await asyncio.to_thread(fetched, f"{base}/readyz"))
+            carried = [request for request in pair.upstream.requests if _carries(request, CENTRAL, OWN, PRESENTED)]
+            # Records are on their way as well.
+            await asyncio.to_thread(pair.bridged.stop)
+            for words in (("records", "interceptions", "--json"), ("records", "sessions", "--json")):
+                done = command(pair.folder, pair.credentiald, *words)
+                sinks.add(" ".join(words), done.stdout + done.stderr)
+            await asyncio.to_thread(pair.credentiald.stop, signal.SIGTERM)
+            sinks.add("output of both daemons", pair.output)
+            assert '"debug"' in pair.output
+            secrets = secrets_of(tmp_path, pair)
+    for file in sorted(tmp_path.rglob("*")):
+        if file.is_file() and file.name not in HOLDERS:
             sinks.add(f"the file {file.name}", file.read_bytes())
-    sinks.check([CENTRAL, OWN, PRESENTED, AWS_SECRET, ADDED, *POOL, *tokens])
+    sinks.add("spans", collector.raw)
+    assert {"bridged", "credentiald"} <= {span.service for span in collector.spans}
+    sinks.check(secrets)
     # The keys did go where they belong, so the search was not for something that never existed.
     assert carried
 
 
+def secrets_of(folder: Path, pair: Pair) -> dict[str, str | bytes]:
+    """Every secret there is, by what it is."""
+    keyid, _, sealing_key = (folder / "credentiald.sealing").read_text().strip().partition(":")
+    assert keyid
+    return {
+        "the central key": CENTRAL,
+        "a user's key": OWN,
+        "a presented key": PRESENTED,
+        "a pair of AWS": AWS_SECRET,
+        "a key that was added": ADDED,
+        **{f"key {number} of a pool": key for number, key in enumerate(POOL)},
+        "a user's token": pair.token,
+        "the administrator's token": (folder / "credentiald.admin-token").read_text().strip(),
+        "the bridge's token": (folder / "credentiald.bridge-token").read_text().strip(),
+        "the sealing key as written": sealing_key,
+        "the sealing key": base64.b64decode(sealing_key),
+    }
+
+
 def _carries(request: Recorded, *keys: str) -> bool:
     return any(key.encode() in request.raw_head for key in keys)
+
+
+HELD = "sk-canary-held-2c9f"
+
+
+def values_with_secrets(tmp_path: Path) -> list[object]:
+    """One value of each type that holds a secret, on either side."""
+    secret, moment = Secret(HELD), datetime.now(UTC)
+    key = Keyring.parse(f"k1:{base64.b64encode(HELD.encode().ljust(32, b'.')).decode()}")
+    sealer = Sealer(key)
+    material = model.ApiKeyMaterial(value=secret)
+    return [
+        secret,
+        key,
+        key.to_text(),
+        sealer,
+        DeploymentSecret(HELD.encode()),
+        material,
+        model.AwsKeyPairMaterial(access_key_id=secret, secret_access_key=secret, session_token=secret),
+        sealer.seal_material(material, SealContext(purpose="p")),
+        Question(provider="p", access_token=secret),
+        bridged_model.ApiKey(value=secret),
+        bridged_model.Bearer(value=secret),
+        bridged_model.AwsKeys(access_key_id=secret, secret_access_key=secret, session_token=secret),
+        bridged_model.PresentedKey(authorization=secret, x_api_key=secret, query_key=secret),
+        ClientCredentials(token=secret, presented=None, query_without_key=""),
+        Address(scheme="https", host="h", port=None, target="/", headers=(("x-api-key", HELD),)),
+        Kept(
+            message=HELD.encode(), before=HELD.encode(), between=HELD.encode(), receipt_part=b"", source="",
+            decided=None, bedrock=None, revision=1, decide_time=moment, expire_time=moment,
+        ),
+    ]  # fmt: skip
+
+
+def test_no_value_shows_the_secret_that_it_holds(tmp_path, caplog):
+    for value in values_with_secrets(tmp_path):
+        logging.getLogger("test").warning("%s %r", value, value, extra={"value": value})
+        shown = [str(value), repr(value), f"{value}", f"{value!r}", f"{[value]}", json.dumps(value, default=str)]
+        try:
+            raise RuntimeError(value)
+        except RuntimeError as error:
+            shown += [repr(error), "".join(traceback.format_exception(error))]
+        if not isinstance(value, Address | Kept):
+            # These are put together for one request, and compared by nobody.
+            with contextlib.suppress(TypeError):
+                shown.append(repr(pickle.dumps(value)))
+        shown += [json_line(record) + human_line(record) for record in caplog.records]
+        for text in shown:
+            assert HELD not in text, type(value).__name__
+            assert not any(form in text.encode() for form in forms(HELD.encode())), type(value).__name__
