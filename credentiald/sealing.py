@@ -201,8 +201,8 @@ class Sealer:
             if len(sealed.nonce) != _NONCE_BYTES:
                 raise ValueError(f"the nonce is not {_NONCE_BYTES} bytes long")
             return cipher.decrypt(sealed.nonce, sealed.ciphertext, _associated_data(sealed.key_id, context))
-        except (InvalidTag, ValueError, TypeError) as error:
-            # TypeError: SQLite keeps whatever type somebody wrote into a column.
+        except (InvalidTag, ValueError, TypeError, AttributeError) as error:
+            # The last two: SQLite keeps whatever type somebody wrote into a column.
             raise _cannot_open(context, error) from error
 
     def seal_material(self, material: Material, context: SealContext, *, key_id: str = "") -> SealedSecret:
