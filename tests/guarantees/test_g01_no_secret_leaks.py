@@ -366,3 +366,15 @@ def test_no_value_shows_the_secret_that_it_holds(tmp_path, caplog):
         for text in shown:
             assert HELD not in text, type(value).__name__
             assert not any(form in text.encode() for form in forms(HELD.encode())), type(value).__name__
+
+
+def test_a_token_that_got_into_a_line_of_a_log_is_masked(caplog):
+    token = f"dbu_{'a1B' * 16}x"
+    try:
+        raise RuntimeError(f"with {token}")
+    except RuntimeError:
+        logging.getLogger("test").exception("a %s", token, extra={"fact": {"token": [token]}})
+    [record] = caplog.records
+    for line in (json_line(record), human_line(record)):
+        assert token[4:20] not in line
+        assert line.count("Secret(…)") + line.count("Secret(\\u2026)") >= 3
