@@ -10,7 +10,7 @@ Invariants:
 import logging
 import sqlite3
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -24,6 +24,7 @@ from credentiald.sealing_places import SEALING_FILE, SEALING_SETTING
 from credentiald.store import inspection, meta, migrations, records, sealing_rows, services, sqlite
 from credentiald.store.connection import Connection
 from credentiald.store.meta import Meta
+from credentiald.store.sealing_rows import KnownKey
 from daemonkit.secret import Secret
 
 ADMIN_TOKEN_FILE = "credentiald.admin-token"  # noqa: S105 - the name of a file
@@ -38,6 +39,33 @@ log = logging.getLogger(__name__)
 
 class StartRefused(Exception):
     """credentiald must not start like this. The message says what is wrong, where, and what to do."""
+
+
+class UnwrappedKeyWrong(StartRefused):
+    """A key that was decrypted outside is not the one that sealed the database."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Outside:
+    """What a start needs of those outside who encrypt sealing keys: these keys, or a first one for a new database."""
+
+    database_id: str
+    wrapped: tuple[KnownKey, ...]
+    is_new: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FirstKey:
+    """The first sealing key of a new database, encrypted by `source` for a database of this id."""
+
+    database_id: str
+    key_id: str
+    key: bytes = field(repr=False)
+    wrapped: bytes
+    source: str
+
+
+_NO_KEYS: Mapping[str, bytes] = {}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -62,6 +90,7 @@ class _Found:
 
     meta: Meta
     key_ids: set[str]
+    wrapped: tuple[KnownKey, ...]
     samples: list[tuple[SealedSecret, SealContext]]
     migrations_pending: bool
 
@@ -74,18 +103,45 @@ class _Look:
     has_tables: bool
     meta: Meta | None = None
     key_ids: set[str] = field(default_factory=set)
+    wrapped: tuple[KnownKey, ...] = ()
     samples: list[tuple[SealedSecret, SealContext]] = field(default_factory=list)
 
 
-def prepare(database_url: str, sealing_keys: Secret | None, *, now: datetime) -> Prepared:
+def prepare(
+    database_url: str,
+    sealing_keys: Secret | None,
+    *,
+    now: datetime,
+    unwrapped: Mapping[str, bytes] = _NO_KEYS,
+    first: FirstKey | None = None,
+) -> Prepared:
     """Make the database if there is none, else check it and bring its schema up to date. StartRefused.
 
-    `sealing_keys` is the setting; without it the file beside the database counts. Blocks on the disk, and for a while
-    on another process that prepares the same database: call it before the event loop starts or on a thread.
+    `sealing_keys` is the setting; without it the file beside the database counts. `unwrapped` are keys by id that were
+    decrypted outside, `first` is the key of a new database where one was encrypted there. Blocks on the disk, and for
+    a while on another process that prepares the same database: call it before the event loop starts or on a thread.
     """
     path = _path(database_url)
     with _refusing(path):
-        return _prepare(path, sealing_keys, now)
+        return _prepare(path, sealing_keys, now, unwrapped, first)
+
+
+def outside_of(database_url: str, sealing_keys: Secret | None, *, is_outside: bool) -> Outside | None:
+    """What a start needs from outside, None for nothing; StartRefused where keys of this machine are missing.
+
+    `is_outside`: the first key of a new database is one that is encrypted outside. Changes nothing.
+    """
+    path = _path(database_url)
+    with _refusing(path):
+        found = _inspect(path)
+        if found is None:
+            return Outside(database_id="", wrapped=(), is_new=True) if is_outside else None
+        if not found.wrapped:
+            return None
+        local = found.key_ids - {key.id for key in found.wrapped}
+        if local:
+            _complete_keyring(path, local, sealing_keys, _NO_KEYS)
+        return Outside(database_id=found.meta.database_id, wrapped=found.wrapped, is_new=False)
 
 
 def fitting_sealer(database_url: str, sealing_keys: Secret | None) -> Sealer:
@@ -95,7 +151,7 @@ def fitting_sealer(database_url: str, sealing_keys: Secret | None) -> Sealer:
         found = _inspect(path)
         if found is None or found.migrations_pending:
             raise StartRefused(f"the database {path} has not been prepared")
-        return _fitting_sealer(path, found, sealing_keys)
+        return _fitting_sealer(path, found, sealing_keys, _NO_KEYS)
 
 
 def _path(database_url: str) -> Path:
@@ -121,15 +177,19 @@ def _refusing(path: Path) -> Iterator[None]:
         raise StartRefused(f"{error.filename or path} cannot be used: {error.strerror}") from error
 
 
-def _prepare(path: Path, sealing_keys: Secret | None, now: datetime) -> Prepared:
+def _prepare(
+    path: Path, sealing_keys: Secret | None, now: datetime, unwrapped: Mapping[str, bytes], first: FirstKey | None
+) -> Prepared:
     found, created = _inspect(path), False
     if found is None:
-        created = _make(path, sealing_keys, now)
+        created = _make(path, sealing_keys, now, first)
+        if created and first is not None:
+            unwrapped = {first.key_id: first.key}
         found = _inspect(path)
     if found is None:
         raise StartRefused(f"the database {path} went away while it was made")
     # A database just made goes through the same check: another process may have made it, with other keys.
-    sealer = _fitting_sealer(path, found, sealing_keys)
+    sealer = _fitting_sealer(path, found, sealing_keys, unwrapped)
     if found.migrations_pending:
         with closing(_connect_waiting(path)) as conn, sqlite.transaction(conn, write=True):
             migrations.apply_pending(conn)
@@ -168,7 +228,13 @@ def _inspect(path: Path) -> _Found | None:
         raise StartRefused(f"{path} is a database of another program: name another file")
     if look.meta is None:
         return None
-    return _Found(meta=look.meta, key_ids=look.key_ids, samples=look.samples, migrations_pending=bool(pending))
+    return _Found(
+        meta=look.meta,
+        key_ids=look.key_ids,
+        wrapped=tuple(key for key in look.wrapped if key.id in look.key_ids),
+        samples=look.samples,
+        migrations_pending=bool(pending),
+    )
 
 
 def _look(conn: Connection) -> _Look:
@@ -181,27 +247,37 @@ def _look(conn: Connection) -> _Look:
         has_tables=has_tables,
         meta=meta.find(conn),
         key_ids=meta.sealing_key_ids(conn) | _active(conn, applied),
+        wrapped=_wrapped(conn, applied),
         samples=meta.sealed_samples(conn),
     )
 
 
 def _active(conn: Connection, applied: list[str]) -> set[str]:
     """The key that seals from now on, by its id; none in a database that is older than this is noted."""
-    active = sealing_rows.active_key_id(conn) if "0007_sealing_keys" in applied else ""
+    active = sealing_rows.active_key_id(conn) if migrations.SEALING_KEYS in applied else ""
     return {active} - {""}
 
 
-def _make(path: Path, sealing_keys: Secret | None, now: datetime) -> bool:
+def _wrapped(conn: Connection, applied: list[str]) -> tuple[KnownKey, ...]:
+    if migrations.SEALING_KEYS not in applied:
+        return ()
+    return tuple(key for key in sealing_rows.known_keys(conn) if key.wrapped is not None)
+
+
+def _make(path: Path, sealing_keys: Secret | None, now: datetime, first: FirstKey | None) -> bool:
     """Make the database with its files. False if another process did so in the meantime."""
     private_files.touch(path)
     with closing(_connect_waiting(path)) as conn, sqlite.transaction(conn, write=True):
         if migrations.applied(conn):
             return False
-        sealer = Sealer(_keyring(path, sealing_keys) or _new_keyring(path, now))
+        keyring = Keyring({first.key_id: first.key}) if first else None
+        sealer = Sealer(keyring or _keyring(path, sealing_keys) or _new_keyring(path, now))
         migrations.apply_pending(conn)
-        database_id = ids.uuid7(now)
+        database_id = first.database_id if first else ids.uuid7(now)
         secret = DeploymentSecret.generate().sealed(sealer, database_id)
         meta.create(conn, Meta(database_id=database_id, deployment_secret=secret), now=now)
+        if first is not None:
+            sealing_rows.activate(conn, first.key_id, source=first.source, wrapped=first.wrapped, now=now)
         _name_active_key(conn, sealer, now)
         for name, role, file_name in _FIRST_SERVICES:
             token = _service_token(path.with_name(file_name))
@@ -308,27 +384,49 @@ def _content(path: Path) -> Secret | None:
     return content
 
 
-def _fitting_sealer(path: Path, found: _Found, sealing_keys: Secret | None) -> Sealer:
-    """A sealer that opens what the database holds, or StartRefused."""
-    origin = SEALING_SETTING if sealing_keys is not None else f"the file {path.with_name(SEALING_FILE)}"
+def _complete_keyring(
+    path: Path, key_ids: set[str], sealing_keys: Secret | None, unwrapped: Mapping[str, bytes]
+) -> Keyring:
+    """All keys at hand, with these among them; StartRefused."""
+    origin = _origin(path, sealing_keys)
     keyring = _keyring(path, sealing_keys)
+    if unwrapped:
+        # A key of this machine wins: its id was there first.
+        local = keyring.key_ids if keyring else ()
+        outside = Keyring(left) if (left := {i: key for i, key in unwrapped.items() if i not in local}) else None
+        keyring = keyring.behind(outside) if keyring and outside else keyring or outside
     if keyring is None:
         raise StartRefused(
-            f"the sealing keys of the database {path} are missing (it needs {_listed(found.key_ids)}): "
+            f"the sealing keys of the database {path} are missing (it needs {_listed(key_ids)}): "
             f"bring {origin} back from your backup, or set {SEALING_SETTING} or {SEALING_SETTING}_FILE"
         )
-    missing = found.key_ids.difference(keyring.key_ids)
+    missing = key_ids.difference(keyring.key_ids)
     if missing:
         raise StartRefused(
             f"the database {path} needs the sealing key {_listed(missing)}, which {origin} does not have: "
             "add it behind the newest one"
         )
-    sealer = Sealer(keyring)
+    return keyring
+
+
+def _origin(path: Path, sealing_keys: Secret | None) -> str:
+    return SEALING_SETTING if sealing_keys is not None else f"the file {path.with_name(SEALING_FILE)}"
+
+
+def _fitting_sealer(path: Path, found: _Found, sealing_keys: Secret | None, unwrapped: Mapping[str, bytes]) -> Sealer:
+    """A sealer that opens what the database holds, or StartRefused."""
+    origin = _origin(path, sealing_keys)
+    sealer = Sealer(_complete_keyring(path, found.key_ids, sealing_keys, unwrapped))
     # A key id alone proves nothing: one secret of each key is opened, so that a wrong key shows now.
     for sealed, context in found.samples:
         try:
             sealer.open(sealed, context)
         except Sealed:
+            if sealed.key_id in unwrapped:
+                raise UnwrappedKeyWrong(
+                    f"the sealing key {_listed({sealed.key_id})} that was decrypted is not the one that sealed the "
+                    f"database {path}: the database was changed, or mixed up with another one"
+                ) from None
             raise StartRefused(
                 f"the sealing key {_listed({sealed.key_id})} of {origin} is not the one that sealed the database "
                 f"{path}: bring the right one back from your backup"

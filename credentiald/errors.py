@@ -182,6 +182,11 @@ class SealingKeyUnknown(Sealed):
         return Sealed.reason()
 
 
+class SealingSourceUnavailable(Refusal):
+    code = Code.UNAVAILABLE
+    message = "a new sealing key could not be encrypted: {cause}"
+
+
 class AuditUnavailable(Refusal):
     code = Code.UNAVAILABLE
     message = "the audit log cannot be written; the operator finds more in credentiald's log"

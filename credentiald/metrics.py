@@ -99,6 +99,17 @@ class Metrics:
             registry=self.registry,
         )
         self.tls = TlsMetrics("credentiald", self.registry)
+        self.sealed = Gauge(
+            "credentiald_sealed", "1 while nobody has decrypted the sealing keys yet.", registry=self.registry
+        )
+        self._unseal_attempts = Counter(
+            "credentiald_sealing_unseal_attempts_total",
+            "Attempts to have sealing keys decrypted, by outcome: ok, unreachable or refused.",
+            ["outcome"],
+            registry=self.registry,
+        )
+        for outcome in ("ok", "unreachable", "refused"):
+            self._unseal_attempts.labels(outcome)
         self.secrets_to_reseal = Gauge(
             "credentiald_sealing_remaining",
             "Stored secrets that an older sealing key seals, as any worker sees it; 0 without a rotation.",
@@ -112,6 +123,10 @@ class Metrics:
         )
         build = Gauge("credentiald_build_info", "Always 1; the label says which.", ["version"], registry=self.registry)
         build.labels(version).set(1)
+
+    def unseal_attempted(self, outcome: str) -> None:
+        """Count an attempt to have the sealing keys decrypted."""
+        self._unseal_attempts.labels(outcome).inc()
 
     def resealed(self, count: int) -> None:
         """Count secrets that were sealed anew."""

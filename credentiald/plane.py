@@ -29,6 +29,7 @@ from credentiald.probe_claims import ProbeClaims
 from credentiald.sealing import SealContext, Sealer
 from credentiald.sealing_keys import SealingKeys
 from credentiald.sealing_places import LocalKeys
+from credentiald.sealing_wrapping import Wrapping
 from credentiald.store import providers as stored_providers
 from credentiald.store import sealing_rows
 from credentiald.store.connection import Connection
@@ -93,16 +94,18 @@ def make_plane(
     gateway: Gateway,
     clock: Callable[[], datetime] = _now,
     local_keys: LocalKeys | None = None,
+    wrapping: Wrapping | None = None,
 ) -> Plane:
     """The plane on an open database, with the gateway's providers known by their names.
 
-    `local_keys` is where sealing keys are kept; None for the file beside the database.
+    `local_keys` is where sealing keys are kept; None for the file beside the database. `wrapping` is who encrypts
+    them outside; None for nobody.
     """
     key = db.deployment_key("credential-id")
     return Plane(
         db=db,
         sealer=sealer,
-        sealing_keys=SealingKeys(db, sealer, local_keys or LocalKeys(db.path), clock),
+        sealing_keys=SealingKeys(db, sealer, local_keys or LocalKeys(db.path), clock, wrapping),
         gateway=gateway,
         clock=clock,
         environment={one.provider.name: identified(one, key) for one in gateway.environment_providers},

@@ -113,6 +113,10 @@ class Keyring:
             raise ValueError("two sealing keys would have one id")
         return Keyring({**newest._keys, **self._keys})
 
+    def raw(self, key_id: str) -> bytes:
+        """The key itself, for who encrypts it."""
+        return self._keys[key_id]
+
     def without(self, key_id: str) -> "Keyring | None":
         """The other keys; None where there are none."""
         left = {other: key for other, key in self._keys.items() if other != key_id}

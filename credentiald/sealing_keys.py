@@ -16,15 +16,16 @@ from datetime import datetime
 from enum import StrEnum
 from typing import final
 
-from credentiald.errors import InvalidArgument, SealingKeyUnknown
+from credentiald.errors import InvalidArgument, SealingKeyUnknown, SealingSourceUnavailable, StoreUnavailable
 from credentiald.sealing import Keyring, Sealer
 from credentiald.sealing_places import KeysNotReadable, LocalKeys
+from credentiald.sealing_source import LOCAL
+from credentiald.sealing_wrapping import WrapFailed, Wrapping
 from credentiald.store import sealing_rows
 from credentiald.store.connection import Connection
 from credentiald.store.database import Database
 from credentiald.store.sealing_rows import KnownKey, Pass, Place
 
-LOCAL = "local"
 # Secrets in one transaction: it holds the lock for writing for some 20 ms.
 BATCH = 200
 
@@ -100,10 +101,18 @@ def stored(conn: Connection) -> Stored:
 class SealingKeys:
     """The keys of one open database."""
 
-    def __init__(self, db: Database, sealer: Sealer, local: LocalKeys, clock: Callable[[], datetime]) -> None:
+    def __init__(
+        self,
+        db: Database,
+        sealer: Sealer,
+        local: LocalKeys,
+        clock: Callable[[], datetime],
+        wrapping: Wrapping | None = None,
+    ) -> None:
         self._db = db
         self._sealer = sealer
         self._local = local
+        self._wrapping = wrapping or Wrapping()
         self._clock = clock
         self._refreshing = asyncio.Lock()
         # What the last pass of this process could not open.
@@ -124,6 +133,25 @@ class SealingKeys:
                 return
             if keyring is not None:
                 self._sealer.learn(keyring)
+            await self._unwrap_unknown()
+
+    async def _unwrap_unknown(self) -> None:
+        """Have those keys decrypted that seal something and are encrypted in the database."""
+        found = await self._db.read(stored)
+        for key in found.known:
+            is_needed = key.id == found.active_key_id or key.id in found.secrets
+            if key.wrapped is None or not is_needed or self.has(key.id):
+                continue
+            try:
+                raw = await self._wrapping.unwrap(
+                    key.source, key.wrapped, key_id=key.id, database_id=self._db.database_id
+                )
+            except WrapFailed as error:
+                log.error(  # noqa: TRY400
+                    "a sealing key cannot be decrypted", extra={"sealing_key": key.id, "cause": str(error)}
+                )
+            else:
+                self._sealer.learn(Keyring({key.id: raw}))
 
     async def status(self) -> SealingStatus:
         """What there is now, as the places where keys are kept have it now."""
@@ -133,12 +161,23 @@ class SealingKeys:
         except KeysNotReadable as error:
             log.warning("sealing keys cannot be looked up", extra={"cause": str(error)})
             keyring = None
-        return _status(found, keyring, self._local.origin, self._sealer.key_ids, len(self._unreadable))
+        return _status(
+            found,
+            keyring,
+            self._local.origin,
+            self._sealer.key_ids,
+            len(self._unreadable),
+            source=self._wrapping.source.text,
+        )
 
     async def rotate(self) -> SealingStatus:
         """Begin to seal with a new key, or go on with a rotation that is under way."""
         await self.refresh()
-        await self._db.write(self._begin)
+        if self._wrapping.is_outside:
+            found = await self._db.read(stored)
+            await self._db.write(self._begin_outside, None if found.remaining else await self._made_outside(found))
+        else:
+            await self._db.write(self._begin)
         self.wanted.set()
         return await self.status()
 
@@ -164,11 +203,37 @@ class SealingKeys:
             )
         self._unreadable = found
 
+    async def _made_outside(self, found: Stored) -> tuple[Keyring, bytes]:
+        """A new key, and the same encrypted by the source of new ones."""
+        keyring = Keyring.generate(new_key_id(self._clock(), {*found.secrets, *(key.id for key in found.known)}))
+        [key_id] = keyring.key_ids
+        try:
+            wrapped = await self._wrapping.wrap(keyring.raw(key_id), key_id=key_id, database_id=self._db.database_id)
+        except WrapFailed as error:
+            raise SealingSourceUnavailable(cause=str(error)) from None
+        return keyring, wrapped
+
+    def _begin_outside(self, conn: Connection, made: tuple[Keyring, bytes] | None) -> None:
+        found = stored(conn)
+        if self._is_under_way(found):
+            return
+        if made is None:
+            # The one that was under way a moment ago has just ended.
+            raise StoreUnavailable
+        keyring, wrapped = made
+        [key_id] = keyring.key_ids
+        self._sealer.learn(keyring)
+        sealing_rows.activate(conn, key_id, source=self._wrapping.source.text, wrapped=wrapped, now=self._clock())
+        log.info("secrets are sealed with a new key from now on", extra={"sealing_key": key_id})
+
+    def _is_under_way(self, found: Stored) -> bool:
+        if found.remaining and not self.has(found.active_key_id):
+            raise SealingKeyUnknown
+        return found.remaining > 0
+
     def _begin(self, conn: Connection) -> None:
         found = stored(conn)
-        if found.remaining:
-            if not self.has(found.active_key_id):
-                raise SealingKeyUnknown
+        if self._is_under_way(found):
             return
         try:
             keyring = self._local.read()
@@ -235,9 +300,16 @@ def new_key_id(now: datetime, taken: set[str]) -> str:
 
 
 def _status(
-    found: Stored, keyring: Keyring | None, origin: str, at_hand: tuple[str, ...], unreadable: int
+    found: Stored,
+    keyring: Keyring | None,
+    origin: str,
+    at_hand: tuple[str, ...],
+    unreadable: int,
+    *,
+    source: str,
 ) -> SealingStatus:
-    kept = dict.fromkeys(keyring.key_ids if keyring else (), origin)
+    encrypted = {key.id: key.source for key in found.known if key.wrapped is not None}
+    kept = encrypted | dict.fromkeys(keyring.key_ids if keyring else (), origin)
     known = {key.id: key for key in found.known}
     ids = dict.fromkeys([found.active_key_id, *known, *kept, *sorted(found.secrets)])
     views = []
@@ -262,4 +334,4 @@ def _status(
                 retire_time=key.retire_time if key else None,
             )
         )
-    return SealingStatus(active_key_id=found.active_key_id, source=LOCAL, keys=tuple(views), unreadable=unreadable)
+    return SealingStatus(active_key_id=found.active_key_id, source=source, keys=tuple(views), unreadable=unreadable)

@@ -5,15 +5,15 @@ import gc
 import logging
 import os
 import sys
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, ExitStack, asynccontextmanager, contextmanager
 from dataclasses import replace
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import uvloop
 
-from credentiald import record_log
+from credentiald import record_log, unsealing
 from credentiald.bootstrap import StartRefused, fitting_sealer, prepare
 from credentiald.errors import Refusal
 from credentiald.metrics import Metrics
@@ -22,10 +22,12 @@ from credentiald.plane import make_plane
 from credentiald.price_list import PriceList
 from credentiald.record_book import RecordBook
 from credentiald.record_rounds import running_book
+from credentiald.rpc.sealed_server import sealed_listening
 from credentiald.rpc.server import ADMIN_SERVICES, MAIN_SERVICES, Health, Recording, RpcListener, listening
 from credentiald.sealing import Sealer
 from credentiald.sealing_places import LocalKeys
 from credentiald.sealing_rounds import resealing
+from credentiald.sealing_wrapping import WrapFailed
 from credentiald.settings import Loaded, Settings
 from credentiald.store import providers
 from credentiald.store.connection import Connection
@@ -61,9 +63,10 @@ def run(loaded: Loaded) -> int:
     settings = loaded.settings
 
     def serving() -> None:
-        sealer = _prepared_sealer(settings)
+        place = unsealing.place_of(loaded)
+        sealer = None if place.is_sealed() else _prepared_sealer(settings)
         with _tracing(settings) as tracing:
-            uvloop.run(_serve(loaded, settings, sealer, tracing))
+            uvloop.run(_serve(loaded, settings, place, sealer, tracing))
 
     return _logging(settings, serving, warnings=loaded.warnings)
 
@@ -78,9 +81,10 @@ def run_worker(loaded: Loaded, worker: Worker) -> int:
     )
 
     def serving() -> None:
-        sealer = fitting_sealer(settings.database, settings.sealing_keys)
+        place = unsealing.place_of(loaded)
+        sealer = None if place.is_sealed() else fitting_sealer(settings.database, settings.sealing_keys)
         with _tracing(settings) as tracing:
-            uvloop.run(_serve(loaded, settings, sealer, tracing, worker))
+            uvloop.run(_serve(loaded, settings, place, sealer, tracing, worker))
 
     return _logging(settings, serving)
 
@@ -90,7 +94,9 @@ def run_supervisor(loaded: Loaded, flags: Mapping[str, str | None]) -> int:
     settings = loaded.settings
 
     def supervised() -> None:
-        _prepared_sealer(settings)
+        # Where somebody outside has to be asked, each worker does so, and finds or makes the database by itself.
+        if not unsealing.place_of(loaded).is_sealed():
+            _prepared_sealer(settings)
         with ExitStack() as stack:
             plan = Plan(
                 module="credentiald",
@@ -154,46 +160,106 @@ def _tracing(settings: Settings) -> Iterator["Tracing | None"]:
 
 
 async def _serve(
-    loaded: Loaded, settings: Settings, sealer: Sealer, tracing: "Tracing | None", worker: Worker | None = None
+    loaded: Loaded,
+    settings: Settings,
+    place: unsealing.Place,
+    sealer: Sealer | None,
+    tracing: "Tracing | None",
+    worker: Worker | None = None,
 ) -> None:
-    stop: Awaitable[object] = stop_requested() if worker is None else worker.stop_requested()
-    gateway, metrics = loaded.gateway, Metrics(version())
+    stop: asyncio.Future[Any] = stop_requested() if worker is None else worker.stop_requested()
+    metrics, readiness = Metrics(version()), Readiness()
+    async with rereading() as files:
+        tls = TlsListeners(files, metrics.tls)
+        metrics_listener = settings.listener("metrics_listen")
+        listeners = _listeners(settings, tls)
+        async with health_listener(
+            metrics_listener,
+            reasons=readiness.reasons,
+            registry=metrics.registry,
+            tls=tls.context(metrics_listener, "metrics"),
+            announced=worker is None,
+        ):
+            if sealer is None:
+                sealer, listeners = await _unsealed(place, listeners, metrics, readiness, stop, worker)
+            if sealer is not None:
+                await _serve_open(loaded, settings, place, sealer, listeners, metrics, readiness, stop, tracing, worker)
+    log.info("stopped")
+
+
+async def _unsealed(
+    place: unsealing.Place,
+    listeners: list[RpcListener],
+    metrics: Metrics,
+    readiness: "Readiness",
+    stop: asyncio.Future[Any],
+    worker: Worker | None,
+) -> tuple[Sealer | None, list[RpcListener]]:
+    """The sealer, once those outside have decrypted its keys; None where the signal to stop came first."""
+
+    def failed(error: WrapFailed) -> None:
+        metrics.unseal_attempted("refused" if error.is_refused else "unreachable")
+        readiness.sealed = f"sealed: {error}"
+
+    metrics.sealed.set(1)
+    readiness.sealed = "sealed: the sealing keys are not decrypted yet"
+    async with sealed_listening(listeners, is_worker=worker is not None) as real:
+        if worker is not None:
+            # It listens, which is all that the supervisor waits for.
+            worker.serving()
+        asking = asyncio.create_task(unsealing.unsealed(place, failed))
+        try:
+            await asyncio.wait([asking, stop], return_when=asyncio.FIRST_COMPLETED)
+            if not asking.done():
+                return None, real
+            prepared = asking.result()
+        finally:
+            asking.cancel()
+            await asyncio.gather(asking, return_exceptions=True)
+    metrics.unseal_attempted("ok")
+    metrics.sealed.set(0)
+    readiness.sealed = ""
+    log.info("unsealed")
+    return prepared.sealer, real
+
+
+async def _serve_open(
+    loaded: Loaded,
+    settings: Settings,
+    place: unsealing.Place,
+    sealer: Sealer,
+    listeners: list[RpcListener],
+    metrics: Metrics,
+    readiness: "Readiness",
+    stop: asyncio.Future[Any],
+    tracing: "Tracing | None",
+    worker: Worker | None,
+) -> None:
+    gateway = loaded.gateway
     async with (
         open_database(settings.database, sealer) as db,
         open_records(settings.database) as records,
-        rereading() as files,
         _running_book(loaded, db, records, metrics, tracing) as book,
     ):
         await _refuse_shared_names(db, gateway)
         local_keys = LocalKeys(db.path, settings.sealing_keys, loaded.sealing_keys_path)
-        plane = make_plane(db, sealer, gateway, local_keys=local_keys)
+        plane = make_plane(db, sealer, gateway, local_keys=local_keys, wrapping=place.wrapping)
         metrics.watch_aws(plane.aws)
         path = database_path(settings.database)
         metrics.watch_store({"database": path, "records": records_path(path)})
-        states = Health()
-        readiness = Readiness(db)
-        tls = TlsListeners(files, metrics.tls)
-        metrics_listener = settings.listener("metrics_listen")
         async with (
-            health_listener(
-                metrics_listener,
-                reasons=readiness.reasons,
-                registry=metrics.registry,
-                tls=tls.context(metrics_listener, "metrics"),
-                announced=worker is None,
-            ),
             listening(
                 plane,
                 metrics,
-                _listeners(settings, tls),
-                states,
+                listeners,
+                Health(),
                 Recording(book=book, stored=records, rules=settings.keep_rules()),
                 grace_seconds=settings.grace.total_seconds(),
                 revoke_wait_seconds=settings.revoke_wait.total_seconds(),
                 is_worker=worker is not None,
                 tracing=tracing,
             ),
-            readiness.listening(),
+            readiness.listening(db),
             watching(plane, records, metrics),
             resealing(plane.sealing_keys, metrics),
         ):
@@ -202,13 +268,12 @@ async def _serve(
             gc.freeze()
             gc.set_threshold(50_000, 20, 20)
             log.info("ready", extra={"version": version()})
-            if worker is not None:
+            if worker is not None and not listeners[0].was_sealed:
                 worker.serving()
             await stop
             metrics.draining.set(1)
             log.info("draining")
         plane.aws.close()
-    log.info("stopped")
 
 
 def _running_book(
@@ -245,24 +310,27 @@ def _stored(conn: Connection, configured: list[Provider]) -> list[str]:
 
 
 class Readiness:
-    """Why credentiald is not ready: not listening yet or no more, or the store does not answer."""
+    """Why credentiald is not ready: sealed, not listening yet or no more, or the store does not answer."""
 
-    def __init__(self, db: Database) -> None:
-        self._db = db
-        self._listening = False
+    def __init__(self) -> None:
+        self._db: Database | None = None
+        # Why the sealing keys are not decrypted; empty where they are.
+        self.sealed = ""
 
     @asynccontextmanager
-    async def listening(self) -> AsyncIterator[None]:
+    async def listening(self, db: Database) -> AsyncIterator[None]:
         """The time between the start of the last listener and the beginning of the drain."""
-        self._listening = True
+        self._db = db
         try:
             yield
         finally:
-            self._listening = False
+            self._db = None
 
     async def reasons(self) -> list[str]:
         """Nothing when ready; else what is missing, without details of ours."""
-        if not self._listening:
+        if self.sealed:
+            return [self.sealed]
+        if self._db is None:
             return ["not listening"]
         try:
             async with asyncio.timeout(_PING_SECONDS):

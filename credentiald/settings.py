@@ -77,11 +77,12 @@ READ_BY_BRIDGED = frozenset(
 class Loaded:
     """A configuration without errors. `warnings` are sentences to log at start.
 
-    `sealing_keys_path` is the file that the sealing keys were read from, empty where they came otherwise.
+    `sealing_keys_path` and `vault_token_path` are the files that these were read from, empty where they came otherwise.
     """
 
     settings: Settings
     sealing_keys_path: str
+    vault_token_path: str
     gateway_settings: GatewaySettings
     gateway: Gateway
     effective: tuple[Effective, ...]
@@ -144,7 +145,8 @@ def load(
         raise ConfigErrors(list(dict.fromkeys(errors)))
     return Loaded(
         settings=own.values,
-        sealing_keys_path=_sealing_keys_path(sources),
+        sealing_keys_path=_secret_path("sealing_keys", sources),
+        vault_token_path=_secret_path("vault_token", sources),
         gateway_settings=gateway.values,
         gateway=_gateway(gateway.values, providers),
         effective=(
@@ -156,8 +158,8 @@ def load(
     )
 
 
-def _sealing_keys_path(sources: Sources) -> str:
-    name = "sealing_keys"
+def _secret_path(name: str, sources: Sources) -> str:
+    """The file that a secret setting was read from; empty where it came otherwise."""
     env = SECTION.env_prefix + name.upper()
     if sources.environ.get(env) or sources.environ.get(f"{env}_FILE"):
         return sources.environ.get(f"{env}_FILE", "")

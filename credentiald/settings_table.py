@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 
 from credentiald.record_rules import KeepRule, KeepRules, parse_keep_rule
+from credentiald.sealing_source import SealingSource, parse_source
 from credentiald.store.sqlite import database_path
 from daemonkit import trace_settings
 from daemonkit.durations import parse_duration
@@ -71,6 +72,20 @@ class Settings:
         _parse_sealing_keys,
         secret=True,
     )
+    sealing_key_source: SealingSource = setting(
+        "local",
+        "Who encrypts new sealing keys: local (nobody, they are kept on this machine), aws-kms:KEY_ARN, or "
+        "vault:https://HOST:PORT/MOUNT/KEY (transit).",
+        parse_source,
+        metavar="SOURCE",
+    )
+    vault_token: Secret | None = setting(
+        "", "Token for Vault; its file is read again each time.", parse_secret, secret=True
+    )
+    vault_ca: str = setting(
+        "", "PEM file with the authorities of Vault's certificate; default: the system's.", parse_text, metavar="FILE"
+    )
+    vault_namespace: str = setting("", "Namespace of Vault (Enterprise).", parse_text, metavar="NAME")
     tls_cert: str = setting("", "PEM file with the certificate chain of --listen.", parse_text, metavar="FILE")
     tls_key: str = setting("", "PEM file with the private key of --listen.", parse_text, metavar="FILE")
     tls_client_ca: str = setting(

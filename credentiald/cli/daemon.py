@@ -1,5 +1,6 @@
 """`credentiald init`, `serve` and `config check`: what works on this machine, with the settings of the daemon."""
 
+import asyncio
 import functools
 import os
 from datetime import UTC, datetime
@@ -71,15 +72,18 @@ def init(as_json: bool, new_tokens: bool, **params: Any) -> None:
     Beside the database: the sealing keys, and the tokens of the first two services, `admin` and `bridge`. Where all
     that exists already, it is checked and nothing is made. Where a token was lost, --new-tokens makes new ones.
     """
-    settings = _load(params).settings
-    from credentiald.bootstrap import StartRefused, prepare, renew_tokens
+    loaded = _load(params)
+    from credentiald.bootstrap import StartRefused, renew_tokens
+    from credentiald.sealing_wrapping import WrapFailed
+    from credentiald.unsealing import place_of
+    from credentiald.unsealing import prepared as prepare
 
     try:
-        prepared = prepare(settings.database, settings.sealing_keys, now=datetime.now(UTC))
+        prepared = asyncio.run(prepare(place_of(loaded)))
         if new_tokens and not prepared.created:
             renew_tokens(prepared, now=datetime.now(UTC))
             click.echo("made new tokens for the services admin and bridge", err=True)
-    except StartRefused as refusal:
+    except (StartRefused, WrapFailed) as refusal:
         raise Refused(*str(refusal).splitlines()) from None
     if as_json:
         echo_json({"created": prepared.created} | _files(prepared))

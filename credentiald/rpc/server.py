@@ -67,7 +67,7 @@ USAGE = usage_service_pb2.DESCRIPTOR.services_by_name["UsageService"].full_name
 MAIN_SERVICES = (CREDENTIALS, RECORDS, USER_KEYS, EXPLAIN, USAGE)
 ADMIN_SERVICES = (ADMIN, USER_KEYS, EXPLAIN, USAGE)
 
-_OPTIONS = (
+SERVER_OPTIONS = (
     ("grpc.max_receive_message_length", 4 * 1024 * 1024),
     ("grpc.max_metadata_size", 16 * 1024),
     # Bridges keep their connections alive while they are idle.
@@ -76,9 +76,16 @@ _OPTIONS = (
 )
 
 
+_TRIES_AFTER_SEALED = 100
+_TRY_AGAIN_SECONDS = 0.02
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RpcListener:
-    """One gRPC listener: its name in the log, its setting, where it listens, which services it has."""
+    """One gRPC listener: its name in the log, its setting, where it listens, which services it has.
+
+    `was_sealed`: this process listened there until now, and has announced it.
+    """
 
     name: str
     setting: str
@@ -86,6 +93,7 @@ class RpcListener:
     services: tuple[str, ...]
     tls: ServedTls | None
     reflection: bool
+    was_sealed: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -134,7 +142,7 @@ async def listening(
     A worker shares its ports with other workers, and its supervisor announces them.
     """
     # Two daemons that are started by accident must not share a port in silence.
-    options = (("grpc.so_reuseport", int(is_worker)), *_OPTIONS)
+    options = (("grpc.so_reuseport", int(is_worker)), *SERVER_OPTIONS)
     async with running_watch(plane, recording.stored, metrics, wait_seconds=revoke_wait_seconds) as watch:
         guard = Guard(plane, metrics, watch.obeyed, tracing)
         streams = ResolveStreams(plane, metrics, recording.book, tracing=tracing)
@@ -158,10 +166,10 @@ async def listening(
                 usage_service_pb2_grpc.add_UsageServiceServicer_to_server(Usage(plane, recording.stored, pages), server)
                 servicer = health.aio.HealthServicer()
                 health_pb2_grpc.add_HealthServicer_to_server(servicer, server)
-                bound = [_bind(server, listener, address) for address in listener.addresses]
+                bound = [await _bound_soon(server, listener, address) for address in listener.addresses]
                 await server.start()
                 await states.add(servicer, listener.services)
-                for address in () if is_worker else bound:
+                for address in () if is_worker or listener.was_sealed else bound:
                     announce(listener.name, address)
             yield
         finally:
@@ -194,7 +202,20 @@ def _add_services(
         reflection.enable_server_reflection(names, server)
 
 
-def _bind(server: grpc.aio.Server, listener: RpcListener, address: Address) -> Address:
+async def _bound_soon(server: grpc.aio.Server, listener: RpcListener, address: Address) -> Address:
+    """As `bind`; a listener that was sealed a moment ago may not have let go of its port yet."""
+    tries = 1 if not listener.was_sealed else _TRIES_AFTER_SEALED
+    while True:
+        try:
+            return bind(server, listener, address)
+        except AddressTaken:
+            tries -= 1
+            if not tries:
+                raise
+        await asyncio.sleep(_TRY_AGAIN_SECONDS)
+
+
+def bind(server: grpc.aio.Server, listener: RpcListener, address: Address) -> Address:
     """The address with the port that the system gave; AddressTaken where it cannot be had."""
     try:
         if address.is_unix:

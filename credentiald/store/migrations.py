@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     from sqlite_utils import Database
 
 _SET = "credentiald"
+# Before this one ran, nothing names the sealing key that is in use.
+SEALING_KEYS = "0007_sealing_keys"
 # The file of records has a history of its own (records_schema.py).
 RECORDS = "credentiald.records"
 
@@ -82,7 +84,7 @@ STEPS: Steps = (
     ("0004_key_cooldowns", _key_cooldowns),
     ("0005_provider_timeouts", _provider_timeouts),
     ("0006_service_identities", _service_identities),
-    ("0007_sealing_keys", _sealing_keys),
+    (SEALING_KEYS, _sealing_keys),
 )
 RECORD_STEPS: Steps = (
     ("0001_records", _records),

@@ -216,6 +216,11 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     Metadata: interception.
     Check the id; `credentiald records interceptions`.
     """
+    ERROR_REASON_SEALING_SOURCE_UNAVAILABLE: _ErrorReason.ValueType  # 39
+    """A new sealing key could not be encrypted by AWS KMS or Vault.
+    Metadata: cause.
+    The operator looks at what the cause names, and tries again.
+    """
     ERROR_REASON_RATE_LIMITED: _ErrorReason.ValueType  # 101
     """The rest are the bridge's own: they never travel over gRPC, only in its HTTP
     answers (X-Drawbridge-Error), and stand here so that there is one list.
@@ -492,6 +497,11 @@ ERROR_REASON_INTERCEPTION_NOT_FOUND: ErrorReason.ValueType  # 38
 """No interception has this id, its records are gone, or it is another user's.
 Metadata: interception.
 Check the id; `credentiald records interceptions`.
+"""
+ERROR_REASON_SEALING_SOURCE_UNAVAILABLE: ErrorReason.ValueType  # 39
+"""A new sealing key could not be encrypted by AWS KMS or Vault.
+Metadata: cause.
+The operator looks at what the cause names, and tries again.
 """
 ERROR_REASON_RATE_LIMITED: ErrorReason.ValueType  # 101
 """The rest are the bridge's own: they never travel over gRPC, only in its HTTP
