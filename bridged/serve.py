@@ -36,6 +36,7 @@ from daemonkit.binding import BACKLOG, AddressTaken, bound_sockets
 from daemonkit.descriptors import most_pairs, raise_descriptor_limit
 from daemonkit.health import health_listener
 from daemonkit.logs import announce, running_logs
+from daemonkit.private_memory import keep_memory_private
 from daemonkit.rereading import Rereading, rereading
 from daemonkit.settings import ConfigErrors
 from daemonkit.stopping import stop_requested
@@ -104,6 +105,8 @@ def _logging(loaded: Loaded, serving: Callable[[], None], *, warnings: Sequence[
         with running_logs(human=settings.log_human, json=settings.log_json, level=settings.log_level):
             for warning in warnings:
                 log.warning(warning)
+            if not settings.debuggable:
+                keep_memory_private()
             serving()
     except (AddressTaken, CannotStart, ConfigErrors, UnusableTls, WorkersFailed) as problem:
         print(f"bridged: {problem}", file=sys.stderr)  # noqa: T201 - the log may go elsewhere

@@ -256,6 +256,14 @@ class Settings:
         parse_trace_headers,
         metavar="none|all|PROVIDERS",
     )
+    debuggable: bool = setting(
+        "false",
+        "Let debuggers and profilers of the same user look into the process, and the kernel write core dumps: there "
+        "are keys in its memory.",
+        parse_boolean,
+        bare="true",
+        metavar="true|false",
+    )
     traces: str = setting("auto", trace_settings.HELP, trace_settings.parse_traces, metavar="auto|on|off")
     log_human: str = setting(
         "stderr",

@@ -38,6 +38,7 @@ from credentiald.watching import watching
 from daemonkit.binding import AddressTaken, bound_sockets
 from daemonkit.health import health_listener
 from daemonkit.logs import running_logs
+from daemonkit.private_memory import keep_memory_private
 from daemonkit.rereading import rereading
 from daemonkit.settings import ConfigErrors
 from daemonkit.stopping import stop_requested
@@ -139,6 +140,8 @@ def _logging(settings: Settings, serving: Callable[[], None], *, warnings: Seque
         with running_logs(human=settings.log_human, json=settings.log_json, level=settings.log_level):
             for warning in warnings:
                 log.warning(warning)
+            if not settings.debuggable:
+                keep_memory_private()
             serving()
     except (StartRefused, AddressTaken, ConfigErrors, Refusal, UnusableTls, WorkersFailed) as refused:
         print(f"credentiald: {refused}", file=sys.stderr)  # noqa: T201 - the log may go elsewhere

@@ -143,6 +143,14 @@ class Settings:
     record_thoughts: KeepRule = setting(
         "on", f"What records keep of models' thoughts: {_KEEP_HELP}", parse_keep_rule, metavar="RULE"
     )
+    debuggable: bool = setting(
+        "false",
+        "Let debuggers and profilers of the same user look into the process, and the kernel write core dumps: there "
+        "are keys in its memory.",
+        parse_boolean,
+        bare="true",
+        metavar="true|false",
+    )
     traces: str = setting("auto", trace_settings.HELP, trace_settings.parse_traces, metavar="auto|on|off")
     log_human: str = setting(
         "stderr",

@@ -161,8 +161,9 @@ def pair(folder: Path, upstreams: dict[str, int], *, name: str = "drawbridge", p
         path = os.pathsep.join([str(Path(__file__).resolve().parent), os.environ.get("PYTHONPATH", "")])
         environ["PYTHONPATH"] = path
     with (
-        credentiald(folder, environ, module=f"{prefix}credentiald") as plane,
-        bridged(folder, plane.addresses["main"], environ, module=f"{prefix}bridged") as bridge,
+        # Their memory is looked up in a file of /proc.
+        credentiald(folder, environ, "--debuggable", module=f"{prefix}credentiald") as plane,
+        bridged(folder, plane.addresses["main"], environ, "--debuggable", module=f"{prefix}bridged") as bridge,
     ):
         commanded(folder, plane, "users", "create", "bench")
         token = commanded(folder, plane, "tokens", "create", "--user", "bench").strip()

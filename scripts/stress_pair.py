@@ -124,7 +124,9 @@ def running(folder: Path, large_bytes: int, stall_seconds: float) -> Iterator[Pa
             )
         }  # fmt: skip
         plane = stack.enter_context(credentiald(folder, environ))
-        bridge = stack.enter_context(bridged(folder, plane.addresses["main"], None, "--max-body", MAX_BODY))
+        # Its descriptors are counted in a folder of /proc.
+        flags = ("--max-body", MAX_BODY, "--debuggable")
+        bridge = stack.enter_context(bridged(folder, plane.addresses["main"], None, *flags))
         commanded(folder, plane, "users", "create", "stress")
         token = commanded(folder, plane, "tokens", "create", "--user", "stress").strip()
         wait_ready(f"http://{bridge.addresses['metrics']}/readyz")

@@ -39,7 +39,9 @@ def leave_descriptors(running: Daemon, count: int) -> None:
 @asynccontextmanager
 async def warm(folder: Path, credentiald: FakeCredentiald) -> AsyncIterator[Daemon]:
     """A bridge that has answered a request, so that it has all that it opens but once."""
-    with bridged(folder, credentiald.target, {"BRIDGED_CREDENTIALD_TOKEN": SERVICE_TOKEN}) as running:
+    environ = {"BRIDGED_CREDENTIALD_TOKEN": SERVICE_TOKEN}
+    # Its descriptors are a folder of /proc.
+    with bridged(folder, credentiald.target, environ, "--debuggable") as running:
         assert (await raw_exchange(port_of(running), ASK)).status == 200
         last: set[int] = set()
         async with asyncio.timeout(5):

@@ -28,7 +28,8 @@ from tests.support.workers import owner_of, pids_of
 pytestmark = pytest.mark.alone
 
 CHAT = "/openai/v1/chat/completions"
-TWO = ("--workers", "2")
+# Who has which connection is in folders of /proc.
+TWO = ("--workers", "2", "--debuggable")
 
 
 @asynccontextmanager
