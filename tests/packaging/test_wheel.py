@@ -1,5 +1,6 @@
 """The wheel, built from this tree and installed into an empty environment as a user would."""
 
+import os
 import subprocess
 import sys
 import zipfile
@@ -13,10 +14,14 @@ from tests.support.clone import bare_environ, make_clone
 @pytest.fixture(scope="module")
 def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The wheel of this tree, built in a clone so that nothing uncommitted by accident gets in."""
-    clone = make_clone(tmp_path_factory.mktemp("wheel"))
+    return build(tmp_path_factory.mktemp("wheel"))
+
+
+def build(folder: Path) -> Path:
+    clone = make_clone(folder)
     subprocess.run(
         [sys.executable, "-m", "build", "--wheel", "--no-isolation", "--outdir", clone / "dist"],
-        cwd=clone, check=True, capture_output=True,
+        cwd=clone, check=True, capture_output=True, env=os.environ | {"SOURCE_DATE_EPOCH": "1767225600"},
     )  # fmt: skip
     (built,) = (clone / "dist").iterdir()
     return built
@@ -50,6 +55,23 @@ def test_the_wheel_has_the_three_packages_and_the_contract(wheel: Path) -> None:
     }
     assert {"drawbridge/py.typed", "drawbridge/v1/credential_service_pb2.py"} <= set(names)
     assert any(name.endswith("licenses/LICENSE") for name in names)
+
+
+def test_whoever_builds_the_same_tree_gets_the_same_bytes(wheel: Path, tmp_path: Path) -> None:
+    again = build(tmp_path)
+
+    assert again.name == wheel.name
+    assert again.read_bytes() == wheel.read_bytes()
+
+
+def test_nothing_runs_by_being_installed(wheel: Path, installed: Path) -> None:
+    # A .pth file in site-packages may hold code that every start of Python runs.
+    names = zipfile.ZipFile(wheel).namelist()
+    assert [name for name in names if name.endswith((".pth", ".data/scripts", ".so"))] == []
+    assert [name for name in names if ".data/" in name] == []
+    (packages,) = (installed.parent / "lib").glob("python*/site-packages")
+    # Of setuptools, which some versions of venv bring.
+    assert {path.name for path in packages.glob("*.pth")} - {"distutils-precedence.pth"} == set()
 
 
 @pytest.mark.parametrize("program", ["credentiald", "bridged"])
