@@ -1,4 +1,5 @@
-"""Virtual environments for scripts/run and scripts/test: made once, renewed when what goes into them changes.
+"""Virtual environments for scripts/run and scripts/test: made once, renewed when what goes into them changes; and for
+scripts that need what tests need, how to get into theirs.
 
 Needs nothing but Python 3.11 with pip: no ensurepip, so it also works where a distribution keeps that in a package
 of its own. pip gets what is locked and hashed; the project itself is installed editable and without an index.
@@ -6,7 +7,9 @@ of its own. pip gets what is locked and hashed; the project itself is installed 
 
 from __future__ import annotations
 
+import argparse
 import hashlib
+import importlib.util
 import os
 import shutil
 import subprocess
@@ -29,6 +32,42 @@ def require_python() -> None:
         if found:
             os.execv(found, [found, *sys.argv])
     raise NotReady(f"Python 3.11 or newer is needed; this is {sys.version.split()[0]} ({sys.executable})")
+
+
+def in_test_environment(root: Path) -> None:
+    """Go on in a Python that has what tests need: the one at hand, or that of scripts/test; else say how to get it."""
+    needed = ("pytest", "trustme", "bridged", "drawbridge")
+    if all(importlib.util.find_spec(name) for name in needed):
+        return
+    python = root / ".venv-test" / "bin" / "python"
+    if python.exists() and Path(sys.prefix) != python.parent.parent:
+        os.environ["PATH"] = os.pathsep.join([str(python.parent), os.environ.get("PATH", "")])
+        os.execv(python, [str(python), *sys.argv])
+    raise NotReady("this needs the environment of the tests: run `scripts/test core` once, which makes .venv-test")
+
+
+def run_campaign(
+    name: str, text: str, tests: str, *, variable: str, count: tuple[str, str, int], **environ: str
+) -> int:
+    """The whole of a script that runs one file of tests with more of something; the exit status.
+
+    `count` is the argument that says how much: its name, its help, and what it is if nothing is said.
+    """
+    word, meaning, usual = count
+    parser = argparse.ArgumentParser(prog=name, description=text, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("count", metavar=word, nargs="?", type=int, default=usual, help=meaning)
+    options = parser.parse_args()
+    if options.count < 1:
+        parser.error(f"{word} is at least 1")
+    root = Path(__file__).resolve().parent.parent
+    try:
+        require_python()
+        in_test_environment(root)
+    except NotReady as problem:
+        print(f"{name}: {problem}", file=sys.stderr)
+        return 2
+    command = [sys.executable, "-m", "pytest", "--capture=no", tests]
+    return subprocess.run(command, cwd=root, env=os.environ | environ | {variable: str(options.count)}).returncode
 
 
 def make(root: Path, folder: str, requirements: str) -> Path:

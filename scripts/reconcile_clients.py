@@ -33,8 +33,8 @@ class Seen:
     # Whole answers, by number of the request: status and bytes of the body.
     whole: dict[int, tuple[int, int]] = field(default_factory=dict)
     left: set[int] = field(default_factory=set)
-    # Connections that broke with their bridge.
-    broken: set[int] = field(default_factory=set)
+    # Connections that broke with their bridge, and where that listened.
+    broken: dict[int, str] = field(default_factory=dict)
     # The ids of requests that were refused before they were resolved, and why.
     refused: set[str] = field(default_factory=set)
     reasons: Counter[str] = field(default_factory=Counter)
@@ -60,7 +60,8 @@ class Clients:
         addresses = self._addresses()
         if not addresses:
             return False
-        host, _, port = random.choice(addresses).rpartition(":")
+        address = random.choice(addresses)
+        host, _, port = address.rpartition(":")
         try:
             reader, writer = await asyncio.open_connection(host, int(port))
         except OSError:
@@ -70,7 +71,7 @@ class Clients:
             async with asyncio.timeout(DEADLINE_SECONDS):
                 return await self._exchange(plan, reader, writer)
         except (OSError, EOFError):
-            self.seen.broken.add(plan.number)
+            self.seen.broken[plan.number] = address
             return True
         finally:
             writer.transport.abort()

@@ -12,7 +12,7 @@ import subprocess
 import sys
 import time
 import urllib.request
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import ExitStack, asynccontextmanager, contextmanager
 from pathlib import Path
 from typing import Any
@@ -41,29 +41,31 @@ def fetch(url: str) -> str:
 class Daemons:
     """The processes; credentiald comes back under the same addresses, a bridge under new ones."""
 
-    def __init__(self, folder: Path, upstream_port: int, bridges: int) -> None:
-        self._folder = folder
+    def __init__(
+        self, folder: Path, upstream_port: int, bridges: int, environ: Mapping[str, str] | None = None
+    ) -> None:
+        self.folder = folder
         self._account_url = f"http://127.0.0.1:{upstream_port}/account"
-        self._environ = _providers(upstream_port)
-        self._stacks: dict[str, ExitStack] = {}
-        self.plane = self._start_plane()
+        self.environ = {**providers(upstream_port), **(environ or {})}
+        self.stacks: dict[str, ExitStack] = {}
+        self.plane = self.start_plane()
         self.bridges: dict[str, Daemon] = {}
         commanded(folder, self.plane, "users", "create", "reconcile")
         self.token = commanded(folder, self.plane, "tokens", "create", "--user", "reconcile").strip()
         for number in range(bridges):
-            self._start_bridge(f"bridge {number}")
+            self.start_bridge(f"bridge {number}")
         self.lost = 0
         self.plane_start_time = time.monotonic()
 
     def close(self) -> None:
         """Stop what runs."""
-        for stack in self._stacks.values():
+        for stack in self.stacks.values():
             stack.close()
 
     @property
     def admin_token(self) -> str:
         """Of the administrator that may ask for all records."""
-        return (self._folder / "credentiald.admin-token").read_text().strip()
+        return (self.folder / "credentiald.admin-token").read_text().strip()
 
     def addresses(self) -> list[str]:
         """Where bridges listen now."""
@@ -77,9 +79,9 @@ class Daemons:
     def restart_plane(self, dead_seconds: float) -> None:
         """kill -9 of credentiald, and another one after that time."""
         self.plane.process.send_signal(signal.SIGKILL)
-        self._stacks.pop("credentiald").close()
+        self.stacks.pop("credentiald").close()
         time.sleep(dead_seconds)
-        self.plane = self._start_plane()
+        self.plane = self.start_plane()
         self.plane_start_time = time.monotonic()
 
     def restart_bridge(self) -> None:
@@ -87,28 +89,28 @@ class Daemons:
         name = random.choice(list(self.bridges))
         killed = self.bridges.pop(name)
         killed.process.send_signal(signal.SIGKILL)
-        self._stacks.pop(name).close()
-        self._start_bridge(name)
+        self.stacks.pop(name).close()
+        self.start_bridge(name)
 
     def waiting(self) -> float:
         """How many requests and records are under way in the bridges."""
         return sum(
-            self._metric(one, name)
+            self.metric(one, name)
             for one in self.bridges.values()
             for name in ("bridged_requests_in_flight", "bridged_records_waiting")
         )
 
     def streams_opened(self) -> dict[str, float]:
         """How many streams each bridge has opened to credentiald so far."""
-        return {name: self._metric(one, "bridged_resolve_streams_opened_total") for name, one in self.bridges.items()}
+        return {name: self.metric(one, "bridged_resolve_streams_opened_total") for name, one in self.bridges.items()}
 
     def waiting_in_plane(self) -> float:
         """How many openings and reports wait in credentiald."""
-        return self._metric(self.plane, "credentiald_records_waiting")
+        return self.metric(self.plane, "credentiald_records_waiting")
 
     def said_lost(self) -> float:
         """How many interceptions' records the bridges say they have lost, those that live."""
-        return sum(self._metric(one, "bridged_records_lost_total") for one in self.bridges.values())
+        return sum(self.metric(one, "bridged_records_lost_total") for one in self.bridges.values())
 
     def complaints(self) -> list[str]:
         """What the daemons that live have logged at level error, and all that they have written to standard error."""
@@ -122,28 +124,29 @@ class Daemons:
         ]
 
     @staticmethod
-    def _metric(daemon: Daemon, name: str) -> float:
+    def metric(daemon: Daemon, name: str) -> float:
         lines = fetch(f"http://{daemon.addresses['metrics']}/metrics").splitlines()
         return sum(float(line.rpartition(" ")[2]) for line in lines if line.startswith((f"{name} ", f"{name}{{")))
 
-    def _start_plane(self) -> Daemon:
+    def start_plane(self) -> Daemon:
         """On sockets that nobody else can take while it is away, as a port may be taken for any connection."""
-        sockets = ("--listen", f"unix:{self._folder}/main", "--admin-listen", f"unix:{self._folder}/admin")
-        stack = self._stacks["credentiald"] = ExitStack()
-        return stack.enter_context(credentiald(self._folder, self._environ, *sockets))
+        sockets = ("--listen", f"unix:{self.folder}/main", "--admin-listen", f"unix:{self.folder}/admin")
+        stack = self.stacks["credentiald"] = ExitStack()
+        return stack.enter_context(credentiald(self.folder, self.environ, *sockets))
 
-    def _start_bridge(self, name: str) -> None:
-        stack = self._stacks[name] = ExitStack()
-        self.bridges[name] = stack.enter_context(bridged(self._folder, self.plane.addresses["main"]))
+    def start_bridge(self, name: str) -> None:
+        """A bridge of that name."""
+        stack = self.stacks[name] = ExitStack()
+        self.bridges[name] = stack.enter_context(bridged(self.folder, self.plane.addresses["main"]))
 
 
 @asynccontextmanager
 async def running(folder: Path, *, seed: int, own_models: bool, bridges: int) -> AsyncIterator[Daemons]:
     """All of it, from nothing; stopped at the end of the block."""
-    with _upstream(seed, own_models=own_models) as port:
+    with upstream(seed, own_models=own_models) as port:
         daemons = await asyncio.to_thread(Daemons, folder, port, bridges)
         try:
-            await until(lambda: all(_is_ready(one) for one in daemons.bridges.values()), READY_SECONDS)
+            await until(lambda: all(is_ready(one) for one in daemons.bridges.values()), READY_SECONDS)
             yield daemons
         finally:
             await asyncio.to_thread(daemons.close)
@@ -160,12 +163,14 @@ async def until(holds: Any, timeout_seconds: float) -> bool:
     return False
 
 
-def _is_ready(daemon: Daemon) -> bool:
+def is_ready(daemon: Daemon) -> bool:
+    """True; OSError where it is not."""
     fetch(f"http://{daemon.addresses['metrics']}/readyz")
     return True
 
 
-def _providers(port: int) -> dict[str, str]:
+def providers(port: int) -> dict[str, str]:
+    """The settings of the providers that the upstream at this port answers for."""
     names = dict.fromkeys(PROVIDERS.values())
     fields = {name: {"TYPE": name, "NAME": name, "KEY": "sk-reconcile"} for name in names}
     return {
@@ -179,7 +184,8 @@ def _providers(port: int) -> dict[str, str]:
 
 
 @contextmanager
-def _upstream(seed: int, *, own_models: bool) -> Iterator[int]:
+def upstream(seed: int, *, own_models: bool) -> Iterator[int]:
+    """The upstream's process; its port."""
     process = subprocess.Popen(
         [sys.executable, str(FOLDER / "reconcile_upstream.py"), str(seed), "true" if own_models else "false"],
         stdout=subprocess.PIPE,

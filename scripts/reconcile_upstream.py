@@ -24,6 +24,7 @@ from reconcile_answers import Step, Told, leave_of, steps_of
 from reconcile_plan import Ending, Kind, Plan, plan_of
 
 _NUMBER = re.compile(rb"this is request (\d+)\.")
+_CREDENTIAL = re.compile(r"(?i)\r\n(?:authorization: *Bearer|x-api-key:|x-goog-api-key:|api-key:) *([^\r]*)")
 # Before it hangs up instead of an answer: longer than a bridge takes a closed connection for one that was never read.
 _SILENCE_SECONDS = 0.3
 _STREAM_TYPE = {Kind.CONVERSE: b"application/vnd.amazon.eventstream"}
@@ -44,6 +45,8 @@ class Account:
         self.end = "open"
         self.said_bytes = self.extra_bytes = 0
         self.asked_usage = False
+        # What the requests carried in the headers that credentials come in.
+        self.credentials: list[str] = []
 
     def said(self, step: Step) -> None:
         """A step is out."""
@@ -55,7 +58,7 @@ class Account:
         """For whoever reconciles."""
         return {
             "number": self.plan.number, "calls": self.calls, **asdict(self.told), "end": self.end,
-            "said_bytes": self.said_bytes, "extra_bytes": self.extra_bytes,
+            "said_bytes": self.said_bytes, "extra_bytes": self.extra_bytes, "credentials": self.credentials,
         }  # fmt: skip
 
 
@@ -92,6 +95,7 @@ class Upstream:
         plan = plan_of(self._seed, int(found[1]), own_models=self._own_models)
         account = self._accounts.setdefault(plan.number, Account(plan))
         account.calls += 1
+        account.credentials += _CREDENTIAL.findall(head)
         account.asked_usage = b'"include_usage": true' in body or b'"include_usage":true' in body
         gone = asyncio.ensure_future(reader.read(1))
         try:

@@ -13,11 +13,12 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import grpc
+from google.protobuf.message import DecodeError
 
 from credentiald import certificate_names
 from credentiald.authenticate import caller_of, certified_caller
 from credentiald.check_provider import CHECK_SECONDS
-from credentiald.errors import Refusal, SealingKeyUnknown, StoreUnavailable
+from credentiald.errors import InvalidArgument, Refusal, SealingKeyUnknown, StoreUnavailable
 from credentiald.metrics import Metrics
 from credentiald.model import Caller
 from credentiald.plane import Plane
@@ -35,6 +36,9 @@ _UNTRACED = frozenset({"Ping"})
 
 # What is kept of a rpc's time for the way back, when it waits for somebody else.
 _RESERVE_SECONDS = 0.25
+
+# Stands for a request that is no message of its rpc.
+_UNREADABLE = object()
 
 _caller: ContextVar[Caller] = ContextVar("caller")
 _end: ContextVar[float] = ContextVar("end")
@@ -101,7 +105,7 @@ class Guard(grpc.aio.ServerInterceptor):
             )
         return grpc.unary_unary_rpc_method_handler(
             self._guarded(handler.unary_unary, method, admit),
-            request_deserializer=handler.request_deserializer,
+            request_deserializer=partial(_read, handler.request_deserializer),
             response_serializer=handler.response_serializer,
         )
 
@@ -111,6 +115,8 @@ class Guard(grpc.aio.ServerInterceptor):
             _end.set(asyncio.get_running_loop().time() + seconds)
             async with self._accounted(method, context, request), asyncio.timeout(seconds):
                 _caller.set(await admit(context))
+                if request is _UNREADABLE:
+                    raise _unreadable()
                 try:
                     answer = await behaviour(request, context)
                 except SealingKeyUnknown:
@@ -168,6 +174,12 @@ class Guard(grpc.aio.ServerInterceptor):
             outcome = refusal.reason()
             log.info("refused", extra={"rpc": name, "reason": outcome, "facts": refusal.facts})
             await status.abort(context, refusal)
+        except DecodeError:
+            # Of a stream, whose messages are read while it goes on.
+            unreadable = _unreadable()
+            outcome = unreadable.reason()
+            log.info("refused", extra={"rpc": name, "reason": outcome, "facts": unreadable.facts})
+            await status.abort(context, unreadable)
         except Exception:
             log.exception("unhandled error", extra={"rpc": name})
             await context.abort(grpc.StatusCode.INTERNAL, "internal error")
@@ -182,6 +194,22 @@ class Guard(grpc.aio.ServerInterceptor):
                     outcome=outcome,
                     interception_id=getattr(request, "interception_id", ""),
                 )
+
+
+def _read(deserialize: Any, data: bytes) -> Any:
+    """The message; _UNREADABLE for bytes that are none.
+
+    What a deserializer raises, gRPC answers with UNKNOWN before anybody was asked who calls, and logs with a traceback,
+    so that any peer could fill the log.
+    """
+    try:
+        return deserialize(data)
+    except DecodeError:
+        return _UNREADABLE
+
+
+def _unreadable() -> Refusal:
+    return InvalidArgument(field="the request", problem="is no message of this rpc")
 
 
 def _seconds_left(context: Any, most: float) -> float:

@@ -144,3 +144,18 @@ def test_servicers_answer_every_rpc_themselves():
     for method in METHODS:
         service, name = method.split("/")[1].rpartition(".")[2], method.split("/")[2]
         assert inspect.iscoroutinefunction(getattr(classes[service], name)), method
+
+
+async def test_bytes_that_are_no_message_get_a_clear_status_from_every_rpc(tmp_path, caplog):
+    async with running(tmp_path) as one:
+        for method, descriptor in METHODS.items():
+            channel = one.administration if "AdminService" in method else one.main
+            make = channel.stream_stream if descriptor.client_streaming else channel.unary_unary
+            service = descriptor.containing_service.name
+            token = one.admin_token if ADMINS & MAY_CALL[service] else one.bridge_token
+            for caller, expected in ((token, grpc.StatusCode.INVALID_ARGUMENT), ("", grpc.StatusCode.UNAUTHENTICATED)):
+                # A field that says it is longer than the message.
+                sent = iter([b"\x0a\x7f"]) if descriptor.client_streaming else b"\x0a\x7f"
+                call = make(method)(sent, metadata=bearer(caller), timeout=5)
+                assert (method, await call.code()) == (method, expected)
+    assert not [line for line in caplog.records if line.exc_info]

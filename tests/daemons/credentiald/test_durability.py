@@ -1,6 +1,6 @@
 """kill -9 of credentiald under concurrent writes: what was acknowledged is there afterwards.
 
-`DRAWBRIDGE_KILLS` says how often (scripts/chaos gives 100); CI runs the short form.
+`DRAWBRIDGE_KILLS` says how often (scripts/chaos --kills says it); CI runs the short form.
 """
 
 import json

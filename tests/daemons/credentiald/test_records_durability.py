@@ -1,6 +1,6 @@
 """kill -9 of credentiald under reports: each interception is there once, whole, with what its upstream counted.
 
-`DRAWBRIDGE_KILLS` says how often (scripts/chaos gives 100); CI runs the short form.
+`DRAWBRIDGE_KILLS` says how often (scripts/chaos --kills says it); CI runs the short form.
 """
 
 import json
