@@ -1,12 +1,12 @@
 """G1: no secret byte appears in any log, trace, metric, error, gRPC status, HTTP answer, record, database column or
 `repr`.
 
-Proved with canaries (central keys, a pool's, one that was added, a user's, one that a request presents, a pair of AWS,
-tokens of users and services, sealing keys) that go through every class of refusal of a pair that runs, with logs at
-debug level and traces on. Then everything that came out anywhere is searched for each of them: as it is, in base64 at
-each alignment, in hex and percent-encoded: answers, statuses of gRPC with their details and trailing metadata, metrics,
-output of commands, both logs, spans, every file in the folder but those that are there to hold the secret. Last, every
-value that holds one is printed in every way that Python has.
+Proved with canaries (central keys, a pool's, one that was added, a user's, one that a request presents, a pair of
+AWS, tokens of users and services and for Vault, sealing keys) that go through every class of refusal of a pair that
+runs, with logs at debug level and traces on. Then everything that came out anywhere is searched for each of them: as
+it is, in base64 at each alignment, in hex and percent-encoded: answers, statuses of gRPC with their details and
+trailing metadata, metrics, output of commands, both logs, spans, every file in the folder but those that are there to
+hold the secret. Last, every value that holds one is printed in every way that Python has.
 
 Wider: tests/daemons/aws/test_process.py (AWS's sources), tests/daemons/bridged/test_bedrock_streams.py.
 """
@@ -40,10 +40,13 @@ from daemonkit.logs import human_line, json_line
 from daemonkit.secret import Secret
 from tests.fakes.otlp_collector import running_collector
 from tests.fakes.scripted_upstream import CUT, JSON, Recorded, hang_up, raw, reply, stream
+from tests.fakes.vault import FakeVault
+from tests.fakes.vault import serving as serving_vault
+from tests.support.bridge import until
 from tests.support.credentiald import bearer
 from tests.support.http import exchange, send
 from tests.support.pair import Pair, running_pair
-from tests.support.processes import command
+from tests.support.processes import command, credentiald
 from tests.support.rpc import rpcs
 
 CENTRAL = "sk-canary-central-7d41f0"
@@ -52,6 +55,8 @@ PRESENTED = "sk-canary-presented-5c0e17"
 POOL = ("sk-canary-pool-one-a81f", "sk-canary-pool-two-c93e", "sk-canary-pool-three-07bd")
 ADDED = "sk-canary-added-1b6d22"
 AWS_SECRET = "canaryAwsSecret/e81c+k"
+VAULT_TOKEN = "hvs.canary-vault-4be09a"
+LISTENERS = {"--listen": "main", "--admin-listen": "admin", "--metrics-listen": "metrics"}
 PROVIDERS = {
     "openai": {"TYPE": "openai", "KEY": CENTRAL, "BASE_URL": "{upstream}/v1", "ALLOW_USER_KEYS": "true"},
     "anthropic": {"TYPE": "anthropic", "KEY": CENTRAL, "BASE_URL": "{upstream}"},
@@ -89,14 +94,15 @@ def forms(secret: bytes) -> set[bytes]:
 class Sinks:
     """Everything that came out, by where it came from."""
 
-    def __init__(self) -> None:
+    def __init__(self, least: int = 60) -> None:
         self.found: list[tuple[str, bytes]] = []
+        self._least = least
 
     def add(self, where: str, what: bytes | str) -> None:
         self.found.append((where, what if isinstance(what, bytes) else what.encode()))
 
     def check(self, secrets: dict[str, str | bytes]) -> None:
-        assert len(self.found) > 60
+        assert len(self.found) > self._least
         for name, secret in secrets.items():
             for form in forms(secret if isinstance(secret, bytes) else secret.encode()):
                 for where, what in self.found:
@@ -293,6 +299,41 @@ async def test_no_secret_comes_out_anywhere(tmp_path):
     sinks.check(secrets)
     # The keys did go where they belong, so the search was not for something that never existed.
     assert carried
+
+
+async def test_the_token_for_vault_comes_out_nowhere(tmp_path):
+    sinks = Sinks(least=7)
+    with serving_vault(FakeVault(token=VAULT_TOKEN)) as vault:
+        environ = {
+            "CREDENTIALD_LOG_LEVEL": "debug",
+            "CREDENTIALD_SEALING_KEY_SOURCE": f"vault:{vault.address}/{vault.mount}/drawbridge",
+            "CREDENTIALD_VAULT_TOKEN": VAULT_TOKEN,
+        }
+        async with running_pair(tmp_path, PROVIDERS, "--log-level", "debug", **environ) as pair:
+            done = command(pair.folder, pair.credentiald, "sealing", "status", "--json")
+            sinks.add("sealing status", done.stdout + done.stderr)
+            addresses = pair.credentiald.addresses
+            same = [part for flag, name in LISTENERS.items() for part in (flag, addresses[name])]
+            pair.credentiald.stop()
+            sinks.add("output of both daemons", pair.output)
+            vault.denied = True
+            again = credentiald(tmp_path, environ, *same)
+            daemon = await asyncio.to_thread(again.__enter__)
+            try:
+                await until(lambda: "denied" in daemon.output)
+                address = pair.bridged.addresses["http"]
+                headers = {"Authorization": f"Bearer {pair.token}"}
+                sinks.add("a client", (await send(address, "POST", "/openai/v1/chat/completions", headers, BODY)).raw)
+                for target in ("/readyz", "/metrics"):
+                    sinks.add(target, (await send(daemon.addresses["metrics"], "GET", target)).raw)
+            finally:
+                await asyncio.to_thread(again.__exit__, None, None, None)
+            sinks.add("output of the sealed one", daemon.output)
+        assert vault.calls
+    for file in sorted(tmp_path.rglob("*")):
+        if file.is_file() and file.name not in HOLDERS:
+            sinks.add(f"the file {file.name}", file.read_bytes())
+    sinks.check({"the token for Vault": VAULT_TOKEN})
 
 
 def secrets_of(folder: Path, pair: Pair) -> dict[str, str | bytes]:

@@ -2,12 +2,14 @@
 identity.
 
 Proved by a matrix of faults on a pair that runs: a store that is locked, damaged, taken away, or whose rows do not
-open; AWS's sources and STS failing, hanging, talking nonsense or giving what has ended; a credentiald that stands
-still, is gone, refuses the bridge, or answers with any status there is. A client gets 503 with Retry-After; the
-upstream gets nothing, although a broader identity would have been at hand: the central key for a user's, the
-machine's for a role's. When the fault is over, the same clients are served with the keys of before.
+open; sealing keys that Vault does not open; AWS's sources and STS failing, hanging, talking nonsense or giving what
+has ended; a credentiald that stands still, is gone, refuses the bridge, or answers with any status there is. A client
+gets 503 with Retry-After; the upstream gets nothing, although a broader identity would have been at hand: the central
+key for a user's, the machine's for a role's. When the fault is over, the same clients are served with the keys of
+before.
 
-Wider: tests/daemons/aws (every step of the chain), tests/daemons/pair/test_trouble.py, tests/store/test_database.py.
+Wider: tests/daemons/aws (every step of the chain), tests/daemons/pair/test_trouble.py,
+tests/daemons/credentiald/test_unsealing.py (AWS KMS), tests/store/test_database.py.
 """
 
 import asyncio
@@ -28,12 +30,15 @@ from drawbridge.v1 import provider_pb2, user_key_service_pb2
 from tests.fakes.aws import EXPIRED, FAIL, GARBAGE, HANG, MISSING, AwsEndpoints, aws_endpoints, chain_environment
 from tests.fakes.credentiald import SERVICE_TOKEN, USER_TOKEN, Refuse, provider, running_credentiald
 from tests.fakes.scripted_upstream import running_upstream
+from tests.fakes.vault import FakeVault
+from tests.fakes.vault import serving as serving_vault
 from tests.support.credentiald import bearer, reason_of
 from tests.support.http import Answer, send
 from tests.support.pair import Pair, running_pair, until_ready
-from tests.support.processes import bridged
+from tests.support.processes import bridged, credentiald
 from tests.support.rpc import Rpcs, rpcs
 
+LISTENERS = {"--listen": "main", "--admin-listen": "admin", "--metrics-listen": "metrics"}
 ROLE = "arn:aws:iam::123456789012:role/bedrock"
 CENTRAL, OWN, PAIR_SECRET = "sk-central-canary-51", "sk-own-canary-52", "canaryStoredPairSecret53"
 BODY = b'{"model":"m","max_tokens":1,"messages":[{"role":"user","content":"x"}]}'
@@ -220,6 +225,42 @@ async def test_a_credentiald_that_is_away_is_503_and_heals(tmp_path):
         at.pair.credentiald.stop(signal.SIGKILL)
         for name in ("central", "mine"):
             await at.check_trouble("it is gone", name, STORE)
+
+
+async def test_sealing_keys_that_are_out_of_reach_at_the_start_are_503_and_heal(tmp_path):
+    with serving_vault(FakeVault()) as vault:
+        environ = {
+            "CREDENTIALD_SEALING_KEY_SOURCE": f"vault:{vault.address}/{vault.mount}/drawbridge",
+            "CREDENTIALD_VAULT_TOKEN": vault.token,
+        }
+        async with running_pair(tmp_path, None, **environ) as pair, rpcs(tmp_path, pair.credentiald) as rpc:
+            await rpc.provider("central", f"{pair.upstream.url}/v1", key=CENTRAL)
+            at = Scene(pair=pair, rpc=rpc, aws=AwsEndpoints())
+            assert await at.served("central") == f"Bearer {CENTRAL}"
+            addresses = pair.credentiald.addresses
+            same = [part for flag, name in LISTENERS.items() for part in (flag, addresses[name])]
+            pair.credentiald.stop()
+            vault.sealed = True
+            again = credentiald(tmp_path, environ, *same)
+            daemon = await asyncio.to_thread(again.__enter__)
+            try:
+                await until_told(at, "SEALED")
+                await at.check_trouble("Vault is sealed", "central", {"SEALED"})
+                vault.sealed, vault.denied = False, True
+                await at.check_trouble("Vault denies", "central", {"SEALED"})
+                vault.denied = False
+                assert await at.served("central") == f"Bearer {CENTRAL}"
+            finally:
+                await asyncio.to_thread(again.__exit__, None, None, None)
+            assert vault.token not in daemon.output
+
+
+async def until_told(at: Scene, reason: str) -> None:
+    """The bridge has found the credentiald that was started anew."""
+    async with asyncio.timeout(20):
+        while (answer := await at.asked("central")).header("X-Drawbridge-Error") != reason:
+            assert answer.status == 503, answer
+            await asyncio.sleep(0.05)
 
 
 # What a status without a word of ours means: a proxy, another program, a bug. Never that the client's token is bad.
