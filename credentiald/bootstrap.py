@@ -417,11 +417,17 @@ def _fitting_sealer(path: Path, found: _Found, sealing_keys: Secret | None, unwr
     """A sealer that opens what the database holds, or StartRefused."""
     origin = _origin(path, sealing_keys)
     sealer = Sealer(_complete_keyring(path, found.key_ids, sealing_keys, unwrapped))
-    # A key id alone proves nothing: one secret of each key is opened, so that a wrong key shows now.
-    for sealed, context in found.samples:
+    # A key id alone proves nothing: one secret of each key is opened, so that a wrong key shows now. The deployment's
+    # is the first.
+    opened: set[str] = set()
+    for place, (sealed, context) in enumerate(found.samples):
         try:
             sealer.open(sealed, context)
+            opened.add(sealed.key_id)
         except Sealed:
+            if place and sealed.key_id in opened:
+                # The key is right: it is this one secret that is damaged, and refused by itself when it is wanted.
+                continue
             if sealed.key_id in unwrapped:
                 raise UnwrappedKeyWrong(
                     f"the sealing key {_listed({sealed.key_id})} that was decrypted is not the one that sealed the "

@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import grpc
 import reconcile_compare
 import reconcile_records
 import stress_clients
@@ -46,6 +47,7 @@ QUIET_SECONDS = 60.0
 # So much is waited for at most before a pair that does not get well ends the campaign.
 GIVE_UP_SECONDS = 60.0
 LOOK_SECONDS = 0.5
+READ_TRIES = 5
 # credentiald ends what vanished bridges have left behind 60 s after it heard of them last, and looks every 15 s. At the
 # end nothing else is open, so its clock is set that much ahead instead of waiting.
 VANISHED_SHIFT_SECONDS, VANISHED_SECONDS = 120.0, 45.0
@@ -316,9 +318,30 @@ async def _quiet(stage: Stage) -> list[str]:
     if any(one.fault == "kill-bridge" for one in stage.windows):
         print("waiting until credentiald knows that bridges have vanished", flush=True)
         stage.scene.clocks["credentiald"].shift(VANISHED_SHIFT_SECONDS)
-        await until(lambda: not reconcile_records.open_ids(address, token), VANISHED_SECONDS)
+        await until(lambda: _nothing_open(address, token), VANISHED_SECONDS)
         stage.scene.clocks["credentiald"].shift(0.0)
     return troubles
+
+
+def _nothing_open(address: str, token: str) -> bool:
+    try:
+        return not reconcile_records.open_ids(address, token)
+    except grpc.RpcError:
+        # A list of all may take longer than a call may, while the machine is busy.
+        return False
+
+
+async def _read_records(pair: Pair) -> tuple[list[Row], list[Any]]:
+    """All of them; again where that takes longer than a call may."""
+    for left in reversed(range(READ_TRIES)):
+        try:
+            return await asyncio.to_thread(reconcile_records.read, pair.plane.addresses["admin"], pair.admin_token)
+        except grpc.RpcError as problem:
+            if not left:
+                raise
+            print(f"records cannot be read: {problem.details()}; once more", flush=True)  # type: ignore[attr-defined]
+            await asyncio.sleep(2.0)
+    raise AssertionError("it was tried")
 
 
 def _waiting(pair: Pair) -> str:
@@ -331,7 +354,7 @@ def _waiting(pair: Pair) -> str:
 
 async def _facts(stage: Stage, troubles: list[str]) -> Facts:
     pair, administrator, book = stage.pair, stage.administrator, stage.book
-    rows, sums = await asyncio.to_thread(reconcile_records.read, pair.plane.addresses["admin"], pair.admin_token)
+    rows, sums = await _read_records(pair)
     account = await asyncio.to_thread(pair.account)
     lost = 0.0 if troubles else await asyncio.to_thread(pair.said_lost)
     unreconciled, reconciled = _reconciled(stage, rows, sums, account)

@@ -13,6 +13,7 @@ from collections.abc import AsyncIterator, Awaitable, Iterable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 
+from stress_figures import trouble_of
 from stress_upstream import checksum_of, pieces_of
 
 BASE_PATH = "/api/v2/aibridge"
@@ -60,8 +61,14 @@ class Bridge:
             await reader.readuntil(b"\n\n\r\n")
 
 
+class Trouble(ValueError):
+    """The pair says that it is in trouble, and when to come again."""
+
+
 def expect(head: bytes, status: int = 200) -> None:
-    """ValueError unless the answer that begins with `head` has this status."""
+    """ValueError unless the answer that begins with `head` has this status; Trouble for one that asks to come again."""
+    if reason := trouble_of(head):
+        raise Trouble(f"{reason} instead of {status}")
     if not head.startswith(b"HTTP/1.1 %d " % status):
         raise ValueError(f"status {head[9:12].decode('latin-1')}")
 

@@ -13,6 +13,13 @@ from itertools import combinations
 from pathlib import Path
 
 SAMPLE_SECONDS = 0.2
+SLOPE_KIB_A_MINUTE = 256.0
+LEAST_RISE_MIB = 4.0
+# What a bridge says where credentiald, or its store, did not answer in time; a client is to come again.
+TROUBLE = frozenset({"CREDENTIALD_UNREACHABLE", "STORE_UNAVAILABLE", "AUDIT_UNAVAILABLE"})
+TROUBLE_ONE_IN = 10_000
+# The bridge's time-out for credentiald, and a second for the answer itself: later than that is no honest trouble.
+TROUBLE_SECONDS = 6.0
 _PAGE_MIB = os.sysconf("SC_PAGE_SIZE") / (1 << 20)
 
 
@@ -79,6 +86,45 @@ def none_of(text: str, found: Sequence[str]) -> Verdict:
     """That a list is empty; else how long it is, and how it begins."""
     shown = f": {len(found)}, first {found[0]}" if found else ": none"
     return Verdict(good=not found, text=text + shown)
+
+
+def trouble_of(head: bytes) -> str:
+    """The reason, where an answer says that the pair is in trouble and when to come again; empty for all else."""
+    fields = dict(line.partition(b": ")[::2] for line in head.lower().split(b"\r\n")[1:])
+    reason = fields.get(b"x-drawbridge-error", b"").decode("latin-1").upper()
+    is_trouble = head.startswith(b"HTTP/1.1 503 ") and reason in TROUBLE and b"retry-after" in fields
+    return reason if is_trouble else ""
+
+
+def rise_verdict(name: str, points: Sequence[tuple[float, float]]) -> Verdict:
+    """Whether memory rises: over the second half, in which caches are full. Points are minutes and MiB.
+
+    What is held against the bound is the median of the slopes of all pairs. A rise below LEAST_RISE_MIB over the
+    whole half is none: bodies under way, and pages of the store, move memory by as much, and in a short run that is
+    steep.
+    """
+    half = points[0][0] + (points[-1][0] - points[0][0]) / 2
+    measured = [point for point in points if point[0] >= half]
+    minutes = measured[-1][0] - measured[0][0]
+    rise_kib = slope(measured) * 1024
+    bound_kib = max(SLOPE_KIB_A_MINUTE, LEAST_RISE_MIB * 1024 / minutes)
+    return Verdict(
+        good=rise_kib <= bound_kib,
+        text=f"memory of {name}: {points[0][1]:.1f} MiB at the begin, {measured[0][1]:.1f} after {measured[0][0]:.1f} "
+        f"minutes, {measured[-1][1]:.1f} at the end, {max(mib for _, mib in points):.1f} at the most; in the "
+        f"second half it rises {rise_kib:.0f} KiB a minute (at most {bound_kib:.0f})",
+    )
+
+
+def trouble_verdict(requests: int, troubles: Sequence[str]) -> Verdict:
+    """That at most one in TROUBLE_ONE_IN requests was told to come again, as it may happen on an overloaded machine."""
+    allowed = requests // TROUBLE_ONE_IN
+    first = f", first {troubles[0]}" if troubles else ""
+    return Verdict(
+        good=len(troubles) <= allowed,
+        text=f"told to come again (503 with Retry-After, in time): {len(troubles)} of {requests} (at most {allowed})"
+        + first,
+    )
 
 
 def slope(points: Sequence[tuple[float, float]]) -> float:

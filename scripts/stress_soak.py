@@ -10,14 +10,12 @@ from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass
 
-from stress_clients import BODY, TROUBLE, Bridge, expect
-from stress_figures import Verdict, at_most, none_of, settled, slope
+from stress_administrator import change_something
+from stress_clients import BODY, TROUBLE, Bridge, Trouble, expect
+from stress_figures import TROUBLE_SECONDS, Verdict, at_most, none_of, rise_verdict, settled, trouble_verdict
 from stress_pair import Pair
 
-# Of a run, this is left out of the slope: caches fill, and the allocator finds its size.
-WARM_UP_SHARE = 0.25
 SAMPLE_SECONDS = 2.0
-SLOPE_KIB_A_MINUTE = 256.0
 # The pool gives up a connection that nobody used for 55 s.
 SETTLE_SECONDS = 75.0
 SPARE_DESCRIPTORS = 4
@@ -94,50 +92,62 @@ async def verdicts(pair: Pair, seconds: float) -> AsyncIterator[Verdict]:
     """What is found, at the end."""
     counts: Counter[str] = Counter()
     problems: list[str] = []
+    troubles: list[str] = []
     points: dict[str, list[tuple[float, float]]] = {"bridged": [], "credentiald": []}
     begun_descriptors = pair.descriptors()
     started = time.monotonic()
     load = [
-        asyncio.create_task(_go_on(pair.bridge, kind, counts, problems)) for kind in KINDS for _ in range(kind.clients)
+        asyncio.create_task(_go_on(pair.bridge, kind, counts, problems, troubles))
+        for kind in KINDS
+        for _ in range(kind.clients)
     ]
+    changes: list[str] = []
+    load.append(asyncio.create_task(_administer(pair, changes, troubles)))
     while (now := time.monotonic() - started) < seconds:
         for name, line in points.items():
             line.append((now / 60, pair.rss_mib(name)))
         await asyncio.sleep(SAMPLE_SECONDS)
     for task in load:
         task.cancel()
-    await asyncio.gather(*load, return_exceptions=True)
+    ends = await asyncio.gather(*load, return_exceptions=True)
+    problems += [repr(end) for end in ends if isinstance(end, Exception)]
     left_open = await settled(pair.open_at_upstream, 0, SETTLE_SECONDS)
     left_descriptors = await settled(pair.descriptors, begun_descriptors + SPARE_DESCRIPTORS, SETTLE_SECONDS)
     steady = await pair.steady()
 
     said = ", ".join(f"{kind.name} {counts[kind.name]}" for kind in KINDS)
-    yield Verdict(good=all(counts[kind.name] for kind in KINDS), text=f"{seconds / 60:g} minutes: {said}")
+    said += f", changes by an administrator {len(changes)}"
+    has_all = all(counts[kind.name] for kind in KINDS) and bool(changes)
+    yield Verdict(good=has_all, text=f"{seconds / 60:g} minutes: {said}")
     yield none_of("clients that did not get what they should", problems)
+    troubles += steady.troubles
+    yield trouble_verdict(counts.total() + steady.requests, troubles)
     for name, line in points.items():
-        yield _memory(name, line, seconds / 60 * WARM_UP_SHARE)
+        yield rise_verdict(name, line)
     yield at_most("connections left open at the upstream", left_open, 0)
     yield at_most("descriptors of bridged afterwards", left_descriptors, begun_descriptors + SPARE_DESCRIPTORS)
-    yield steady.verdict()
+    yield steady.verdict(may_be_troubled=True)
     for name in points:
         yield none_of(f"errors in the log of {name}", pair.complaints(name))
 
 
-def _memory(name: str, points: list[tuple[float, float]], warm_minutes: float) -> Verdict:
-    measured = [point for point in points if point[0] >= warm_minutes]
-    rise_kib = slope(measured) * 1024
-    begun, warm, ended = points[0][1], measured[0][1], measured[-1][1]
-    return Verdict(
-        good=rise_kib <= SLOPE_KIB_A_MINUTE,
-        text=f"memory of {name}: {begun:.1f} MiB, {warm:.1f} after {warm_minutes:.1f} minutes, {ended:.1f} at the end; "
-        f"it rises {rise_kib:.0f} KiB a minute (at most {SLOPE_KIB_A_MINUTE:.0f})",
-    )
-
-
-async def _go_on(bridge: Bridge, kind: Kind, counts: Counter[str], problems: list[str]) -> None:
+async def _administer(pair: Pair, changes: list[str], troubles: list[str]) -> None:
+    """Something changes all the time, so that bridges watch, and have something to obey."""
     while True:
+        done = await change_something(pair.admin_address, pair.admin_token)
+        (troubles if done.startswith("trouble") else changes).append(done)
+        await asyncio.sleep(random.expovariate(1.0))
+
+
+async def _go_on(bridge: Bridge, kind: Kind, counts: Counter[str], problems: list[str], troubles: list[str]) -> None:
+    while True:
+        began = time.monotonic()
         try:
             await kind.request(bridge)
+        except Trouble as trouble:
+            took_seconds = time.monotonic() - began
+            told = f"{kind.name}: {trouble}, after {took_seconds:.1f} s"
+            (troubles if took_seconds <= TROUBLE_SECONDS else problems).append(told)
         except TROUBLE as problem:
             problems.append(f"{kind.name}: {type(problem).__name__}: {problem}")
         counts[kind.name] += 1

@@ -3,7 +3,7 @@
     python scripts/stress_steady.py HOST:PORT          the token comes first on standard input
 
 It asks one thing after another, every tenth time on a new connection. For each further line on its input it prints
-what it saw since the last one: {"requests", "failures", "p50_ms", "p99_ms", "max_ms"}.
+what it saw since the last one: {"requests", "failures", "troubles", "p50_ms", "p99_ms", "max_ms"}.
 """
 
 from __future__ import annotations
@@ -13,6 +13,8 @@ import contextlib
 import json
 import sys
 import time
+
+from stress_figures import TROUBLE_SECONDS, trouble_of
 
 TARGET = "/api/v2/aibridge/calm/v1/chat/completions"
 BODY = json.dumps({"model": "gpt-5-mini", "messages": [{"role": "user", "content": "x" * 900}]}).encode()
@@ -32,6 +34,7 @@ class Steady:
         self._request = head.encode() + BODY
         self._took_ms: list[float] = []
         self._failures: list[str] = []
+        self._troubles: list[str] = []
 
     async def run(self) -> None:
         """Ask for ever."""
@@ -53,8 +56,12 @@ class Steady:
                     head = await reader.readuntil(b"\r\n\r\n")
                     length = int(head.lower().partition(b"\r\ncontent-length: ")[2].partition(b"\r\n")[0])
                     await reader.readexactly(length)
-                self._took_ms.append((time.perf_counter() - started) * 1e3)
-                if not head.startswith(b"HTTP/1.1 200 "):
+                took_seconds = time.perf_counter() - started
+                self._took_ms.append(took_seconds * 1e3)
+                reason = trouble_of(head)
+                if reason and took_seconds <= TROUBLE_SECONDS:
+                    self._troubles.append(f"the other client: {reason}, after {took_seconds:.1f} s")
+                elif not head.startswith(b"HTTP/1.1 200 "):
                     raise ValueError(f"status {head[9:12].decode('latin-1')}")
                 await asyncio.sleep(PAUSE_SECONDS)
         finally:
@@ -66,10 +73,12 @@ class Steady:
         """What was seen since the last report."""
         took_ms, self._took_ms = sorted(self._took_ms), []
         failures, self._failures = self._failures, []
+        troubles, self._troubles = self._troubles, []
         at = [took_ms[min(len(took_ms) - 1, len(took_ms) * percent // 100)] if took_ms else 0.0 for percent in (50, 99)]
         return {
             "requests": len(took_ms),
             "failures": failures[:20],
+            "troubles": troubles[:1000],
             "p50_ms": at[0],
             "p99_ms": at[1],
             "max_ms": took_ms[-1] if took_ms else 0.0,

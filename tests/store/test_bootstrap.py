@@ -252,6 +252,24 @@ def test_a_changed_deployment_secret_is_refused(tmp_path):
     assert "is not the one that sealed" in refusal_of(tmp_path)
 
 
+@pytest.mark.parametrize("key_id", ["k1", "k2"])
+def test_one_damaged_secret_keeps_nobody_from_starting_unless_nothing_else_shows_that_its_key_is_right(
+    tmp_path, key_id
+):
+    prepared = prepare(tmp_path, f"k1:{KEY_ONE}")
+    conn = sqlite.connect(prepared.database_path)
+    provider = a_provider()
+    sealer = Sealer(Keyring.parse(f"{key_id}:{KEY_ONE if key_id == 'k1' else KEY_TWO}"))
+    sealed = sealer.seal(b"x", central_key_context(provider_id=provider.id, credential_id="c"))
+    providers.create(conn, provider, (a_key(sealed=sealed, credential_id="c"),), now=NOW)
+    conn.execute("UPDATE central_keys SET ciphertext = zeroblob(length(ciphertext))")
+    conn.close()
+    if key_id == "k1":
+        assert not prepare(tmp_path, f"k1:{KEY_ONE}").created
+    else:
+        assert "is not the one that sealed" in refusal_of(tmp_path, f"k1:{KEY_ONE}\nk2:{KEY_TWO}")
+
+
 def test_a_newer_schema_is_refused(tmp_path):
     prepared = prepare(tmp_path)
     conn = sqlite.connect(prepared.database_path)
