@@ -79,7 +79,8 @@ class Peer:
         self._metadata = self.identity.metadata
         self._identities = identities
         self._answers = answers
-        self._hope_until_seconds = float("-inf")
+        # Until when its last stream was good, and how long that makes a refusal of the token bearable.
+        self._streamed_seconds = self._hope_until_seconds = float("-inf")
         self.refused = unreachable("UNAVAILABLE")
         self.ping_state = ""
         self._state = _State.OPENING
@@ -122,8 +123,6 @@ class Peer:
     @property
     def hopes(self) -> bool:
         """Whether it refused a token that it took until now, in whose place another one may come any moment."""
-        if self.refused.reason != _TOKEN_REFUSED or not self._identities.changes:
-            return False
         return asyncio.get_running_loop().time() < self._hope_until_seconds
 
     @property
@@ -229,13 +228,19 @@ class Peer:
             self._become(_State.UNARY, unanswered)
             await self._reconnected_or_left()
             return _FIRST_PAUSE_SECONDS
+        if self.is_streaming:
+            self._streamed_seconds = asyncio.get_running_loop().time()
         if self.refused_us:
-            if self.is_streaming:
-                self._hope_until_seconds = asyncio.get_running_loop().time() + _HOPE_SECONDS
             self._identities.doubted()
-            hopes = self.hopes
-            self._become(_State.OPENING if hopes else _State.DOWN, unanswered)
-            return _HOPE_PAUSE_SECONDS if hopes else _REFUSED_PAUSE_SECONDS
+            if lost.refused.reason == _TOKEN_REFUSED and self._identities.changes:
+                self._hope_until_seconds = self._streamed_seconds + _HOPE_SECONDS
+        if self.hopes:
+            # Whatever the reason: gRPC tells of a refusal that meets a write as an error of its own (INTERNAL).
+            self._become(_State.OPENING, unanswered)
+            return _HOPE_PAUSE_SECONDS
+        if self.refused_us:
+            self._become(_State.DOWN, unanswered)
+            return _REFUSED_PAUSE_SECONDS
         if self.is_streaming:
             log.warning("lost the stream to credentiald: opening another", extra={"peer": self.address})
             self._become(_State.OPENING, unanswered)
