@@ -28,6 +28,8 @@ from credentiald.store.sealing_rows import KnownKey, Pass, Place
 
 # Secrets in one transaction: it holds the lock for writing for some 20 ms.
 BATCH = 200
+# Questions that need a key wait for it to be decrypted; where that fails, they are refused at once for a while.
+ASK_AGAIN_SECONDS = 5.0
 
 log = logging.getLogger(__name__)
 
@@ -82,6 +84,10 @@ class Stored:
     known: list[KnownKey]
     secrets: dict[str, int]
 
+    def needs(self, key_id: str) -> bool:
+        """Whether the key seals anything, or will."""
+        return key_id == self.active_key_id or key_id in self.secrets
+
     @property
     def remaining(self) -> int:
         """How many secrets an older key seals."""
@@ -115,6 +121,8 @@ class SealingKeys:
         self._wrapping = wrapping or Wrapping()
         self._clock = clock
         self._refreshing = asyncio.Lock()
+        # By key, when those outside may be asked again after they did not decrypt it.
+        self._ask_again: dict[str, float] = {}
         # What the last pass of this process could not open.
         self._unreadable: frozenset[str] = frozenset()
         self.wanted = asyncio.Event()
@@ -137,21 +145,29 @@ class SealingKeys:
 
     async def _unwrap_unknown(self) -> None:
         """Have those keys decrypted that seal something and are encrypted in the database."""
+        missing = [key for key in await self._db.read(sealing_rows.known_keys) if self._is_missing(key)]
+        if not missing:
+            return
         found = await self._db.read(stored)
-        for key in found.known:
-            is_needed = key.id == found.active_key_id or key.id in found.secrets
-            if key.wrapped is None or not is_needed or self.has(key.id):
+        for key in missing:
+            if key.wrapped is None or not found.needs(key.id):
                 continue
             try:
                 raw = await self._wrapping.unwrap(
                     key.source, key.wrapped, key_id=key.id, database_id=self._db.database_id
                 )
             except WrapFailed as error:
+                self._ask_again[key.id] = asyncio.get_running_loop().time() + ASK_AGAIN_SECONDS
                 log.error(  # noqa: TRY400
                     "a sealing key cannot be decrypted", extra={"sealing_key": key.id, "cause": str(error)}
                 )
             else:
                 self._sealer.learn(Keyring({key.id: raw}))
+
+    def _is_missing(self, key: KnownKey) -> bool:
+        """Whether to have this key decrypted now: not where that has just failed."""
+        now = asyncio.get_running_loop().time()
+        return key.wrapped is not None and not self.has(key.id) and self._ask_again.get(key.id, 0.0) <= now
 
     async def status(self) -> SealingStatus:
         """What there is now, as the places where keys are kept have it now."""

@@ -14,7 +14,7 @@ from datetime import UTC, datetime
 from functools import partial
 
 from credentiald import ids
-from credentiald.bootstrap import FirstKey, Prepared, UnwrappedKeyWrong, outside_of, prepare
+from credentiald.bootstrap import FirstKey, Outside, Prepared, StartRefused, UnwrappedKeyWrong, outside_of, prepare
 from credentiald.sealing_keys import new_key_id
 from credentiald.sealing_wrapping import WrapFailed, Wrapping
 from credentiald.settings import Loaded
@@ -60,9 +60,26 @@ def place_of(loaded: Loaded) -> Place:
 
 async def prepared(place: Place) -> Prepared:
     """The database, made or checked, with its keys; one attempt. WrapFailed, StartRefused."""
-    outside = await asyncio.to_thread(
+    outside = await _look(place)
+    while True:
+        try:
+            return await _prepared(place, outside)
+        except UnwrappedKeyWrong as error:
+            raise WrapFailed(str(error), is_refused=True) from None
+        except StartRefused:
+            before, outside = outside, await _look(place)
+            if outside == before:
+                raise
+            # Another process has made the database, or rotated, in the meantime.
+
+
+async def _look(place: Place) -> Outside | None:
+    return await asyncio.to_thread(
         outside_of, place.database_url, place.sealing_keys, is_outside=place.wrapping.is_outside
     )
+
+
+async def _prepared(place: Place, outside: Outside | None) -> Prepared:
     unwrapped: dict[str, bytes] = {}
     first = None
     if outside is not None and outside.is_new:
@@ -72,12 +89,9 @@ async def prepared(place: Place) -> Prepared:
             unwrapped[key.id] = await place.wrapping.unwrap(
                 key.source, key.wrapped or b"", key_id=key.id, database_id=outside.database_id
             )
-    try:
-        return await asyncio.to_thread(
-            prepare, place.database_url, place.sealing_keys, now=place.clock(), unwrapped=unwrapped, first=first
-        )
-    except UnwrappedKeyWrong as error:
-        raise WrapFailed(str(error), is_refused=True) from None
+    return await asyncio.to_thread(
+        prepare, place.database_url, place.sealing_keys, now=place.clock(), unwrapped=unwrapped, first=first
+    )
 
 
 async def _first_key(place: Place) -> FirstKey:

@@ -34,6 +34,7 @@ class FakeVault:
     denied: bool = False
     hangs: threading.Event | None = None
     redirects_to: str = ""
+    garbage: bytes = b""
     calls: list[tuple[str, dict[str, Any]]] = field(default_factory=list)
     address: str = ""
 
@@ -102,8 +103,8 @@ def serving(vault: FakeVault, *, tls: tuple[Path, Path] | None = None, port: int
                 self.end_headers()
                 return
             status, answer = vault.answer("POST", self.path, self.headers, body)
-            raw = json.dumps(answer).encode()
-            self.send_response(status)
+            raw = vault.garbage or json.dumps(answer).encode()
+            self.send_response(200 if vault.garbage else status)
             self.send_header("Content-Type", "application/json")
             self.send_header("Content-Length", str(len(raw)))
             self.end_headers()
