@@ -52,6 +52,16 @@ async def test_of_several_addresses_only_the_good_ones_are_dialled() -> None:
     assert answer.status == 200
 
 
+async def test_a_bad_address_beside_a_good_one_is_not_dialled_where_the_good_one_fails() -> None:
+    # Linux takes 0.0.0.0 for this machine: somebody is there. Nobody is at the good one.
+    names = Names({"mixed.test": [["0.0.0.0", "127.0.0.3"]]})
+    async with running_upstream() as upstream, running_pool(**LIMITS, resolve_name=names) as pool:
+        answer = await ask(pool, outgoing(upstream.port, host="mixed.test"))
+
+    assert isinstance(answer.error, UpstreamUnreachable)
+    assert upstream.requests == []
+
+
 @pytest.mark.parametrize("host", ["127.1", "0x7f.1", "2130706433", "0177.0.0.1"])
 async def test_a_host_in_another_notation_is_judged_by_what_it_stands_for(host: str) -> None:
     async with running_upstream() as upstream, running_pool(**LIMITS) as pool:
