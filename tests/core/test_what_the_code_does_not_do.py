@@ -35,6 +35,7 @@ MAY_TOUCH_MEMORY = {
     "daemonkit/private_memory.py": "prctl(2)",
 }
 TRUST_WITHOUT_A_CHECK = ("ssl.CERT_NONE", "ssl.CERT_OPTIONAL", "ssl._create_unverified_context", "tempfile.mktemp")
+MAY_CONNECT = {"bridged/resolver_addresses.py": "the names of credentiald"}
 BUILT_IN = frozenset(dir(builtins))
 DEBUGGING = ("pdb", "breakpoint", "faulthandler", "tracemalloc", "cProfile", "aiodebug", "code.interact",
              "socketserver", "http.server", "xmlrpc")  # fmt: skip
@@ -113,6 +114,20 @@ def calls() -> Iterator[tuple[str, ast.Call]]:
         for node in ast.walk(tree_of(path)):
             if isinstance(node, ast.Call):
                 yield str(path.relative_to(ROOT)), node
+
+
+# How a connection is begun, in the libraries that the bridge has.
+_CONNECTS = frozenset({"create_connection", "open_connection", "sock_connect", "connect_ex", "ClientSession",
+                       "TCPConnector", "HTTPConnection", "HTTPSConnection", "urlopen", "getaddrinfo"})  # fmt: skip
+
+
+def test_there_is_one_place_from_which_a_bridge_connects_to_upstreams() -> None:
+    # That is where addresses are judged (egress.py). gRPC, which asks credentiald, makes its connections by itself.
+    connecting = {
+        file for file, call in calls()
+        if file.startswith("bridged/") and _dotted(call.func).rpartition(".")[2] in _CONNECTS
+    }  # fmt: skip
+    assert connecting - MAY_CONNECT.keys() == {"bridged/http1/connect.py"}
 
 
 def test_nothing_goes_through_a_shell() -> None:

@@ -161,6 +161,19 @@ def test_every_module_that_the_architecture_names_exists() -> None:
     assert sorted(name for name in names if not any(f"/{file}".endswith(f"/{name}") for file in endings)) == []
 
 
+def test_every_promise_and_every_threat_names_tests_that_exist() -> None:
+    text = read("SECURITY.md")
+    named = re.findall(r"`(tests/[\w/.]+)`", text)
+    assert len(set(named)) > 30
+    assert [name for name in sorted(set(named)) if not (ROOT / name).is_file()] == []
+    promises = text.partition("## What it promises")[2].partition("\n## ")[0]
+    rows = re.findall(r"^\| (G\d+) \|[^|]*\| `tests/guarantees/test_(g\d+)_\w+\.py` \|", promises, re.MULTILINE)
+    assert rows == [(f"G{number}", f"g{number:02}") for number in range(1, 12)]
+    threats = text.partition("## Threats in scope")[2].partition("\n## ")[0]
+    lines = [line for line in threats.splitlines() if line.startswith("| ")][1:]
+    assert [line for line in lines if not re.search(r"\| `tests/[^|]+` \|$", line)] == []
+
+
 def test_the_glossary_is_in_alphabetical_order() -> None:
     words = [cells[0] for cells in rows_under(read("docs/glossary.md"), "word")]
 
