@@ -3,9 +3,11 @@
 Proved through a real pair with two providers and two upstreams, each with a key of its own. Whatever a client puts
 into target, Host, X-Forwarded-* and the like, whatever base URL is saved or told to a bridge, whatever an upstream
 answers: the key of the one never reaches the other, nor anywhere but below its own base URL. The requests are
-Hypothesis's, put together from everything that somebody has ever taken for a host.
+Hypothesis's, put together from everything that somebody has ever taken for a host. Nor does a key go to an address
+where no upstream may be, whoever says so.
 
-Wider: tests/core/bridged (paths, destinations), tests/daemons/pair/test_hostile_requests.py (what is answered).
+Wider: tests/core/bridged (paths, destinations), tests/daemons/pair/test_hostile_requests.py (what is answered),
+tests/core/test_reachable.py and tests/daemons/bridged/http1/upstream/test_upstream_egress.py (addresses, names).
 """
 
 import asyncio
@@ -334,3 +336,23 @@ async def told(plane: FakeCredentiald, address: str, base_url: str) -> int:
     plane.providers["corp"] = provider("openai", base_url, name="corp", api_key=ONE_KEY)
     headers = {"Authorization": f"Bearer {USER_TOKEN}"}
     return (await send(address, "POST", "/corp/v1/chat/completions", headers, BODY)).status
+
+
+async def test_no_key_goes_to_an_address_where_no_upstream_may_be_though_somebody_listens_there(tmp_path):
+    async with running_upstream() as somebody, running_credentiald() as plane:
+        environ = {"BRIDGED_CREDENTIALD_TOKEN": SERVICE_TOKEN, "BRIDGED_PLAINTEXT_UPSTREAMS": "corp"}
+        bridge = bridged(tmp_path, plane.target, environ, "--allow-upstream-networks", "private")
+        daemon = await asyncio.to_thread(bridge.__enter__)
+        try:
+            await until_ready(daemon)
+            address, found = daemon.addresses["http"], {}
+            # Linux takes the unspecified address for this machine, whatever its notation.
+            for host in ("0.0.0.0", "0", "[::ffff:0.0.0.0]", "0x0.0"):
+                found[host] = await told(plane, address, f"http://{host}:{somebody.port}/base/v1")
+            seen = list(somebody.requests)
+            # Somebody would have taken it.
+            assert await told(plane, address, f"http://127.0.0.1:{somebody.port}/base/v1") == 200
+        finally:
+            await asyncio.to_thread(bridge.__exit__, None, None, None)
+    assert found == dict.fromkeys(found, 503)
+    assert seen == []
