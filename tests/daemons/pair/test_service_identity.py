@@ -137,7 +137,7 @@ async def answer(
 
 @dataclass
 class Load:
-    """Clients that ask without a pause; how their requests ended."""
+    """Clients that ask nearly without a pause; how their requests ended."""
 
     url: str
     token: str = field(repr=False)
@@ -153,7 +153,7 @@ class Load:
                 self.statuses.append(given.status)
                 if given.status != 200:
                     self.errors.append(f"{given.status} {given.headers.get('X-Drawbridge-Error')}")
-                    await asyncio.sleep(0.005)
+            await asyncio.sleep(0.005)
 
     async def more(self, count: int = 20) -> None:
         """Return when so many more requests have been answered."""

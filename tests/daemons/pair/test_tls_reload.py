@@ -146,7 +146,7 @@ def test_every_listener_takes_new_files_keeps_the_old_ones_while_they_are_broken
             assert len(told) == len(names), "said more than once"
 
 
-def test_a_session_of_a_client_whose_authority_is_gone_is_not_resumed(tmp_path):
+def test_without_a_signal_the_session_of_a_client_whose_authority_is_gone_is_not_resumed_either(tmp_path):
     old, new = Authority(), Authority()
     client = old.issue("ann.example")
     with running(tmp_path, {**server_files(old), **client_files(old, "bridge.example")}) as pair:
@@ -161,11 +161,13 @@ def test_a_session_of_a_client_whose_authority_is_gone_is_not_resumed(tmp_path):
         assert shakes_hands(address, context, session)
 
         # The same certificate, but its clients come from elsewhere.
-        pair.mounted.replace({**server_files(old, client_ca=new.pem), **client_files(old, "bridge.example")})
-        pair.hang_up()
+        pair.mounted.replace({**server_files(old, client_ca=new.pem), **client_files(new, "ops.example", ca=old.pem)})
         until(lambda: not shakes_hands(address, context_of(old.pem, client, tmp_path)), "still let in")
 
         assert not shakes_hands(address, context, session)
+        pair.hang_up()
+        assert commanded(pair.folder, pair.plane, "users", "list", "--json", **admin(pair)) == "[]\n"
+        assert pair.bridge.process.poll() is None, "a hangup ended it"
 
 
 def test_nothing_older_than_tls_1_2_is_spoken(tmp_path):
@@ -184,18 +186,6 @@ def test_nothing_older_than_tls_1_2_is_spoken(tmp_path):
                 if shakes_hands(pair.address(listener), context):
                     spoken.append(version)
             assert spoken == [ssl.TLSVersion.TLSv1_2], listener
-
-
-def test_the_files_are_read_without_a_signal_and_a_hangup_ends_nobody(tmp_path):
-    old, new = Authority(), Authority()
-    with running(tmp_path, {**server_files(old), **client_files(old, "bridge.example")}) as pair:
-        pair.mounted.replace({**server_files(new, days=9), **client_files(new, "bridge.example")})
-        after = context_of(new.pem, new.issue("ann.example"), tmp_path)
-        for listener in LISTENERS:
-            until(lambda: shakes_hands(pair.address(listener), after), listener)  # noqa: B023 - called at once
-        pair.hang_up()
-        assert commanded(pair.folder, pair.plane, "users", "list", "--json", **admin(pair)) == "[]\n"
-        assert pair.bridge.process.poll() is None
 
 
 def admin(pair: Running) -> dict[str, str]:
