@@ -161,6 +161,7 @@ async def test_questions_wait_for_the_new_token_when_the_old_one_is_refused_and_
         assert one.refused == []
 
 
+@pytest.mark.alone
 @pytest.mark.parametrize(
     ("changes", "refusal"),
     [
