@@ -206,6 +206,10 @@ class SealingKeys:
         """One step of a pass through all that is sealed."""
         return await self._db.write(sealing_rows.reseal, self._sealer, place, limit=BATCH)
 
+    async def look(self) -> tuple[str, bool]:
+        """The key that seals, by id, and whether an older one seals anything; cheap."""
+        return await self._db.read(lambda conn: (sealing_rows.active_key_id(conn), sealing_rows.any_old(conn)))
+
     async def stored(self) -> Stored:
         """What the database says now."""
         return await self._db.read(stored)

@@ -12,7 +12,7 @@ from contextlib import asynccontextmanager
 
 from credentiald.errors import Refusal, SealingKeyUnknown
 from credentiald.metrics import Metrics
-from credentiald.sealing_keys import SealingKeys, Stored
+from credentiald.sealing_keys import SealingKeys
 from credentiald.store.sealing_rows import Place
 
 ROUND_SECONDS = 5.0
@@ -26,13 +26,15 @@ log = logging.getLogger(__name__)
 
 async def round_of(keys: SealingKeys, metrics: Metrics, *, rest_seconds: float = STEP_REST_SECONDS) -> bool:
     """Learn new keys, and one pass where there is something to seal anew; whether that left something unreadable."""
-    found = await keys.stored()
-    if found.active_key_id and not keys.has(found.active_key_id):
+    active, any_old = await keys.look()
+    if active and not keys.has(active):
         await keys.refresh()
-    _tell(found, metrics)
-    if not found.remaining:
+    if not any_old:
+        metrics.secrets_to_reseal.set(0)
         keys.note_unreadable(())
         return False
+    found = await keys.stored()
+    metrics.secrets_to_reseal.set(found.remaining)
     if any(not keys.has(key_id) for key_id in found.secrets):
         await keys.refresh()
     unreadable: list[str] = []
@@ -42,20 +44,18 @@ async def round_of(keys: SealingKeys, metrics: Metrics, *, rest_seconds: float =
         done = await keys.step(place)
         resealed += done.resealed
         metrics.resealed(done.resealed)
+        # Others may do some of it as well: it is counted anew at the end.
+        metrics.secrets_to_reseal.dec(done.resealed)
         unreadable += done.unreadable
         place = done.next
         if done.resealed:
             await asyncio.sleep(rest_seconds)
     keys.note_unreadable(unreadable)
     found = await keys.stored()
-    _tell(found, metrics)
+    metrics.secrets_to_reseal.set(found.remaining)
     if resealed and not found.remaining:
         log.info("everything is sealed with the new key", extra={"sealing_key": found.active_key_id})
     return bool(unreadable)
-
-
-def _tell(found: Stored, metrics: Metrics) -> None:
-    metrics.secrets_to_reseal.set(found.remaining)
 
 
 @asynccontextmanager

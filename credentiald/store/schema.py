@@ -203,6 +203,6 @@ SEALING_KEYS = (
         retire_time INTEGER
     ) WITHOUT ROWID
     """,
-    "CREATE INDEX central_keys_by_sealing_key ON central_keys (key_id)",
-    "CREATE INDEX user_keys_by_sealing_key ON user_keys (key_id)",
+    "CREATE INDEX central_keys_by_sealing_key ON central_keys (key_id, credential_id)",
+    "CREATE INDEX user_keys_by_sealing_key ON user_keys (key_id, credential_id)",
 )

@@ -29,9 +29,10 @@ class KnownKey:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Place:
-    """How far a pass through all that is sealed has come: the table, and the last id in it."""
+    """How far a pass through all that is sealed has come: the table, the key, and the last id in both."""
 
     table: int = 0
+    key_id: str = ""
     after: str = ""
 
 
@@ -122,6 +123,18 @@ def secrets_by_key(conn: Connection) -> dict[str, int]:
     return counts
 
 
+def any_old(conn: Connection) -> bool:
+    """Whether another key than the active one seals anything. Looks at the ends of indexes, not at all rows."""
+    active = active_key_id(conn)
+    for table in _TABLES:
+        key = f"{table.prefix}key_id"
+        for order in ("<", ">"):
+            query = f"SELECT 1 FROM {table.name} WHERE {key} {order} ? LIMIT 1"  # noqa: S608 - names of ours
+            if conn.execute(query, (active,)).fetchone() is not None:
+                return True
+    return False
+
+
 def reseal(conn: Connection, sealer: Sealer, place: Place, *, limit: int) -> Pass:
     """Seal at most `limit` of the secrets behind `place` with the active key that an older one at hand seals.
 
@@ -131,12 +144,14 @@ def reseal(conn: Connection, sealer: Sealer, place: Place, *, limit: int) -> Pas
     active = active_key_id(conn)
     table = _TABLES[place.table]
     key, nonce, ciphertext = (f"{table.prefix}{column}" for column in ("key_id", "nonce", "ciphertext"))
-    old = [key_id for key_id in sealer.key_ids if key_id != active]
-    marks = ", ".join("?" * len(old))
+    old = sorted(key_id for key_id in sealer.key_ids if key_id != active and key_id >= place.key_id)
+    if not old:
+        return Pass(resealed=0, unreadable=(), next=_next_table(place))
+    # One key at a time, so that an index has them in this order, however much there is.
     rows = conn.execute(
         f"SELECT {table.id} AS id, {table.id}, {key} AS key_id, {nonce} AS nonce, {ciphertext} AS ciphertext"  # noqa: S608
-        f"{table.columns} FROM {table.name} WHERE {key} IN ({marks}) AND {table.id} > ? ORDER BY {table.id} LIMIT ?",
-        (*old, place.after, limit),
+        f"{table.columns} FROM {table.name} WHERE {key} = ? AND {table.id} > ? ORDER BY {table.id} LIMIT ?",
+        (old[0], place.after if old[0] == place.key_id else "", limit),
     ).fetchall()
     unreadable = []
     for row in rows:
@@ -153,14 +168,14 @@ def reseal(conn: Connection, sealer: Sealer, place: Place, *, limit: int) -> Pas
             f"UPDATE {table.name} SET {key} = ?, {nonce} = ?, {ciphertext} = ? WHERE {table.id} = ?",  # noqa: S608
             (sealed.key_id, sealed.nonce, sealed.ciphertext, row["id"]),
         )
-    return Pass(
-        resealed=len(rows) - len(unreadable),
-        unreadable=tuple(unreadable),
-        next=_following(place, str(rows[-1]["id"]) if len(rows) == limit else None),
-    )
+    if len(rows) == limit:
+        following: Place | None = Place(table=place.table, key_id=old[0], after=str(rows[-1]["id"]))
+    elif len(old) > 1:
+        following = Place(table=place.table, key_id=old[1])
+    else:
+        following = _next_table(place)
+    return Pass(resealed=len(rows) - len(unreadable), unreadable=tuple(unreadable), next=following)
 
 
-def _following(place: Place, last: str | None) -> Place | None:
-    if last is not None:
-        return Place(table=place.table, after=last)
+def _next_table(place: Place) -> Place | None:
     return Place(table=place.table + 1) if place.table + 1 < len(_TABLES) else None
