@@ -54,7 +54,6 @@ class AttemptFiles:
         sent_headers = _sent_headers(attempt.sent)
         secrets += secrets_in(attempt.received.headers, attempt.received.target)
         secrets += secrets_in(sent_headers, attempt.sent.target)
-        self._secrets = secrets
         self._needles = Needles(secrets)
         self._place = self._placed(places)
         self._request: _Written | None = None
@@ -74,7 +73,7 @@ class AttemptFiles:
 
     def response_head(self, status: int, headers: Headers) -> None:
         """The answer's head. Its body is that of an event stream or not."""
-        needles = Needles((*self._secrets, *secrets_in(headers)))
+        needles = Needles(secrets_in(headers), besides=self._needles)
         kind = next((value for name, value in headers if name.lower() == "content-type"), "")
         is_stream = "stream" in kind.lower()
         body = DumpedBody("body as it came", headers, needles, is_stream=is_stream)

@@ -14,6 +14,7 @@ from bridged.model import Headers
 _HIDDEN = MASK.decode()
 # A part of a value that is looked for by itself: a signature, the value of a cookie.
 _SHORTEST_PART = 16
+_SCHEMES = frozenset({"apikey", "basic", "bearer", "token"})
 _PARTS = re.compile(r"[\s,;=]+")
 _MOST_CHARACTERS = 16 * 1024
 _PLAIN_NAME = re.compile(r"[0-9A-Za-z._\-\[\]%]{1,64}")
@@ -39,9 +40,7 @@ _PARAMETERS = frozenset({
 
 def head_lines(headers: Headers, needles: Needles) -> list[str]:
     """Lines of headers, sorted by name; repeated ones stay in their order."""
-    return [
-        f"{needles.masked_text(name)}: {_value(name, value, needles)}" for name, value in sorted(headers, key=_name)
-    ]
+    return needles.masked_lines([f"{name}: {_value(name, value)}" for name, value in sorted(headers, key=_name)])
 
 
 def shown_target(target: str, needles: Needles) -> str:
@@ -73,11 +72,9 @@ def _secrets_of(name: str, value: str) -> Iterator[str]:
 
 
 def _with_parts(value: str) -> Iterator[str]:
-    yield value
     # `Bearer <token>` has one word that counts.
-    words = value.split(" ")
-    if len(words) == 2:
-        yield words[1]
+    scheme, _, rest = value.partition(" ")
+    yield rest.strip() if scheme.lower() in _SCHEMES else value
     yield from (part for part in _PARTS.split(value) if len(part) >= _SHORTEST_PART)
 
 
@@ -90,10 +87,8 @@ def _is_listed(name: str) -> bool:
     return lowered in _HEADERS or lowered.startswith(_HEADER_BEGINNINGS)
 
 
-def _value(name: str, value: str, needles: Needles) -> str:
-    if not _is_listed(name) or may_hold_secret("", value):
-        return _HIDDEN
-    return needles.masked_text(value)
+def _value(name: str, value: str) -> str:
+    return value if _is_listed(name) and not may_hold_secret("", value) else _HIDDEN
 
 
 def _parameter(part: str, needles: Needles) -> str:

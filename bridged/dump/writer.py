@@ -23,6 +23,7 @@ MOST_QUEUED_BYTES = 64 * 1024 * 1024
 # What an event costs beside its bytes.
 _EVENT_BYTES = 512
 _GATHER_SECONDS = 0.02
+_TURN_SECONDS = 0.0005
 _COMPLAIN_SECONDS = 60.0
 
 Counted = Callable[[int], None]
@@ -114,17 +115,20 @@ class DumpWriter:
     # -- on the thread ----------------------------------------------------------------------------------------------
 
     def _run(self) -> None:
-        queue = self._queue
+        queue, clock = self._queue, time.perf_counter
         while True:
             event = queue.get()
+            since_seconds = clock()
             while event is not None:
                 size_bytes, step, told = event
                 self._do(step, told)
                 self._done_bytes += size_bytes
                 # Let go of what it holds before the wait for the next.
                 del event, step, told
-                # The loop may have the interpreter between one and the next.
-                time.sleep(0)
+                if clock() - since_seconds > _TURN_SECONDS:
+                    # The loop may have the interpreter. Each time costs both of us, so not with each event.
+                    time.sleep(0)
+                    since_seconds = clock()
                 try:
                     event = queue.get_nowait()
                 except Empty:
