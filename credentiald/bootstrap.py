@@ -21,10 +21,11 @@ from credentiald.errors import AlreadyExists, Sealed
 from credentiald.model import Role, SealedSecret, Service
 from credentiald.sealing import DeploymentSecret, Keyring, SealContext, Sealer
 from credentiald.sealing_places import SEALING_FILE, SEALING_SETTING
-from credentiald.store import inspection, meta, migrations, records, sealing_rows, services, sqlite
+from credentiald.store import audit, inspection, meta, migrations, records, sealing_rows, services, sqlite
 from credentiald.store.connection import Connection
 from credentiald.store.meta import Meta
 from credentiald.store.sealing_rows import KnownKey
+from credentiald.store.times import to_micros
 from daemonkit.secret import Secret
 
 ADMIN_TOKEN_FILE = "credentiald.admin-token"  # noqa: S105 - the name of a file
@@ -195,6 +196,7 @@ def _prepare(
             migrations.apply_pending(conn)
             _name_active_key(conn, sealer, now)
     _prepare_records(records.records_path(path), found.meta.database_id)
+    _prepare_audit(audit.audit_path(path), found.meta.database_id, now)
     return Prepared(
         sealer=sealer,
         created=created,
@@ -211,6 +213,27 @@ def _prepare_records(path: Path, database_id: str) -> None:
         private_files.touch(path)
         with closing(_connect_waiting(path)) as conn, sqlite.transaction(conn, write=True):
             records.prepare(conn, database_id)
+
+
+def _prepare_audit(path: Path, database_id: str, now: datetime) -> None:
+    """Begin the audit where it is missing. That one is missing which was there, the head shows that was exported."""
+    with _refusing(path):
+        private_files.touch(path)
+        with closing(_connect_waiting(path)) as conn, sqlite.transaction(conn, write=True):
+            audit.prepare(conn, database_id, now_micros=to_micros(now))
+
+
+def note_start(database_url: str, *, version: str, mode: str, now: datetime) -> int:
+    """Write into the audit that credentiald starts, and what was changed unseen; how many changes. StartRefused."""
+    path = _path(database_url)
+    with (
+        _refusing(audit.audit_path(path)),
+        closing(_connect_waiting(path)) as database,
+        closing(_connect_waiting(audit.audit_path(path))) as conn,
+        sqlite.transaction(conn, write=True),
+    ):
+        # The lock of the audit is held while the change log is read: nobody's act is between the two.
+        return len(audit.note_start(conn, database, version=version, mode=mode, now_micros=to_micros(now)))
 
 
 def _inspect(path: Path) -> _Found | None:

@@ -10,6 +10,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Metr
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 from prometheus_client.registry import Collector
 
+from credentiald.audit_metrics import AuditMetrics
 from credentiald.aws.access import AwsAccess
 from credentiald.aws.supply import SupplyState
 from credentiald.key_health import OutcomeKind
@@ -69,6 +70,7 @@ class Metrics:
         )
         self._hits, self._misses = answers.labels("hit"), answers.labels("miss")
         self.records = RecordMetrics(self.registry)
+        self.audit = AuditMetrics(self.registry)
         self._outcomes = Counter(
             "credentiald_credential_outcomes_total",
             "What bridges told of keys, by what became of the telling: counted, repeated, over_bound or not_theirs.",

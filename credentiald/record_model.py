@@ -63,6 +63,11 @@ class Decided(NamedTuple):
     operation: str
     bedrock: BedrockOptions | None
     opens: bool
+    # For the audit alone: records find names by ids.
+    service_name: str = ""
+    role: str = ""
+    username: str = ""
+    access_token_id: str = ""
 
 
 # An opening as an answer leaves it behind, from which Opening is made later: ids of interception and resolution in

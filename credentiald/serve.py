@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING, Any
 import uvloop
 
 from credentiald import record_log, unsealing
-from credentiald.bootstrap import StartRefused, fitting_sealer, prepare
+from credentiald.audit_book import Mode, running_audit
+from credentiald.bootstrap import StartRefused, fitting_sealer, note_start, prepare
 from credentiald.errors import Refusal
 from credentiald.metrics import Metrics
 from credentiald.model import Gateway, Provider
@@ -23,13 +24,22 @@ from credentiald.price_list import PriceList
 from credentiald.record_book import RecordBook
 from credentiald.record_rounds import running_book
 from credentiald.rpc.sealed_server import sealed_listening
-from credentiald.rpc.server import ADMIN_SERVICES, MAIN_SERVICES, Health, Recording, RpcListener, listening
+from credentiald.rpc.server import (
+    ADMIN_SERVICES,
+    MAIN_SERVICES,
+    Auditing,
+    Health,
+    Recording,
+    RpcListener,
+    listening,
+)
 from credentiald.sealing import Sealer
 from credentiald.sealing_places import LocalKeys
 from credentiald.sealing_rounds import resealing
 from credentiald.sealing_wrapping import WrapFailed
 from credentiald.settings import Loaded, Settings
 from credentiald.store import providers
+from credentiald.store.audit import audit_path, open_audit
 from credentiald.store.connection import Connection
 from credentiald.store.database import Database, open_database
 from credentiald.store.records import Records, open_records, records_path
@@ -55,6 +65,7 @@ log = logging.getLogger("credentiald")
 
 # How long the store may take to say that it is there, for readiness.
 _PING_SECONDS = 1.0
+_NO_AUDIT = "off"
 # The gRPC listeners: name in the log, setting, services.
 _LISTENERS = (("main", "listen", MAIN_SERVICES), ("admin", "admin_listen", ADMIN_SERVICES))
 
@@ -131,7 +142,19 @@ def _prepared_sealer(settings: Settings) -> Sealer:
     prepared = prepare(settings.database, settings.sealing_keys, now=datetime.now(UTC))
     if prepared.created:
         log.info("made the database", extra={"path": str(prepared.database_path)})
+    _note_start(settings)
     return prepared.sealer
+
+
+def _note_start(settings: Settings) -> None:
+    """The first entry of this run; once for all of its workers."""
+    if settings.audit == _NO_AUDIT:
+        log.warning("the audit is off: nobody writes down who administers, and which credentials are released")
+        return
+    now = datetime.now(UTC)
+    unseen = note_start(settings.database, version=version(), mode=settings.audit, now=now)
+    if unseen:
+        log.warning("the audit does not know who made some changes: see its entry", extra={"changes": unseen})
 
 
 def _logging(settings: Settings, serving: Callable[[], None], *, warnings: Sequence[str] = ()) -> int:
@@ -185,6 +208,8 @@ async def _serve(
         ):
             if sealer is None:
                 sealer, listeners = await _unsealed(place, listeners, metrics, readiness, stop, worker)
+                if sealer is not None:
+                    await asyncio.to_thread(_note_start, settings)
             if sealer is not None:
                 await _serve_open(loaded, settings, place, sealer, listeners, metrics, readiness, stop, tracing, worker)
     log.info("stopped")
@@ -243,13 +268,14 @@ async def _serve_open(
         open_database(settings.database, sealer) as db,
         open_records(settings.database) as records,
         _running_book(loaded, db, records, metrics, tracing) as book,
+        _auditing(settings, metrics) as auditing,
     ):
         await _refuse_shared_names(db, gateway)
         local_keys = LocalKeys(db.path, settings.sealing_keys, loaded.sealing_keys_path)
         plane = make_plane(db, sealer, gateway, local_keys=local_keys, wrapping=place.wrapping)
         metrics.watch_aws(plane.aws)
         path = database_path(settings.database)
-        metrics.watch_store({"database": path, "records": records_path(path)})
+        metrics.watch_store({"database": path, "records": records_path(path), "audit": audit_path(path)})
         async with (
             listening(
                 plane,
@@ -261,6 +287,7 @@ async def _serve_open(
                 revoke_wait_seconds=settings.revoke_wait.total_seconds(),
                 is_worker=worker is not None,
                 tracing=tracing,
+                auditing=auditing,
             ),
             readiness.listening(db),
             watching(plane, records, metrics),
@@ -277,6 +304,18 @@ async def _serve_open(
             metrics.draining.set(1)
             log.info("draining")
         plane.aws.close()
+
+
+@asynccontextmanager
+async def _auditing(settings: Settings, metrics: Metrics) -> AsyncIterator[Auditing | None]:
+    if settings.audit == _NO_AUDIT:
+        yield None
+        return
+    async with (
+        open_audit(settings.database) as file,
+        running_audit(file, metrics.audit, lambda: datetime.now(UTC), mode=Mode(settings.audit)) as book,
+    ):
+        yield Auditing(book=book, file=file)
 
 
 def _running_book(

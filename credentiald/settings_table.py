@@ -151,6 +151,13 @@ class Settings:
         bare="true",
         metavar="true|false",
     )
+    audit: str = setting(
+        "on",
+        "Whether administrative acts and releases of credentials are written down: on; strict: nothing happens that "
+        "cannot be written; off.",
+        parse_choice("on", "strict", "off"),
+        metavar="on|strict|off",
+    )
     traces: str = setting("auto", trace_settings.HELP, trace_settings.parse_traces, metavar="auto|on|off")
     log_human: str = setting(
         "stderr",

@@ -12,6 +12,7 @@ _LASTING_TYPES = frozenset({"counter", "histogram"})
 # Gauges of what all processes share, or of which one says enough, by the ends of their names. All others add up.
 _GREATEST = (
     "_age_seconds",
+    "_audit_sequence",
     "_bridges_heard",
     "_build_info",
     "_draining",

@@ -19,7 +19,7 @@ from grpc_status import rpc_status
 
 from credentiald.cli.errors import Refused
 from credentiald.cli.target import Target
-from credentiald.rpc.names import UNACKNOWLEDGED
+from credentiald.rpc.names import AUDIT_WAITING, UNACKNOWLEDGED
 
 DEADLINE_SECONDS = 10.0
 _DOMAIN = "drawbridge"
@@ -115,6 +115,12 @@ def _channel(target: Target) -> grpc.Channel:
 
 def _warn_of_bridges(call: grpc.Call) -> None:
     """Say where a change is not obeyed yet: whoever revokes a token that leaked has to know."""
+    if any(key == AUDIT_WAITING for key, _ in call.trailing_metadata() or ()):
+        click.echo(
+            "warning: it is done, but the audit cannot be written: the entry waits in credentiald's memory until it "
+            "can. credentiald's log says more.",
+            err=True,
+        )
     told = [str(value) for key, value in call.trailing_metadata() or () if key == UNACKNOWLEDGED]
     if not told:
         return

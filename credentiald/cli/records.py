@@ -56,7 +56,7 @@ INTERCEPTION_COLUMNS = {
 _PROMPT_CHARACTERS = 60
 
 
-def _moment(ctx: click.Context, param: click.Parameter, text: str | None) -> Timestamp | None:
+def moment(ctx: click.Context, param: click.Parameter, text: str | None) -> Timestamp | None:
     """A time in UTC, or how long ago: `2026-11-22`, `2026-11-22T09:30Z`, `7d`."""
     del ctx, param
     if text is None:
@@ -83,10 +83,8 @@ _FILTERS = (
     click.option("--provider", default="", metavar="NAME", help="Of this provider."),
     click.option("--model", default="", metavar="MODEL", help="For this model, as the client named it."),
     click.option("--client", default="", metavar="NAME", help="From this client, such as 'Claude Code'."),
-    click.option(
-        "--since", callback=_moment, metavar="TIME", help="From then on: a time in UTC, or 7d for a week ago."
-    ),
-    click.option("--until", callback=_moment, metavar="TIME", help="Before then."),
+    click.option("--since", callback=moment, metavar="TIME", help="From then on: a time in UTC, or 7d for a week ago."),
+    click.option("--until", callback=moment, metavar="TIME", help="Before then."),
 )
 _SESSION_FILTERS = (
     click.option("--type", "provider_type", default="", metavar="TYPE", help="Of providers of this type."),

@@ -20,6 +20,7 @@ COMMANDS = {
     "explain": "credentiald.cli.explain:explain",
     "records": "credentiald.cli.records:records",
     "sealing": "credentiald.cli.sealing:sealing",
+    "audit": "credentiald.cli.audit:audit",
 }
 _RUN_HERE = ("init", "serve", "config")
 

@@ -40,7 +40,8 @@ ACCESS: dict[str, Rule] = {
         "CreateUser GetUser ListUsers SuspendUser ResumeUser DeleteUser "
         "CreateToken ListTokens RevokeToken "
         "CreateService ListServices RotateServiceToken RevokeOldServiceToken SetServiceCertificates DeleteService "
-        "GetSealingStatus RotateSealingKey RetireSealingKey",
+        "GetSealingStatus RotateSealingKey RetireSealingKey "
+        "GetAuditHead ListAuditEntries GetAuditHash",
         _ADMIN,
         wants_service=False,
     ),

@@ -1,6 +1,6 @@
 """AdminService: providers here, the rest in the modules admin_*.py beside this one."""
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from drawbridge.v1 import admin_service_pb2 as pb
 from drawbridge.v1 import provider_health_pb2, provider_pb2
@@ -18,14 +18,20 @@ from credentiald.rpc.admin_log import caller_name, log_change
 from credentiald.rpc.admin_models import Models
 from credentiald.rpc.admin_principals import Principals
 from credentiald.rpc.admin_sealing import Sealing
+from credentiald.rpc.audit import Audit
 from credentiald.store.records import Records
 
+if TYPE_CHECKING:
+    from credentiald.rpc.server import Auditing
 
-class Admin(Principals, Models, Keys, Sealing, AdminServiceServicer):
+
+class Admin(Principals, Models, Keys, Sealing, Audit, AdminServiceServicer):
     """Answers administrators."""
 
-    def __init__(self, plane: Plane, pages: paging.Pages, records: Records) -> None:
+    def __init__(self, plane: Plane, pages: paging.Pages, records: Records, auditing: "Auditing | None" = None) -> None:
         super().__init__(plane, pages)
+        self._audit = auditing.book if auditing else None
+        self._audit_file = auditing.file if auditing else None
         self._records = records
 
     async def CreateProvider(self, request: pb.CreateProviderRequest, context: Any) -> provider_pb2.Provider:

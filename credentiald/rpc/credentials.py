@@ -5,6 +5,7 @@ from typing import Any
 from drawbridge.v1 import credential_service_pb2 as pb
 from drawbridge.v1.credential_service_pb2_grpc import CredentialServiceServicer
 
+from credentiald.audit_book import AuditBook
 from credentiald.breaker_book import BreakerBook
 from credentiald.metrics import Metrics
 from credentiald.model import Role
@@ -15,7 +16,7 @@ from credentiald.resolve import resolve
 from credentiald.rpc import codec, health_codec, outcome_codec
 from credentiald.rpc.guard import current_caller, seconds_to_wait
 from credentiald.rpc.record_codec import instance_of
-from credentiald.rpc.resolve_stream import ResolveStreams, noted_one
+from credentiald.rpc.resolve_stream import ResolveStreams, noted_one, openings
 from credentiald.rpc.watch_streams import WatchStreams
 from credentiald.store import revision
 from credentiald.store.times import to_micros
@@ -34,6 +35,7 @@ class Credentials(CredentialServiceServicer):
         book: RecordBook,
         outcomes: OutcomeBook,
         breakers: BreakerBook,
+        audit: AuditBook | None = None,
     ) -> None:
         self._plane = plane
         self._metrics = metrics
@@ -42,13 +44,20 @@ class Credentials(CredentialServiceServicer):
         self._outcomes = outcomes
         self._breakers = breakers
         self._watch = watch
+        self._audit = audit
 
     async def ResolveProvider(self, request: pb.ResolveProviderRequest, context: Any) -> pb.ResolveProviderResponse:
         question = codec.question(request)
         caller = current_caller()
         answer = await resolve(self._plane, caller, question, wait_seconds=seconds_to_wait())
+        noted = noted_one(request, question, answer, caller)
+        if self._audit is not None:
+            if self._audit.is_strict:
+                await self._audit.release(noted)
+            else:
+                self._audit.released(noted)
         self._metrics.resolved(answer.source.value)
-        self._book.note(noted_one(request, question, answer, caller))
+        self._book.note(openings(noted))
         return codec.answer(answer)
 
     # The generated type knows generators only; this reads and writes by the context.

@@ -23,6 +23,7 @@ from credentiald.metrics import Metrics
 from credentiald.model import Caller
 from credentiald.plane import Plane
 from credentiald.rpc import access, status
+from credentiald.rpc.audit_acts import Acts
 from credentiald.rpc.names import UNACKNOWLEDGED
 
 log = logging.getLogger("credentiald.rpc")
@@ -77,8 +78,14 @@ class Guard(grpc.aio.ServerInterceptor):
         metrics: Metrics,
         obeyed: Callable[[float], Awaitable[int | None]],
         tracing: "Tracing | None" = None,
+        acts: Acts | None = None,
+        *,
+        tells_who_is_not_admitted: bool = False,
     ) -> None:
         self._plane = plane
+        # Tells the audit, where there is one.
+        self._acts = acts
+        self._tells_who_is_not_admitted = tells_who_is_not_admitted
         # Waits, for so many seconds at most, until every bridge obeys what was changed; how many do not, None where
         # that is not known (watch_streams.py).
         self._obeyed = obeyed
@@ -114,20 +121,40 @@ class Guard(grpc.aio.ServerInterceptor):
             seconds = _seconds_left(context, _LONGER_SECONDS.get(method, DEADLINE_SECONDS))
             _end.set(asyncio.get_running_loop().time() + seconds)
             async with self._accounted(method, context, request), asyncio.timeout(seconds):
-                _caller.set(await admit(context))
+                _caller.set(await self._admitted(method, context, admit))
                 if request is _UNREADABLE:
                     raise _unreadable()
-                try:
-                    answer = await behaviour(request, context)
-                except SealingKeyUnknown:
-                    # Another process may have made it. What was begun was not committed.
-                    await self._plane.sealing_keys.refresh()
-                    answer = await behaviour(request, context)
+                behave = partial(self._answer, behaviour, request, context)
+                if self._acts is None:
+                    answer = await behave()
+                else:
+                    answer = await self._acts.run(method, _caller.get(), request, context, behave, seconds_to_wait)
                 if access.takes_away(method) and (behind := await self._obeyed(seconds_to_wait())) != 0:
-                    context.set_trailing_metadata(((UNACKNOWLEDGED, "unknown" if behind is None else str(behind)),))
+                    told = (UNACKNOWLEDGED, "unknown" if behind is None else str(behind))
+                    context.set_trailing_metadata((*(context.trailing_metadata() or ()), told))
                 return answer
 
         return call
+
+    async def _answer(self, behaviour: Any, request: Any, context: "Context") -> Any:
+        try:
+            return await behaviour(request, context)
+        except SealingKeyUnknown:
+            # Another process may have made it. What was begun was not committed.
+            await self._plane.sealing_keys.refresh()
+            return await behaviour(request, context)
+
+    async def _admitted(
+        self, method: str, context: "Context", admit: Callable[["Context"], Awaitable[Caller]]
+    ) -> Caller:
+        if self._acts is None or not self._tells_who_is_not_admitted:
+            return await admit(context)
+        try:
+            return await admit(context)
+        except Refusal as refusal:
+            if not isinstance(refusal, StoreUnavailable):
+                self._acts.not_admitted(method, str(context.peer()), refusal, _caller.get(None))
+            raise
 
     def _guarded_stream(self, behaviour: Any, method: str, admit: Callable[["Context"], Awaitable[Caller]]) -> Any:
         """As `_guarded`, without a bound for the time: a stream lives as long as its caller."""
@@ -149,6 +176,8 @@ class Guard(grpc.aio.ServerInterceptor):
                 access.check(certified, method)
                 return certified
         caller = await caller_of(self._plane, token, wants_service=rule is not None and rule.wants_service)
+        # Who it is that may not call.
+        _caller.set(caller)
         access.check(caller, method)
         return caller
 

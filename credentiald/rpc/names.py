@@ -2,3 +2,5 @@
 
 # Trailing metadata of a rpc that took something away: how many bridges had not confirmed it in time, or `unknown`.
 UNACKNOWLEDGED = "drawbridge-unacknowledged"
+# Of one whose entry of the audit waits to be written.
+AUDIT_WAITING = "drawbridge-audit-waiting"

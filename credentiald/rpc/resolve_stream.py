@@ -20,9 +20,10 @@ from google.rpc import code_pb2
 
 from credentiald import receipts, tokens
 from credentiald.answers import Answers, Kept, Key, counts_until
+from credentiald.audit_book import AuditBook
 from credentiald.bridge_instances import INSTANCE_CHARACTERS
 from credentiald.catalog import TURNS
-from credentiald.errors import InvalidArgument, Refusal, StoreUnavailable
+from credentiald.errors import AuditUnavailable, InvalidArgument, Refusal, StoreUnavailable
 from credentiald.ids import uuid7_many, uuid_bytes
 from credentiald.metrics import Metrics
 from credentiald.model import BedrockOptions, Caller, Role
@@ -62,10 +63,14 @@ class ResolveStreams:
         *,
         sweep_seconds: float = SWEEP_SECONDS,
         tracing: "Tracing | None" = None,
+        audit: AuditBook | None = None,
     ) -> None:
         self._plane = plane
         self._metrics = metrics
         self._book = book
+        self._audit = audit
+        # What is given out is on the disk first.
+        self._audit_first = audit is not None and audit.is_strict
         self._sweep_seconds = sweep_seconds
         self._tracing = tracing
         self._answers = Answers()
@@ -111,13 +116,33 @@ class ResolveStreams:
             answered: list[_OneAnswered] = []
             try:
                 results = await self._results(request.items, caller, state, now, answered)
+                if self._audit_first:
+                    results = await self._audited(results, answered, now)
                 await context.write(b"".join(results))
                 if self._tracing is not None:
                     _trace(self._tracing, request.items, results, time.perf_counter() - started_seconds)
             finally:
                 # Only now that the answers are out; also where the caller is lost that may just have got them.
                 if answered:
-                    self._book.note(_noted(answered, _micros(now)))
+                    noted = _noted(answered, _micros(now))
+                    self._book.note(openings(noted))
+                    if self._audit is not None and not self._audit_first:
+                        self._audit.released(noted)
+
+    async def _audited(self, results: list[bytes], answered: list[_OneAnswered], now: datetime) -> list[bytes]:
+        """The results when the audit tells of them; where it cannot, a refusal in the place of each."""
+        try:
+            if self._audit is not None:
+                async with asyncio.timeout(_STORE_SECONDS):
+                    await self._audit.release(_noted(answered, _micros(now)))
+        except (AuditUnavailable, TimeoutError):
+            answered.clear()
+            return [self._refused(AuditUnavailable()) for _ in results]
+        except BaseException:
+            # Nothing was given out.
+            answered.clear()
+            raise
+        return results
 
     def _is_over(self, caller: Caller) -> bool:
         """Whether what the caller showed has come to its end, as a token does that a rotation kept for a while."""
@@ -316,13 +341,13 @@ def _trace(
 
 
 def noted_one(request: pb.ResolveProviderRequest, question: Question, answer: Answer, caller: Caller) -> list[Noted]:
-    """The opening of a single question that was answered, if it is one of an interception."""
+    """A single question that was answered, as records and the audit are told of it."""
     ids = (question.interception_id.encode(), answer.resolution_id.encode())
     return _noted([(request, *ids, decided_of(answer, question.operation, caller))], answer.resolve_time_micros)
 
 
 def _noted(answered: Sequence[_OneAnswered], micros: int) -> list[Noted]:
-    """The openings of the interceptions that were answered; nothing of the questions stays but these texts."""
+    """What was answered; nothing of the questions stays but these texts."""
     return [
         (
             interception_id,
@@ -330,19 +355,31 @@ def _noted(answered: Sequence[_OneAnswered], micros: int) -> list[Noted]:
             decided,
             item.model[:NAME_CHARACTERS],
             item.client[:NAME_CHARACTERS],
-            instance_id,
+            item.bridge_instance_id,
             micros,
         )
         for item, interception_id, resolution_id, decided in answered
-        # Whom we could not hear of any more, nothing is kept open for.
-        if decided.opens and interception_id and 0 < len(instance_id := item.bridge_instance_id) <= INSTANCE_CHARACTERS
     ]
+
+
+def openings(noted: Sequence[Noted]) -> list[Noted]:
+    """Those that are interceptions. Whom we could not hear of any more, nothing is kept open for."""
+    return [one for one in noted if one[2].opens and one[0] and 0 < len(one[5]) <= INSTANCE_CHARACTERS]
 
 
 def decided_of(answer: Answer, operation: str, caller: Caller) -> Decided:
     """What a decision says of the interceptions that it answers."""
     opens = caller.role is Role.BRIDGE and operation in TURNS
-    return Decided(answer.origin, operation, answer.provider.bedrock, opens)
+    return Decided(
+        answer.origin,
+        operation,
+        answer.provider.bedrock,
+        opens,
+        caller.service.name if caller.service else "",
+        caller.role.value,
+        answer.user.username,
+        answer.access_token_id,
+    )
 
 
 def _may_stay(answer: Answer, item: pb.ResolveProviderRequest) -> bool:

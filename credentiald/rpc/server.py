@@ -29,6 +29,7 @@ from drawbridge.v1 import (
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
+from credentiald.audit_book import AuditBook
 from credentiald.breaker_book import BreakerBook
 from credentiald.metrics import Metrics
 from credentiald.outcome_book import OutcomeBook
@@ -37,6 +38,7 @@ from credentiald.record_book import RecordBook
 from credentiald.record_rules import KeepRules
 from credentiald.rpc import paging
 from credentiald.rpc.admin import Admin
+from credentiald.rpc.audit_acts import Acts
 from credentiald.rpc.credentials import Credentials
 from credentiald.rpc.guard import Guard
 from credentiald.rpc.records import Records
@@ -44,6 +46,7 @@ from credentiald.rpc.resolve_stream import ResolveStreams
 from credentiald.rpc.usage import Usage
 from credentiald.rpc.users import Explain, UserKeys
 from credentiald.rpc.watch_streams import running_watch
+from credentiald.store.audit import AuditFile
 from credentiald.store.records import Records as StoredRecords
 from daemonkit.binding import AddressTaken, remove_stale_socket
 from daemonkit.listen import Address
@@ -105,6 +108,14 @@ class Recording:
     rules: KeepRules
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Auditing:
+    """Where the audit goes, and where questions about it are answered from."""
+
+    book: AuditBook
+    file: AuditFile
+
+
 class Health:
     """The health of every listener, switched to NOT_SERVING as one when the drain begins."""
 
@@ -135,6 +146,7 @@ async def listening(
     revoke_wait_seconds: float = 1.0,
     is_worker: bool = False,
     tracing: "Tracing | None" = None,
+    auditing: Auditing | None = None,
 ) -> AsyncIterator[None]:
     """The listeners, bound for the length of the block; then what is under way has `grace_seconds`.
 
@@ -144,22 +156,25 @@ async def listening(
     # Two daemons that are started by accident must not share a port in silence.
     options = (("grpc.so_reuseport", int(is_worker)), *SERVER_OPTIONS)
     async with running_watch(plane, recording.stored, metrics, wait_seconds=revoke_wait_seconds) as watch:
-        guard = Guard(plane, metrics, watch.obeyed, tracing)
-        streams = ResolveStreams(plane, metrics, recording.book, tracing=tracing)
+        book = auditing.book if auditing else None
+        acts = None if book is None else Acts(plane, book)
+        streams = ResolveStreams(plane, metrics, recording.book, tracing=tracing, audit=book)
         outcomes = OutcomeBook(plane, metrics)
         breakers = BreakerBook(recording.stored, plane.clock)
         pages = paging.Pages(plane.db.deployment_key("page-token"))
         servers: list[grpc.aio.Server] = []
         try:
             for listener in listeners:
+                is_administration = ADMIN in listener.services
+                guard = Guard(plane, metrics, watch.obeyed, tracing, acts, tells_who_is_not_admitted=is_administration)
                 server = grpc.aio.server(interceptors=[guard], options=options)
                 servers.append(server)
                 _add_services(
                     server,
                     listener,
-                    Credentials(plane, metrics, streams, watch, recording.book, outcomes, breakers),
+                    Credentials(plane, metrics, streams, watch, recording.book, outcomes, breakers, book),
                     Records(plane, metrics, recording.book, recording.rules),
-                    Admin(plane, pages, recording.stored),
+                    Admin(plane, pages, recording.stored, auditing),
                     plane,
                     pages,
                 )

@@ -28,7 +28,7 @@ def create(conn: Connection, token: Token, token_hash: bytes) -> Token:
     if not inserted.rowcount:
         raise AlreadyExists(resource="token", name=token.id)
     _record(conn, "token.created", token.id, user.username, token.create_time)
-    return _get(conn, token.id)
+    return get(conn, token.id)
 
 
 def by_hash(conn: Connection, token_hash: bytes) -> tuple[Token, User] | None:
@@ -52,15 +52,16 @@ def list_page(conn: Connection, *, user_id: str | None, after: str | None, limit
 
 def revoke(conn: Connection, token_id: str, *, now: datetime) -> Token:
     """The token, revoked. TokenNotFound. One that was revoked before keeps its first time."""
-    token = _get(conn, canonical_uuid(token_id) or token_id)
+    token = get(conn, canonical_uuid(token_id) or token_id)
     if token.revoke_time is not None:
         return token
     conn.execute("UPDATE tokens SET revoke_time = ? WHERE id = ?", (to_micros(now), token.id))
     _record(conn, "token.revoked", token.id, token.username, now)
-    return _get(conn, token.id)
+    return get(conn, token.id)
 
 
-def _get(conn: Connection, token_id: str) -> Token:
+def get(conn: Connection, token_id: str) -> Token:
+    """The token of this id, or TokenNotFound."""
     row = conn.execute(
         "SELECT t.*, u.username FROM tokens AS t JOIN users AS u ON u.id = t.user_id WHERE t.id = ?", (token_id,)
     ).fetchone()

@@ -62,20 +62,27 @@ class Connections:
         All of it or nothing: any exception rolls back, and so does a caller that has gone before the commit, as one
         whose deadline has passed. StoreUnavailable, and what the query raises.
         """
+        return await self._write(lambda conn: query(conn, *args, **kwargs))
+
+    async def _write(self, change: Callable[[Connection], T], ended: Callable[[bool], None] = lambda _: None) -> T:
+        """As `write`. `ended` is called on the thread: whether the change is committed, also where nobody waits."""
         abandoned = threading.Event()
 
         def in_transaction() -> T:
+            is_committed = False
             try:
                 self._check_in_place()
                 with trouble_is_refused(self._path), sqlite.transaction(self._writer, write=True):
-                    result = query(self._writer, *args, **kwargs)
+                    result = change(self._writer)
                     if abandoned.is_set():
                         # Nobody would learn the result: a token that was made would be known to no one.
                         raise StoreUnavailable
-                    return result
+                is_committed = True
+                return result
             finally:
                 # Also where a commit failed: whether it reached the disk is not known then.
                 self._generation += 1
+                ended(is_committed)
 
         try:
             return await self._run(self._write_thread, in_transaction)

@@ -10,20 +10,48 @@ Invariants:
 
 import asyncio
 import sqlite3
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import ExitStack, asynccontextmanager
+from contextvars import ContextVar
 from pathlib import Path
-from typing import final
+from typing import Concatenate, ParamSpec, Protocol, TypeVar, final
 
 from credentiald.errors import StoreUnavailable
 from credentiald.sealing import DeploymentSecret, Sealer
 from credentiald.store import meta, migrations, sqlite
+from credentiald.store.connection import Connection
 from credentiald.store.connections import Connections, trouble_is_refused
+
+P = ParamSpec("P")
+T = TypeVar("T")
 
 _READERS = 4
 
 # Two equal ones mean that nothing was committed between them, by this process or another.
 State = tuple[int, int]
+
+
+class Observer(Protocol):
+    """Who is told of the writes of one task: all but `begins` on the writer's thread."""
+
+    def begins(self) -> None:
+        """A write is on its way."""
+        ...
+
+    def before(self, conn: Connection) -> None:
+        """Inside the transaction, before anything is changed."""
+        ...
+
+    def after(self, conn: Connection) -> None:
+        """Inside the transaction, when all is changed."""
+        ...
+
+    def ended(self, is_committed: bool) -> None:
+        """The write is over, whether or not anybody still waits for it."""
+        ...
+
+
+observer: ContextVar[Observer | None] = ContextVar("observer", default=None)
 
 
 @final
@@ -69,6 +97,21 @@ class Database(Connections):
             raise StoreUnavailable
         with trouble_is_refused(self._path):
             return self._generation, sqlite.data_version(self._watcher)
+
+    async def write(self, query: Callable[Concatenate[Connection, P], T], *args: P.args, **kwargs: P.kwargs) -> T:
+        """As that of Connections; the task's observer sees it."""
+        seen_by = observer.get()
+        if seen_by is None:
+            return await super().write(query, *args, **kwargs)
+
+        def observed(conn: Connection) -> T:
+            seen_by.before(conn)
+            result = query(conn, *args, **kwargs)
+            seen_by.after(conn)
+            return result
+
+        seen_by.begins()
+        return await self._write(observed, seen_by.ended)
 
     async def ping(self) -> None:
         """Return if the store answers, else StoreUnavailable."""

@@ -8,7 +8,7 @@ import sqlite3
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from credentiald.store import records_schema, schema
+from credentiald.store import audit_schema, records_schema, schema
 from credentiald.store.connection import Connection
 
 if TYPE_CHECKING:
@@ -19,6 +19,8 @@ _SET = "credentiald"
 SEALING_KEYS = "0007_sealing_keys"
 # The file of records has a history of its own (records_schema.py).
 RECORDS = "credentiald.records"
+# And so has that of the audit (audit_schema.py).
+AUDIT = "credentiald.audit"
 
 
 class SchemaMismatch(Exception):
@@ -75,6 +77,11 @@ def _attempts_and_breakers(conn: Connection) -> None:
         conn.execute(statement)
 
 
+def _entries(conn: Connection) -> None:
+    for statement in audit_schema.ENTRIES:
+        conn.execute(statement)
+
+
 Steps = tuple[tuple[str, Callable[[Connection], None]], ...]
 
 STEPS: Steps = (
@@ -91,10 +98,12 @@ RECORD_STEPS: Steps = (
     ("0002_watchers", _watchers),
     ("0003_attempts_and_breakers", _attempts_and_breakers),
 )
+AUDIT_STEPS: Steps = (("0001_entries", _entries),)
+_OTHERS = {RECORDS: RECORD_STEPS, AUDIT: AUDIT_STEPS}
 
 
 def _steps(history: str) -> Steps:
-    return RECORD_STEPS if history == RECORDS else STEPS
+    return _OTHERS.get(history, STEPS)
 
 
 def applied(conn: Connection, history: str = _SET) -> list[str]:

@@ -54,6 +54,7 @@ def test_a_first_start_makes_everything_and_only_for_the_owner(tmp_path):
     files = {
         "store.db",
         "store.records.db",
+        "store.audit.db",
         "credentiald.sealing",
         "credentiald.admin-token",
         "credentiald.bridge-token",

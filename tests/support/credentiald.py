@@ -20,6 +20,7 @@ from google.rpc import error_details_pb2
 from grpc_status import rpc_status
 
 from credentiald import bootstrap
+from credentiald.audit_book import AuditBook, Mode, running_audit
 from credentiald.metrics import Metrics
 from credentiald.model import Gateway
 from credentiald.plane import Plane, make_plane
@@ -27,8 +28,17 @@ from credentiald.price_list import PriceList
 from credentiald.record_book import RecordBook
 from credentiald.record_rounds import running_book
 from credentiald.record_rules import KeepRules
-from credentiald.rpc.server import ADMIN_SERVICES, MAIN_SERVICES, Health, Recording, RpcListener, listening
+from credentiald.rpc.server import (
+    ADMIN_SERVICES,
+    MAIN_SERVICES,
+    Auditing,
+    Health,
+    Recording,
+    RpcListener,
+    listening,
+)
 from credentiald.sealing_rounds import resealing
+from credentiald.store.audit import AuditFile, open_audit
 from credentiald.store.database import open_database
 from credentiald.store.records import Records, open_records
 from daemonkit.listen import Address
@@ -52,6 +62,8 @@ class Running:
     administration: grpc.aio.Channel
     book: RecordBook
     stored: Records
+    audit_file: AuditFile
+    audit: AuditBook
     admin_token: str = field(repr=False)
     bridge_token: str = field(repr=False)
 
@@ -136,6 +148,7 @@ async def running(
     tracing: "Tracing | None" = None,
     revoke_wait_seconds: float = 1.0,
     sockets: str = "",
+    audit: Mode = Mode.ON,
 ) -> AsyncIterator[Running]:
     """A plane on a database in `folder`, served until the end of the block.
 
@@ -173,6 +186,8 @@ async def running(
             )
         )
         recording = Recording(book=book, stored=stored, rules=rules or KeepRules())
+        audit_file = await stack.enter_async_context(open_audit(url))
+        audit_book = await stack.enter_async_context(running_audit(audit_file, counting.audit, clock, mode=audit))
         await stack.enter_async_context(
             listening(
                 plane,
@@ -183,6 +198,7 @@ async def running(
                 grace_seconds=0,
                 revoke_wait_seconds=revoke_wait_seconds,
                 tracing=tracing,
+                auditing=Auditing(book=audit_book, file=audit_file),
             )
         )
         await stack.enter_async_context(resealing(plane.sealing_keys, counting))
@@ -197,6 +213,8 @@ async def running(
             administration=channels["admin"],
             book=book,
             stored=stored,
+            audit_file=audit_file,
+            audit=audit_book,
             admin_token=prepared.admin_token_path.read_text().strip(),
             bridge_token=prepared.bridge_token_path.read_text().strip(),
         )

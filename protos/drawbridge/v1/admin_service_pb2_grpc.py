@@ -4,6 +4,7 @@ import grpc
 import warnings
 
 from drawbridge.v1 import admin_service_pb2 as drawbridge_dot_v1_dot_admin__service__pb2
+from drawbridge.v1 import audit_pb2 as drawbridge_dot_v1_dot_audit__pb2
 from drawbridge.v1 import model_pb2 as drawbridge_dot_v1_dot_model__pb2
 from drawbridge.v1 import provider_health_pb2 as drawbridge_dot_v1_dot_provider__health__pb2
 from drawbridge.v1 import provider_pb2 as drawbridge_dot_v1_dot_provider__pb2
@@ -225,6 +226,21 @@ class AdminServiceStub:
                 '/drawbridge.v1.AdminService/RetireSealingKey',
                 request_serializer=drawbridge_dot_v1_dot_admin__service__pb2.RetireSealingKeyRequest.SerializeToString,
                 response_deserializer=drawbridge_dot_v1_dot_sealing__pb2.SealingStatus.FromString,
+                _registered_method=True)
+        self.GetAuditHead = channel.unary_unary(
+                '/drawbridge.v1.AdminService/GetAuditHead',
+                request_serializer=drawbridge_dot_v1_dot_admin__service__pb2.GetAuditHeadRequest.SerializeToString,
+                response_deserializer=drawbridge_dot_v1_dot_audit__pb2.AuditHead.FromString,
+                _registered_method=True)
+        self.ListAuditEntries = channel.unary_unary(
+                '/drawbridge.v1.AdminService/ListAuditEntries',
+                request_serializer=drawbridge_dot_v1_dot_admin__service__pb2.ListAuditEntriesRequest.SerializeToString,
+                response_deserializer=drawbridge_dot_v1_dot_admin__service__pb2.ListAuditEntriesResponse.FromString,
+                _registered_method=True)
+        self.GetAuditHash = channel.unary_unary(
+                '/drawbridge.v1.AdminService/GetAuditHash',
+                request_serializer=drawbridge_dot_v1_dot_admin__service__pb2.GetAuditHashRequest.SerializeToString,
+                response_deserializer=drawbridge_dot_v1_dot_admin__service__pb2.GetAuditHashResponse.FromString,
                 _registered_method=True)
 
 
@@ -501,6 +517,28 @@ class AdminServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def GetAuditHead(self, request, context):
+        """Where the audit's chain of hashes ends. AUDIT_UNAVAILABLE where there is none.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListAuditEntries(self, request, context):
+        """What was written down, the latest first.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def GetAuditHash(self, request, context):
+        """How the audit tells of a secret: to find out whether one that turned up is
+        one that was stored or made here.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_AdminServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -683,6 +721,21 @@ def add_AdminServiceServicer_to_server(servicer, server):
                     servicer.RetireSealingKey,
                     request_deserializer=drawbridge_dot_v1_dot_admin__service__pb2.RetireSealingKeyRequest.FromString,
                     response_serializer=drawbridge_dot_v1_dot_sealing__pb2.SealingStatus.SerializeToString,
+            ),
+            'GetAuditHead': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetAuditHead,
+                    request_deserializer=drawbridge_dot_v1_dot_admin__service__pb2.GetAuditHeadRequest.FromString,
+                    response_serializer=drawbridge_dot_v1_dot_audit__pb2.AuditHead.SerializeToString,
+            ),
+            'ListAuditEntries': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListAuditEntries,
+                    request_deserializer=drawbridge_dot_v1_dot_admin__service__pb2.ListAuditEntriesRequest.FromString,
+                    response_serializer=drawbridge_dot_v1_dot_admin__service__pb2.ListAuditEntriesResponse.SerializeToString,
+            ),
+            'GetAuditHash': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetAuditHash,
+                    request_deserializer=drawbridge_dot_v1_dot_admin__service__pb2.GetAuditHashRequest.FromString,
+                    response_serializer=drawbridge_dot_v1_dot_admin__service__pb2.GetAuditHashResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -1663,6 +1716,87 @@ class AdminService:
             '/drawbridge.v1.AdminService/RetireSealingKey',
             drawbridge_dot_v1_dot_admin__service__pb2.RetireSealingKeyRequest.SerializeToString,
             drawbridge_dot_v1_dot_sealing__pb2.SealingStatus.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetAuditHead(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/drawbridge.v1.AdminService/GetAuditHead',
+            drawbridge_dot_v1_dot_admin__service__pb2.GetAuditHeadRequest.SerializeToString,
+            drawbridge_dot_v1_dot_audit__pb2.AuditHead.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListAuditEntries(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/drawbridge.v1.AdminService/ListAuditEntries',
+            drawbridge_dot_v1_dot_admin__service__pb2.ListAuditEntriesRequest.SerializeToString,
+            drawbridge_dot_v1_dot_admin__service__pb2.ListAuditEntriesResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetAuditHash(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/drawbridge.v1.AdminService/GetAuditHash',
+            drawbridge_dot_v1_dot_admin__service__pb2.GetAuditHashRequest.SerializeToString,
+            drawbridge_dot_v1_dot_admin__service__pb2.GetAuditHashResponse.FromString,
             options,
             channel_credentials,
             insecure,

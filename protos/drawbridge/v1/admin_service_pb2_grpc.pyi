@@ -5,6 +5,7 @@ isort:skip_file
 
 from collections import abc as _abc
 from drawbridge.v1 import admin_service_pb2 as _admin_service_pb2
+from drawbridge.v1 import audit_pb2 as _audit_pb2
 from drawbridge.v1 import model_pb2 as _model_pb2
 from drawbridge.v1 import provider_health_pb2 as _provider_health_pb2
 from drawbridge.v1 import provider_pb2 as _provider_pb2
@@ -142,6 +143,14 @@ class AdminServiceStub:
     """
     RetireSealingKey: _grpc.UnaryUnaryMultiCallable[_admin_service_pb2.RetireSealingKeyRequest, _sealing_pb2.SealingStatus]
     """Forgets a key that seals nothing any more. INVALID_ARGUMENT for any other."""
+    GetAuditHead: _grpc.UnaryUnaryMultiCallable[_admin_service_pb2.GetAuditHeadRequest, _audit_pb2.AuditHead]
+    """Where the audit's chain of hashes ends. AUDIT_UNAVAILABLE where there is none."""
+    ListAuditEntries: _grpc.UnaryUnaryMultiCallable[_admin_service_pb2.ListAuditEntriesRequest, _admin_service_pb2.ListAuditEntriesResponse]
+    """What was written down, the latest first."""
+    GetAuditHash: _grpc.UnaryUnaryMultiCallable[_admin_service_pb2.GetAuditHashRequest, _admin_service_pb2.GetAuditHashResponse]
+    """How the audit tells of a secret: to find out whether one that turned up is
+    one that was stored or made here.
+    """
 
 @_typing.type_check_only
 class AdminServiceAsyncStub(AdminServiceStub):
@@ -251,6 +260,14 @@ class AdminServiceAsyncStub(AdminServiceStub):
     """
     RetireSealingKey: _aio.UnaryUnaryMultiCallable[_admin_service_pb2.RetireSealingKeyRequest, _sealing_pb2.SealingStatus]  # type: ignore[assignment]
     """Forgets a key that seals nothing any more. INVALID_ARGUMENT for any other."""
+    GetAuditHead: _aio.UnaryUnaryMultiCallable[_admin_service_pb2.GetAuditHeadRequest, _audit_pb2.AuditHead]  # type: ignore[assignment]
+    """Where the audit's chain of hashes ends. AUDIT_UNAVAILABLE where there is none."""
+    ListAuditEntries: _aio.UnaryUnaryMultiCallable[_admin_service_pb2.ListAuditEntriesRequest, _admin_service_pb2.ListAuditEntriesResponse]  # type: ignore[assignment]
+    """What was written down, the latest first."""
+    GetAuditHash: _aio.UnaryUnaryMultiCallable[_admin_service_pb2.GetAuditHashRequest, _admin_service_pb2.GetAuditHashResponse]  # type: ignore[assignment]
+    """How the audit tells of a secret: to find out whether one that turned up is
+    one that was stored or made here.
+    """
 
 class AdminServiceServicer(metaclass=_abc_1.ABCMeta):
     """Administration, on a listener of its own. Callers: role admin (a service, or a
@@ -573,5 +590,31 @@ class AdminServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_sealing_pb2.SealingStatus, _abc.Awaitable[_sealing_pb2.SealingStatus]]:
         """Forgets a key that seals nothing any more. INVALID_ARGUMENT for any other."""
+
+    @_abc_1.abstractmethod
+    def GetAuditHead(
+        self,
+        request: _admin_service_pb2.GetAuditHeadRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_audit_pb2.AuditHead, _abc.Awaitable[_audit_pb2.AuditHead]]:
+        """Where the audit's chain of hashes ends. AUDIT_UNAVAILABLE where there is none."""
+
+    @_abc_1.abstractmethod
+    def ListAuditEntries(
+        self,
+        request: _admin_service_pb2.ListAuditEntriesRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_admin_service_pb2.ListAuditEntriesResponse, _abc.Awaitable[_admin_service_pb2.ListAuditEntriesResponse]]:
+        """What was written down, the latest first."""
+
+    @_abc_1.abstractmethod
+    def GetAuditHash(
+        self,
+        request: _admin_service_pb2.GetAuditHashRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_admin_service_pb2.GetAuditHashResponse, _abc.Awaitable[_admin_service_pb2.GetAuditHashResponse]]:
+        """How the audit tells of a secret: to find out whether one that turned up is
+        one that was stored or made here.
+        """
 
 def add_AdminServiceServicer_to_server(servicer: AdminServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

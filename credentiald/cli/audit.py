@@ -1,0 +1,215 @@
+"""`credentiald audit`: what administrators did, which credentials were released, and whether that is all of it."""
+
+import os
+import sqlite3
+from itertools import islice
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from credentiald.cli.errors import Refused, WrongUsage
+from credentiald.cli.options import Destination, administers, json_option
+from credentiald.cli.output import Output, echo_columns, echo_json, printable, text_of, to_dict
+from credentiald.cli.records import moment
+
+if TYPE_CHECKING:
+    from google.protobuf.timestamp_pb2 import Timestamp
+
+    from credentiald.audit_chain import Head, Verdict
+
+KINDS = ("genesis", "start", "act", "release", "refusals", "lost", "unattributed")
+_COLUMNS = ("SEQUENCE", "TIME", "KIND", "WHO", "WHAT", "OUTCOME", "USER", "PROVIDER", "SOURCE", "DETAILS")
+_DETAIL_CHARACTERS = 100
+
+
+@click.group()
+def audit() -> None:
+    """Who administered what, and which credentials were released.
+
+    Each entry holds the hash of the one before it, so that whoever has an earlier end of the chain can prove that
+    nothing was changed since.
+    """
+
+
+@audit.command()
+@administers()
+def head(destination: Destination, output: Output) -> None:
+    """Print where the chain ends: SEQUENCE:HASH. Keep it somewhere else."""
+    from drawbridge.v1 import admin_service_pb2 as pb
+
+    with destination.connect() as connection:
+        found = connection.call(connection.admin.GetAuditHead, pb.GetAuditHeadRequest())
+    if output.as_json:
+        echo_json(to_dict(found))
+    else:
+        click.echo(f"{found.sequence}:{found.hash}")
+
+
+@audit.command("list")
+@click.option("--since", callback=moment, metavar="TIME", help="From then on: a time in UTC, or 7d for a week ago.")
+@click.option("--until", callback=moment, metavar="TIME", help="Before then.")
+@click.option("--user", default="", metavar="NAME", help="Of or about this user (name or id).")
+@click.option("--provider", default="", metavar="NAME", help="About this provider.")
+@click.option("--service", default="", metavar="NAME", help="Of or about this service (name or id).")
+@click.option("--kind", type=click.Choice(KINDS), help="Only these.")
+@click.option(
+    "--limit", default=100, show_default=True, type=click.IntRange(min=1), metavar="N", help="At most this many."
+)
+@administers()
+def list_entries(
+    destination: Destination,
+    output: Output,
+    since: "Timestamp | None",
+    until: "Timestamp | None",
+    limit: int,
+    **wanted: str | None,
+) -> None:
+    """Entries, the latest first."""
+    from drawbridge.v1 import admin_service_pb2 as pb
+
+    if since is not None and until is not None and since.ToNanoseconds() > until.ToNanoseconds():
+        raise click.UsageError("--since is after --until: nothing lies between them")
+    request = pb.ListAuditEntriesRequest(start_time=since, end_time=until, page_size=min(limit, 1000), **wanted)
+    with destination.connect() as connection:
+        pages = connection.pages(connection.admin.ListAuditEntries, request, lambda page: page.entries)
+        rows = [to_dict(one) for one in islice(pages, limit)]
+    if output.as_json:
+        echo_json(rows)
+    else:
+        echo_columns([list(_COLUMNS), *(_line(row) for row in rows)])
+
+
+@audit.command("hash")
+@administers()
+def hash_secret(destination: Destination, output: Output) -> None:
+    """Print how the audit tells of a secret: read from a prompt, or from stdin.
+
+    To find out whether a key that turned up somewhere was ever stored here: look for the hash in what
+    'credentiald audit list --json' prints.
+    """
+    from drawbridge.v1 import admin_service_pb2 as pb
+
+    from credentiald.cli.secrets_input import read_key
+
+    secret = read_key("secret")
+    with destination.connect() as connection:
+        found = connection.call(connection.admin.GetAuditHash, pb.GetAuditHashRequest(secret=secret.reveal()))
+    if output.as_json:
+        echo_json(to_dict(found))
+    else:
+        click.echo(found.hash)
+
+
+@audit.command()
+@click.argument("path", required=False, type=click.Path(path_type=Path))
+@click.option("--head", "head_text", default="", metavar="SEQ:HASH", help="The chain must hold this end of it.")
+@click.option("--database", default="", metavar="URL", help="Where the store is. [env: CREDENTIALD_DATABASE]")
+@json_option
+@click.pass_context
+def verify(ctx: click.Context, path: Path | None, head_text: str, database: str, as_json: bool) -> None:
+    """Follow the chain in the file on this machine, while credentiald runs or not.
+
+    PATH is the audit's file; by default the one beside the database. The exit code is 1 where anything was changed,
+    taken out, put in or moved, and the first such entry is named. That entries are missing at the end, only --head
+    can show.
+    """
+    from credentiald.audit_chain import parse_head
+
+    try:
+        expected = parse_head(head_text) if head_text else None
+    except ValueError as error:
+        raise WrongUsage(str(error)) from None
+    file, database_id = _file_of(path, database)
+    verdict = _followed(file, expected, database_id)
+    if as_json:
+        echo_json(_as_json(verdict))
+    elif verdict.damage is None:
+        counted = ", ".join(f"{count} {kind}" for kind, count in verdict.kinds.items())
+        click.echo(f"whole: {verdict.head.sequence} entries ({counted})")
+        click.echo(f"head: {verdict.head}")
+    if verdict.damage is not None:
+        if not as_json:
+            click.echo(f"entry {verdict.damage.sequence}: {verdict.damage.kind.value}: {verdict.damage.message}")
+            click.echo(f"whole up to: {verdict.head}")
+        ctx.exit(1)
+
+
+def _file_of(path: Path | None, url: str) -> tuple[Path, str | None]:
+    """The file, and the id of the database beside it, where there is one."""
+    from credentiald.store import inspection, meta
+    from credentiald.store.audit import audit_path
+    from credentiald.store.sqlite import database_path
+
+    beside: Path | None = None
+    try:
+        if path is None or url:
+            beside = database_path(url or os.environ.get("CREDENTIALD_DATABASE", "sqlite:///credentiald.db"))
+    except ValueError as error:
+        raise WrongUsage(str(error)) from None
+    file = path or audit_path(beside or Path())
+    if not file.exists():
+        raise Refused(f"there is no audit at {printable(str(file))}")
+    if beside is None and file.stem.endswith(".audit"):
+        beside = file.with_name(file.stem.removesuffix(".audit") + file.suffix)
+    if beside is None or not beside.exists():
+        return file, None
+    try:
+        found = inspection.inspect(beside, meta.find)
+    except sqlite3.Error:
+        # What is verified is the audit: it says itself of which database it is.
+        return file, None
+    return file, None if found is None else found.database_id
+
+
+def _followed(file: Path, expected: "Head | None", database_id: str | None) -> "Verdict":
+    from credentiald.store import audit as stored
+
+    try:
+        return stored.verify(file, expected=expected, database_id=database_id)
+    except sqlite3.Error as error:
+        raise Refused(f"{printable(str(file))} cannot be read: {error}") from None
+
+
+def _as_json(verdict: "Verdict") -> dict[str, object]:
+    damage = verdict.damage
+    return {
+        "whole": damage is None,
+        "sequence": verdict.head.sequence,
+        "hash": verdict.head.hash.hex(),
+        "database_id": verdict.database_id,
+        "kinds": verdict.kinds,
+        "damage": damage and {"sequence": damage.sequence, "kind": damage.kind.value, "message": damage.message},
+    }
+
+
+def _line(row: dict[str, Any]) -> list[str]:
+    who = row["service"] or row["caller_username"] or row["service_id"] or row["caller_user_id"]
+    cells = (
+        row["sequence"],
+        row["time"],
+        row["kind"],
+        who,
+        row["what"],
+        row["outcome"],
+        row["username"] or row["user_id"],
+        row["provider"],
+        row["source"],
+    )
+    return [*(text_of(cell) for cell in cells), _details(row)]
+
+
+def _details(row: dict[str, Any]) -> str:
+    parts = [f"{one['field']}: {_shown(one['old'])} -> {_shown(one['new'])}" for one in row["changes"]]
+    parts += [f"{one['field']}={_shown(one['new'])}" for one in row["asked"]]
+    parts += [f"revision {one['revision']} {one['kind']} {one['name']}" for one in row["revisions"] if not row["what"]]
+    parts += [f"{one['field']}={one['hash'][:24]}…" for one in row["secrets"]]
+    parts += [f"{row['count']} times"] if row["kind"] == "refusals" else []
+    parts += [row[name] for name in ("credential_id", "interception_id") if row[name]]
+    parts += [row["peer"]] if row["kind"] == "refusals" and row["peer"] else []
+    text = printable("; ".join(parts))
+    return text if len(text) <= _DETAIL_CHARACTERS else text[:_DETAIL_CHARACTERS] + "…"
+
+
+def _shown(value: str | None) -> str:
+    return "(none)" if value is None else value
