@@ -140,7 +140,7 @@ TABLE: dict[str, Rule] = {
     **_rows(_ADMIN, Rule(Told.ACT), "CreateToken"),
     **_rows(_ADMIN, Rule(Told.ACT, _token), "RevokeToken"),
     **_rows(_ADMIN, Rule(Told.ACT, _service(lambda one: one.service.name)), "CreateService"),
-    **_rows(_ADMIN, _BY_NAME, "RotateServiceToken DeleteService"),
+    **_rows(_ADMIN, _BY_NAME, "RotateServiceToken RevokeOldServiceToken SetServiceCertificates DeleteService"),
     **_rows(
         _ADMIN,
         _UNTOLD,

@@ -71,6 +71,8 @@ class Connections:
         def in_transaction() -> T:
             is_committed = False
             try:
+                if abandoned.is_set():
+                    raise StoreUnavailable
                 self._check_in_place()
                 with trouble_is_refused(self._path), sqlite.transaction(self._writer, write=True):
                     result = change(self._writer)
@@ -84,10 +86,15 @@ class Connections:
                 self._generation += 1
                 ended(is_committed)
 
+        if self._closed:
+            raise StoreUnavailable
+        # Shielded, so that it gets its turn also where nobody waits any more: `ended` is owed.
+        writing = asyncio.get_running_loop().run_in_executor(self._write_thread, in_transaction)
         try:
-            return await self._run(self._write_thread, in_transaction)
+            return await asyncio.shield(writing)
         except asyncio.CancelledError:
             abandoned.set()
+            writing.add_done_callback(lambda done: done.cancelled() or done.exception())
             raise
 
     async def _run(self, threads: ThreadPoolExecutor, work: Callable[[], T]) -> T:
