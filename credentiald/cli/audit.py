@@ -1,7 +1,6 @@
 """`credentiald audit`: what administrators did, which credentials were released, and whether that is all of it."""
 
 import os
-import sqlite3
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -63,14 +62,17 @@ def list_entries(
     since: "Timestamp | None",
     until: "Timestamp | None",
     limit: int,
-    **wanted: str | None,
+    kind: str | None,
+    **wanted: str,
 ) -> None:
     """Entries, the latest first."""
     from drawbridge.v1 import admin_service_pb2 as pb
 
     if since is not None and until is not None and since.ToNanoseconds() > until.ToNanoseconds():
         raise click.UsageError("--since is after --until: nothing lies between them")
-    request = pb.ListAuditEntriesRequest(start_time=since, end_time=until, page_size=min(limit, 1000), **wanted)
+    request = pb.ListAuditEntriesRequest(
+        start_time=since, end_time=until, kind=kind or "", page_size=min(limit, 1000), **wanted
+    )
     with destination.connect() as connection:
         pages = connection.pages(connection.admin.ListAuditEntries, request, lambda page: page.entries)
         rows = [to_dict(one) for one in islice(pages, limit)]
@@ -137,6 +139,8 @@ def verify(ctx: click.Context, path: Path | None, head_text: str, database: str,
 
 def _file_of(path: Path | None, url: str) -> tuple[Path, str | None]:
     """The file, and the id of the database beside it, where there is one."""
+    import sqlite3
+
     from credentiald.store import inspection, meta
     from credentiald.store.audit import audit_path
     from credentiald.store.sqlite import database_path
@@ -163,6 +167,8 @@ def _file_of(path: Path | None, url: str) -> tuple[Path, str | None]:
 
 
 def _followed(file: Path, expected: "Head | None", database_id: str | None) -> "Verdict":
+    import sqlite3
+
     from credentiald.store import audit as stored
 
     try:

@@ -137,7 +137,7 @@ TABLE: dict[str, Rule] = {
     **_rows(_ADMIN, Rule(Told.ACT, _model(lambda one: (one.provider, one.name))), "DeleteModel"),
     **_rows(_ADMIN, Rule(Told.ACT, _user(lambda one: one.user.username)), "CreateUser"),
     **_rows(_ADMIN, _BY_USER, "SuspendUser ResumeUser DeleteUser"),
-    **_rows(_ADMIN, Rule(Told.ACT), "CreateToken"),
+    **_rows(_ADMIN, Rule(Told.ACT), "CreateToken RotateSealingKey RetireSealingKey"),
     **_rows(_ADMIN, Rule(Told.ACT, _token), "RevokeToken"),
     **_rows(_ADMIN, Rule(Told.ACT, _service(lambda one: one.service.name)), "CreateService"),
     **_rows(_ADMIN, _BY_NAME, "RotateServiceToken RevokeOldServiceToken SetServiceCertificates DeleteService"),
@@ -145,7 +145,7 @@ TABLE: dict[str, Rule] = {
         _ADMIN,
         _UNTOLD,
         "GetProvider ListProviders GetProviderHealth ListProviderHealth GetModel ListModels GetUser ListUsers "
-        "ListTokens ListServices GetAuditHead ListAuditEntries",
+        "ListTokens ListServices GetSealingStatus GetAuditHead ListAuditEntries",
     ),
 }
 # A rpc that nobody has thought about is told of.

@@ -13,7 +13,7 @@ from tests.support import store_child
 from tests.support.store import NOW, changes_of
 
 CRASHES = 48
-LINES_BETWEEN_CRASHES = 26
+LINES_BETWEEN_CRASHES = 34
 ROUNDS = 15
 
 

@@ -147,7 +147,11 @@ async def test_an_act_is_told_with_who_and_what_it_changed(tmp_path):
             ("CreateToken", "DONE"),
             ("SuspendUser", "DONE"),
         ]
-        assert (await acts(one))[-3:] == [("DeleteProvider", "DONE"), ("GetAuditHash", "DONE"), ("GetAuditHash", "DONE")]
+        assert (await acts(one))[-3:] == [
+            ("DeleteProvider", "DONE"),
+            ("GetAuditHash", "DONE"),
+            ("GetAuditHash", "DONE"),
+        ]
         whole(one)
 
 
