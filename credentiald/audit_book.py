@@ -105,6 +105,7 @@ class AuditBook:
         self._refused_acts: Counter[str] = Counter()
         self._refusals_timer: asyncio.TimerHandle | None = None
         self._timer: asyncio.TimerHandle | None = None
+        self._due_seconds = 0.0
         self._flushing: asyncio.Task[None] | None = None
         self._is_in_trouble = False
         self._closed = False
@@ -233,9 +234,11 @@ class AuditBook:
         loop = asyncio.get_running_loop()
         due = loop.time() + (_RETRY_SECONDS if self._is_in_trouble and not anyway else seconds)
         if self._timer is not None:
-            if self._timer.when() <= due:
+            if self._due_seconds <= due:
                 return
             self._timer.cancel()
+        # Kept here: uvloop's timers that are due at once do not say when.
+        self._due_seconds = due
         self._timer = loop.call_at(due, self._begin_flush)
 
     def _begin_flush(self) -> None:

@@ -19,6 +19,8 @@ from drawbridge.v1 import admin_service_pb2 as admin
 from drawbridge.v1 import user_pb2
 from drawbridge.v1.admin_service_pb2_grpc import AdminServiceStub
 
+from credentiald import audit_model
+from credentiald.store import audit
 from tests.support.credentiald import bearer
 from tests.support.processes import command, commanded, credentiald
 
@@ -91,3 +93,18 @@ def test_every_acknowledged_write_survives_kills_at_random_points(tmp_path):
         revisions = [row[0] for row in conn.execute("SELECT revision FROM change_log ORDER BY revision")]
         assert conn.execute("PRAGMA integrity_check").fetchone() == ("ok",)
     assert revisions == list(range(1, len(revisions) + 1))
+
+    path = audit.audit_path(tmp_path / "credentiald.db")
+    verdict = audit.verify(path, expected=None, database_id=None)
+    assert verdict.damage is None
+    with closing(sqlite3.connect(f"file:{path}?mode=ro", uri=True)) as conn:
+        rows = conn.execute("SELECT kind, body FROM entries WHERE kind IN ('act', 'unattributed')").fetchall()
+    told = {
+        revision.name
+        for kind, body in rows
+        for revision in (audit_model.act_of if kind == "act" else audit_model.told_of)(body).revisions
+    }
+    by_name = {audit_model.act_of(body).user for kind, body in rows if kind == "act"}
+    # Each that was acknowledged, with who did it; and of those that were not, that they were done.
+    assert acknowledged <= by_name
+    assert listed <= told
