@@ -46,10 +46,7 @@ class Needles:
         if any(begin in data for begin in _LOOKS_BEGIN):
             found = [match.span() for match in _LOOKS_SECRET.finditer(data)]
         for form in self._forms:
-            start = data.find(form)
-            while start >= 0:
-                found.append((start, start + len(form)))
-                start = data.find(form, start + 1)
+            found += _stretches(data, form)
         found.sort()
         joined: list[tuple[int, int]] = []
         for start, end in found:
@@ -104,6 +101,18 @@ class Masking:
         """The rest."""
         held, self._held = self._held, b""
         return self._needles.masked(held)
+
+
+def _stretches(data: bytes, form: bytes) -> Iterator[tuple[int, int]]:
+    """Where a form stands, as often as it does; those that overlap are one, found by their last, not one by one."""
+    length = len(form)
+    start = data.find(form)
+    while start >= 0:
+        end = start + length
+        while (again := data.rfind(form, end - length + 1, end + length - 1)) >= 0:
+            end = again + length
+        yield start, end
+        start = data.find(form, end)
 
 
 def _without(data: bytes, matches: list[tuple[int, int]]) -> bytes:

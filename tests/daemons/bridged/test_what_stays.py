@@ -4,12 +4,16 @@ import asyncio
 import gc
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 import grpc
 import pytest
 
 from bridged.answer_to_asking import AnswerToAsking
 from bridged.breaker import BreakerRules
+from bridged.dump.attempt_files import AttemptFiles
+from bridged.dump.dumper import DumpedCall
+from bridged.dump.writer import AttemptDump
 from bridged.failover import Failover
 from bridged.fallback import Fallback
 from bridged.http1.connection import ClientConnection
@@ -21,6 +25,8 @@ from tests.support.bridge import AUTH, running_bridge, until
 from tests.support.bridge_reports import CHUNKS, DONE, USAGE, ask, chat, reported
 from tests.support.raw_http import raw_client, raw_exchange, request
 
+# What the dump of a request holds, on the loop and on its thread.
+DUMPED = (DumpedCall, AttemptDump, AttemptFiles)
 ASK = request("POST", "/anthropic/v1/messages", headers=[AUTH], body=b'{"model":"m"}')
 
 
@@ -35,7 +41,7 @@ def without_collector() -> Iterator[None]:
 
 
 def what_is_left() -> list[object]:
-    kinds = (Interception, Exchange, ClientConnection, AnswerToAsking, Failover, Fallback)
+    kinds = (Interception, Exchange, ClientConnection, AnswerToAsking, Failover, Fallback, *DUMPED)
     return [one for one in gc.get_objects() if isinstance(one, kinds)]
 
 
@@ -118,6 +124,22 @@ async def test_nothing_of_a_request_that_went_through_a_pool(
             assert (await raw_exchange(bridge.port, ask(chat(stream=True)))).status == status
             await reported(credentiald)
             await until(lambda: not what_is_left())
+
+
+@pytest.mark.parametrize(
+    ("scripts", "status"), [((LIMITED, stream(CHUNKS[0], DONE)), 200), ((LIMITED, LIMITED), 429), ((hang_up(),), 502)]
+)
+async def test_nothing_of_a_request_that_was_dumped(
+    credentiald: FakeCredentiald, upstream: ScriptedUpstream, scripts: tuple[Script, ...], status: int, tmp_path: Path
+) -> None:
+    credentiald.pools["openai"] = pool(2, "openai", upstream.url)
+    upstream.script(*scripts)
+    async with running_bridge(credentiald, dump_dir=str(tmp_path)) as bridge:
+        with without_collector():
+            assert (await raw_exchange(bridge.port, ask(chat(stream=True)))).status == status
+            await reported(credentiald)
+            await until(lambda: not what_is_left())
+    assert len(list(tmp_path.rglob("*.txt"))) == 2 * len(scripts)
 
 
 @pytest.mark.parametrize("has_other", [True, False])
