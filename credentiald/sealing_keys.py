@@ -120,7 +120,7 @@ class SealingKeys:
         self._local = local
         self._wrapping = wrapping or Wrapping()
         self._clock = clock
-        self._refreshing = asyncio.Lock()
+        self._refreshing: asyncio.Task[None] | None = None
         # By key, when those outside may be asked again after they did not decrypt it.
         self._ask_again: dict[str, float] = {}
         # What the last pass of this process could not open.
@@ -132,16 +132,30 @@ class SealingKeys:
         return key_id in self._sealer.key_ids
 
     async def refresh(self) -> None:
-        """Learn the keys that others have made. Where that is not possible, the log says why."""
-        async with self._refreshing:
-            try:
-                keyring = await asyncio.to_thread(self._local.read)
-            except KeysNotReadable as error:
-                log.error("sealing keys cannot be looked up", extra={"cause": str(error)})  # noqa: TRY400
-                return
-            if keyring is not None:
-                self._sealer.learn(keyring)
-            await self._unwrap_unknown()
+        """Learn the keys that others have made. Where that is not possible, the log says why. StoreUnavailable.
+
+        Goes on for others when one who waits is gone, so that who hangs outside is given up once, and not for each.
+        """
+        before = self._refreshing
+        if before is not None and not before.done():
+            # It may have looked before the key was there.
+            await asyncio.wait([before])
+        running = self._refreshing
+        if running is None or running is before:
+            running = self._refreshing = asyncio.create_task(self._refresh())
+            # Looked at, also where all who waited are gone.
+            running.add_done_callback(lambda task: task.cancelled() or task.exception())
+        await asyncio.shield(running)
+
+    async def _refresh(self) -> None:
+        try:
+            keyring = await asyncio.to_thread(self._local.read)
+        except KeysNotReadable as error:
+            log.error("sealing keys cannot be looked up", extra={"cause": str(error)})  # noqa: TRY400
+            return
+        if keyring is not None:
+            self._sealer.learn(keyring)
+        await self._unwrap_unknown()
 
     async def _unwrap_unknown(self) -> None:
         """Have those keys decrypted that seal something and are encrypted in the database."""
@@ -298,7 +312,6 @@ class SealingKeys:
         except KeysNotReadable as error:
             raise InvalidArgument(field="sealing keys", problem=str(error)) from None
         sealing_rows.retire(conn, key_id, now=self._clock())
-        log.info("a sealing key is not wanted any more", extra={"sealing_key": key_id})
 
 
 def _first_unused(keyring: Keyring | None, found: Stored) -> str | None:

@@ -24,6 +24,8 @@ COLUMNS = {
     "RETIRED": "retire_time",
 }
 _POLL_SECONDS = 0.5
+# AWS KMS or Vault may have to be asked.
+_ROTATE_SECONDS = 20.0
 
 
 @click.group()
@@ -53,7 +55,9 @@ def rotate(destination: Destination, output: Output, no_wait: bool) -> None:
     interrupted, it goes on by itself, and this command goes on with it.
     """
     with destination.connect() as connection:
-        begun = connection.call(connection.admin.RotateSealingKey, pb.RotateSealingKeyRequest())
+        begun = connection.call(
+            connection.admin.RotateSealingKey, pb.RotateSealingKeyRequest(), deadline_seconds=_ROTATE_SECONDS
+        )
         ended = begun if no_wait else _awaited(connection, begun)
         output.account(ended, _echo)
         if ended.secrets_remaining and not no_wait:

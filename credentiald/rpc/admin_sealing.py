@@ -6,12 +6,13 @@ from drawbridge.v1 import admin_service_pb2 as pb
 from drawbridge.v1 import sealing_pb2
 
 from credentiald.plane import Plane
+from credentiald.rpc.admin_log import caller_name, log
 from credentiald.rpc.times import timestamp
 from credentiald.sealing_keys import KeyView, SealingStatus
 
 
 class Sealing:
-    """Answers what is asked about sealing keys. What is changed is in the log of sealing_keys.py."""
+    """Answers what is asked about sealing keys."""
 
     _plane: Plane
 
@@ -19,10 +20,14 @@ class Sealing:
         return _message(await self._plane.sealing_keys.status())
 
     async def RotateSealingKey(self, request: pb.RotateSealingKeyRequest, context: Any) -> sealing_pb2.SealingStatus:
-        return _message(await self._plane.sealing_keys.rotate())
+        status = await self._plane.sealing_keys.rotate()
+        log.info("sealing rotated", extra={"sealing_key": status.active_key_id, "caller": caller_name()})
+        return _message(status)
 
     async def RetireSealingKey(self, request: pb.RetireSealingKeyRequest, context: Any) -> sealing_pb2.SealingStatus:
-        return _message(await self._plane.sealing_keys.retire(request.id))
+        status = await self._plane.sealing_keys.retire(request.id)
+        log.info("sealing key retired", extra={"sealing_key": request.id, "caller": caller_name()})
+        return _message(status)
 
 
 def _message(status: SealingStatus) -> sealing_pb2.SealingStatus:

@@ -25,12 +25,16 @@ from credentiald.plane import Plane
 from credentiald.rpc import access, status
 from credentiald.rpc.audit_acts import Acts
 from credentiald.rpc.names import UNACKNOWLEDGED
+from credentiald.sealing_wrapping import ASK_SECONDS
 
 log = logging.getLogger("credentiald.rpc")
 
-# A caller without a deadline gets this one, and nobody a longer one, but for what asks AWS on purpose.
+# A caller without a deadline gets this one, and nobody a longer one, but for what asks AWS or Vault on purpose.
 DEADLINE_SECONDS = 5.0
-_LONGER_SECONDS = {"/drawbridge.v1.AdminService/CheckProvider": CHECK_SECONDS + 2.0}
+_LONGER_SECONDS = {
+    "/drawbridge.v1.AdminService/CheckProvider": CHECK_SECONDS + 2.0,
+    "/drawbridge.v1.AdminService/RotateSealingKey": ASK_SECONDS + 5.0,
+}
 
 # Bridges ask for it all the time, and it says nothing.
 _UNTRACED = frozenset({"Ping"})

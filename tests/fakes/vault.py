@@ -36,6 +36,7 @@ class FakeVault:
     redirects_to: str = ""
     garbage: bytes = b""
     calls: list[tuple[str, dict[str, Any]]] = field(default_factory=list)
+    asked: list[str] = field(default_factory=list)
     address: str = ""
 
     def answer(self, method: str, path: str, headers: Any, body: dict[str, Any]) -> tuple[int, dict[str, Any]]:
@@ -94,6 +95,7 @@ def serving(vault: FakeVault, *, tls: tuple[Path, Path] | None = None, port: int
 
         def do_POST(self) -> None:
             body = json.loads(self.rfile.read(int(self.headers.get("Content-Length", 0))))
+            vault.asked.append(self.path)
             if vault.hangs is not None:
                 vault.hangs.wait(30)
             if vault.redirects_to:

@@ -250,3 +250,21 @@ async def keys_at(place, stack):
     prepared = await unsealing.prepared(place)
     db = await stack.enter_async_context(open_database(place.database_url, prepared.sealer))
     return SealingKeys(db, prepared.sealer, LocalKeys(prepared.database_path), place.clock, place.wrapping)
+
+
+async def test_who_hangs_outside_is_given_up_once_whoever_waits(tmp_path, monkeypatch):
+    monkeypatch.setattr("credentiald.sealing_wrapping.ASK_SECONDS", 0.3)
+    with serving(FakeVault()) as vault:
+        place = place_in(tmp_path, vault)
+        async with AsyncExitStack() as stack:
+            one, two = [await keys_at(place, stack) for _ in range(2)]
+            await one.rotate()
+            vault.hangs = threading.Event()
+            asked = len(vault.asked)
+            for _ in range(3):
+                # As a question that has no time left.
+                with pytest.raises(TimeoutError):
+                    await asyncio.wait_for(two.refresh(), 0.01)
+            await two.refresh()
+            assert len(vault.asked) == asked + 1
+            vault.hangs.set()

@@ -12,6 +12,7 @@ from drawbridge.v1 import user_key_service_pb2 as user_keys
 
 from credentiald.sealing import Keyring
 from credentiald.store import revision, sealing_rows
+from tests.support.aws import Stream
 from tests.support.credentiald import bearer, reason_of, running
 from tests.support.sealed_store import key_ids_in, opened
 
@@ -164,3 +165,18 @@ async def test_the_status_names_keys_and_no_secret(tmp_path):
         assert status.active_key_id == await one.plane.db.read(sealing_rows.active_key_id)
         for line in (tmp_path / "credentiald.sealing").read_text().split():
             assert line.partition(":")[2] not in str(status)
+
+
+async def test_a_batch_is_told_to_ask_singly_for_a_key_that_is_looked_up_first(tmp_path):
+    async with running(tmp_path) as one, running(tmp_path, sockets="second-") as two:
+        tokens = await made(one)
+        await rotate(one)
+        await ended(one)
+        stream = Stream(two)
+        questions = [pb.ResolveProviderRequest(provider="corp", access_token=token) for token in tokens[:2]]
+        # Not SEALED: that would be a client's 503.
+        assert {got.reason for got in await stream.ask(*questions)} == {"ASK_SINGLY"}
+        assert (await resolve(two, tokens[0])).credential.api_key.value == "sk-user-0"
+        keys = [got.answer.credential.api_key.value for got in await stream.ask(*questions)]
+        assert keys == ["sk-user-0", "sk-user-1"]
+        await stream.close()
