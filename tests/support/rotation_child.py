@@ -1,4 +1,4 @@
-"""Rotates in processes that kill themselves: `python -m tests.support.rotation_child STEP FOLDER …`."""
+"""Rotates in processes that kill themselves: `python -m tests.support.rotation_child FOLDER …`."""
 
 import asyncio
 import os
@@ -31,16 +31,35 @@ async def rotate(folder: Path) -> None:
                 await keys.retire(key.id)
 
 
-def main(step: str, *folders: str) -> None:
-    """The first process gets through `step` lines of our code, the second twice as many; prints how many died."""
-    died = 0
-    for number, folder in enumerate(folders, start=1):
+def traced(folder: str, lines: int) -> Countdown:
+    """Rotate, in a process that kills itself after so many lines of our code."""
+    countdown = Countdown(lines)
+    threading.settrace(countdown)
+    sys.settrace(countdown)
+    asyncio.run(rotate(Path(folder)))
+    return countdown
+
+
+def lines_of(folder: str) -> int:
+    """How many lines a rotation takes, as it is now."""
+    reading, writing = os.pipe()
+    if os.fork() == 0:
+        os.write(writing, str(sys.maxsize - traced(folder, sys.maxsize).lines).encode())
+        os._exit(0)
+    os.close(writing)
+    os.wait()
+    with open(reading) as answer:
+        return int(answer.read())
+
+
+def main(*folders: str) -> None:
+    """Each process gets a little further than the one before, the last one to the end; prints how many died."""
+    *killed, last = folders
+    step, died = lines_of(last) // len(killed), 0
+    for number, folder in enumerate(killed, start=1):
         child = os.fork()
         if child == 0:
-            countdown = Countdown(number * int(step))
-            threading.settrace(countdown)
-            sys.settrace(countdown)
-            asyncio.run(rotate(Path(folder)))
+            traced(folder, number * step)
             os._exit(0)
         _, status = os.waitpid(child, 0)
         died += os.WIFSIGNALED(status)
