@@ -17,6 +17,7 @@ NAMES = (
     "environment",
     "settings",
     "urls",
+    "egress",
     "answers_of_credentiald",
     "peers_of_credentiald",
 )
