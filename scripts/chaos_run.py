@@ -49,8 +49,9 @@ GIVE_UP_SECONDS = 60.0
 LOOK_SECONDS = 0.5
 READ_TRIES = 5
 # credentiald ends what vanished bridges have left behind 60 s after it heard of them last, and looks every 15 s. At the
-# end nothing else is open, so its clock is set that much ahead instead of waiting.
-VANISHED_SHIFT_SECONDS, VANISHED_SECONDS = 120.0, 45.0
+# end nothing else is open, so its clock is set that much ahead instead of waiting: further than any fault set it, because
+# a bridge that was heard of under such a clock counts as there until then.
+VANISHED_SHIFT_SECONDS, VANISHED_SECONDS = 900.0, 45.0
 RECONCILE_KEY = "sk-reconcile"
 # Where the upstream breaks off, its client's connection may do so, too.
 _UPSTREAM_ENDS = frozenset({Ending.CUT, Ending.FAILS, Ending.SILENT})
@@ -298,7 +299,7 @@ async def _rotate(stage: Stage) -> str:
     stage.rotations.append(done.stdout.strip())
     if done.returncode != 0:
         stage.rotation_problems.append(f"sealing rotate ended with {done.returncode}: {done.stderr.strip()[-200:]}")
-    return done.stdout.strip().splitlines()[-1] if done.stdout.strip() else "no output"
+    return " ".join(done.stdout.split()[:1]) or "no output"
 
 
 # What came of it
@@ -335,7 +336,8 @@ async def _read_records(pair: Pair) -> tuple[list[Row], list[Any]]:
     """All of them; again where that takes longer than a call may."""
     for left in reversed(range(READ_TRIES)):
         try:
-            return await asyncio.to_thread(reconcile_records.read, pair.plane.addresses["admin"], pair.admin_token)
+            address, counted = pair.plane.addresses["admin"], frozenset(PROVIDERS.values())
+            return await asyncio.to_thread(reconcile_records.read, address, pair.admin_token, counted)
         except grpc.RpcError as problem:
             if not left:
                 raise
@@ -427,7 +429,8 @@ async def _facts(stage: Stage, troubles: list[str]) -> Facts:
         peak_mib=pair.peak_mib,
         bound_mib=BOUND_MIB,
         longest_seconds=book.longest_seconds,
-        deadline_seconds=DEADLINE_SECONDS,
+        # With its connecting, and what a busy machine takes.
+        deadline_seconds=DEADLINE_SECONDS + 10.0,
     )
 
 

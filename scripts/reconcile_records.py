@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
@@ -49,12 +49,13 @@ class Sum:
     tokens: dict[str, int]
 
 
-def read(address: str, token: str) -> tuple[list[Row], list[Sum]]:
-    """All interceptions with their records, and the sums by provider and model."""
+def read(address: str, token: str, providers: Collection[str] | None = None) -> tuple[list[Row], list[Sum]]:
+    """All interceptions with their records, and the sums by provider and model. Where `providers` are named, the others'
+    interceptions come as they are listed, without records: each of those is a question of its own."""
     with grpc.insecure_channel(address, options=(("grpc.enable_http_proxy", 0),)) as channel:
         asking = _Asking(UsageServiceStub(channel), token)
         with ThreadPoolExecutor(8) as pool:
-            rows = list(pool.map(asking.row, asking.interceptions()))
+            rows = list(pool.map(lambda one: asking.row(one, providers), asking.interceptions()))
         return rows, list(asking.sums())
 
 
@@ -92,10 +93,12 @@ class _Asking:
                 return
             request.page_token = page.next_page_token
 
-    def row(self, one: pb.Interception) -> Row:
-        request = pb.GetInterceptionRequest(id=one.id)
-        answer = self._stub.GetInterception(request, metadata=self._metadata, timeout=DEADLINE_SECONDS)
-        [detail] = [each for each in answer.thread if each.interception.id == one.id]
+    def row(self, one: pb.Interception, providers: Collection[str] | None) -> Row:
+        detail = pb.InterceptionDetail()
+        if providers is None or one.provider in providers:
+            request = pb.GetInterceptionRequest(id=one.id)
+            answer = self._stub.GetInterception(request, metadata=self._metadata, timeout=DEADLINE_SECONDS)
+            [detail] = [each for each in answer.thread if each.interception.id == one.id]
         return Row(
             id=one.id,
             provider=one.provider,
