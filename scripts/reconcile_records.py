@@ -50,8 +50,11 @@ class Sum:
 
 
 def read(address: str, token: str, providers: Collection[str] | None = None) -> tuple[list[Row], list[Sum]]:
-    """All interceptions with their records, and the sums by provider and model. Where `providers` are named, the others'
-    interceptions come as they are listed, without records: each of those is a question of its own."""
+    """All interceptions with their records, and the sums by provider and model.
+
+    Where `providers` are named, interceptions of others come as they are listed, without records: each of those is a
+    question of its own.
+    """
     with grpc.insecure_channel(address, options=(("grpc.enable_http_proxy", 0),)) as channel:
         asking = _Asking(UsageServiceStub(channel), token)
         with ThreadPoolExecutor(8) as pool:

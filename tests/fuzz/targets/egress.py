@@ -13,8 +13,8 @@ from daemonkit.reachable import Place, literal_address, place_of
 
 WORDS = [
     b"\xa9\xfe\xa9\xfe", b"\x7f\0\0\1", b"\x0a", b"\xc0\xa8", b"\x20\x02", b"\0\0\0\0\0\0\0\0\0\0\xff\xff", b"\xfe\x80",
-    b"\x00\x64\xff\x9b", b"0x", b"0177", b".", b"1", b"::", b":", b"ffff:", b"%1", b"127.0.0.1", b"2130706433", b"[", b"]",
-    b"169.254.169.254", b"255", b"/8", b",", b"private", b"fd00", b"0", b"\xfd\x00\x0e\xc2", b"\x20\x01\x00\x00",
+    b"\x00\x64\xff\x9b", b"0x", b"0177", b".", b"1", b"::", b":", b"ffff:", b"%1", b"127.0.0.1", b"2130706433", b"[",
+    b"]", b"169.254.169.254", b"255", b"/8", b",", b"private", b"fd00", b"0", b"\xfd\x00\x0e\xc2", b"\x20\x01\x00\x00",
 ]  # fmt: skip
 SEEDS = [
     b"\x7f\0\0\1", b"\xa9\xfe\xa9\xfe", b"\x08\x08\x08\x08", bytes(15) + b"\1", b"\x20\x02\x7f\0\0\1" + bytes(10),
@@ -38,7 +38,8 @@ def one_input(data: bytes) -> None:
         with contextlib.suppress(ValueError):
             parse(text)
     found = literal_address(text)
-    if not text.strip() or not text.isascii() or "\0" in text or text != text.strip():
+    # What stands behind a percent sign is a zone, which glibc takes in any form.
+    if not text.strip() or not text.isascii() or {"\0", "%"} & set(text) or text != text.strip():
         return
     with contextlib.suppress(OSError, UnicodeError):
         told = socket.getaddrinfo(text, None, type=socket.SOCK_STREAM, flags=socket.AI_NUMERICHOST)[0][4][0]
