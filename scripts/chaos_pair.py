@@ -138,6 +138,7 @@ class Setting:
     folder: Path
     environ: Mapping[str, str]
     workers: int
+    audit: str
     disk: Disk
     clocks: Mapping[str, Clock]
     certificates: Certificates | None
@@ -161,7 +162,7 @@ class Pair(Daemons):
     def start_plane(self) -> Daemon:
         """credentiald, on a socket for administrators and behind the proxies for bridges; workers want ports."""
         setting = self._setting
-        arguments = ["--listen", "127.0.0.1:0"]
+        arguments = ["--listen", "127.0.0.1:0", "--audit", setting.audit]
         if setting.workers > 1:
             arguments += ["--workers", str(setting.workers)]
         else:

@@ -48,9 +48,9 @@ QUIET_SECONDS = 60.0
 GIVE_UP_SECONDS = 60.0
 LOOK_SECONDS = 0.5
 READ_TRIES = 5
-# credentiald ends what vanished bridges have left behind 60 s after it heard of them last, and looks every 15 s. Its clock
-# is set ahead for that, further than any fault set it, because a bridge that was heard of under such a clock counts as
-# there until then. It takes the jump for a sleep of the machine, so the 60 s begin with it.
+# credentiald ends what vanished bridges have left behind 60 s after it heard of them last, and looks every 15 s. Its
+# clock is set ahead for that, further than any fault set it, because a bridge that was heard of under such a clock
+# counts as there until then. It takes the jump for a sleep of the machine, so the 60 s begin with it.
 VANISHED_SHIFT_SECONDS, VANISHED_SECONDS = 900.0, 110.0
 RECONCILE_KEY = "sk-reconcile"
 # Where the upstream breaks off, its client's connection may do so, too.
@@ -65,6 +65,7 @@ class Campaign:
     seconds: float
     faults: Sequence[str]
     workers: int = 1
+    audit: str = "on"
 
 
 @dataclass(kw_only=True)
@@ -138,6 +139,7 @@ async def _stage(campaign: Campaign, folder: Path) -> AsyncIterator[Stage]:
             folder=folder,
             environ=_more_providers(bases),
             workers=campaign.workers,
+            audit=campaign.audit,
             disk=disk,
             clocks=clocks,
             certificates=certificates,
@@ -380,9 +382,7 @@ async def _facts(stage: Stage, troubles: list[str]) -> Facts:
         if address not in pair.killed_addresses and stage.plans[number].ending not in _UPSTREAM_ENDS
     ]
     files = {
-        path.name: path.read_bytes()
-        for path in sorted(pair.folder.iterdir())
-        if (path.is_file() and path.name.startswith("credentiald.db")) or path.name.startswith("credentiald.records")
+        path.name: path.read_bytes() for path in sorted(pair.folder.iterdir()) if path.is_file() and ".db" in path.name
     }
     secrets = {pair.token, pair.admin_token, *administrator.secrets, *map(_key_of, allowed)}
     secrets |= {(pair.folder / "credentiald.bridge-token").read_text().strip()}
@@ -511,7 +511,11 @@ def _kept(stage: Stage) -> tuple[str, list[str]]:
             problems.append("the database is damaged")
     if revisions != list(range(revisions[0], revisions[0] + len(revisions))):
         problems.append("the log of changes has a gap")
-    return f"{len(users)} acknowledged users kept, {len(revisions)} changes without a gap", problems
+    audit = command(pair.folder, pair.plane, "audit", "verify")
+    if audit.returncode != 0:
+        problems.append(f"the audit is not whole: {(audit.stdout + audit.stderr).strip()[:300]}")
+    told = f"{len(users)} acknowledged users kept, {len(revisions)} changes without a gap"
+    return f"{told}, audit {audit.stdout.partition(' (')[0]}", problems
 
 
 async def _tampered(stage: Stage) -> list[str] | None:
