@@ -4,6 +4,7 @@ They carry keys, so none is ever printed; an error says its code and reason, not
 """
 
 import math
+import re
 from collections.abc import Iterable, Mapping, Sequence
 
 import grpc
@@ -35,6 +36,8 @@ from daemonkit.secret import Secret
 UNREACHABLE = "CREDENTIALD_UNREACHABLE"
 # An item of a batch is refused so that it is asked again by a single call.
 ASK_SINGLY = "ASK_SINGLY"
+# A reason goes into a header and into metrics; one of a later credentiald has this form, too (error_reason.proto).
+_REASON = re.compile(r"[A-Z][A-Z0-9_]{0,62}")
 _DOMAIN = "drawbridge"
 _PHASES = {
     State.CLOSED: pb.BREAKER_PHASE_CLOSED,
@@ -64,7 +67,7 @@ def outcome_of(result: pb.ResolveProviderResult) -> Resolution | Refused | None:
     if result.HasField("response"):
         return resolution_of(result.response)
     refusal = result.refusal
-    if refusal.domain != _DOMAIN or not refusal.reason:
+    if refusal.domain != _DOMAIN or not _REASON.fullmatch(refusal.reason):
         return unreachable(f"code {refusal.code}")
     if refusal.reason == ASK_SINGLY:
         return None
@@ -122,7 +125,7 @@ def _details(error: grpc.aio.AioRpcError) -> tuple[error_details_pb2.ErrorInfo |
     retry_after_seconds: int | None = None
     for packed in status.details if status is not None else ():
         found = error_details_pb2.ErrorInfo()
-        if packed.Unpack(found) and found.domain == _DOMAIN and found.reason:
+        if packed.Unpack(found) and found.domain == _DOMAIN and _REASON.fullmatch(found.reason):
             info = found
         retry = error_details_pb2.RetryInfo()
         if packed.Unpack(retry):

@@ -14,7 +14,7 @@ from drawbridge.v1 import record_service_pb2 as record_pb
 
 from bridged.key_outcomes import ToldOutcome
 from bridged.model import Refused, Resolution
-from bridged.resolver_messages import outcomes_message, refused_from, resolution_of
+from bridged.resolver_messages import outcomes_message, refused_from, resolution_of, unreachable
 
 if TYPE_CHECKING:  # the asynchronous stub exists only for the type checker
     from drawbridge.v1.credential_service_pb2_grpc import CredentialServiceAsyncStub
@@ -41,7 +41,7 @@ async def ask(
         answer = await stub.ResolveProvider(request, timeout=timeout_seconds, metadata=metadata)
     except grpc.aio.AioRpcError as error:
         return refused_from(error)
-    return resolution_of(answer)
+    return resolution_of(answer) if answer is not None else unreadable()
 
 
 async def append(append_call: AppendCall, request: bytes, *, metadata: Metadata) -> Sequence[tuple[int, str]] | Refused:
@@ -53,6 +53,8 @@ async def append(append_call: AppendCall, request: bytes, *, metadata: Metadata)
             # gRPC's own word, for a message that is too large.
             return Refused("RESOURCE_EXHAUSTED", "credentiald does not take a report of this size")
         return refused_from(error)
+    if answer is None:
+        return unreadable()
     return [(one.index, _name_of(one.rejection)) for one in answer.rejected]
 
 
@@ -71,7 +73,7 @@ async def report_outcomes(
         if error.code() is grpc.StatusCode.UNIMPLEMENTED:
             return Refused("UNIMPLEMENTED", "this credentiald is of before there were outcomes")
         return refused_from(error)
-    return answer.ignored
+    return answer.ignored if answer is not None else unreadable()
 
 
 def _name_of(rejection: int) -> str:
@@ -85,6 +87,12 @@ async def ping(
 ) -> pb.PingResponse | Refused:
     """Whether this credentiald would answer this bridge, and which database it has."""
     try:
-        return await stub.Ping(request, timeout=PING_TIMEOUT_SECONDS, metadata=metadata)
+        answer = await stub.Ping(request, timeout=PING_TIMEOUT_SECONDS, metadata=metadata)
     except grpc.aio.AioRpcError as error:
         return refused_from(error)
+    return answer if answer is not None else unreadable()
+
+
+def unreadable() -> Refused:
+    """What gRPC gives as None: the answer's bytes are no message of the contract, as gRPC says in the log."""
+    return unreachable("an answer that cannot be read")
