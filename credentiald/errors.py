@@ -189,7 +189,7 @@ class SealingSourceUnavailable(Refusal):
 
 class AuditUnavailable(Refusal):
     code = Code.UNAVAILABLE
-    message = "the audit log cannot be written; the operator finds more in credentiald's log"
+    message = "the audit is off, or cannot be written; the operator finds more in credentiald's log"
 
 
 class InvalidKeyPolicy(Refusal):

@@ -11,7 +11,7 @@ import sys
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -146,8 +146,18 @@ def floor(nginx: str, folder: Path, upstreams: dict[str, int]) -> Iterator[Targe
 
 
 @contextlib.contextmanager
-def pair(folder: Path, upstreams: dict[str, int], *, name: str = "drawbridge", prefix: str = "") -> Iterator[Target]:
-    """Both daemons with a database, a user and a token of their own. `prefix`: those of scripts/bench_plain_*.py."""
+def pair(
+    folder: Path,
+    upstreams: dict[str, int],
+    *,
+    name: str = "drawbridge",
+    prefix: str = "",
+    flags: Sequence[str] = (),
+) -> Iterator[Target]:
+    """Both daemons with a database, a user and a token of their own.
+
+    `prefix`: those of scripts/bench_plain_*.py. `flags` are for credentiald.
+    """
     folder.mkdir()
     environ = {
         f"CODER_AIBRIDGE_PROVIDER_{number}_{name}": value
@@ -162,7 +172,7 @@ def pair(folder: Path, upstreams: dict[str, int], *, name: str = "drawbridge", p
         environ["PYTHONPATH"] = path
     with (
         # Their memory is looked up in a file of /proc.
-        credentiald(folder, environ, "--debuggable", module=f"{prefix}credentiald") as plane,
+        credentiald(folder, environ, "--debuggable", *flags, module=f"{prefix}credentiald") as plane,
         bridged(folder, plane.addresses["main"], environ, "--debuggable", module=f"{prefix}bridged") as bridge,
     ):
         commanded(folder, plane, "users", "create", "bench")

@@ -1,0 +1,81 @@
+"""The audit of a pair as it runs: the commands, workers, and clients of a strict credentiald that cannot write."""
+
+import asyncio
+import json
+from pathlib import Path
+
+from tests.support.http import Answer, send
+from tests.support.pair import CENTRAL_KEY, Pair, running_pair
+from tests.support.processes import command
+
+PROVIDERS = {"openai": {"TYPE": "openai", "KEY": CENTRAL_KEY, "BASE_URL": "{upstream}/v1"}}
+BODY = b'{"model":"m","messages":[]}'
+FILE = "credentiald.audit.db"
+
+
+async def chat(pair: Pair) -> Answer:
+    headers = {"Authorization": f"Bearer {pair.token}"}
+    return await send(pair.bridged.addresses["http"], "POST", "/openai/v1/chat/completions", headers, BODY)
+
+
+async def asked(pair: Pair, *words: str, key: str | None = None) -> str:
+    found = await asyncio.to_thread(command, pair.folder, pair.credentiald, "audit", *words, key=key)
+    assert found.returncode == 0, found.stderr
+    return found.stdout
+
+
+async def released(pair: Pair, count: int) -> list[dict[str, object]]:
+    """The releases that are told of, once they are so many."""
+    async with asyncio.timeout(10):
+        while True:
+            found = json.loads(await asked(pair, "list", "--kind", "release", "--json"))
+            if len(found) >= count:
+                return found
+
+
+async def test_a_client_of_a_strict_credentiald_gets_503_while_nothing_can_be_written_down(tmp_path: Path) -> None:
+    async with running_pair(tmp_path, PROVIDERS, CREDENTIALD_AUDIT="strict") as pair:
+        before = [await chat(pair), await chat(pair)]
+        (tmp_path / FILE).rename(tmp_path / "away")
+        refused = [await chat(pair), await chat(pair)]
+        suspended = await asyncio.to_thread(command, tmp_path, pair.credentiald, "users", "suspend", "ann")
+        (tmp_path / "away").rename(tmp_path / FILE)
+        after = await chat(pair)
+
+        assert [answer.status for answer in (*before, after)] == [200, 200, 200]
+        for answer in refused:
+            assert (answer.status, answer.header("X-Drawbridge-Error")) == (503, "AUDIT_UNAVAILABLE")
+            assert answer.header("Retry-After") == "5"
+        assert "AUDIT_UNAVAILABLE" in suspended.stderr
+        told = await released(pair, 3)
+        assert [one["interception_id"] for one in told] == [
+            answer.header("X-Interception-Id") for answer in (after, *reversed(before))
+        ]
+        assert (await asked(pair, "verify")).startswith("whole: ")
+
+
+async def test_the_commands_tell_of_all_workers_in_one_chain(tmp_path: Path) -> None:
+    async with running_pair(tmp_path, PROVIDERS, CREDENTIALD_WORKERS="2") as pair:
+        answers = await asyncio.gather(*(chat(pair) for _ in range(4)))
+        for name in ("bob", "cid", "dan", "eve"):
+            await asyncio.to_thread(command, tmp_path, pair.credentiald, "users", "create", name)
+        told = await released(pair, 4)
+        assert {one["interception_id"] for one in told} == {answer.header("X-Interception-Id") for answer in answers}
+        heads, *lines = (await asked(pair, "list", "--kind", "act", "--user", "eve")).splitlines()
+        assert heads.split()[:6] == ["SEQUENCE", "TIME", "KIND", "WHO", "WHAT", "OUTCOME"]
+        [line] = lines
+        assert line.split()[2:7] == ["act", "admin", "CreateUser", "DONE", "eve"]
+
+        head = (await asked(pair, "head")).strip()
+        assert (await asked(pair, "verify", "--head", head)).splitlines()[-1] == f"head: {head}"
+        hashed = (await asked(pair, "hash", key=pair.token)).strip()
+        [made] = [
+            one
+            for one in json.loads(await asked(pair, "list", "--kind", "act", "--json"))
+            if one["what"] == "CreateToken"
+        ]
+        assert made["secrets"] == [{"field": "access_token", "hash": hashed}]
+        assert json.loads(await asked(pair, "verify", "--json"))["whole"] is True
+        assert (tmp_path / FILE).stat().st_mode & 0o077 == 0
+    heads = [line for line in pair.credentiald.lines if line["msg"] == "audit head"]
+    assert heads
