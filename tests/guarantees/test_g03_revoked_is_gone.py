@@ -5,7 +5,8 @@ Proved with three bridges under load, real processes, in many trials: `DRAWBRIDG
 (scripts/revocation gives 1000); CI runs the short form. Each trial has a stream and two clients on each of the bridges
 that use what is taken away, beside other load: a token, a user, a central key, a provider. The upstream knows to the
 byte which requests had been sent when the rpc returned; after that none with it may come, and the streams end. The
-figures go to standard output.
+figures go to standard output. The two moments that load meets rarely are brought about on purpose: a decision that is
+on its way to the bridge, and a request that waits for its connection.
 
 Wider: tests/daemons/bridged/test_watch.py, tests/daemons/credentiald/test_watch.py, docs/trust.md (measured).
 """
@@ -15,6 +16,7 @@ import contextlib
 import json
 import math
 import os
+import socket
 import time
 from collections import defaultdict
 from collections.abc import AsyncIterator, Callable
@@ -30,11 +32,19 @@ from drawbridge.v1 import provider_pb2, user_pb2
 from drawbridge.v1.admin_service_pb2_grpc import AdminServiceStub
 
 from tests.fakes.counting_upstream import CountingUpstream, Sent, running_counting_upstream
+from tests.fakes.credentiald import (
+    SERVICE_TOKEN,
+    USER_TOKEN,
+    FakeCredentiald,
+    Refuse,
+    provider,
+    running_credentiald,
+)
 from tests.support.bridge import until
 from tests.support.credentiald import bearer
 from tests.support.pair import until_ready
 from tests.support.processes import Daemon, bridged, credentiald
-from tests.support.raw_http import RawClient, raw_client, request
+from tests.support.raw_http import RawClient, raw_client, raw_exchange, request
 
 # What is measured here would be another thing beside other tests.
 pytestmark = pytest.mark.alone
@@ -298,3 +308,94 @@ async def test_what_was_taken_away_is_gone_from_every_bridge_when_the_command_re
 async def test_so_it_is_where_the_bridges_are_connected_to_several_workers(tmp_path: Path) -> None:
     figures = await figures_of(tmp_path, 8, "--workers", "2")
     assert {kind: one.sent_after for kind, one in figures.items()} == dict.fromkeys(figures, 0)
+
+
+# What load meets once in many trials: a request that was decided before, and is sent after. Here it always is.
+
+TOKEN_ID = "00000000-0000-7000-8000-0000000070ce"
+NOT_ANY_MORE = Refuse(code=grpc.StatusCode.UNAUTHENTICATED, reason="ACCESS_TOKEN_INVALID")
+
+
+@asynccontextmanager
+async def watching_bridge(folder: Path, base_url: str) -> AsyncIterator[tuple[FakeCredentiald, int]]:
+    """A bridge before a credentiald whose answers the test holds back; that credentiald, and the bridge's port."""
+    async with running_credentiald() as plane:
+        plane.has_watch = True
+        plane.providers["corp"] = provider("openai", base_url, name="corp", api_key="sk-revoked")
+        plane.providers["corp"].access_token_id = TOKEN_ID
+        environ = {"BRIDGED_CREDENTIALD_TOKEN": SERVICE_TOKEN}
+        bridge = bridged(folder, plane.target, environ, "--connect-timeout", "20s", "--credentiald-timeout", "20s")
+        daemon = await asyncio.to_thread(bridge.__enter__)
+        try:
+            await until(lambda: bool(plane.acknowledged))
+            yield plane, port_of(daemon)
+        finally:
+            await asyncio.to_thread(bridge.__exit__, None, None, None)
+
+
+async def revoked(plane: FakeCredentiald) -> None:
+    """The token is revoked, and the bridge has acknowledged that."""
+    plane.refuse = NOT_ANY_MORE
+    revision = plane.change("token.revoked", TOKEN_ID)
+    await until(lambda: revision in plane.acknowledged)
+
+
+async def test_a_decision_that_was_on_its_way_during_the_revoke_counts_no_more(tmp_path: Path) -> None:
+    async with (
+        running_counting_upstream() as upstream,
+        watching_bridge(tmp_path, f"{upstream.url}/v1") as (plane, port),
+    ):
+        data = asked("corp", USER_TOKEN, "m", stream=False)
+        assert (await raw_exchange(port, data)).status == 200
+        before = upstream.arrived()
+        # The answer is written down, and held back.
+        old = plane.providers["corp"].SerializeToString()
+        plane.hang(unary=False)
+        asking = asyncio.create_task(raw_exchange(port, data, timeout_seconds=30))
+        await until(lambda: len(plane.resolves) == 2)
+        await revoked(plane)
+        answers = [type(plane.providers["corp"]).FromString(old), NOT_ANY_MORE]
+        plane._answer = lambda request: answers.pop(0) if len(answers) > 1 else answers[0]
+        plane.go_on()
+        answer = await asking
+        assert (answer.status, answer.error) == (401, "ACCESS_TOKEN_INVALID")
+        assert upstream.arrived() == before
+
+
+def connections_begun(port: int) -> int:
+    """How many connections to this port of this machine do not stand yet (proc(5), /proc/net/tcp: SYN_SENT is 02)."""
+    rows = [line.split() for line in Path("/proc/net/tcp").read_text().splitlines()[1:]]
+    return sum(row[2].endswith(f":{port:04X}") and row[3] == "02" for row in rows)
+
+
+async def test_a_request_that_waited_for_a_connection_during_the_revoke_is_not_sent(tmp_path: Path) -> None:
+    arrived: list[bytes] = []
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        if data := await reader.read(1 << 16):
+            arrived.append(data)
+            writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}")
+        writer.close()
+
+    with socket.socket() as listener, contextlib.ExitStack() as stack:
+        listener.bind(("127.0.0.1", 0))
+        listener.listen(0)
+        upstream_port = listener.getsockname()[1]
+        for _ in range(3):
+            # They fill the queue of those that are not accepted, so whoever comes now has to try again.
+            filling = stack.enter_context(socket.socket())
+            filling.setblocking(False)
+            filling.connect_ex(listener.getsockname())
+        begun = connections_begun(upstream_port)
+        async with watching_bridge(tmp_path, f"http://127.0.0.1:{upstream_port}/v1") as (plane, port):
+            data = asked("corp", USER_TOKEN, "m", stream=False)
+            asking = asyncio.create_task(raw_exchange(port, data, timeout_seconds=30))
+            await until(lambda: connections_begun(upstream_port) > begun)
+            await revoked(plane)
+            server = await asyncio.start_server(serve, sock=listener)
+            try:
+                answer = await asking
+            finally:
+                server.close()
+            assert (answer.status, answer.error) == (401, "ACCESS_TOKEN_INVALID")
+            assert arrived == []
