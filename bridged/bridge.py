@@ -4,7 +4,6 @@ Holds nothing between requests but the list of those under way, and memories of 
 """
 
 import asyncio
-import json
 import logging
 import time
 from collections.abc import Callable, Sequence
@@ -12,29 +11,29 @@ from datetime import UTC, datetime
 from email.utils import formatdate
 from typing import TYPE_CHECKING
 
-from bridged import report_messages, routes
+from bridged import routes
 from bridged.answer_to_asking import UpstreamsNotToAsk
 from bridged.aws.sigv4 import SigningKeys
 from bridged.breaking import Breaking
-from bridged.conversation import Conversation
 from bridged.dump.dumper import Dumper
 from bridged.endings import CLIENT_GONE
 from bridged.error_answer import error_answer
-from bridged.http1.answer_framing import Framing
+from bridged.health_answer import HealthAnswer
 from bridged.http1.exchange import Carrier, Exchange
 from bridged.http1.fields import field_lines
 from bridged.http1.framing import Request
 from bridged.http1.pool import UpstreamPool
-from bridged.ids import new_id, smallest_id
+from bridged.ids import new_id
 from bridged.interception import Interception
 from bridged.limits.entrance import Entrance
 from bridged.metrics import Metrics
-from bridged.model import DialectName, Headers, Refused, Resolution
+from bridged.model import DialectName, Headers, Refused
 from bridged.outcomes import EXHAUSTED, Outcomes, exhausted
 from bridged.paths import Target, split_target
 from bridged.provider_switch import ProviderSwitch
 from bridged.recorder import Recorder
-from bridged.recording import Recording, TapMaker
+from bridged.recording import TapMaker
+from bridged.reporting import Reporting
 from bridged.resolver import Resolver
 from bridged.taps import answer_tap
 from bridged.trace_headers import TraceHeaders
@@ -51,8 +50,6 @@ MOST_GATHERED_BYTES = 1024 * 1024 * 1024
 # How many targets the bridge remembers, and how long they may be.
 _REMEMBERED_TARGETS = 2048
 _REMEMBERED_LENGTH = 256
-# As much as is done in one turn of the loop: less than half a millisecond.
-_OPENINGS_AT_ONCE = 32
 # How often keys that sign are looked through for old ones, while there are any.
 _FORGET_SECONDS = 30.0
 
@@ -95,10 +92,7 @@ class Bridge:
         self.outcomes = Outcomes(lambda outcomes: resolver.report_outcomes(outcomes), metrics)
         # None where breakers are off.
         self.breaking = breaking
-        self._recorder = recorder
-        self._needs_records = needs_records
         self._ends_on = ends_on
-        self._make_tap = make_tap
         # None where traces are off, and where no upstream gets the headers of one.
         self.tracing = tracing
         self.send_trace_headers = send_trace_headers
@@ -116,7 +110,14 @@ class Bridge:
         self._forgetting: asyncio.TimerHandle | None = None
         self._places: dict[tuple[str, str], tuple[Target, routes.RouteMatch]] = {}
         self._under_way: set[Interception] = set()
-        self._untold: list[Interception] = []
+        self.reporting = Reporting(
+            recorder,
+            metrics,
+            self._under_way,
+            needs_records=needs_records,
+            make_tap=make_tap,
+            max_body_bytes=max_body_bytes,
+        )
         self._gathered_bytes = 0
         metrics.in_flight.set_function(lambda: len(self._under_way))
         metrics.draining.set_function(lambda: self._draining)
@@ -130,7 +131,7 @@ class Bridge:
         """A request has arrived."""
         request = exchange.request
         if request.target in ("/healthz", "/readyz"):
-            return _Health(exchange, self._not_ready(), self.date())
+            return HealthAnswer(exchange, self._not_ready(), self.date())
         interception = Interception(self, exchange)
         if not self._under_way:
             self._idle.clear()
@@ -192,84 +193,12 @@ class Bridge:
             self._places[key] = (target, match)
         return target, match
 
-    def recording_of(self, interception_id: str, match: routes.RouteMatch, request: Request) -> Recording | None:
-        """What gathers for the record of a turn; None for other requests. RECORDS_UNAVAILABLE."""
-        if self._recorder is None or not match.intercepted:
-            return None
-        if self._needs_records and not self._recorder.is_keeping:
-            raise Refused(
-                "RECORDS_UNAVAILABLE",
-                "what is asked cannot be recorded at the moment, and may not go on without: try again; "
-                "the operator finds more in the logs of both daemons",
-            )
-        return Recording(interception_id, match, request.headers, self._make_tap)
-
-    def read_turn(self, recording: Recording, conversation: Conversation | None, body: bytes) -> None:
-        """Have what a request says of its conversation read, in a moment."""
-        if self._recorder is not None:
-            self._recorder.afterwards.do(
-                recording.read_turn, conversation, body, self.max_body_bytes, first=True, held_bytes=len(body)
-            )
-
     def with_known_wait(self, provider: str, refused: Refused) -> Refused:
         """A refusal of credentiald, with what this bridge knows of keys that credentiald does not know of yet."""
         if refused.reason != EXHAUSTED:
             return refused
         now_seconds = self.now()
         return exhausted(self.outcomes.resting(provider, now_seconds).values(), refused, now_seconds)
-
-    def record(self, interception: Interception) -> None:
-        """Have an interception that has ended reported; nothing where it was not resolved."""
-        recording, resolution = interception.recording, interception.resolution
-        if self._recorder is not None and recording is not None and resolution is not None:
-            recording.ended(self.now())
-            self._recorder.afterwards.do(
-                self._report, self._recorder, recording, interception, resolution, held_bytes=recording.held_bytes
-            )
-
-    def _report(
-        self, recorder: Recorder, recording: Recording, interception: Interception, resolution: Resolution
-    ) -> None:
-        try:
-            report = recording.report(interception, resolution)
-            item = report_messages.item_of(report)
-        except Exception:
-            log.exception("a report could not be made", extra={"interception_id": interception.interception_id})
-            recorder.unreadable(interception.interception_id)
-            return
-        recorder.add(interception.interception_id, item)
-        for trouble in report.answer.troubles:
-            self.metrics.tap_troubled(trouble.value)
-
-    def tell_openings(self) -> None:
-        """credentiald is there again: tell it what is under way, some at a time.
-
-        What it had answered last and not stored yet died with it, and should this bridge die next, nobody would know.
-        """
-        if self._recorder is not None:
-            self._recorder.afterwards.do_all()
-            self._untold = list(self._under_way)
-            self._tell_some(self._recorder)
-
-    def _tell_some(self, recorder: Recorder) -> None:
-        some, self._untold = self._untold[:_OPENINGS_AT_ONCE], self._untold[_OPENINGS_AT_ONCE:]
-        for interception in some:
-            recording, resolution = interception.recording, interception.resolution
-            # Its report says it all, if it has ended meanwhile.
-            if recording is None or resolution is None or interception not in self._under_way:
-                continue
-            try:
-                recorder.add_opening(report_messages.opening(recording.report_so_far(interception, resolution)))
-            except Exception:
-                log.exception("an opening could not be told", extra={"interception_id": interception.interception_id})
-        if self._untold:
-            asyncio.get_running_loop().call_soon(self._tell_some, recorder)
-
-    def oldest_id(self) -> str:
-        """The smallest id of an interception that is not over or not reported yet; a new one where there is none."""
-        waiting = None if self._recorder is None else self._recorder.oldest_id()
-        ids = [one.interception_id for one in self._under_way]
-        return min(ids if waiting is None else [*ids, waiting], default=smallest_id())
 
     def keys_for_signing(self) -> SigningKeys:
         """The derived keys that are remembered; an old one is forgotten also where no request comes after it."""
@@ -305,7 +234,8 @@ class Bridge:
         whole = interception.error != CLIENT_GONE and not (interception.error and interception.sent_bytes)
         status = interception.status if whole else None
         operation = interception.match.operation if interception.match else ""
-        seconds = self.now() - interception.started_seconds
+        now_seconds = self.now()
+        seconds = now_seconds - interception.started_seconds
         self.metrics.answered(operation, status)
         if interception.error:
             self.metrics.failed(interception.error)
@@ -317,7 +247,7 @@ class Bridge:
             interception.sent_bytes,
         )
         log_end(interception, seconds)
-        self.record(interception)
+        self.reporting.record(interception, now_seconds)
         if interception.trace is not None:
             recording = interception.recording
             answer = None if recording is None else recording.answer(whole=not interception.error)
@@ -355,35 +285,6 @@ class Bridge:
         """End what is under way: streams get the error event, other answers break."""
         for interception in list(self._under_way):
             interception.stop(Refused("CAPACITY", STOPPING))
-
-
-class _Health:
-    """`/healthz`: the loop is alive. `/readyz`: whether to send requests here, and if not, why. Reads no body."""
-
-    def __init__(self, exchange: Exchange, not_ready: Sequence[str], date: tuple[str, str]) -> None:
-        if exchange.request.target == "/readyz":
-            status, kind = (503 if not_ready else 200), "application/json"
-            body = json.dumps({"ready": not not_ready, "reasons": list(not_ready)}).encode() + b"\n"
-        else:
-            status, kind, body = 200, "text/plain; charset=utf-8", b"ok\n"
-        headers = (("Content-Type", kind), ("Cache-Control", "no-store"), ("Content-Length", str(len(body))), date)
-        exchange.send_head(status, headers, body=Framing.LENGTH, length_bytes=len(body))
-        exchange.send(body)
-        exchange.finish()
-
-    def body_part(self, data: bytes) -> None: ...
-
-    def body_end(self) -> None: ...
-
-    def body_whole(self, data: bytes) -> None: ...
-
-    def body_failed(self, error: object) -> None: ...
-
-    def client_gone(self) -> None: ...
-
-    def pause(self) -> None: ...
-
-    def resume(self) -> None: ...
 
 
 def log_end(interception: Interception, seconds: float) -> None:

@@ -205,8 +205,8 @@ async def _serve(loaded: Loaded, files: Rereading, worker: Worker | None, tracin
             dumper=dumper,
         )
         resolver.tell_changes(bridge.obey)
-        resolver.tell_oldest(bridge.oldest_id)
-        resolver.tell_return(bridge.tell_openings)
+        resolver.tell_oldest(bridge.reporting.oldest_id)
+        resolver.tell_return(bridge.reporting.tell_openings)
         if bridge.breaking is not None:
             resolver.tell_breakers(bridge.breaking.views)
         async with listening(

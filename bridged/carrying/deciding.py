@@ -26,7 +26,8 @@ def ask(interception: "Interception", match: RouteMatch, client: ClientCredentia
     """Ask credentiald about the request and the provider that it names."""
     bridge, provider = interception.bridge, interception.provider
     if not interception.asked_count:
-        interception.recording = bridge.recording_of(interception.interception_id, match, interception.exchange.request)
+        request = interception.exchange.request
+        interception.recording = bridge.reporting.recording_of(interception.interception_id, match, request)
     untold = bridge.outcomes.resting(provider, bridge.now()) if bridge.outcomes.untold else ()
     submit(interception, match, client, untold, partial(_decided, interception), to=provider)
 

@@ -83,8 +83,8 @@ def end(interception: "Interception") -> None:
 def _let_go_of_question(interception: "Interception") -> None:
     def resolved_late(answer: Resolution) -> None:
         # credentiald had opened the interception when the client left.
-        interception.resolution = answer
-        interception.bridge.record(interception)
+        bridge, interception.resolution = interception.bridge, answer
+        bridge.reporting.record(interception, bridge.now())
 
     # Another question's answer would say of which key nothing came.
     is_first = interception.recording is not None and interception.resolution is None
@@ -98,7 +98,7 @@ def keep_turn(interception: "Interception", body: bytes) -> None:
     """Have read what the request says of its conversation; it is held no longer than that takes."""
     if interception.recording is not None and not interception.is_turn_kept:
         interception.is_turn_kept = True
-        interception.bridge.read_turn(interception.recording, interception.facts.conversation, body)
+        interception.bridge.reporting.read_turn(interception.recording, interception.facts.conversation, body)
         interception.facts.conversation = None
 
 

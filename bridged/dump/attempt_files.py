@@ -6,7 +6,7 @@
 """
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from bridged.dump.body import DumpedBody
 from bridged.dump.folder import DumpFile, DumpFolder
@@ -34,8 +34,8 @@ class Attempt:
     provider: str
     model: str | None
     path: str
-    received: Request
-    sent: OutgoingRequest
+    received: Request = field(repr=False)
+    sent: OutgoingRequest = field(repr=False)
     secrets: Sequence[Secret]
 
 

@@ -180,6 +180,11 @@ class DumpWriter:
 
     def _end(self, dump: AttemptDump, how: str) -> None:
         files, dump.files = dump.files, None
-        if files is not None:
+        if files is None:
+            return
+        try:
             files.close(how, dump.lost_bytes)
-            self._count_bytes(files.written_bytes)
+        except BaseException:
+            files.abandon()
+            raise
+        self._count_bytes(files.written_bytes)

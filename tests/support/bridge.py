@@ -125,8 +125,8 @@ async def running_bridge(
         resolver.tell_changes(bridge.obey)
         if bridge.breaking is not None:
             resolver.tell_breakers(bridge.breaking.views)
-        resolver.tell_oldest(bridge.oldest_id)
-        resolver.tell_return(bridge.tell_openings)
+        resolver.tell_oldest(bridge.reporting.oldest_id)
+        resolver.tell_return(bridge.reporting.tell_openings)
         address = Address(host="127.0.0.1", port=0)
         limits = Limits(body_seconds=idle_timeout_seconds, stall_seconds=idle_timeout_seconds)
         async with listening(bridge, [address], limits=limits) as server:

@@ -73,7 +73,7 @@ async def test_a_credentiald_that_returns_is_told_what_is_under_way(
         registry = bridge.metrics.registry
         await until(lambda: sample(registry, "bridged_records_waiting") == 0)
         assert sample(registry, "bridged_interceptions_reported_total") == 0
-        assert bridge.bridge.oldest_id() == head.header("x-interception-id")
+        assert bridge.bridge.reporting.oldest_id() == head.header("x-interception-id")
         gate.set()
         _, report = await reported(credentiald, 2)
         await until(lambda: sample(registry, "bridged_interceptions_reported_total") == 1)
@@ -286,18 +286,18 @@ async def test_the_oldest_id_is_that_of_what_is_under_way_or_waits(
     credentiald.report_refuse = AWAY
     upstream.script(reply(200, CHAT_ANSWER), stream(CHUNKS[0], STALL))
     async with running_bridge(credentiald) as bridge:
-        before = bridge.bridge.oldest_id()
+        before = bridge.bridge.reporting.oldest_id()
         answer = await raw_exchange(bridge.port, ask(chat()))
         reported_id = answer.header("x-interception-id")
-        assert before <= reported_id == bridge.bridge.oldest_id()
+        assert before <= reported_id == bridge.bridge.reporting.oldest_id()
         credentiald.report_refuse = None
         await reported(credentiald)
-        await until(lambda: bridge.bridge.oldest_id() > reported_id)
+        await until(lambda: bridge.bridge.reporting.oldest_id() > reported_id)
         async with raw_client(bridge.port) as client:
             await client.send(ask(chat(stream=True)))
             head = await client.read_head()
             under_way = head.header("x-interception-id")
-            assert bridge.bridge.oldest_id() == under_way
+            assert bridge.bridge.reporting.oldest_id() == under_way
             # credentiald is told with each ping, so that it ends what it has opened and nobody will report.
             await until(
                 lambda: credentiald.last_ping is not None and credentiald.last_ping.oldest_interception_id == under_way

@@ -1,0 +1,121 @@
+"""Recording, as interceptions meet it: what gathers for a record, what is reported at the end, what is told anew."""
+
+import asyncio
+import logging
+from collections.abc import Collection
+from typing import TYPE_CHECKING
+
+from bridged import report_messages
+from bridged.conversation import Conversation
+from bridged.http1.framing import Request
+from bridged.ids import smallest_id
+from bridged.metrics import Metrics
+from bridged.model import Refused, Resolution
+from bridged.recorder import Recorder
+from bridged.recording import Recording, TapMaker
+from bridged.routes import RouteMatch
+
+if TYPE_CHECKING:
+    from bridged.interception import Interception
+
+log = logging.getLogger(__name__)
+
+# As much as is done in one turn of the loop: less than half a millisecond.
+_OPENINGS_AT_ONCE = 32
+
+
+class Reporting:
+    """Of one bridge. `recorder` None: nothing is recorded. `under_way` are the bridge's requests as they are.
+
+    `needs_records`: no turn of a conversation begins while records are not being kept.
+    """
+
+    def __init__(
+        self,
+        recorder: Recorder | None,
+        metrics: Metrics,
+        under_way: "Collection[Interception]",
+        *,
+        needs_records: bool,
+        make_tap: TapMaker,
+        max_body_bytes: int,
+    ) -> None:
+        self._recorder = recorder
+        self._metrics = metrics
+        self._under_way = under_way
+        self._needs_records = needs_records
+        self._make_tap = make_tap
+        self._max_body_bytes = max_body_bytes
+        self._untold: list[Interception] = []
+
+    def recording_of(self, interception_id: str, match: RouteMatch, request: Request) -> Recording | None:
+        """What gathers for the record of a turn; None for other requests. RECORDS_UNAVAILABLE."""
+        if self._recorder is None or not match.intercepted:
+            return None
+        if self._needs_records and not self._recorder.is_keeping:
+            raise Refused(
+                "RECORDS_UNAVAILABLE",
+                "what is asked cannot be recorded at the moment, and may not go on without: try again; "
+                "the operator finds more in the logs of both daemons",
+            )
+        return Recording(interception_id, match, request.headers, self._make_tap)
+
+    def read_turn(self, recording: Recording, conversation: Conversation | None, body: bytes) -> None:
+        """Have what a request says of its conversation read, in a moment."""
+        if self._recorder is not None:
+            self._recorder.afterwards.do(
+                recording.read_turn, conversation, body, self._max_body_bytes, first=True, held_bytes=len(body)
+            )
+
+    def record(self, interception: "Interception", now_seconds: float) -> None:
+        """Have an interception that has ended reported; nothing where it was not resolved."""
+        recording, resolution = interception.recording, interception.resolution
+        if self._recorder is not None and recording is not None and resolution is not None:
+            recording.ended(now_seconds)
+            self._recorder.afterwards.do(
+                self._report, self._recorder, recording, interception, resolution, held_bytes=recording.held_bytes
+            )
+
+    def _report(
+        self, recorder: Recorder, recording: Recording, interception: "Interception", resolution: Resolution
+    ) -> None:
+        try:
+            report = recording.report(interception, resolution)
+            item = report_messages.item_of(report)
+        except Exception:
+            log.exception("a report could not be made", extra={"interception_id": interception.interception_id})
+            recorder.unreadable(interception.interception_id)
+            return
+        recorder.add(interception.interception_id, item)
+        for trouble in report.answer.troubles:
+            self._metrics.tap_troubled(trouble.value)
+
+    def tell_openings(self) -> None:
+        """credentiald is there again: tell it what is under way, some at a time.
+
+        What it had answered last and not stored yet died with it, and should this bridge die next, nobody would know.
+        """
+        if self._recorder is not None:
+            self._recorder.afterwards.do_all()
+            self._untold = list(self._under_way)
+            self._tell_some(self._recorder)
+
+    def _tell_some(self, recorder: Recorder) -> None:
+        some, self._untold = self._untold[:_OPENINGS_AT_ONCE], self._untold[_OPENINGS_AT_ONCE:]
+        for interception in some:
+            recording, resolution = interception.recording, interception.resolution
+            # Its report says it all, if it has ended meanwhile.
+            if recording is None or resolution is None or interception not in self._under_way:
+                continue
+            try:
+                recorder.add_opening(report_messages.opening(recording.report_so_far(interception, resolution)))
+            except Exception:
+                log.exception("an opening could not be told", extra={"interception_id": interception.interception_id})
+        if self._untold:
+            asyncio.get_running_loop().call_soon(self._tell_some, recorder)
+
+    def oldest_id(self) -> str:
+        """The smallest id of an interception that is not over or not reported yet; a new one where there is none."""
+        waiting = None if self._recorder is None else self._recorder.oldest_id()
+        ids = [one.interception_id for one in self._under_way]
+        return min(ids if waiting is None else [*ids, waiting], default=smallest_id())
