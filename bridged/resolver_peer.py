@@ -39,8 +39,8 @@ _PAUSE_SECONDS = (0.1, 0.4)
 # A refusal of this bridge is not mended by asking often.
 _REFUSED_PAUSE_SECONDS = (0.5, 1.0)
 # A token that was good until now may have been rotated, and the new one is about to be in its file: questions wait for
-# that so long.
-_HOPE_SECONDS = 1.0
+# that so long. The command that rotates may wait for other bridges for a second (--revoke-wait) before it prints.
+_HOPE_SECONDS = 2.0
 _HOPE_PAUSE_SECONDS = (0.02, 0.1)
 _TOKEN_REFUSED = "SERVICE_TOKEN_INVALID"  # noqa: S105 - a reason
 _SERVICE = pb.DESCRIPTOR.services_by_name["CredentialService"]

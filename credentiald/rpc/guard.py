@@ -177,6 +177,7 @@ class Guard(grpc.aio.ServerInterceptor):
             certified = await certified_caller(self._plane, names)
             # Where a user's token is missing, a certificate that does not help is nothing to speak of.
             if certified is not None and rule is not None and (rule.wants_service or certified.role in rule.roles):
+                _caller.set(certified)
                 access.check(certified, method)
                 return certified
         caller = await caller_of(self._plane, token, wants_service=rule is not None and rule.wants_service)

@@ -2,6 +2,7 @@
 
 import asyncio
 import subprocess
+import sys
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
@@ -20,7 +21,7 @@ from tests.fakes.scripted_upstream import ScriptedUpstream, running_upstream
 from tests.support.certificates import Authority, Mounted, client_files, server_files
 from tests.support.credentiald import bearer, reason_of
 from tests.support.pair import CENTRAL_KEY, environment_of, until_ready
-from tests.support.processes import Daemon, bridged, command, commanded, credentiald
+from tests.support.processes import Daemon, bridged, clean_environment, command, commanded, credentiald
 
 EDGE, BOSS = "spiffe://example.org/edge", "boss.example.org"
 DEADLINE_SECONDS = 10.0
@@ -255,15 +256,15 @@ async def test_a_token_is_rotated_under_load_without_a_failed_request(tmp_path):
                 redirected = await asyncio.to_thread(rotated_into, path, plane)
                 await until_line(bridge, "there is a new service token", 2)
                 await load.more(50)
-                assert redirected.returncode == 0
+                assert redirected == 0
                 assert load.errors == []
                 assert len({first, kept, path.read_text()}) == 3
 
-                # What does not come into the file is missed after a second, and found again once it is there.
+                # What does not come into the file is missed after two seconds, and found again once it is there.
                 started = time.monotonic()
                 late = await asyncio.to_thread(plane.command, "services", "rotate", "bridge")
                 await load.until_error("503 SERVICE_TOKEN_INVALID")
-                assert time.monotonic() - started > 0.9
+                assert time.monotonic() - started > 1.8
                 path.write_text(late)
                 await until_line(bridge, "there is a new service token", 3)
                 async with asyncio.timeout(DEADLINE_SECONDS):
@@ -272,11 +273,13 @@ async def test_a_token_is_rotated_under_load_without_a_failed_request(tmp_path):
         assert not any(secret.strip() in bridge.output for secret in (first, kept, late))
 
 
-def rotated_into(path: Path, plane: Plane) -> "subprocess.CompletedProcess[str]":
+def rotated_into(path: Path, plane: Plane) -> int:
+    environ = clean_environment(CREDENTIALD_ADMIN=plane.daemon.addresses["admin"], **plane.admin())
     with open(path, "w") as file:
-        done = command(plane.folder, plane.daemon, "services", "rotate", "bridge", **plane.admin())
-        file.write(done.stdout)
-    return done
+        return subprocess.run(
+            [sys.executable, "-m", "credentiald", "services", "rotate", "bridge"],
+            cwd=plane.folder, env=environ, stdout=file, timeout=60,
+        ).returncode  # fmt: skip
 
 
 async def test_a_kept_token_ends_when_its_time_is_over_also_on_streams_that_run(tmp_path):
