@@ -11,11 +11,20 @@ import pytest
 from bridged.metrics import Metrics
 from bridged.model import Refused
 from bridged.readiness import Readiness
-from bridged.resolver import Identities, Identity, Question, Resolver, running_resolver
+from bridged.resolver import Identities, Identity, Outcome, Question, Resolver, running_resolver
 from daemonkit.secret import Secret
 from tests.fakes.credentiald import FakeCredentiald, Refuse, provider, running_credentiald
+from tests.fakes.silent_server import silent_server
 from tests.support.bridge import until
 
+QUESTION = Question(
+    provider="corp",
+    access_token=Secret("dbu_x"),
+    operation="anthropic.messages",
+    model="m",
+    presented_key=False,
+    interception_id="i",
+)
 NAME = "dns:///credentiald.internal:7410"
 
 
@@ -30,17 +39,9 @@ class Asking:
     refused: list[str] = field(default_factory=list)
 
     async def run(self) -> None:
-        question = Question(
-            provider="corp",
-            access_token=Secret("dbu_x"),
-            operation="anthropic.messages",
-            model="m",
-            presented_key=False,
-            interception_id="i",
-        )
         while True:
             try:
-                await self.resolver.resolve(question)
+                await self.resolver.resolve(QUESTION)
                 self.answered += 1
             except Refused as refused:
                 self.refused.append(refused.reason)
@@ -191,3 +192,25 @@ async def test_a_report_that_is_under_way_on_the_old_connection_is_finished() ->
         await one.more()
         fake.go_on()
         assert await reporting == []
+
+
+async def test_a_question_that_waits_for_the_first_connection_waits_for_the_one_that_takes_its_place() -> None:
+    identities, outcomes = Identities(Identity(token=Secret("one"))), list[Outcome]()
+    async with (
+        silent_server() as address,
+        running_resolver(
+            address.removeprefix("https://"),
+            identities,
+            timeout_seconds=10.0,
+            readiness=Readiness(),
+            metrics=Metrics(),
+        ) as resolver,
+    ):
+        resolver.submit(QUESTION, outcomes.append)
+        for number in range(3):
+            identities.take_token(Secret(f"token-{number}"))
+            for _ in range(20):
+                await asyncio.sleep(0)
+        assert outcomes == []
+
+    assert len(outcomes) == 1, "a question was left without an answer at the end"
