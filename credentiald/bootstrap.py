@@ -91,7 +91,7 @@ class _Found:
 
     meta: Meta
     key_ids: set[str]
-    wrapped: tuple[KnownKey, ...]
+    known: tuple[KnownKey, ...]
     samples: list[tuple[SealedSecret, SealContext]]
     migrations_pending: bool
 
@@ -104,7 +104,7 @@ class _Look:
     has_tables: bool
     meta: Meta | None = None
     key_ids: set[str] = field(default_factory=set)
-    wrapped: tuple[KnownKey, ...] = ()
+    known: tuple[KnownKey, ...] = ()
     samples: list[tuple[SealedSecret, SealContext]] = field(default_factory=list)
 
 
@@ -137,12 +137,13 @@ def outside_of(database_url: str, sealing_keys: Secret | None, *, is_outside: bo
         found = _inspect(path)
         if found is None:
             return Outside(database_id="", wrapped=(), is_new=True) if is_outside else None
-        if not found.wrapped:
+        wrapped = tuple(key for key in found.known if key.wrapped is not None and key.id in found.key_ids)
+        if not wrapped:
             return None
-        local = found.key_ids - {key.id for key in found.wrapped}
+        local = found.key_ids - {key.id for key in wrapped}
         if local:
             _complete_keyring(path, local, sealing_keys, _NO_KEYS)
-        return Outside(database_id=found.meta.database_id, wrapped=found.wrapped, is_new=False)
+        return Outside(database_id=found.meta.database_id, wrapped=wrapped, is_new=False)
 
 
 def fitting_sealer(database_url: str, sealing_keys: Secret | None) -> Sealer:
@@ -254,7 +255,7 @@ def _inspect(path: Path) -> _Found | None:
     return _Found(
         meta=look.meta,
         key_ids=look.key_ids,
-        wrapped=tuple(key for key in look.wrapped if key.id in look.key_ids),
+        known=look.known,
         samples=look.samples,
         migrations_pending=bool(pending),
     )
@@ -270,7 +271,7 @@ def _look(conn: Connection) -> _Look:
         has_tables=has_tables,
         meta=meta.find(conn),
         key_ids=meta.sealing_key_ids(conn) | _active(conn, applied),
-        wrapped=_wrapped(conn, applied),
+        known=_known(conn, applied),
         samples=meta.sealed_samples(conn),
     )
 
@@ -281,10 +282,8 @@ def _active(conn: Connection, applied: list[str]) -> set[str]:
     return {active} - {""}
 
 
-def _wrapped(conn: Connection, applied: list[str]) -> tuple[KnownKey, ...]:
-    if migrations.SEALING_KEYS not in applied:
-        return ()
-    return tuple(key for key in sealing_rows.known_keys(conn) if key.wrapped is not None)
+def _known(conn: Connection, applied: list[str]) -> tuple[KnownKey, ...]:
+    return tuple(sealing_rows.known_keys(conn)) if migrations.SEALING_KEYS in applied else ()
 
 
 def _make(path: Path, sealing_keys: Secret | None, now: datetime, first: FirstKey | None) -> bool:
@@ -300,7 +299,14 @@ def _make(path: Path, sealing_keys: Secret | None, now: datetime, first: FirstKe
         secret = DeploymentSecret.generate().sealed(sealer, database_id)
         meta.create(conn, Meta(database_id=database_id, deployment_secret=secret), now=now)
         if first is not None:
-            sealing_rows.activate(conn, first.key_id, source=first.source, wrapped=first.wrapped, now=now)
+            sealing_rows.activate(
+                conn,
+                first.key_id,
+                source=first.source,
+                fingerprint=sealer.fingerprint(first.key_id),
+                wrapped=first.wrapped,
+                now=now,
+            )
         _name_active_key(conn, sealer, now)
         for name, role, file_name in _FIRST_SERVICES:
             token = _service_token(path.with_name(file_name))
@@ -312,7 +318,8 @@ def _make(path: Path, sealing_keys: Secret | None, now: datetime, first: FirstKe
 def _name_active_key(conn: Connection, sealer: Sealer, now: datetime) -> None:
     """The newest key seals, where none was named yet."""
     if not sealing_rows.active_key_id(conn):
-        sealing_rows.activate(conn, sealer.key_ids[0], source="local", now=now)
+        key_id = sealer.key_ids[0]
+        sealing_rows.activate(conn, key_id, source="local", fingerprint=sealer.fingerprint(key_id), now=now)
 
 
 def renew_tokens(prepared: Prepared, *, now: datetime) -> None:
@@ -440,8 +447,11 @@ def _fitting_sealer(path: Path, found: _Found, sealing_keys: Secret | None, unwr
     """A sealer that opens what the database holds, or StartRefused."""
     origin = _origin(path, sealing_keys)
     sealer = Sealer(_complete_keyring(path, found.key_ids, sealing_keys, unwrapped))
-    # A key id alone proves nothing: one secret of each key is opened, so that a wrong key shows now. The deployment's
-    # is the first.
+    # A key id alone proves nothing: what is known of it is compared, and one secret of each key is opened, so that a
+    # wrong key shows now. The deployment's is the first.
+    for key in found.known:
+        if key.id in found.key_ids and not sealer.has(key.id, key.fingerprint):
+            raise _wrong_key(path, key.id, origin, unwrapped)
     opened: set[str] = set()
     for place, (sealed, context) in enumerate(found.samples):
         try:
@@ -451,16 +461,20 @@ def _fitting_sealer(path: Path, found: _Found, sealing_keys: Secret | None, unwr
             if place and sealed.key_id in opened:
                 # The key is right: it is this one secret that is damaged, and refused by itself when it is wanted.
                 continue
-            if sealed.key_id in unwrapped:
-                raise UnwrappedKeyWrong(
-                    f"the sealing key {_listed({sealed.key_id})} that was decrypted is not the one that sealed the "
-                    f"database {path}: the database was changed, or mixed up with another one"
-                ) from None
-            raise StartRefused(
-                f"the sealing key {_listed({sealed.key_id})} of {origin} is not the one that sealed the database "
-                f"{path}: bring the right one back from your backup"
-            ) from None
+            raise _wrong_key(path, sealed.key_id, origin, unwrapped) from None
     return sealer
+
+
+def _wrong_key(path: Path, key_id: str, origin: str, unwrapped: Mapping[str, bytes]) -> StartRefused:
+    if key_id in unwrapped:
+        return UnwrappedKeyWrong(
+            f"the sealing key {_listed({key_id})} that was decrypted is not the one that sealed the database {path}: "
+            "the database was changed, or mixed up with another one"
+        )
+    return StartRefused(
+        f"the sealing key {_listed({key_id})} of {origin} is not the one that sealed the database {path}: "
+        "bring the right one back from your backup"
+    )
 
 
 def _listed(key_ids: set[str]) -> str:

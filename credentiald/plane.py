@@ -61,7 +61,8 @@ class Plane:
 
     def seal(self, conn: Connection, material: Material, context: SealContext) -> SealedSecret:
         """The material under the key that the database names; call it in the transaction that stores it."""
-        return self.sealer.seal_material(material, context, key_id=sealing_rows.active_key_id(conn))
+        key_id = sealing_rows.checked_active_key_id(conn, self.sealer, context)
+        return self.sealer.seal_material(material, context, key_id=key_id)
 
     def ambient_credential_id(self, provider: Provider) -> str:
         """The id of what the machine's chain gives this provider: the same one however often it is renewed."""

@@ -17,6 +17,7 @@ import re
 import struct
 from collections.abc import Mapping
 from dataclasses import dataclass
+from hmac import digest
 from typing import Any, Never, final
 
 from cryptography.exceptions import InvalidTag
@@ -35,7 +36,10 @@ DEPLOYMENT = "deployment"
 _FORMAT = b"drawbridge sealed secret 1"
 _MATERIAL_VERSION = 1
 _KEY_BYTES = 32
+_FINGERPRINT = b"drawbridge fingerprint of a sealing key"
+_FINGERPRINT_BYTES = 16
 _NONCE_BYTES = 12
+_NO_FINGERPRINTS: Mapping[str, bytes] = {}
 _KEY_ID = re.compile(r"[A-Za-z0-9_-]{1,32}", re.ASCII)
 _KEY_ID_RULE = "letters, digits, '_' and '-', at most 32 of them"
 
@@ -113,6 +117,10 @@ class Keyring:
             raise ValueError("two sealing keys would have one id")
         return Keyring({**newest._keys, **self._keys})
 
+    def fingerprints(self) -> dict[str, bytes]:
+        """By id, what tells a key from any other and nothing else of it; newest first."""
+        return {key_id: digest(key, _FINGERPRINT, "sha256")[:_FINGERPRINT_BYTES] for key_id, key in self._keys.items()}
+
     def raw(self, key_id: str) -> bytes:
         """The key itself, for who encrypts it."""
         return self._keys[key_id]
@@ -165,10 +173,11 @@ class Sealer:
     Which key seals what is stored is for the store to say (store/sealing_rows.py): all processes agree on it there.
     """
 
-    __slots__ = ("_ciphers", "_newest")
+    __slots__ = ("_ciphers", "_fingerprints", "_newest")
 
     def __init__(self, keyring: Keyring) -> None:
         self._ciphers = keyring.ciphers()
+        self._fingerprints = keyring.fingerprints()
         self._newest = keyring.key_ids[0]
 
     @property
@@ -176,20 +185,35 @@ class Sealer:
         """The ids of the keys at hand, newest first."""
         return tuple(self._ciphers)
 
-    def learn(self, keyring: Keyring) -> None:
+    def learn(self, keyring: Keyring, expected: Mapping[str, bytes] = _NO_FINGERPRINTS) -> None:
         """Have these keys at hand too.
 
-        None is forgotten, since a row that was read before it was sealed anew has still to open; and a key that is at
-        hand stays what it is, since it opened what is stored.
+        None is forgotten, since a row that was read before it was sealed anew has still to open. A key that is at hand
+        stays what it is, unless the given one of its id has the expected fingerprint.
         """
-        self._ciphers = {**keyring.ciphers(), **self._ciphers}
+        ciphers, fingerprints = keyring.ciphers(), keyring.fingerprints()
+        wanted = {
+            key_id
+            for key_id, fingerprint in fingerprints.items()
+            if key_id not in self._ciphers or expected.get(key_id) == fingerprint
+        }
+        self._fingerprints = {**self._fingerprints, **{key_id: fingerprints[key_id] for key_id in wanted}}
+        self._ciphers = {**self._ciphers, **{key_id: ciphers[key_id] for key_id in wanted}}
+
+    def has(self, key_id: str, fingerprint: bytes) -> bool:
+        """Whether this key is at hand, and no other of its id."""
+        return self._fingerprints.get(key_id) == fingerprint
+
+    def fingerprint(self, key_id: str) -> bytes:
+        """What tells this key, which is at hand, from any other."""
+        return self._fingerprints[key_id]
 
     def seal(self, plaintext: bytes, context: SealContext, *, key_id: str = "") -> SealedSecret:
         """The plaintext under this key, else the newest one, bound to its context. SealingKeyUnknown."""
         key_id = key_id or self._newest
         cipher = self._ciphers.get(key_id)
         if cipher is None:
-            raise _unknown(key_id, context)
+            raise unknown_key(key_id, context)
         nonce = os.urandom(_NONCE_BYTES)
         ciphertext = cipher.encrypt(nonce, plaintext, _associated_data(key_id, context))
         return SealedSecret(key_id=key_id, nonce=nonce, ciphertext=ciphertext)
@@ -197,7 +221,7 @@ class Sealer:
     def open(self, sealed: SealedSecret, context: SealContext) -> bytes:
         """The plaintext, or Sealed: anything about row or context is not as sealed; SealingKeyUnknown."""
         if isinstance(sealed.key_id, str) and sealed.key_id not in self._ciphers:
-            raise _unknown(sealed.key_id, context)
+            raise unknown_key(sealed.key_id, context)
         try:
             cipher = self._ciphers.get(sealed.key_id)
             if cipher is None:
@@ -265,7 +289,7 @@ def _associated_data(key_id: str, context: SealContext) -> bytes:
     return b"".join(struct.pack(">I", len(part)) + part for part in parts)
 
 
-def _unknown(key_id: str, context: SealContext) -> SealingKeyUnknown:
+def unknown_key(key_id: str, context: SealContext) -> SealingKeyUnknown:
     """The refusal of what a key seals that is not at hand."""
     log.warning(
         "a sealing key is not at hand: looking where keys are kept",

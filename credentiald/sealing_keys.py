@@ -153,13 +153,14 @@ class SealingKeys:
         except KeysNotReadable as error:
             log.error("sealing keys cannot be looked up", extra={"cause": str(error)})  # noqa: TRY400
             return
+        known = await self._db.read(sealing_rows.known_keys)
         if keyring is not None:
-            self._sealer.learn(keyring)
-        await self._unwrap_unknown()
+            self._sealer.learn(keyring, {key.id: key.fingerprint for key in known})
+        await self._unwrap_unknown(known)
 
-    async def _unwrap_unknown(self) -> None:
+    async def _unwrap_unknown(self, known: Iterable[KnownKey]) -> None:
         """Have those keys decrypted that seal something and are encrypted in the database."""
-        missing = [key for key in await self._db.read(sealing_rows.known_keys) if self._is_missing(key)]
+        missing = [key for key in known if self._is_missing(key)]
         if not missing:
             return
         found = await self._db.read(stored)
@@ -176,12 +177,13 @@ class SealingKeys:
                     "a sealing key cannot be decrypted", extra={"sealing_key": key.id, "cause": str(error)}
                 )
             else:
-                self._sealer.learn(Keyring({key.id: raw}))
+                self._sealer.learn(Keyring({key.id: raw}), {key.id: key.fingerprint})
 
     def _is_missing(self, key: KnownKey) -> bool:
         """Whether to have this key decrypted now: not where that has just failed."""
         now = asyncio.get_running_loop().time()
-        return key.wrapped is not None and not self.has(key.id) and self._ask_again.get(key.id, 0.0) <= now
+        at_hand = self._sealer.has(key.id, key.fingerprint)
+        return key.wrapped is not None and not at_hand and self._ask_again.get(key.id, 0.0) <= now
 
     async def status(self) -> SealingStatus:
         """What there is now, as the places where keys are kept have it now."""
@@ -239,7 +241,7 @@ class SealingKeys:
 
     async def _made_outside(self, found: Stored) -> tuple[Keyring, bytes]:
         """A new key, and the same encrypted by the source of new ones."""
-        keyring = Keyring.generate(new_key_id(self._clock(), {*found.secrets, *(key.id for key in found.known)}))
+        keyring = Keyring.generate(self._new_key_id(found))
         [key_id] = keyring.key_ids
         try:
             wrapped = await self._wrapping.wrap(keyring.raw(key_id), key_id=key_id, database_id=self._db.database_id)
@@ -256,9 +258,23 @@ class SealingKeys:
             raise StoreUnavailable
         keyring, wrapped = made
         [key_id] = keyring.key_ids
-        self._sealer.learn(keyring)
-        sealing_rows.activate(conn, key_id, source=self._wrapping.source.text, wrapped=wrapped, now=self._clock())
+        if any(key_id == key.id for key in found.known):
+            # Another process has just used the same id for a key of its own.
+            raise StoreUnavailable
+        self._activate(conn, keyring, key_id, wrapped)
+
+    def _activate(self, conn: Connection, keyring: Keyring, key_id: str, wrapped: bytes | None = None) -> None:
+        fingerprint = keyring.fingerprints()[key_id]
+        self._sealer.learn(keyring, {key_id: fingerprint})
+        source = LOCAL if wrapped is None else self._wrapping.source.text
+        sealing_rows.activate(conn, key_id, source=source, fingerprint=fingerprint, wrapped=wrapped, now=self._clock())
         log.info("secrets are sealed with a new key from now on", extra={"sealing_key": key_id})
+
+    def _new_key_id(self, found: Stored, kept: Iterable[str] = ()) -> str:
+        """An id that no key has that is kept, known or at hand."""
+        return new_key_id(
+            self._clock(), {*kept, *found.secrets, *self._sealer.key_ids, *(key.id for key in found.known)}
+        )
 
     def _is_under_way(self, found: Stored) -> bool:
         if found.remaining and not self.has(found.active_key_id):
@@ -273,9 +289,7 @@ class SealingKeys:
             keyring = self._local.read()
             new = _first_unused(keyring, found)
             if new is None and self._local.is_ours:
-                new = new_key_id(
-                    self._clock(), {key.id for key in found.known} | set(keyring.key_ids if keyring else ())
-                )
+                new = self._new_key_id(found, keyring.key_ids if keyring else ())
                 made = Keyring.generate(new)
                 keyring = made if keyring is None else keyring.behind(made)
                 self._local.write(keyring)
@@ -288,9 +302,7 @@ class SealingKeys:
                 problem=f"there is no new one: put it first in {self._local.origin}, keep the others behind it, "
                 "and where it is a variable restart credentiald",
             )
-        self._sealer.learn(keyring)
-        sealing_rows.activate(conn, new, source=LOCAL, now=self._clock())
-        log.info("secrets are sealed with a new key from now on", extra={"sealing_key": new})
+        self._activate(conn, keyring, new)
 
     def _retire(self, conn: Connection, key_id: str) -> None:
         found = stored(conn)

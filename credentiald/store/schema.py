@@ -191,13 +191,15 @@ KEY_COOLDOWNS = (
 )
 
 # `sealing_key_id` is the key that seals from now on, for all processes on this database. `sealing_keys` has each key
-# that ever did; `wrapped` is the key itself, encrypted by what `source` names, NULL where it is kept elsewhere.
+# that ever did; `fingerprint` tells two keys of one id apart, `wrapped` is the key itself, encrypted by what `source`
+# names, NULL where it is kept elsewhere.
 SEALING_KEYS = (
     "ALTER TABLE meta ADD COLUMN sealing_key_id TEXT",
     """
     CREATE TABLE sealing_keys (
         id TEXT PRIMARY KEY NOT NULL,
         source TEXT NOT NULL,
+        fingerprint BLOB NOT NULL,
         wrapped BLOB,
         create_time INTEGER NOT NULL,
         retire_time INTEGER

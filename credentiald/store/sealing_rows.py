@@ -11,7 +11,14 @@ from datetime import datetime
 
 from credentiald.errors import Sealed
 from credentiald.model import SealedSecret
-from credentiald.sealing import SealContext, Sealer, central_key_context, deployment_context, user_key_context
+from credentiald.sealing import (
+    SealContext,
+    Sealer,
+    central_key_context,
+    deployment_context,
+    unknown_key,
+    user_key_context,
+)
 from credentiald.store.connection import Connection, Row
 from credentiald.store.times import from_micros, to_micros
 
@@ -22,6 +29,7 @@ class KnownKey:
 
     id: str
     source: str
+    fingerprint: bytes
     wrapped: bytes | None
     create_time: datetime
     retire_time: datetime | None
@@ -76,18 +84,43 @@ _TABLES = (
 )
 
 
+_EVERYTHING = SealContext(purpose="rotation")
+
+
 def active_key_id(conn: Connection) -> str:
     """The id of the key that seals from now on; empty before one was ever named."""
     row = conn.execute("SELECT sealing_key_id FROM meta").fetchone()
     return str(row["sealing_key_id"] or "") if row else ""
 
 
-def activate(conn: Connection, key_id: str, *, source: str, wrapped: bytes | None = None, now: datetime) -> None:
-    """Seal with this key from now on."""
+def checked_active_key_id(conn: Connection, sealer: Sealer, context: SealContext) -> str:
+    """The id of the key that seals from now on, where it is at hand; SealingKeyUnknown for another of that id too.
+
+    What is sealed with a key that only one process has would be lost with that process.
+    """
+    row = conn.execute(
+        "SELECT meta.sealing_key_id AS id, sealing_keys.fingerprint AS fingerprint FROM meta"
+        " JOIN sealing_keys ON sealing_keys.id = meta.sealing_key_id"
+    ).fetchone()
+    key_id = str(row["id"]) if row else ""
+    if row is None or not sealer.has(key_id, row["fingerprint"]):
+        raise unknown_key(key_id, context)
+    return key_id
+
+
+def activate(
+    conn: Connection,
+    key_id: str,
+    *,
+    source: str,
+    fingerprint: bytes,
+    wrapped: bytes | None = None,
+    now: datetime,
+) -> None:
+    """Seal with this key from now on. It has never sealed anything here."""
     conn.execute(
-        "INSERT INTO sealing_keys (id, source, wrapped, create_time) VALUES (?, ?, ?, ?)"
-        " ON CONFLICT (id) DO UPDATE SET retire_time = NULL",
-        (key_id, source, wrapped, to_micros(now)),
+        "INSERT INTO sealing_keys (id, source, fingerprint, wrapped, create_time) VALUES (?, ?, ?, ?, ?)",
+        (key_id, source, fingerprint, wrapped, to_micros(now)),
     )
     conn.execute("UPDATE meta SET sealing_key_id = ?", (key_id,))
 
@@ -104,6 +137,7 @@ def known_keys(conn: Connection) -> list[KnownKey]:
         KnownKey(
             id=row["id"],
             source=row["source"],
+            fingerprint=row["fingerprint"],
             wrapped=row["wrapped"],
             create_time=from_micros(row["create_time"]),
             retire_time=None if row["retire_time"] is None else from_micros(row["retire_time"]),
@@ -141,7 +175,7 @@ def reseal(conn: Connection, sealer: Sealer, place: Place, *, limit: int) -> Pas
     What does not open stays as it is. Nothing but the seal changes: no revision, no time, no id. SealingKeyUnknown
     where the active key is not at hand.
     """
-    active = active_key_id(conn)
+    active = checked_active_key_id(conn, sealer, _EVERYTHING)
     table = _TABLES[place.table]
     key, nonce, ciphertext = (f"{table.prefix}{column}" for column in ("key_id", "nonce", "ciphertext"))
     old = sorted(key_id for key_id in sealer.key_ids if key_id != active and key_id >= place.key_id)

@@ -16,9 +16,13 @@ from credentiald.sealing import Keyring
 from credentiald.sealing_keys import KeyState, SealingKeys, new_key_id
 from credentiald.sealing_places import LocalKeys
 from credentiald.sealing_rounds import round_of
+from credentiald.sealing_source import parse_source
+from credentiald.sealing_wrapping import Wrapping
 from credentiald.store import sealing_rows, sqlite
 from credentiald.store.database import open_database
+from credentiald.vault import VaultAccess
 from daemonkit.secret import Secret
+from tests.fakes.vault import FakeVault, serving
 from tests.support.rotation_child import rotate
 from tests.support.sealed_store import DATABASE, fill, key_ids_in, opened, url_in
 from tests.support.store import NOW
@@ -247,3 +251,41 @@ async def test_a_database_of_an_older_release_names_its_newest_key(filled, stack
 def test_ids_of_new_keys_are_dates_and_never_taken():
     assert new_key_id(NOW, set()) == "k20261121"
     assert new_key_id(NOW, {"k20261121", "k20261121-2"}) == "k20261121-3"
+
+
+async def test_two_keys_of_one_id_are_told_apart_and_the_wrong_one_seals_nothing(tmp_path, stack):
+    # As where each replica was given a new key of its own under one id.
+    here, there = tmp_path / "here", tmp_path / "there"
+    for file in (here, there):
+        file.write_text(f"k1:{KEY_ONE}\n")
+    _, one = await keys_of(stack, tmp_path, here.read_text(), str(here))
+    _, other = await keys_of(stack, tmp_path, there.read_text(), str(there))
+    here.write_text(f"k2:{KEY_TWO}\nk1:{KEY_ONE}\n")
+    there.write_text(f"k2:{KEY_ONE}\nk1:{KEY_ONE}\n")
+    await other.refresh()
+    await one.rotate()
+    for _ in range(2):
+        with pytest.raises(SealingKeyUnknown):
+            await other.step(sealing_rows.Place())
+        await other.refresh()
+    with pytest.raises(bootstrap.StartRefused, match=r"'k2' of .* is not the one"):
+        bootstrap.prepare(url_in(tmp_path), Secret(there.read_text()), now=NOW)
+    # Given the right one, it takes that in place of what it had.
+    there.write_text(here.read_text())
+    await other.refresh()
+    assert (await to_the_end(other)).remaining == 0
+    assert opened(tmp_path, Keyring.parse(here.read_text()))
+
+
+async def test_a_key_of_kms_gets_an_id_that_no_key_of_the_file_has(filled, stack):
+    [old] = key_ids_in(filled)
+    file = filled / "credentiald.sealing"
+    unused = new_key_id(NOW, {old})
+    file.write_text(f"{unused}:{KEY_TWO}\n" + file.read_text())
+    with serving(FakeVault()) as vault:
+        source = parse_source(f"vault:{vault.address}/transit/drawbridge")
+        wrapping = Wrapping(source=source, vault=VaultAccess(token=lambda: Secret(vault.token)))
+        sealer = bootstrap.prepare(url_in(filled), None, now=NOW).sealer
+        db = await stack.enter_async_context(open_database(url_in(filled), sealer))
+        keys = SealingKeys(db, sealer, LocalKeys(filled / DATABASE), lambda: NOW, wrapping)
+        assert (await keys.rotate()).active_key_id not in (old, unused)
