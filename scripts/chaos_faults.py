@@ -30,7 +30,7 @@ class Scene:
     pair: Pair
     disk: Disk
     clocks: Mapping[str, Clock]
-    certificates: Certificates | None
+    certificates: Certificates
     to_plane: Mapping[str, FaultProxy]
     to_bridge: Mapping[str, FaultProxy]
     to_upstream: FaultProxy
@@ -149,7 +149,6 @@ async def _shifted(scene: Scene, step: Step, dice: random.Random, sign: int) -> 
 
 
 async def broken_tls(scene: Scene, step: Step, dice: random.Random) -> str:
-    assert scene.certificates is not None
     done = scene.certificates.damage(dice)
     try:
         await asyncio.sleep(step.seconds)
@@ -171,7 +170,6 @@ def _client_context(certificates: Certificates) -> ssl.SSLContext:
 
 def _handshake(scene: Scene) -> str:
     """What is wrong with a connection by TLS to credentiald; empty for nothing."""
-    assert scene.certificates is not None
     context = _client_context(scene.certificates)
     host, _, port = scene.pair.plane_address().rpartition(":")
     try:
@@ -187,7 +185,7 @@ async def noise(scene: Scene, step: Step, dice: random.Random) -> str:
     bridge, plane = scene.pair.bridge_address(dice.choice(sorted(scene.pair.bridges))), scene.pair.plane_address()
     inputs: list[tuple[str, bytes, ssl.SSLContext | None]]
     inputs = [(bridge, data, None) for data in dice.sample(rows, min(NOISE_ROWS, len(rows)))]
-    tls = None if scene.certificates is None else _client_context(scene.certificates)
+    tls = _client_context(scene.certificates)
     for _ in range(NOISE_ROWS // 2):
         frames = _PREFACE + _SETTINGS if dice.random() < 0.7 else b""
         inputs.append((plane, frames + dice.randbytes(dice.randrange(1, 400)), dice.choice((tls, tls, None))))

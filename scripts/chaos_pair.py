@@ -141,7 +141,7 @@ class Setting:
     audit: str
     disk: Disk
     clocks: Mapping[str, Clock]
-    certificates: Certificates | None
+    certificates: Certificates
     to_plane: dict[str, FaultProxy] = field(default_factory=dict)
 
 
@@ -164,12 +164,12 @@ class Pair(Daemons):
         setting = self._setting
         arguments = ["--listen", "127.0.0.1:0", "--audit", setting.audit]
         if setting.workers > 1:
-            arguments += ["--workers", str(setting.workers)]
+            arguments += ["--workers", str(setting.workers), "--admin-tls-cert", "none"]
         else:
             arguments += ["--admin-listen", f"unix:{setting.folder}/admin"]
-        if setting.certificates is not None:
-            arguments += ["--tls-cert", str(setting.certificates.chain), "--tls-key", str(setting.certificates.key)]
-            arguments += ["--metrics-tls-cert", "none"]
+        # Over plain text nobody could see a byte that a link changes.
+        arguments += ["--tls-cert", str(setting.certificates.chain), "--tls-key", str(setting.certificates.key)]
+        arguments += ["--metrics-tls-cert", "none"]
         stack = self.stacks["credentiald"] = ExitStack()
         environ = {**self.environ, **self._clocked("credentiald")}
         return self._started("credentiald", stack.enter_context(credentiald(self.folder, environ, *arguments)))
@@ -180,8 +180,7 @@ class Pair(Daemons):
         arguments = ["--grace", "20s"]
         if setting.workers > 1:
             arguments += ["--workers", str(setting.workers)]
-        if setting.certificates is not None:
-            arguments += ["--credentiald-ca", str(setting.certificates.authority)]
+        arguments += ["--credentiald-ca", str(setting.certificates.authority)]
         stack = self.stacks[name] = ExitStack()
         target = setting.to_plane[name].address
         running = stack.enter_context(bridged(self.folder, target, self._clocked("bridged"), *arguments))

@@ -113,7 +113,7 @@ async def _stage(campaign: Campaign, folder: Path) -> AsyncIterator[Stage]:
         disk = Disk(folder / "disk")
         stack.callback(disk.close)
         clocks = {name: Clock(folder / f"{name}.clock") for name in ("credentiald", "bridged")}
-        certificates = Certificates(folder) if campaign.workers == 1 else None
+        certificates = Certificates(folder)
         anything, any_port = await stack.enter_async_context(running_any_upstream(campaign.seed))
         calm = await stack.enter_async_context(running_counting_upstream())
         stress = stack.enter_context(script("stress_upstream.py", str(1 << 20), "1"))

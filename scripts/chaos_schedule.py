@@ -14,8 +14,6 @@ class Kind:
     text: str
     seconds: tuple[float, float]
     short: bool = True
-    # What it needs of the pair.
-    with_workers: bool = True
 
 
 KINDS = {
@@ -34,9 +32,7 @@ KINDS = {
     "full-disk": Kind(text="no room left for credentiald's files", seconds=(1.0, 5.0)),
     "clock-forward": Kind(text="a daemon's clock minutes ahead, and back again", seconds=(0.5, 3.0)),
     "clock-back": Kind(text="a daemon's clock minutes behind, and right again", seconds=(0.5, 3.0)),
-    "broken-tls": Kind(
-        text="certificate files swapped for broken ones, then for new ones", seconds=(1.0, 2.0), with_workers=False
-    ),
+    "broken-tls": Kind(text="certificate files swapped for broken ones, then for new ones", seconds=(1.0, 2.0)),
     "noise": Kind(text="a smuggling corpus at a bridge, noise at credentiald's listener", seconds=(0.0, 0.0)),
     "seal-rotation": Kind(text="the sealing key is rotated", seconds=(0.0, 0.0)),
 }
