@@ -49,6 +49,8 @@ class Book:
         self.counts: Counter[tuple[str, str]] = Counter()
         self.bad: list[Outcome] = []
         self.good_times: list[float] = []
+        # The ids of interceptions that bridges refused because of credentiald; it may have answered all the same.
+        self.refused: set[str] = set()
         # Bodies of our own errors, each once, to search for what must not be there.
         self.said: set[bytes] = set()
         self.longest_seconds = 0.0
@@ -104,6 +106,8 @@ class Asker:
             reason = answer.header("x-drawbridge-error") or ""
             if reason:
                 self.book.said.add(answer.raw_head + answer.body)
+                if answer.status == 503:
+                    self.book.refused.add(answer.header("x-interception-id") or "")
             found = outcome(
                 answer.status, reason=reason, retry_after=answer.header("retry-after") or "", complete=answer.complete
             )

@@ -363,7 +363,13 @@ async def _facts(stage: Stage, troubles: list[str]) -> Facts:
     lost = 0.0 if troubles else await asyncio.to_thread(pair.said_lost)
     unreconciled, reconciled = _reconciled(stage, rows, sums, account)
     if lost:
-        unreconciled.append(f"bridges say that they have lost the records of {lost:.0f} interceptions")
+        said = "; ".join(
+            line
+            for text in (await asyncio.to_thread(_metrics, pair)).values()
+            for line in text.splitlines()
+            if line.startswith("bridged_records_lost_total{") and not line.endswith(" 0.0")
+        )
+        unreconciled.append(f"bridges say that they have lost the records of {lost:.0f} interceptions: {said}")
     explained = await _explained(stage)
     kept, not_kept = await asyncio.to_thread(_kept, stage)
     metrics = await asyncio.to_thread(_metrics, pair)
@@ -473,14 +479,15 @@ def _reconciled(
             f"{len(missing)} calls have no interception ({missing[0]} is one), and {vanished} are marked as lost"
         )
     endless = [row.id for row in others if row.outcome == ENDLESS]
-    faults += [f"{one} has no end" for one in endless if one not in _refused(stage)]
+    refused = _refused(stage)
+    faults += [f"{one} has no end" for one in endless if one not in refused]
     marked = f", {vanished} marked as lost with their bridge" if vanished else ""
     return faults, f"{len(account)} calls in every number, {len(called)} by their ends{marked}"
 
 
 def _refused(stage: Stage) -> frozenset[str]:
     """Openings of which bridges never heard, because credentiald died between answering and being heard."""
-    return frozenset(stage.clients.seen.refused)
+    return frozenset(stage.clients.seen.refused | stage.book.refused)
 
 
 async def _explained(stage: Stage) -> list[tuple[str, bool, bool]]:
