@@ -144,7 +144,7 @@ def test_plaintext_to_a_credentiald_on_another_machine_is_refused(tmp_path):
         ("credentiald", {"CREDENTIALD_LISTN": "x", "CODER_AIBRIDGE_PROVIDER_0_TPYE": "openai"},
          ["CREDENTIALD_LISTEN", "TYPE", "CREDENTIALD_LISTN"]),
         ("credentiald", {"CREDENTIALD_DATABASE": "postgresql://localhost/x"}, ["PostgreSQL"]),
-        ("bridged", {"BRIDGED_MAX_BDOY": "1", "CODER_AIBRIDGE_DUMP_DIR": "x"}, ["BRIDGED_MAX_BODY", "DUMP_DIR"]),
+        ("bridged", {"BRIDGED_MAX_BDOY": "1", "CODER_AIBRIDGE_RATE_LIMIT": "x"}, ["BRIDGED_MAX_BODY", "RATE_LIMIT"]),
     ],
 )  # fmt: skip
 def test_every_configuration_error_is_said_at_once(tmp_path, module, environ, said):
