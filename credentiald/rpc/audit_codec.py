@@ -4,6 +4,7 @@ What a message marks as secret (`debug_redact`) is never told in the clear; `sec
 """
 
 import json
+import re
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
@@ -16,7 +17,9 @@ from credentiald.audit_chain import Row
 from credentiald.audit_model import Decision, Kind, Release, Revision, Told
 from credentiald.rpc.times import timestamp
 from credentiald.store.times import from_micros
+from daemonkit.secret import MASK
 
+_NOT_OF_A_URL = re.compile(r"(?<=//).*@|[?#].*", re.DOTALL)
 # These change with everything, and say nothing.
 _NOISE = frozenset({"etag", "create_time", "update_time", "page_size", "page_token", "trace_parent"})
 
@@ -38,7 +41,8 @@ def _fields(message: Message, path: str) -> Iterator[tuple[str, str]]:
         elif field.message_type is None:
             text = json.dumps(list(value), ensure_ascii=False) if field.is_repeated else _scalar(value, field)
             if text not in ("", "[]"):
-                yield name, text
+                # A URL that is refused for it may have a password in it, or a key in its query.
+                yield name, _NOT_OF_A_URL.sub(MASK, text) if field.name.endswith("url") else text
         else:
             for place, one in enumerate(value if field.is_repeated else [value]):
                 at = f"{name}[{place}]" if field.is_repeated else name

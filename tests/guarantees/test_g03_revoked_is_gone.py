@@ -324,7 +324,9 @@ async def watching_bridge(folder: Path, base_url: str) -> AsyncIterator[tuple[Fa
         plane.providers["corp"] = provider("openai", base_url, name="corp", api_key="sk-revoked")
         plane.providers["corp"].access_token_id = TOKEN_ID
         environ = {"BRIDGED_CREDENTIALD_TOKEN": SERVICE_TOKEN}
-        bridge = bridged(folder, plane.target, environ, "--connect-timeout", "20s", "--credentiald-timeout", "20s")
+        # What runs may go on: it is about what does not run yet.
+        flags = ("--connect-timeout", "20s", "--credentiald-timeout", "20s", "--end-streams-on", "none")
+        bridge = bridged(folder, plane.target, environ, *flags)
         daemon = await asyncio.to_thread(bridge.__enter__)
         try:
             await until(lambda: bool(plane.acknowledged))
