@@ -16,8 +16,10 @@ import contextlib
 import json
 import math
 import os
+import signal
 import socket
 import time
+import urllib.request
 from collections import defaultdict
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -42,9 +44,10 @@ from tests.fakes.credentiald import (
 )
 from tests.support.bridge import until
 from tests.support.credentiald import bearer
-from tests.support.pair import until_ready
+from tests.support.pair import running_pair, until_ready
 from tests.support.processes import Daemon, bridged, credentiald
 from tests.support.raw_http import RawClient, raw_client, raw_exchange, request
+from tests.support.rpc import rpcs
 
 # What is measured here would be another thing beside other tests.
 pytestmark = pytest.mark.alone
@@ -362,6 +365,28 @@ async def test_a_decision_that_was_on_its_way_during_the_revoke_counts_no_more(t
         answer = await asking
         assert (answer.status, answer.error) == (401, "ACCESS_TOKEN_INVALID")
         assert upstream.arrived() == before
+
+
+async def test_a_revoke_does_not_return_before_the_bridge_has_obeyed_or_the_wait_is_over(tmp_path: Path) -> None:
+    async with running_pair(tmp_path, None) as pair, rpcs(tmp_path, pair.credentiald) as rpc:
+        metrics = f"http://{pair.credentiald.addresses['metrics']}/metrics"
+        async with asyncio.timeout(20):
+            while b"\ncredentiald_watchers 1.0" not in await asyncio.to_thread(fetched, metrics):
+                await asyncio.sleep(0.02)
+        pair.bridged.process.send_signal(signal.SIGSTOP)
+        try:
+            began = time.monotonic()
+            await rpc.call("SuspendUser", pb.SuspendUserRequest(user="ann"))
+            took_seconds = time.monotonic() - began
+        finally:
+            pair.bridged.process.send_signal(signal.SIGCONT)
+        # As long as --revoke-wait says.
+        assert took_seconds >= 0.95
+
+
+def fetched(url: str) -> bytes:
+    with urllib.request.urlopen(url, timeout=5) as answer:
+        return bytes(answer.read())
 
 
 def connections_begun(port: int) -> int:
