@@ -97,6 +97,7 @@ class AuditBook:
         self.mode = mode
         self._releases: deque[_Releases] = deque()
         self._release_count = 0
+        self._on_their_way = 0
         self._entries: deque[_Entry] = deque()
         self._lost: _Lost | None = None
         self.lost_count = 0
@@ -262,6 +263,7 @@ class AuditBook:
     async def _flush_some(self) -> bool:
         """Append what one transaction takes; whether it could."""
         batches, noted = self._due_releases()
+        self._on_their_way = len(batches)
         entries = [self._entries[place] for place in range(min(len(self._entries), _ENTRIES_AT_ONCE))]
         lost, self._lost = self._lost, None
 
@@ -274,7 +276,10 @@ class AuditBook:
         loop = asyncio.get_running_loop()
         started_seconds = loop.time()
         try:
-            rows = await self._file.write(append)
+            try:
+                rows = await self._file.write(append)
+            finally:
+                self._on_their_way = 0
         except Exception as error:
             if not isinstance(error, StoreUnavailable):
                 log.exception("the audit could not be written")
@@ -337,7 +342,9 @@ class AuditBook:
                 done.set_exception(AuditUnavailable())
 
     def _give_up_releases(self) -> None:
-        one = self._releases.popleft()
+        # The oldest that is not on its way to the disk at this moment: that may arrive.
+        one = self._releases[min(self._on_their_way, len(self._releases) - 1)]
+        self._releases.remove(one)
         self._release_count -= len(one.noted)
         self._lose(Kind.RELEASE, len(one.noted), one.noted[0][-1], one.noted[-1][-1])
 

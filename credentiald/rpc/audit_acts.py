@@ -215,7 +215,7 @@ class _OneAct:
             provider=provider,
             revisions=self.revisions,
             changes=changed,
-            asked={} if changed else audit_model.cut(audit_codec.fields(self.request)),
+            asked={} if changed else audit_model.cut(audit_codec.asked(self.request, self._acts.hash_of)),
             secrets=hashes,
             intent=self.intent,
         )

@@ -5,10 +5,11 @@ What a message marks as secret (`debug_redact`) is never told in the clear; `sec
 
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
 from drawbridge.v1 import audit_pb2 as pb
+from google.protobuf.field_mask_pb2 import FieldMask
 from google.protobuf.json_format import MessageToJson
 from google.protobuf.message import Message
 
@@ -17,19 +18,32 @@ from credentiald.audit_chain import Row
 from credentiald.audit_model import Decision, Kind, Release, Revision, Told
 from credentiald.rpc.times import timestamp
 from credentiald.store.times import from_micros
-from daemonkit.secret import MASK
+from daemonkit.secret import MASK, masked
 
 _NOT_OF_A_URL = re.compile(r"(?<=//).*@|[?#].*", re.DOTALL)
 # These change with everything, and say nothing.
 _NOISE = frozenset({"etag", "create_time", "update_time", "page_size", "page_token", "trace_parent"})
 
 
+# What things are called. Of other texts of a request nobody knows what a caller has put there by mistake.
+_NAMING = frozenset({"name", "user", "username", "provider", "id", "credential_id", "operation"})
+
+
 def fields(message: Message) -> dict[str, str]:
     """The fields of a message that are no secret, each by its path; what was not given is not there."""
-    return dict(_fields(message, ""))
+    return {path: text for path, text, _ in _fields(message, "")}
 
 
-def _fields(message: Message, path: str) -> Iterator[tuple[str, str]]:
+def asked(request: Message, hashed: Callable[[str], str]) -> dict[str, str]:
+    """What a request says, which nobody has judged: texts that are no names as hashes."""
+    return {
+        path: hashed(text) if is_text and path.rpartition(".")[2] not in _NAMING else masked(text)
+        for path, text, is_text in _fields(request, "")
+    }
+
+
+def _fields(message: Message, path: str) -> Iterator[tuple[str, str, bool]]:
+    """Path, text, and whether that is the caller's own words."""
     for field in message.DESCRIPTOR.fields:
         if field.GetOptions().debug_redact or field.name in _NOISE:
             continue
@@ -37,17 +51,20 @@ def _fields(message: Message, path: str) -> Iterator[tuple[str, str]]:
         if field.has_presence and not message.HasField(field.name):
             continue
         if field.message_type is not None and field.message_type.GetOptions().map_entry:
-            yield from ((f"{name}[{key}]", str(value[key])) for key in sorted(value))
+            entries = json.dumps({key: value[key] for key in sorted(value)}, ensure_ascii=False, default=str)
+            if value:
+                yield name, entries, True
         elif field.message_type is None:
             text = json.dumps(list(value), ensure_ascii=False) if field.is_repeated else _scalar(value, field)
             if text not in ("", "[]"):
                 # A URL that is refused for it may have a password in it, or a key in its query.
-                yield name, _NOT_OF_A_URL.sub(MASK, text) if field.name.endswith("url") else text
+                told = _NOT_OF_A_URL.sub(MASK, text) if field.name.endswith("url") else text
+                yield name, told, field.cpp_type == field.CPPTYPE_STRING
         else:
             for place, one in enumerate(value if field.is_repeated else [value]):
                 at = f"{name}[{place}]" if field.is_repeated else name
                 if one.DESCRIPTOR.full_name.startswith("google.protobuf."):
-                    yield at, _well_known(one)
+                    yield at, _well_known(one), isinstance(one, FieldMask)
                 else:
                     yield from _fields(one, f"{at}.")
 
@@ -98,7 +115,7 @@ def about(request: Any, method: str) -> tuple[str, str]:
         provider = getattr(request.model, "provider", "")
     if not provider and method.endswith("Provider"):
         provider = getattr(request, "name", "")
-    return str(user)[:256], str(provider)[:256]
+    return masked(str(user)[:256]), masked(str(provider)[:256])
 
 
 # -- entries as messages ----------------------------------------------------------------------------------------------

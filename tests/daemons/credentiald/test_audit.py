@@ -309,6 +309,18 @@ async def test_no_secret_is_in_the_file(tmp_path):
                 ),
                 metadata=metadata,
             )
+        # A key in a field where none belongs.
+        misplaced = provider_pb2.Provider(name="p", type="openai", base_url=f"https://user:{CANARY}@host/")
+        for request in (
+            pb.UpdateProviderRequest(provider=misplaced, update_mask=FieldMask(paths=["base_url"])),
+            pb.UpdateProviderRequest(provider=misplaced, update_mask=FieldMask(paths=[CANARY])),
+        ):
+            with pytest.raises(grpc.aio.AioRpcError):
+                await one.admin.UpdateProvider(request, metadata=metadata)
+        with pytest.raises(grpc.aio.AioRpcError):
+            await one.admin.CreateProvider(pb.CreateProviderRequest(provider=misplaced), metadata=metadata)
+        with pytest.raises(grpc.aio.AioRpcError):
+            await one.admin.SuspendUser(pb.SuspendUserRequest(user=token), metadata=metadata)
         await one.admin.GetAuditHash(pb.GetAuditHashRequest(secret=f"{CANARY}-asked"), metadata=metadata)
         await resolve(one, token)
         await resolve(one, token, "mine")
