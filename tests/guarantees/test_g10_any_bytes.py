@@ -59,7 +59,7 @@ PROVIDERS = {
 TIMES = ("--max-body", "1MiB", "--first-byte-timeout", "1s", "--idle-timeout", "1s")
 MODEL = "anthropic.claude-sonnet-4-5-20250929-v1:0"
 BODY = b'{"model":"%b","max_tokens":9,"stream":true,"messages":[{"role":"user","content":"x"}]}' % MODEL.encode()
-DEADLINE_SECONDS = 10
+DEADLINE_SECONDS = 20
 # What a process may keep of all that; Python gives memory back in large pieces or not at all.
 GROWTH_BYTES = 48 * 1024 * 1024
 QUICK = {"deadline": None, "database": None, "suppress_health_check": list(HealthCheck)}
