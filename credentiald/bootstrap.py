@@ -21,7 +21,7 @@ from credentiald.errors import AlreadyExists, Sealed
 from credentiald.model import Role, SealedSecret, Service
 from credentiald.sealing import DeploymentSecret, Keyring, SealContext, Sealer
 from credentiald.sealing_places import SEALING_FILE, SEALING_SETTING
-from credentiald.store import audit, inspection, meta, migrations, records, sealing_rows, services, sqlite
+from credentiald.store import audit, inspection, meta, migrations, records, revision, sealing_rows, services, sqlite
 from credentiald.store.connection import Connection
 from credentiald.store.meta import Meta
 from credentiald.store.sealing_rows import KnownKey
@@ -197,7 +197,7 @@ def _prepare(
             migrations.apply_pending(conn)
             _name_active_key(conn, sealer, now)
     _prepare_records(records.records_path(path), found.meta.database_id)
-    _prepare_audit(audit.audit_path(path), found.meta.database_id, now)
+    _prepare_audit(audit.audit_path(path), path, found.meta.database_id, now)
     return Prepared(
         sealer=sealer,
         created=created,
@@ -216,12 +216,16 @@ def _prepare_records(path: Path, database_id: str) -> None:
             records.prepare(conn, database_id)
 
 
-def _prepare_audit(path: Path, database_id: str, now: datetime) -> None:
+def _prepare_audit(path: Path, database_path: Path, database_id: str, now: datetime) -> None:
     """Begin the audit where it is missing. That one is missing which was there, the head shows that was exported."""
     with _refusing(path):
         private_files.touch(path)
-        with closing(_connect_waiting(path)) as conn, sqlite.transaction(conn, write=True):
-            audit.prepare(conn, database_id, now_micros=to_micros(now))
+        with (
+            closing(_connect_waiting(database_path)) as database,
+            closing(_connect_waiting(path)) as conn,
+            sqlite.transaction(conn, write=True),
+        ):
+            audit.prepare(conn, database_id, current_revision=revision.current(database), now_micros=to_micros(now))
 
 
 def note_start(database_url: str, *, version: str, mode: str, now: datetime) -> int:

@@ -36,15 +36,15 @@ def audit_path(database_path: Path) -> Path:
     return database_path.with_name(f"{database_path.stem}.audit{database_path.suffix}")
 
 
-def prepare(conn: sqlite3.Connection, database_id: str, *, now_micros: int) -> None:
+def prepare(conn: sqlite3.Connection, database_id: str, *, current_revision: int, now_micros: int) -> None:
     """Make the table or bring it up to date, inside the caller's write transaction. SchemaMismatch.
 
-    A new chain begins with the id of its database, and goes on with nothing but that.
+    A new chain begins with the id of its database and the revision from which on it tells of changes.
     """
     migrations.apply_pending(conn, migrations.AUDIT)
     first = conn.execute("SELECT body FROM entries WHERE sequence = 1").fetchone()
     if first is None:
-        body = audit_model.body_of(Told(database_id=database_id))
+        body = audit_model.body_of(Told(database_id=database_id, revision=current_revision))
         append(conn, [Draft(Kind.GENESIS, body, now_micros)], now_micros=now_micros)
     elif audit_model.told_of(bytes(first["body"])).database_id != database_id:
         raise migrations.SchemaMismatch("it holds the audit of another database: move one of the two away")
@@ -111,7 +111,7 @@ def unattributed(audit: Connection, database: Connection) -> tuple[list[Revision
         return [], current
     since = audit_model.told_of(bytes(row["body"])).revision
     if not since or since > current:
-        # The first start, or a database that came back from a backup: what there is, is where it begins.
+        # A database that came back from a backup: what there is, is where it begins.
         return [], current
     acts = audit.execute(
         "SELECT body FROM entries WHERE kind = 'act' AND sequence > ? ORDER BY sequence LIMIT ?",

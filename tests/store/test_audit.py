@@ -81,7 +81,7 @@ def test_the_file_is_its_owners_alone_and_begins_with_its_database(folder):
 
 def test_the_audit_of_another_database_is_refused(conn):
     with pytest.raises(SchemaMismatch, match="another database"):
-        audit.prepare(conn, MISSING_ID, now_micros=1)
+        audit.prepare(conn, MISSING_ID, current_revision=1, now_micros=1)
 
 
 def test_many_acts_that_are_told_at_once_share_commits_also_on_uvloop(folder):

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from tests.support.http import Answer, send
 from tests.support.pair import CENTRAL_KEY, Pair, running_pair
-from tests.support.processes import command
+from tests.support.processes import command, credentiald
 
 PROVIDERS = {"openai": {"TYPE": "openai", "KEY": CENTRAL_KEY, "BASE_URL": "{upstream}/v1"}}
 BODY = b'{"model":"m","messages":[]}'
@@ -79,3 +79,22 @@ async def test_the_commands_tell_of_all_workers_in_one_chain(tmp_path: Path) -> 
         assert (tmp_path / FILE).stat().st_mode & 0o077 == 0
     heads = [line for line in pair.credentiald.lines if line["msg"] == "audit head"]
     assert heads
+
+
+def test_what_was_done_while_the_audit_was_off_is_told_when_it_is_on_again(tmp_path: Path) -> None:
+    with credentiald(tmp_path, {}, "--audit=off") as running:
+        assert command(tmp_path, running, "users", "create", "ann").returncode == 0
+        refused = command(tmp_path, running, "audit", "head")
+        assert (refused.returncode, "AUDIT_UNAVAILABLE" in refused.stderr) == (1, True)
+        assert [line["level"] for line in running.lines if "the audit is off" in str(line["msg"])] == ["warning"]
+    with credentiald(tmp_path) as running:
+        assert command(tmp_path, running, "users", "create", "bob").returncode == 0
+    with credentiald(tmp_path, {}, "--audit=off") as running:
+        assert command(tmp_path, running, "users", "suspend", "bob").returncode == 0
+    with credentiald(tmp_path) as running:
+        told = json.loads(command(tmp_path, running, "audit", "list", "--json").stdout)
+        assert [one["kind"] for one in told] == ["start", "unattributed", "act", "start", "unattributed", "genesis"]
+        unseen = [[(step["kind"], step["name"]) for step in told[place]["revisions"]] for place in (1, 4)]
+        assert unseen == [[("user.suspended", "bob")], [("user.created", "ann")]]
+        warned = [line for line in running.lines if "does not know who" in str(line["msg"])]
+        assert [line["changes"] for line in warned] == [1]
