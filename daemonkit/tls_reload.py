@@ -96,14 +96,19 @@ class KeptTls(Generic[Pem]):
             return None if self._refused == str(error) else _Found(problem=str(error))
         if pem == self._pem:
             return _Found(pem=pem) if self._refused is not None else None
-        return None if pem == self._refused else self._whole()
+        # Those that were refused before are judged again: what was wrong may not have been in them, such as a moment
+        # without descriptors, or a file that was written once more while OpenSSL read it.
+        return self._whole()
 
     def use(self, found: _Found[Pem] | None) -> None:
         """Take what was read, or say why not."""
         if found is None:
             return
         if found.problem:
-            self._refused = found.pem or found.problem
+            refused = found.problem if found.pem is None else found.pem
+            if refused == self._refused:
+                return
+            self._refused = refused
             self._metrics.is_current(self._name, current=False)
             facts = {"listener": self._name, "problem": found.problem}
             log.warning("TLS files cannot be used: those before stay in use", extra=facts)

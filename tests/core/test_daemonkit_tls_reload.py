@@ -131,6 +131,34 @@ def test_files_that_change_while_they_are_read_are_neither_taken_nor_told_of(cap
     assert warnings(caplog) == []
 
 
+def test_good_files_that_could_not_be_judged_at_first_are_taken_as_they_are(caplog):
+    # For a moment there are no descriptors, or a file is empty because it is written once more.
+    pem = ["old"]
+    judgements = iter([None, ValueError("cannot read 'cert': Too many open files"), ValueError("the same"), None])
+    taken: list[str] = []
+
+    def judge() -> ssl.SSLContext:
+        problem = next(judgements)
+        if problem is not None:
+            raise problem
+        return ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+
+    kept = KeptTls(
+        "main",
+        TlsMetrics("x", registry := CollectorRegistry()),
+        read_pem=lambda: pem[0],
+        judge=judge,
+        chain=lambda _: None,
+        take=lambda found, _: taken.append(found),
+    )
+    pem[0] = "new"
+    for _ in range(3):
+        kept.use(kept.read())
+    assert taken == ["old", "new"]
+    assert len(warnings(caplog)) == 1
+    assert registry.get_sample_value("x_tls_reload_success", {"listener": "main"}) == 1
+
+
 def test_the_end_of_a_chain_is_that_of_its_first_certificate_to_end(served):
     now = datetime.now(UTC)
     assert served.value("x_tls_certificate_not_after_timestamp_seconds") == pytest.approx(
