@@ -59,7 +59,11 @@ class AttemptFiles:
         self._request: _Written | None = None
         self._response: _Written | None = None
         self.files = 0
-        self._begin_request(sent_headers)
+        try:
+            self._begin_request(sent_headers)
+        except BaseException:
+            self.abandon()
+            raise
 
     @property
     def written_bytes(self) -> int:
@@ -97,7 +101,8 @@ class AttemptFiles:
         how = self._needles.masked_text(how)
         lost = f"# {lost_bytes} bytes are not here: they came faster than they could be written" if lost_bytes else ""
         if self._request is not None:
-            self._request.end("")
+            # Of what there was no room for, the rest of a streamed body may be a part.
+            self._request.end(lost if self._response is None else "")
         if self._response is not None:
             size_bytes = self._response.size_bytes
             end = f"broke off after {size_bytes} bytes: {how}" if how else f"complete: {size_bytes} bytes of body"
@@ -140,6 +145,9 @@ class AttemptFiles:
         )
         if sent.body:
             request.feed(sent.body)
+        if not sent.streamed:
+            # Nothing more comes: an answer may take minutes, and the body would be held for as long.
+            request.end("")
 
     def _which(self) -> str:
         attempt = self._attempt
@@ -154,13 +162,14 @@ class AttemptFiles:
 class _Written:
     """One file, up to its largest size."""
 
-    __slots__ = ("_is_full", "_most_bytes", "body", "file")
+    __slots__ = ("_has_ended", "_is_full", "_most_bytes", "body", "file")
 
     def __init__(self, file: DumpFile, body: DumpedBody | None, most_bytes: int) -> None:
         self.file = file
         self.body = body
         self._most_bytes = most_bytes
         self._is_full = False
+        self._has_ended = False
 
     @property
     def size_bytes(self) -> int:
@@ -179,6 +188,9 @@ class _Written:
         self._write_all(self.body.feed(data))
 
     def end(self, last_line: str) -> None:
+        if self._has_ended:
+            return
+        self._has_ended = True
         if self.body is not None and not self._is_full:
             self._write_all(self.body.end())
         if last_line and not self._is_full:

@@ -30,6 +30,10 @@ Counted = Callable[[int], None]
 Dropped = Callable[[str], None]
 
 
+def _bytes_of(headers: Headers) -> int:
+    return sum(len(name) + len(value) for name, value in headers)
+
+
 class AttemptDump:
     """One attempt, as the loop tells it. `lost_bytes` had no room; after the first of them nothing more is told."""
 
@@ -73,7 +77,7 @@ class DumpWriter:
     def begin(self, attempt: Attempt) -> AttemptDump:
         """An attempt is going out."""
         dump = AttemptDump()
-        size_bytes = len(attempt.sent.body or b"") + len(attempt.sent.lines)
+        size_bytes = len(attempt.sent.body or b"") + len(attempt.sent.lines) + _bytes_of(attempt.received.headers)
         self._put(dump, size_bytes, self._begin, dump, attempt)
         return dump
 
@@ -83,7 +87,7 @@ class DumpWriter:
 
     def response_head(self, dump: AttemptDump, status: int, headers: Headers) -> None:
         """The answer begins."""
-        self._put(dump, 0, self._response_head, dump, status, headers)
+        self._put(dump, _bytes_of(headers), self._response_head, dump, status, headers)
 
     def response_data(self, dump: AttemptDump, data: bytes) -> None:
         """A piece of the answer's body."""

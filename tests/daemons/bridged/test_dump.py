@@ -117,6 +117,21 @@ async def test_a_stream_is_in_its_file_while_it_runs_and_says_how_it_ended(
     )
 
 
+async def test_what_was_asked_is_in_its_file_before_there_is_an_answer(
+    credentiald: FakeCredentiald, upstream: ScriptedUpstream, tmp_path: Path
+) -> None:
+    go_on = asyncio.Event()
+    upstream.script(stream(go_on, EVENT))
+    async with running_bridge(credentiald, dump_dir=str(tmp_path)) as bridge, raw_client(bridge.port) as client:
+        await client.send(request("POST", MESSAGES, headers=[AUTH], body=BODY))
+        await until(lambda: "a prompt" in "".join(files_in(tmp_path).values()))
+        before = files_in(tmp_path)["anthropic/claude-fable/.req.txt"]
+        go_on.set()
+        await client.read_answer()
+        await until(lambda: "# complete" in files_in(tmp_path).get("anthropic/claude-fable/.resp.txt", ""))
+    assert files_in(tmp_path)["anthropic/claude-fable/.req.txt"] == before
+
+
 @pytest.mark.parametrize(
     ("script", "said"), [(hang_up(), "it closed the connection"), (stream(EVENT, STALL), "CLIENT_GONE")]
 )
@@ -387,6 +402,18 @@ async def test_what_the_disk_does_not_take_is_dropped_and_counted_and_the_reques
     (text,) = [text for name, text in files_in(tmp_path).items() if "resp" in name]
     assert "bytes are not here: they came faster than they could be written" in text
     assert text.count("x") < 200_000
+
+
+async def test_heads_that_wait_for_the_disk_count_like_bodies(
+    credentiald: FakeCredentiald, upstream: ScriptedUpstream, tmp_path: Path
+) -> None:
+    upstream.default = reply(200, b"{}", [("X-Long", "x" * 12_000)])
+    async with running_bridge(credentiald, dump_dir=str(tmp_path), dump_queue_bytes=10_000) as bridge:
+        await asks(bridge)
+        assert sample(bridge.metrics.registry, "bridged_dump_dropped_total", reason="queue") == 1
+        long = request("POST", MESSAGES, headers=[AUTH, ("X-Long", "x" * 12_000)], body=BODY)
+        await raw_exchange(bridge.port, long)
+        assert sample(bridge.metrics.registry, "bridged_dump_dropped_total", reason="queue") == 2
 
 
 async def test_without_a_folder_nothing_is_written_and_nothing_looks_at_calls(
