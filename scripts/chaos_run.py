@@ -26,7 +26,7 @@ from chaos_faults import MAKERS, Scene
 from chaos_pair import Certificates, Clock, Disk, Pair, Setting
 from chaos_schedule import Step, Window, steps
 from chaos_upstream import AnyUpstream, running_any_upstream
-from chaos_verdicts import RECOVERY_SECONDS, Facts, Verdict, verdicts
+from chaos_verdicts import RECOVERY_SECONDS, Facts, Verdict, conclusion, verdicts
 from reconcile_clients import Clients
 from reconcile_daemons import is_ready, until, upstream
 from reconcile_plan import PROVIDERS, Ending, Plan, plan_of
@@ -390,7 +390,8 @@ async def _facts(stage: Stage, troubles: list[str]) -> Facts:
     files = {
         path.name: path.read_bytes() for path in sorted(pair.folder.iterdir()) if path.is_file() and ".db" in path.name
     }
-    secrets = {pair.token, pair.admin_token, *administrator.secrets, *map(_key_of, allowed)}
+    keys = {value for name, value in pair.environ.items() if name.endswith("_KEY")}
+    secrets = {pair.token, pair.admin_token, *administrator.secrets, *keys}
     secrets |= {(pair.folder / "credentiald.bridge-token").read_text().strip()}
     for line in (pair.folder / "credentiald.sealing").read_text().splitlines():
         if ":" in line and not line.startswith("#"):
@@ -579,10 +580,7 @@ def _print(stage: Stage, facts: Facts, found: Sequence[Verdict], seconds: float)
     )
     for (lane, what), count in sorted(facts.counts.items()):
         print(f"    {lane:20}{what:40}{count:8}")
-    violated = [one.promise for one in found if one.violated]
-    print(
-        f"violated: {', '.join(violated)}; seed {stage.campaign.seed}" if violated else "all promises held", flush=True
-    )
+    print(conclusion(found, stage.campaign.seed), flush=True)
 
 
 def _counted(windows: Sequence[Window]) -> list[str]:

@@ -31,12 +31,15 @@ GOOD = chaos_verdicts.Facts(
     changed_keys=1,
     after=2,
     administration=[],
-    explained=[("json", True, True)],
+    explained=[("json", True, True), ("changing", False, False)],
     unreconciled=[],
     reconciled="5 calls",
     kept="1 user",
     not_kept=[],
     tampered=[],
+    rotations=["1 secret"],
+    begun_streams=3,
+    garbage=1,
     peak_mib={"bridge": 70.0},
     bound_mib=100.0,
     longest_seconds=1.0,
@@ -92,6 +95,7 @@ def test_where_nothing_is_wrong_every_promise_held() -> None:
         ("G3", {"administration": ["sent upstream after its revocation"]}),
         ("G4", {"explained": [("json", True, False)]}),
         ("G5", {"bad": [outcome(status=401, reason="ACCESS_TOKEN_INVALID")]}),
+        ("G5", {"bad": [outcome(lane="after a change", status=401, reason="ACCESS_TOKEN_INVALID")]}),
         ("G5", {"bad": [outcome(**TROUBLE, began=300.0, ended=301.0)]}),
         ("G5", {"bad": [outcome(reason="STORE_UNAVAILABLE")]}),
         ("G5", {"bad": [outcome(status=502, reason="UPSTREAM_UNREACHABLE")]}),
@@ -113,8 +117,35 @@ def test_what_is_wrong_is_a_violation_of_its_promise(promise: str, changes: dict
     assert violated(**changes) == [promise]
 
 
-def test_what_was_not_looked_at_is_not_said_to_hold() -> None:
-    told = {one.promise: str(one) for one in chaos_verdicts.verdicts(replace(GOOD, tampered=None))}
-    assert "not checked here" in told["G7"]
-    assert "not checked here" in told["G8"]
-    assert "held" in told["G1"]
+def test_of_a_token_that_was_revoked_a_refusal_is_expected() -> None:
+    assert violated(bad=[outcome(lane="after a revocation", status=401, reason="ACCESS_TOKEN_INVALID")]) == []
+
+
+@pytest.mark.parametrize(
+    ("promise", "changes"),
+    [
+        ("G1", {"places": []}),
+        ("G1", {"secrets": []}),
+        ("G2", {"carried": {}}),
+        ("G3", {"after": 0}),
+        ("G4", {"explained": []}),
+        ("G4", {"explained": [("json", False, False)] * 4}),
+        ("G5", {"counts": {("far", "200"): 5}}),
+        ("G7", {"tampered": None}),
+        ("G8", {"rotations": []}),
+        ("G9", {"begun_streams": 0}),
+        ("G9", {"windows": [replace(WINDOW, fault="noise")]}),
+        ("G10", {"garbage": 0}),
+        ("G11", {"peak_mib": {}}),
+    ],
+)
+def test_what_was_not_looked_at_is_not_said_to_hold(promise: str, changes: dict[str, Any]) -> None:
+    found = chaos_verdicts.verdicts(replace(GOOD, **changes))
+    assert [one.promise for one in found if "not checked here" in str(one)] == [promise]
+    assert chaos_verdicts.conclusion(found, 7) == f"what was checked held; not checked: {promise}"
+
+
+def test_the_last_line_says_whether_all_of_it_held() -> None:
+    assert chaos_verdicts.conclusion(chaos_verdicts.verdicts(GOOD), 7) == "all promises held"
+    found = chaos_verdicts.verdicts(replace(GOOD, dropped=["request 3 broke off"], rotations=[]))
+    assert chaos_verdicts.conclusion(found, 7) == "violated: G9; seed 7"
