@@ -15,7 +15,6 @@ import contextlib
 import json
 import re
 import sqlite3
-import sys
 import urllib.request
 from collections import Counter
 from collections.abc import Iterator
@@ -26,12 +25,11 @@ from drawbridge.v1 import record_pb2
 
 from tests.fakes.scripted_upstream import CUT, JSON, STALL, Exchange, Script, reply, stream
 from tests.support.bridge import until
+from tests.support.campaigns import campaign
 from tests.support.kept_records import kept_records
 from tests.support.pair import Pair, running_pair
 from tests.support.raw_http import raw_client, raw_exchange, request
 
-SCRIPT = Path(__file__).resolve().parents[2] / "scripts" / "reconcile"
-DEADLINE_SECONDS = 120
 PROVIDERS = {"openai": {"TYPE": "openai", "KEY": "sk-central-canary-61", "BASE_URL": "{upstream}/v1"}}
 EVENT = b'data: {"id":"r","object":"chat.completion.chunk","choices":[{"index":0,"delta":{"content":"x"}}]}\n\n'
 TOKENS = b'"usage":{"prompt_tokens":7,"completion_tokens":2}'
@@ -50,19 +48,8 @@ EACH = 12
 
 
 async def test_records_are_what_the_upstream_counted_though_credentiald_is_killed():
-    process = await asyncio.create_subprocess_exec(
-        sys.executable, SCRIPT, "--short", stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.STDOUT
-    )
-    try:
-        async with asyncio.timeout(DEADLINE_SECONDS):
-            output, _ = await process.communicate()
-    finally:
-        if process.returncode is None:
-            process.terminate()
-            await process.wait()
-    lines = output.decode().splitlines()
+    lines = await campaign("reconcile", "--short")
 
-    assert process.returncode == 0, output.decode()
     assert lines[-1] == "reconciled: no difference"
     assert "credentiald killed 0 times" not in lines[-2]
 
