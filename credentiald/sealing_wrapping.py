@@ -2,6 +2,9 @@
 
 We make the keys; the database keeps them encrypted, bound to its own id and theirs. They are decrypted when a process
 starts or first meets them, and live as long as it does. What is asked runs in threads of its own and has an end.
+
+Only those are asked whom a setting names: who can write to the database could name somebody who hands out a key of
+theirs, or keeps the token that the question comes with.
 """
 
 import asyncio
@@ -27,9 +30,10 @@ class WrapFailed(Exception):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Wrapping:
-    """Who encrypts new keys, and how those are asked who encrypted older ones."""
+    """Who encrypts new keys, who may be asked for older ones `before`, and how."""
 
     source: SealingSource = field(default_factory=LocalSource)
+    before: tuple[SealingSource, ...] = ()
     vault: VaultAccess = field(default_factory=lambda: VaultAccess(token=lambda: None))
     lane: Lane = field(default_factory=lambda: Lane("sealing", 4))
 
@@ -39,8 +43,11 @@ class Wrapping:
         return not isinstance(self.source, LocalSource)
 
     async def wrap(self, key: bytes, *, key_id: str, database_id: str) -> bytes:
-        """The key, encrypted by the source of new ones. WrapFailed."""
-        return await self._asked(self.source, lambda: _wrapped(self.source, self.vault, key, key_id, database_id))
+        """The key, encrypted by the source of new ones, which has decrypted it again to show that it does. WrapFailed."""
+        wrapped = await self._asked(self.source, lambda: _wrapped(self.source, self.vault, key, key_id, database_id))
+        if await self.unwrap(self.source.text, wrapped, key_id=key_id, database_id=database_id) != key:
+            raise WrapFailed(f"{self.source.text}: it decrypts something else than it encrypted", is_refused=True)
+        return wrapped
 
     async def unwrap(self, source_text: str, wrapped: bytes, *, key_id: str, database_id: str) -> bytes:
         """The key that this source encrypted. WrapFailed."""
@@ -48,6 +55,12 @@ class Wrapping:
             source = parse_source(source_text)
         except ValueError:
             raise WrapFailed("its source is not known to this release", is_refused=True) from None
+        if source not in (self.source, *self.before):
+            raise WrapFailed(
+                f"{source.text}: the database names it and no setting does: if it is yours, add it to "
+                "CREDENTIALD_SEALING_KEY_SOURCES_BEFORE",
+                is_refused=True,
+            )
         key = await self._asked(source, lambda: _unwrapped(source, self.vault, wrapped, key_id, database_id))
         if len(key) != _KEY_BYTES:
             raise WrapFailed(f"{source_text}: what it decrypted is no sealing key", is_refused=True)

@@ -41,6 +41,10 @@ def _parse_sealing_keys(text: str) -> Secret | None:
     return secret
 
 
+def _parse_sources(text: str) -> tuple[SealingSource, ...]:
+    return tuple(parse_source(one) for one in text.split(",") if one.strip())
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Settings:
     """What credentiald itself is told. File names are empty where none was given."""
@@ -78,6 +82,13 @@ class Settings:
         "vault:https://HOST:PORT/MOUNT/KEY (transit).",
         parse_source,
         metavar="SOURCE",
+    )
+    sealing_key_sources_before: tuple[SealingSource, ...] = setting(
+        "",
+        "Who encrypted older sealing keys and is still asked to decrypt them, with commas. Nobody else whom the database "
+        "names is asked.",
+        _parse_sources,
+        metavar="SOURCES",
     )
     vault_token: Secret | None = setting(
         "", "Token for Vault; its file is read again each time.", parse_secret, secret=True

@@ -53,7 +53,7 @@ def place_of(loaded: Loaded) -> Place:
     return Place(
         database_url=settings.database,
         sealing_keys=settings.sealing_keys,
-        wrapping=Wrapping(source=settings.sealing_key_source, vault=access),
+        wrapping=Wrapping(source=settings.sealing_key_source, before=settings.sealing_key_sources_before, vault=access),
         clock=lambda: datetime.now(UTC),
     )
 

@@ -25,7 +25,7 @@ COLUMNS = {
 }
 _POLL_SECONDS = 0.5
 # AWS KMS or Vault may have to be asked.
-_ROTATE_SECONDS = 20.0
+_ROTATE_SECONDS = 30.0
 
 
 @click.group()

@@ -1,6 +1,7 @@
 """Vault as it is asked for sealing keys, and how often; over real HTTP, in one process."""
 
 import asyncio
+import base64
 import sqlite3
 import threading
 from contextlib import AsyncExitStack, closing
@@ -59,7 +60,7 @@ async def test_keys_are_bound_to_their_database_and_outlive_new_versions_of_the_
         again = await unsealing.prepared(place)
         assert again.sealer.key_ids == made.sealer.key_ids
         assert [path for path, _ in vault.calls] == [
-            f"/v1/teams/transit/{operation}/drawbridge" for operation in ("encrypt", "decrypt")
+            f"/v1/teams/transit/{operation}/drawbridge" for operation in ("encrypt", "decrypt", "decrypt")
         ]
         with closing(sqlite3.connect(tmp_path / "store.db")) as conn, conn:
             assert [row[0][:8] for row in conn.execute("SELECT wrapped FROM sealing_keys")] == [b"vault:v1"]
@@ -228,10 +229,11 @@ async def test_a_second_process_has_a_new_key_decrypted_when_it_meets_it_and_doe
             one, two = [await keys_at(place, stack) for _ in range(2)]
             new = (await one.rotate()).active_key_id
             vault.sealed = True
+            vault.calls.clear()
             for _ in range(3):
                 await two.refresh()
             assert not two.has(new)
-            assert len([path for path, _ in vault.calls if "decrypt" in path]) == 2
+            assert len(vault.calls) == 1
             # A key of its own is at hand whatever becomes of Vault.
             assert (await one.status()).active_key_id == new
             with pytest.raises(SealingSourceUnavailable, match="Vault is sealed"):
@@ -268,3 +270,48 @@ async def test_who_hangs_outside_is_given_up_once_whoever_waits(tmp_path, monkey
             await two.refresh()
             assert len(vault.asked) == asked + 1
             vault.hangs.set()
+
+
+async def test_nobody_is_asked_whom_only_the_database_names(tmp_path):
+    # Who can write to the database puts a key of their own there, which a server of theirs hands out.
+    with serving(FakeVault()) as vault, serving(FakeVault(keys={"theirs": [b"3" * 32]})) as theirs:
+        place = place_in(tmp_path, vault)
+        async with AsyncExitStack() as stack:
+            keys = await keys_at(place, stack)
+            with closing(sqlite3.connect(tmp_path / "store.db")) as conn, conn:
+                conn.execute(
+                    "INSERT INTO sealing_keys (id, source, fingerprint, wrapped, create_time) VALUES ('k9', ?, ?, ?, 1)",
+                    (f"vault:{theirs.address}/transit/theirs", b"f" * 16, b"vault:v1:AAAA"),
+                )
+                conn.execute("UPDATE meta SET sealing_key_id = 'k9'")
+            await keys.refresh()
+            assert not keys.has("k9")
+        cause, is_refused = await cause_of(place)
+        assert ("the database names it and no setting does" in cause, is_refused) == (True, True)
+        # They would have got our token.
+        assert theirs.asked == []
+        named = replace(place.wrapping, before=(parse_source(f"vault:{theirs.address}/transit/theirs"),))
+        await cause_of(replace(place, wrapping=named))
+        assert len(theirs.asked) == 1
+
+
+@pytest.mark.parametrize("trouble", ["denied", "another key"])
+async def test_a_key_that_cannot_be_decrypted_again_seals_nothing(tmp_path, trouble):
+    with serving(FakeVault()) as vault:
+        place = place_in(tmp_path, vault)
+        async with AsyncExitStack() as stack:
+            keys = await keys_at(place, stack)
+            before = (await keys.status()).active_key_id
+            transit = vault._transit
+
+            def decrypting(operation, versions, body):
+                if operation == "encrypt":
+                    return transit(operation, versions, body)
+                if trouble == "denied":
+                    return 403, {"errors": ["permission denied"]}
+                return 200, {"data": {"plaintext": base64.b64encode(b"x" * 32).decode()}}
+
+            vault._transit = decrypting
+            with pytest.raises(SealingSourceUnavailable):
+                await keys.rotate()
+            assert (await keys.status()).active_key_id == before

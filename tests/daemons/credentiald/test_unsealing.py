@@ -256,6 +256,9 @@ def test_from_the_file_to_kms_and_back(tmp_path):
         # Back: KMS is still asked for what it encrypted, new keys are made here.
         back = {**kms(url, arn), "CREDENTIALD_SEALING_KEY_SOURCE": "local"}
         with credentiald(tmp_path, back) as daemon:
+            reason_when_sealed(daemon, "the database names it and no setting does")
+        back["CREDENTIALD_SEALING_KEY_SOURCES_BEFORE"] = f"aws-kms:{arn}"
+        with credentiald(tmp_path, back) as daemon:
             until_ready(daemon)
             rotate(tmp_path, daemon)
             with administering(tmp_path, daemon) as call:
