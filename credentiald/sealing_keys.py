@@ -207,9 +207,13 @@ class SealingKeys:
         await self.refresh()
         if self._wrapping.is_outside:
             found = await self._db.read(stored)
-            await self._db.write(self._begin_outside, None if found.remaining else await self._made_outside(found))
+            made = None if found.remaining else await self._made_outside(found)
+            activated = await self._db.write(self._begin_outside, made)
         else:
-            await self._db.write(self._begin)
+            activated = await self._db.write(self._begin)
+        if activated is not None:
+            # Not before it is committed: a key that nobody keeps must not be at hand under an id that others may use.
+            self._sealer.learn(activated, activated.fingerprints())
         self.wanted.set()
         return await self.status()
 
@@ -222,9 +226,11 @@ class SealingKeys:
         """One step of a pass through all that is sealed."""
         return await self._db.write(sealing_rows.reseal, self._sealer, place, limit=BATCH)
 
-    async def look(self) -> tuple[str, bool]:
-        """The key that seals, by id, and whether an older one seals anything; cheap."""
-        return await self._db.read(lambda conn: (sealing_rows.active_key_id(conn), sealing_rows.any_old(conn)))
+    async def look(self) -> tuple[bool, bool]:
+        """Whether the key that seals is at hand, and whether an older one seals anything; cheap."""
+        return await self._db.read(
+            lambda conn: (sealing_rows.is_active_at_hand(conn, self._sealer), sealing_rows.any_old(conn))
+        )
 
     async def stored(self) -> Stored:
         """What the database says now."""
@@ -249,10 +255,10 @@ class SealingKeys:
             raise SealingSourceUnavailable(cause=str(error)) from None
         return keyring, wrapped
 
-    def _begin_outside(self, conn: Connection, made: tuple[Keyring, bytes] | None) -> None:
+    def _begin_outside(self, conn: Connection, made: tuple[Keyring, bytes] | None) -> Keyring | None:
         found = stored(conn)
         if self._is_under_way(found):
-            return
+            return None
         if made is None:
             # The one that was under way a moment ago has just ended.
             raise StoreUnavailable
@@ -261,14 +267,15 @@ class SealingKeys:
         if any(key_id == key.id for key in found.known):
             # Another process has just used the same id for a key of its own.
             raise StoreUnavailable
-        self._activate(conn, keyring, key_id, wrapped)
+        return self._activate(conn, keyring, key_id, wrapped)
 
-    def _activate(self, conn: Connection, keyring: Keyring, key_id: str, wrapped: bytes | None = None) -> None:
+    def _activate(self, conn: Connection, keyring: Keyring, key_id: str, wrapped: bytes | None = None) -> Keyring:
+        """The key alone, for who is to have it at hand once this is committed."""
         fingerprint = keyring.fingerprints()[key_id]
-        self._sealer.learn(keyring, {key_id: fingerprint})
         source = LOCAL if wrapped is None else self._wrapping.source.text
         sealing_rows.activate(conn, key_id, source=source, fingerprint=fingerprint, wrapped=wrapped, now=self._clock())
         log.info("secrets are sealed with a new key from now on", extra={"sealing_key": key_id})
+        return Keyring({key_id: keyring.raw(key_id)})
 
     def _new_key_id(self, found: Stored, kept: Iterable[str] = ()) -> str:
         """An id that no key has that is kept, known or at hand."""
@@ -281,10 +288,10 @@ class SealingKeys:
             raise SealingKeyUnknown
         return found.remaining > 0
 
-    def _begin(self, conn: Connection) -> None:
+    def _begin(self, conn: Connection) -> Keyring | None:
         found = stored(conn)
         if self._is_under_way(found):
-            return
+            return None
         try:
             keyring = self._local.read()
             new = _first_unused(keyring, found)
@@ -302,7 +309,7 @@ class SealingKeys:
                 problem=f"there is no new one: put it first in {self._local.origin}, keep the others behind it, "
                 "and where it is a variable restart credentiald",
             )
-        self._activate(conn, keyring, new)
+        return self._activate(conn, keyring, new)
 
     def _retire(self, conn: Connection, key_id: str) -> None:
         found = stored(conn)

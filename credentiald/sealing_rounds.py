@@ -26,8 +26,8 @@ log = logging.getLogger(__name__)
 
 async def round_of(keys: SealingKeys, metrics: Metrics, *, rest_seconds: float = STEP_REST_SECONDS) -> bool:
     """Learn new keys, and one pass where there is something to seal anew; whether that left something unreadable."""
-    active, any_old = await keys.look()
-    if active and not keys.has(active):
+    is_at_hand, any_old = await keys.look()
+    if not is_at_hand:
         await keys.refresh()
     if not any_old:
         metrics.secrets_to_reseal.set(0)

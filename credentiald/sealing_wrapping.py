@@ -43,7 +43,7 @@ class Wrapping:
         return not isinstance(self.source, LocalSource)
 
     async def wrap(self, key: bytes, *, key_id: str, database_id: str) -> bytes:
-        """The key, encrypted by the source of new ones, which has decrypted it again to show that it does. WrapFailed."""
+        """The key, encrypted by the source of new ones, which has shown that it decrypts it again. WrapFailed."""
         wrapped = await self._asked(self.source, lambda: _wrapped(self.source, self.vault, key, key_id, database_id))
         if await self.unwrap(self.source.text, wrapped, key_id=key_id, database_id=database_id) != key:
             raise WrapFailed(f"{self.source.text}: it decrypts something else than it encrypted", is_refused=True)

@@ -85,8 +85,8 @@ class Settings:
     )
     sealing_key_sources_before: tuple[SealingSource, ...] = setting(
         "",
-        "Who encrypted older sealing keys and is still asked to decrypt them, with commas. Nobody else whom the database "
-        "names is asked.",
+        "Who encrypted older sealing keys and is still asked to decrypt them, with commas. Nobody else whom the "
+        "database names is asked.",
         _parse_sources,
         metavar="SOURCES",
     )

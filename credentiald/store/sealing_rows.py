@@ -98,14 +98,24 @@ def checked_active_key_id(conn: Connection, sealer: Sealer, context: SealContext
 
     What is sealed with a key that only one process has would be lost with that process.
     """
+    key_id, fingerprint = _active_key(conn)
+    if not sealer.has(key_id, fingerprint):
+        raise unknown_key(key_id, context)
+    return key_id
+
+
+def is_active_at_hand(conn: Connection, sealer: Sealer) -> bool:
+    """Whether the key that seals from now on is at hand, and not another of its id."""
+    return sealer.has(*_active_key(conn))
+
+
+def _active_key(conn: Connection) -> tuple[str, bytes]:
+    """Id and fingerprint of the key that seals; both empty where none is named."""
     row = conn.execute(
         "SELECT meta.sealing_key_id AS id, sealing_keys.fingerprint AS fingerprint FROM meta"
         " JOIN sealing_keys ON sealing_keys.id = meta.sealing_key_id"
     ).fetchone()
-    key_id = str(row["id"]) if row else ""
-    if row is None or not sealer.has(key_id, row["fingerprint"]):
-        raise unknown_key(key_id, context)
-    return key_id
+    return (str(row["id"]), row["fingerprint"]) if row else ("", b"")
 
 
 def activate(

@@ -280,7 +280,8 @@ async def test_nobody_is_asked_whom_only_the_database_names(tmp_path):
             keys = await keys_at(place, stack)
             with closing(sqlite3.connect(tmp_path / "store.db")) as conn, conn:
                 conn.execute(
-                    "INSERT INTO sealing_keys (id, source, fingerprint, wrapped, create_time) VALUES ('k9', ?, ?, ?, 1)",
+                    "INSERT INTO sealing_keys (id, source, fingerprint, wrapped, create_time)"
+                    " VALUES ('k9', ?, ?, ?, 1)",
                     (f"vault:{theirs.address}/transit/theirs", b"f" * 16, b"vault:v1:AAAA"),
                 )
                 conn.execute("UPDATE meta SET sealing_key_id = 'k9'")
@@ -315,3 +316,21 @@ async def test_a_key_that_cannot_be_decrypted_again_seals_nothing(tmp_path, trou
             with pytest.raises(SealingSourceUnavailable):
                 await keys.rotate()
             assert (await keys.status()).active_key_id == before
+
+
+async def test_a_rotation_that_failed_leaves_no_key_under_an_id_that_another_process_uses(tmp_path):
+    with serving(FakeVault()) as vault:
+        place = place_in(tmp_path, vault)
+        async with AsyncExitStack() as stack:
+            one, two = [await keys_at(place, stack) for _ in range(2)]
+            with closing(sqlite3.connect(tmp_path / "store.db")) as conn, conn:
+                conn.execute("CREATE TRIGGER full BEFORE UPDATE ON meta BEGIN SELECT RAISE(ABORT, 'no'); END")
+            with pytest.raises(sqlite3.IntegrityError):
+                await one.rotate()
+            with closing(sqlite3.connect(tmp_path / "store.db")) as conn, conn:
+                conn.execute("DROP TRIGGER full")
+            new = (await two.rotate()).active_key_id
+            assert not one.has(new)
+            await round_of(two, Metrics("test"), rest_seconds=0)
+            await round_of(one, Metrics("test"), rest_seconds=0)
+            assert await one.look() == (True, False)
