@@ -12,7 +12,7 @@ import asyncio
 import logging
 from collections import Counter, deque
 from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
@@ -365,7 +365,12 @@ class AuditBook:
         return to_micros(self._clock())
 
     async def keep_telling_head(self) -> None:
-        """Log the head every minute in which something was appended, until cancelled."""
+        """Log the head at once and every minute in which something was appended, until cancelled."""
+        with suppress(AuditUnavailable):
+            # What the start has found is in somebody else's hands from now on; perhaps it is all that will be written.
+            head = await self.head()
+            self._last = self._last or head
+            self.log_head()
         while True:
             await asyncio.sleep(_HEAD_SECONDS)
             self.log_head()

@@ -6,6 +6,7 @@ What a chain alone cannot show: rows that are missing at its end, and a chain th
 a head from elsewhere is needed. Nothing here does I/O.
 """
 
+import re
 import struct
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -22,6 +23,8 @@ NO_HASH = bytes(32)
 _FORMAT = b"drawbridge audit 1\n"
 _FIXED = struct.Struct(">QqqI")
 _MOST = 2**63 - 1
+# No chain ends at 0: whoever asks for that asks for nothing.
+_NUMBER, _HASH = re.compile(r"[1-9][0-9]{0,18}"), re.compile(r"[0-9a-fA-F]{64}")
 # How far is looked for the place that a row comes from. It makes a message better, no verdict.
 _LOOK_AHEAD = 64
 
@@ -53,7 +56,7 @@ EMPTY = Head(0, NO_HASH)
 def parse_head(text: str) -> Head:
     """The head that is written as `SEQUENCE:HASH`; ValueError."""
     number, colon, digits = text.strip().partition(":")
-    if not (colon and number.isascii() and number.isdigit() and len(digits) == 2 * len(NO_HASH)):
+    if not (colon and _NUMBER.fullmatch(number) and _HASH.fullmatch(digits)):
         raise ValueError("a head is written SEQUENCE:HASH, with 64 hexadecimal digits")
     return Head(int(number), bytes.fromhex(digits))
 

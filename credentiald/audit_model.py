@@ -16,6 +16,7 @@ from typing import NamedTuple
 import msgspec
 
 from credentiald.record_model import NAME_CHARACTERS, Decided, Noted
+from daemonkit.secret import masked
 
 # Of one block.
 MOST_RELEASES = 2000
@@ -182,7 +183,7 @@ def block(noted: Sequence[Noted]) -> Draft:
         count=len(noted),
         base=base,
         decisions=[_decision(decided, instance_id) for decided, instance_id in table],
-        models=[one[:NAME_CHARACTERS] for one in models],
+        models=[masked(one[:NAME_CHARACTERS]) for one in models],
     )
     offsets = array("Q", [micros - base for micros in times])
     body = b"".join(
@@ -285,6 +286,7 @@ def secret_hash(key: bytes, value: str) -> str:
 # No field that an administrator writes needs more, and a request of megabytes must not fill the file.
 # Of a change, the whole is told where it can be: what was changed may be its end.
 _MOST_FIELDS, _MOST_ASKED_CHARACTERS, _MOST_CHANGED_CHARACTERS = 64, 256, 2048
+_CHARACTERS_BEFORE = 64
 
 
 def cut(fields: Mapping[str, str]) -> dict[str, str]:
@@ -297,9 +299,7 @@ def cut(fields: Mapping[str, str]) -> dict[str, str]:
 def changes(before: Mapping[str, str], after: Mapping[str, str]) -> tuple[Change, ...]:
     """What differs, by field."""
     names = [name for name in sorted({*before, *after}) if before.get(name) != after.get(name)]
-    found = [
-        Change(name, _cut_or_none(before.get(name)), _cut_or_none(after.get(name))) for name in names[:_MOST_FIELDS]
-    ]
+    found = [Change(name, *_cut_change(before.get(name), after.get(name))) for name in names[:_MOST_FIELDS]]
     if len(names) > _MOST_FIELDS:
         found.append(Change("…", None, str(len(names) - _MOST_FIELDS)))
     return tuple(found)
@@ -309,8 +309,18 @@ def _cut(text: str, most: int) -> str:
     return text if len(text) <= most else text[:most] + "…"
 
 
-def _cut_or_none(text: str | None) -> str | None:
-    return None if text is None else _cut(text, _MOST_CHANGED_CHARACTERS)
+def _cut_change(old: str | None, new: str | None) -> tuple[str | None, str | None]:
+    """Both, from a little before where they differ if they are too long."""
+    start = 0
+    if old is not None and new is not None and max(len(old), len(new)) > _MOST_CHANGED_CHARACTERS:
+        pairs = enumerate(zip(old, new, strict=False))
+        same = next((place for place, (was, is_now) in pairs if was != is_now), min(len(old), len(new)))
+        start = max(0, same - _CHARACTERS_BEFORE)
+    before = "…" if start else ""
+    return (
+        None if old is None else before + _cut(masked(old[start:]), _MOST_CHANGED_CHARACTERS),
+        None if new is None else before + _cut(masked(new[start:]), _MOST_CHANGED_CHARACTERS),
+    )
 
 
 def body_of(value: Act | Told) -> bytes:

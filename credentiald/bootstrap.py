@@ -197,7 +197,7 @@ def _prepare(
             migrations.apply_pending(conn)
             _name_active_key(conn, sealer, now)
     _prepare_records(records.records_path(path), found.meta.database_id)
-    _prepare_audit(audit.audit_path(path), path, found.meta.database_id, now)
+    _prepare_audit(audit.audit_path(path), path, found.meta.database_id, now, is_new=created)
     return Prepared(
         sealer=sealer,
         created=created,
@@ -216,9 +216,11 @@ def _prepare_records(path: Path, database_id: str) -> None:
             records.prepare(conn, database_id)
 
 
-def _prepare_audit(path: Path, database_path: Path, database_id: str, now: datetime) -> None:
+def _prepare_audit(path: Path, database_path: Path, database_id: str, now: datetime, *, is_new: bool) -> None:
     """Begin the audit where it is missing. That one is missing which was there, the head shows that was exported."""
     with _refusing(path):
+        if not is_new and not path.exists():
+            log.warning("there is no audit beside the database: a new chain begins", extra={"file": str(path)})
         private_files.touch(path)
         with (
             closing(_connect_waiting(database_path)) as database,

@@ -19,7 +19,8 @@ MOST_OF_ONE_SERVICE = 32
 
 def canonical(san: str) -> str:
     """The one spelling of a name: DNS names have no case (RFC 4343), URIs are compared as they are."""
-    return san if ":" in san else san.lower()
+    # Not `lower` of everything: it makes an ASCII letter of U+212A.
+    return san if ":" in san or not san.isascii() else san.lower()
 
 
 def problem(san: str) -> str | None:

@@ -105,11 +105,11 @@ def hash_secret(destination: Destination, output: Output) -> None:
 
 @audit.command()
 @click.argument("path", required=False, type=click.Path(path_type=Path))
-@click.option("--head", "head_text", default="", metavar="SEQ:HASH", help="The chain must hold this end of it.")
+@click.option("--head", "head_text", metavar="SEQ:HASH", help="The chain must hold this end of it.")
 @click.option("--database", default="", metavar="URL", help="Where the store is. [env: CREDENTIALD_DATABASE]")
 @json_option
 @click.pass_context
-def verify(ctx: click.Context, path: Path | None, head_text: str, database: str, as_json: bool) -> None:
+def verify(ctx: click.Context, path: Path | None, head_text: str | None, database: str, as_json: bool) -> None:
     """Follow the chain in the file on this machine, while credentiald runs or not.
 
     PATH is the audit's file; by default the one beside the database. The exit code is 1 where anything was changed,
@@ -119,7 +119,8 @@ def verify(ctx: click.Context, path: Path | None, head_text: str, database: str,
     from credentiald.audit_chain import parse_head
 
     try:
-        expected = parse_head(head_text) if head_text else None
+        # An empty one is none that was lost on the way here: not to be taken for "whole".
+        expected = None if head_text is None else parse_head(head_text)
     except ValueError as error:
         raise WrongUsage(str(error)) from None
     file, database_id = _file_of(path, database)

@@ -135,7 +135,7 @@ def is_about(row: Row, wanted: Wanted) -> bool:
         return True
     try:
         return any(_is_wanted(one, wanted) for one in audit_model.common(row.body)[0])
-    except ValueError:
+    except (ValueError, TypeError, AttributeError):
         return True
 
 
@@ -168,8 +168,9 @@ def messages(row: Row) -> list[pb.AuditEntry]:
     """What one row tells, the earliest first. A row that is none of ours says so."""
     try:
         return _messages(row)
-    except (ValueError, IndexError):
-        return [_entry(row, row.time, outcome="UNREADABLE")]
+    except (ValueError, TypeError, AttributeError, LookupError, OverflowError):
+        # SQLite keeps whatever somebody wrote into a column.
+        return [pb.AuditEntry(sequence=row.sequence, kind=str(row.kind)[:32], outcome="UNREADABLE")]
 
 
 def _messages(row: Row) -> list[pb.AuditEntry]:

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from enum import Enum, auto
 from typing import Any
 
+from credentiald.ids import canonical_uuid
 from credentiald.model import Caller, Role
 from credentiald.plane import Plane
 from credentiald.rpc import codec
@@ -69,7 +70,7 @@ def _service(name_of: Callable[[Any], str]) -> Look:
 
 
 def _token(conn: Connection, plane: Plane, request: Any, caller: Caller) -> Mapping[str, str]:
-    return fields(codec.token(access_tokens.get(conn, request.id)))
+    return fields(codec.token(access_tokens.get(conn, canonical_uuid(request.id) or request.id)))
 
 
 def _model(key_of: Callable[[Any], tuple[str, str]]) -> Look:

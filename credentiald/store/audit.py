@@ -5,10 +5,10 @@ Several processes append to one file: each reads the end of the chain in the tra
 
 import asyncio
 import sqlite3
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import ExitStack, asynccontextmanager
 from pathlib import Path
-from typing import final
+from typing import TypeVar, final
 
 from credentiald import audit_chain, audit_model
 from credentiald.audit_chain import Head, Row, Verdict
@@ -18,9 +18,10 @@ from credentiald.store.connection import Connection, Value
 from credentiald.store.connections import Connections, trouble_is_refused
 
 _COLUMNS = "sequence, time, from_time, kind, body, hash"
-# Of the change log, at one start.
+# Of one entry about the change log.
 _MOST_REVISIONS = 1000
-_MOST_ACTS_READ = 20_000
+
+T = TypeVar("T")
 
 
 @final
@@ -46,7 +47,13 @@ def prepare(conn: sqlite3.Connection, database_id: str, *, current_revision: int
     if first is None:
         body = audit_model.body_of(Told(database_id=database_id, revision=current_revision))
         append(conn, [Draft(Kind.GENESIS, body, now_micros)], now_micros=now_micros)
-    elif audit_model.told_of(bytes(first["body"])).database_id != database_id:
+        return
+    told = _decoded(audit_model.told_of, first["body"])
+    if told is None:
+        raise migrations.SchemaMismatch(
+            "its first entry was changed: see what 'credentiald audit verify' says, and move the file away"
+        )
+    if told.database_id != database_id:
         raise migrations.SchemaMismatch("it holds the audit of another database: move one of the two away")
 
 
@@ -104,27 +111,39 @@ def unattributed(audit: Connection, database: Connection) -> tuple[list[Revision
     They were made while nothing was audited, by `credentiald init`, or just before a kill.
     """
     current = revision.current(database)
-    row = audit.execute(
-        "SELECT sequence, body FROM entries WHERE kind IN ('genesis', 'start') ORDER BY sequence DESC LIMIT 1"
-    ).fetchone()
-    if row is None:
-        return [], current
-    since = audit_model.told_of(bytes(row["body"])).revision
+    starts = audit.execute(
+        "SELECT sequence, body FROM entries WHERE kind IN ('genesis', 'start') ORDER BY sequence DESC"
+    )
+    # One that was damaged is no reason not to start: `verify` says which.
+    found = ((row["sequence"], _decoded(audit_model.told_of, row["body"])) for row in starts)
+    sequence, since = next(((sequence, told.revision) for sequence, told in found if told is not None), (0, 0))
+    starts.close()
     if not since or since > current:
         # A database that came back from a backup: what there is, is where it begins.
         return [], current
-    acts = audit.execute(
-        "SELECT body FROM entries WHERE kind = 'act' AND sequence > ? ORDER BY sequence LIMIT ?",
-        (row["sequence"], _MOST_ACTS_READ),
-    ).fetchall()
-    told = {one.revision for act in acts for one in audit_model.act_of(bytes(act["body"])).revisions}
+    # One at a time: there may be very many.
+    acts = audit.execute("SELECT body FROM entries WHERE kind = 'act' AND sequence > ?", (sequence,))
+    told = {
+        one.revision
+        for row in acts
+        if (act := _decoded(audit_model.act_of, row["body"])) is not None
+        for one in act.revisions
+    }
     changes = revision.changes_after(database, since, limit=current - since)
     missing = [
         Revision(one.revision, one.kind, one.resource, one.resource_id, one.name)
         for one in changes
         if one.revision not in told
     ]
-    return missing[:_MOST_REVISIONS], current
+    return missing, current
+
+
+def _decoded(decode: Callable[[bytes], T], body: object) -> T | None:
+    """What a body says; None for one that is none of ours."""
+    try:
+        return decode(body) if isinstance(body, bytes) else None
+    except (ValueError, RecursionError):
+        return None
 
 
 def note_start(
@@ -133,9 +152,14 @@ def note_start(
     """Append that a credentiald starts, and before it what was changed unseen; the latter. Inside a write
     transaction."""
     missing, current = unattributed(audit_conn, database)
-    drafts = []
-    if missing:
-        drafts.append(Draft(Kind.UNATTRIBUTED, audit_model.body_of(Told(revisions=tuple(missing))), now_micros))
+    drafts = [
+        Draft(
+            Kind.UNATTRIBUTED,
+            audit_model.body_of(Told(revisions=tuple(missing[at : at + _MOST_REVISIONS]))),
+            now_micros,
+        )
+        for at in range(0, len(missing), _MOST_REVISIONS)
+    ]
     drafts.append(
         Draft(Kind.START, audit_model.body_of(Told(version=version, mode=mode, revision=current)), now_micros)
     )

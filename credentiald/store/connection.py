@@ -1,6 +1,6 @@
 """What the store functions need of a database connection; SQLite's own fits as it is."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, Protocol
 
 Value = str | bytes | int | None
@@ -19,6 +19,10 @@ class Cursor(Protocol):
     def rowcount(self) -> int:
         """How many rows an INSERT, UPDATE or DELETE touched."""
         ...
+
+    def __iter__(self) -> Iterator[Any]: ...
+
+    def close(self) -> None: ...
 
     def fetchone(self) -> Any: ...
 

@@ -130,3 +130,13 @@ def test_columns_are_stored_with_the_lowest_byte_first():
     noted = [(b"", ID.encode(), DECISIONS[place % 2], "m", "", "", MICROS + place) for place in range(2)]
     body = audit_model.block(noted).body
     assert body[-24:] == struct.pack("<2H2H2Q", 0, 1, 0, 0, 0, 1)
+
+
+TOKEN = "dbu_" + "a1B2" * 12 + "Z"
+
+
+def test_of_a_long_field_is_told_where_it_changed():
+    was = ",".join(f"spiffe://example.org/{number:04}" for number in range(500))
+    [change] = audit_model.changes({"sans": was}, {"sans": was + ",spiffe://example.org/evil"})
+    assert (change.old[-4:], change.new[-4:]) == ("0499", "evil")
+    assert audit_model.changes({"token": "x"}, {"token": TOKEN}) == (Change("token", "x", "Secret(…)"),)

@@ -51,6 +51,13 @@ def test_dns_names_have_no_case_and_uris_do():
 def test_a_name_counts_only_as_what_the_certificate_says_that_it_is():
     found = certificate_names.of_certificate(
         uris=["spiffe://example.org/bridge", "bridge.example.org", "mailto:a@b.example"],
-        dns_names=["Other.Example.org", "spiffe://example.org/admin", "*.example.org", "10.0.0.1"],
+        # The first letter of the second is U+212A, which is a k to who makes it lower case.
+        dns_names=[
+            "Other.Example.org",
+            "\u212aeys.example.org",
+            "spiffe://example.org/admin",
+            "*.example.org",
+            "10.0.0.1",
+        ],
     )
     assert found == ("spiffe://example.org/bridge", "other.example.org")

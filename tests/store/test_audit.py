@@ -16,9 +16,10 @@ from credentiald import audit_model, bootstrap
 from credentiald.audit_book import Mode, running_audit
 from credentiald.audit_chain import Head, Verdict
 from credentiald.audit_metrics import AuditMetrics
+from credentiald.audit_model import Act, Draft, Kind, Revision, Who
 from credentiald.cli.root import cli
 from credentiald.model import User
-from credentiald.store import audit, sqlite, users
+from credentiald.store import audit, revision, sqlite, users
 from credentiald.store.audit import open_audit
 from credentiald.store.migrations import SchemaMismatch
 from tests.support import audit_child
@@ -169,6 +170,56 @@ def test_what_was_changed_while_nobody_audited_is_told_at_the_next_start_and_onc
     assert followed(folder).damage is None
 
 
+def test_all_that_was_changed_is_told_however_much_it_was(folder):
+    started(folder)
+    with closing(sqlite.connect(folder / "store.db")) as conn, sqlite.transaction(conn, write=True):
+        for number in range(1001):
+            users.create(conn, User(id=f"u{number}", username=f"u{number}", create_time=NOW, update_time=NOW))
+    assert bootstrap.note_start(url_in(folder), version="1", mode="on", now=NOW) == 1001
+    with closing(sqlite.connect(path_in(folder))) as conn:
+        bodies = conn.execute("SELECT body FROM entries WHERE kind = 'unattributed'").fetchall()
+    assert sum(len(audit_model.told_of(body).revisions) for (body,) in bodies) == 1001
+
+
+def test_an_act_is_known_however_many_came_before_it(conn, folder):
+    started(folder)
+    change(folder, "ann")
+    with closing(sqlite.connect(folder / "store.db")) as database:
+        current = revision.current(database)
+    act = Act(what="CreateUser", outcome="DONE", who=Who(), revisions=(Revision(current, "", "", "", ""),))
+    with sqlite.transaction(conn, write=True):
+        audit.append(conn, [an_act("another")] * 20_000, now_micros=7)
+        audit.append(conn, [Draft(Kind.ACT, audit_model.body_of(act), 7)], now_micros=7)
+    assert started(folder) == []
+
+
+@pytest.mark.parametrize("body", ["x'00'", "x'7b7d5b'", "7", "'{}'"])
+def test_damage_is_found_by_verify_and_is_no_reason_not_to_start(conn, folder, body):
+    started(folder)
+    change(folder, "ann")
+    append(conn, "one")
+    started(folder)
+    change(folder, "bob")
+    append(conn, "two")
+    conn.execute("DROP TRIGGER entries_are_not_changed")
+    # The latest start, and the act after it.
+    last = audit.head_of(conn).sequence
+    conn.execute(f"UPDATE entries SET body = {body} WHERE sequence >= {last - 1}")
+    assert "bob" in started(folder)
+    assert followed(folder).damage.sequence == last - 1
+    conn.execute(f"UPDATE entries SET body = {body} WHERE sequence = 1")
+    with pytest.raises(bootstrap.StartRefused, match="its first entry was changed"):
+        prepare(folder)
+
+
+def test_a_chain_that_begins_anew_beside_an_old_database_is_in_the_log(folder, caplog):
+    prepare(folder)
+    assert "a new chain begins" not in caplog.text
+    path_in(folder).unlink()
+    prepare(folder)
+    assert "there is no audit beside the database: a new chain begins" in caplog.text
+
+
 # -- the command ------------------------------------------------------------------------------------------------------
 
 
@@ -224,3 +275,8 @@ def test_the_command_reads_a_file_at_rest_without_making_another_and_refuses_wha
     for arguments in (["verify", str(folder / "nothing.db")], ["verify", str(folder / "credentiald.sealing")]):
         assert CliRunner().invoke(cli, ["audit", *arguments]).exit_code == 1
     assert CliRunner().invoke(cli, ["audit", "verify", str(path_in(folder)), "--head", "7"]).exit_code == 2
+
+
+@pytest.mark.parametrize("head", ["", "0:" + "0" * 64, "1:" + "0 " * 32])
+def test_a_head_that_says_nothing_is_not_taken_for_one_that_fits(folder, head):
+    assert verify(folder, "--head", head).exit_code == 2

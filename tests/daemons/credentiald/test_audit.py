@@ -485,7 +485,9 @@ async def test_the_head_is_logged_when_something_was_appended_and_at_the_end(tmp
     async with a_provider_and_a_user(tmp_path, Mode.ON) as (one, _):
         one.audit.log_head()
         one.audit.log_head()
-        heads = [record for record in caplog.records if record.message == "audit head"]
+        began, *heads = [record for record in caplog.records if record.message == "audit head"]
+        # What the start has found is in the log at once.
+        assert began.sequence == 1
         assert [(record.sequence, record.hash) for record in heads] == [(whole(one).sequence, whole(one).hash.hex())]
         await one.make_user("bob")
     last = [record for record in caplog.records if record.message == "audit head"][-1]
@@ -503,6 +505,52 @@ async def test_an_entry_that_cannot_be_read_does_not_hide_the_others(tmp_path):
         verdict = audit.verify(audit_path(tmp_path / "credentiald.db"), expected=None, database_id=None)
         assert verdict.damage is not None
         assert verdict.damage.sequence == 2
+
+
+@pytest.mark.parametrize(
+    "change",
+    ["body = 7", "body = '{}'", "kind = 'release', body = 7", "hash = 'x'", "time = 'now'", "from_time = 1 << 62",
+     "kind = 'nothing'", "kind = 'lost', body = '{\"until_micros\": 4611686018427387904}'"],
+)  # fmt: skip
+async def test_no_entry_hides_the_others_whatever_was_written_into_it(tmp_path, change):
+    async with a_provider_and_a_user(tmp_path, Mode.ON) as (one, _):
+        with contextlib.closing(sqlite3.connect(audit_path(tmp_path / "credentiald.db"))) as conn:
+            conn.execute("DROP TRIGGER entries_are_not_changed")
+            conn.execute(f"UPDATE entries SET {change} WHERE sequence = 2")
+            conn.commit()
+        for wanted in ({}, {"user": "ann"}):
+            assert {entry.sequence for entry in await entries(one, **wanted)} >= {3, 4}
+
+
+async def test_a_token_that_is_revoked_by_its_id_in_capitals_is_told_of_like_any_other(tmp_path):
+    async with a_provider_and_a_user(tmp_path, Mode.ON) as (one, _):
+        [token] = (await one.admin.ListTokens(pb.ListTokensRequest(), metadata=bearer(one.admin_token))).tokens
+        await one.admin.RevokeToken(pb.RevokeTokenRequest(id=token.id.upper()), metadata=bearer(one.admin_token))
+        assert [change.field for change in (await entries(one, kind="act"))[-1].changes] == ["revoke_time"]
+
+
+async def test_what_was_pasted_into_the_wrong_field_is_not_in_the_file(tmp_path):
+    async with a_provider_and_a_user(tmp_path, Mode.STRICT) as (one, token):
+        wrong = [
+            one.admin.RevokeToken(pb.RevokeTokenRequest(id=token), metadata=bearer(one.admin_token)),
+            one.admin.SuspendUser(pb.SuspendUserRequest(user=token), metadata=bearer(one.admin_token)),
+            one.admin.CreateProvider(
+                pb.CreateProviderRequest(
+                    provider=provider_pb2.Provider(name="x", type="openai", base_url=f"https://a:{CANARY}@b.example")
+                ),
+                metadata=bearer(one.admin_token),
+            ),
+        ]
+        for call in wrong:
+            with pytest.raises(grpc.aio.AioRpcError):
+                await call
+        await resolve(one, token, model=token)
+        told = (await entries(one, kind="act"))[-6:]
+        assert [entry.outcome for entry in told].count("INTENDED") == 3
+    path = audit_path(tmp_path / "credentiald.db")
+    content = b"".join(file.read_bytes() for file in tmp_path.glob(f"{path.name}*"))
+    assert CANARY.encode() not in content
+    assert token.encode() not in content
 
 
 async def test_an_act_whose_caller_has_gone_is_told_as_it_ended(tmp_path):
