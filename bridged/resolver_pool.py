@@ -153,8 +153,8 @@ class Pool:
         """A peer said whether it would answer, or did not say it."""
         state = answer.reason if isinstance(answer, Refused) else "OK"
         if state != peer.ping_state:
-            _log_change(state, peer.address)
             peer.ping_state = state
+            _log_change(state, peer.address, others_answer=any(each.ping_state == "OK" for each in self._peers))
         if not isinstance(answer, Refused):
             self._same_database(answer.database_id)
             self._readiness.answered(asyncio.get_running_loop().time())
@@ -226,12 +226,15 @@ class Pool:
             self.revision = self.obeyed_revision = 0
 
 
-def _log_change(state: str, address: str) -> None:
+def _log_change(state: str, address: str, *, others_answer: bool) -> None:
     """One line for each change, not for each ping. `address` only where there are several."""
     facts = {"state": state, **({"peer": address} if address else {})}
     if state == "OK":
         log.info("credentiald answers", extra=facts)
     elif state in ABOUT_THIS_BRIDGE:
         log.error("credentiald refused this bridge: check its service token", extra=facts)
+    elif others_answer:
+        # Another replica, or the same one on the connection that it knows this bridge by.
+        log.warning("credentiald does not answer on one of several connections: requests take the others", extra=facts)
     else:
         log.warning("credentiald does not answer: requests get 503 until it does", extra=facts)

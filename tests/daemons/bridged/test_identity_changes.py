@@ -108,6 +108,23 @@ async def test_a_new_token_takes_over_at_every_credentiald(count: int) -> None:
         assert one.refused == []
 
 
+async def test_while_there_is_another_nobody_is_told_that_requests_are_refused(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    def told() -> list[str]:
+        return [one.getMessage() for one in caplog.records if "does not answer" in one.getMessage()]
+
+    async with asking(count=2) as one:
+        first, second = one.fakes
+        await first.stop()
+        await until(lambda: bool(told()))
+        await one.more()
+        assert one.refused == []
+        assert "503" not in "".join(told())
+        await second.stop()
+        await until(lambda: "503" in told()[-1])
+
+
 async def test_a_credentiald_of_before_there_were_streams_is_asked_with_the_new_token() -> None:
     async with asking(has_stream=False, valid={"one", "two"}) as one:
         (fake,) = one.fakes
