@@ -1,14 +1,16 @@
 """Files that are changed while a daemon runs: read anew once a second, and at once on SIGHUP.
 
-They are read, not only looked at: two writes within one tick of a file system's clock leave the same time behind. What
-reads runs on a thread, so a disk that hangs holds nothing up but this.
+They are read, not only looked at: two writes within one tick of a file system's clock leave the same time behind. Each
+is read on a thread of its own that nobody waits for, so a disk that hangs, or a pipe in place of a file, holds up
+neither the others nor the end of the process.
 """
 
 import asyncio
 import logging
 import signal
+import threading
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from typing import Any, TypeVar
 
 from daemonkit.cancellation import end_if_cancelled
@@ -20,11 +22,55 @@ INTERVAL_SECONDS = 1.0
 T = TypeVar("T")
 
 
+class _Read:
+    """One that is read: on a thread by `read`; what that returned is for `use`, on the loop."""
+
+    def __init__(self, read: Callable[[], Any], use: Callable[[Any], None]) -> None:
+        self._read = read
+        self._use = use
+        self._loop = asyncio.get_running_loop()
+        self._is_reading = False
+        self._is_wanted = False
+        self.is_over = False
+
+    def begin(self, *, at_once: bool) -> None:
+        """Read, unless that is under way: then once more after it, where it was wanted `at_once`."""
+        if self._is_reading:
+            self._is_wanted = self._is_wanted or at_once
+            return
+        self._is_reading = True
+        threading.Thread(target=self._on_thread, name="read a file anew", daemon=True).start()
+
+    def _on_thread(self) -> None:
+        found, failure = None, None
+        try:
+            found = self._read()
+        except Exception as error:
+            failure = error
+        # The loop may be closed by now.
+        with suppress(RuntimeError):
+            self._loop.call_soon_threadsafe(self._done, found, failure)
+
+    def _done(self, found: Any, failure: Exception | None) -> None:
+        if self.is_over:
+            return
+        self._is_reading = False
+        try:
+            if failure is not None:
+                raise failure
+            self._use(found)
+        except Exception:
+            log.exception("files could not be read anew")
+        if self._is_wanted:
+            self._is_wanted = False
+            self.begin(at_once=True)
+
+
 class Rereading:
     """What is read again and again. Made by `rereading`."""
 
     def __init__(self) -> None:
-        self._pairs: list[tuple[Callable[[], Any], Callable[[Any], None]]] = []
+        self._reads: list[_Read] = []
         self._wanted = asyncio.Event()
 
     def add(self, read: Callable[[], T], use: Callable[[T], None]) -> None:
@@ -32,7 +78,7 @@ class Rereading:
 
         Neither may raise for what is in the files; where one does all the same, it is logged and tried again.
         """
-        self._pairs.append((read, use))
+        self._reads.append(_Read(read, use))
 
     def at_once(self) -> None:
         """Read everything now instead of at the next second."""
@@ -40,18 +86,20 @@ class Rereading:
 
     async def keep(self) -> None:
         """Read until cancelled."""
-        while True:
-            try:
-                async with asyncio.timeout(INTERVAL_SECONDS):
-                    await self._wanted.wait()
-            except TimeoutError:
-                end_if_cancelled()
-            self._wanted.clear()
-            for read, use in self._pairs:
+        try:
+            while True:
                 try:
-                    use(await asyncio.to_thread(read))
-                except Exception:
-                    log.exception("files could not be read anew")
+                    async with asyncio.timeout(INTERVAL_SECONDS):
+                        await self._wanted.wait()
+                except TimeoutError:
+                    end_if_cancelled()
+                at_once = self._wanted.is_set()
+                self._wanted.clear()
+                for one in self._reads:
+                    one.begin(at_once=at_once)
+        finally:
+            for one in self._reads:
+                one.is_over = True
 
 
 @asynccontextmanager

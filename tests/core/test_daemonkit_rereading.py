@@ -4,6 +4,7 @@ import asyncio
 import logging
 import os
 import signal
+import threading
 
 import pytest
 
@@ -40,6 +41,66 @@ async def test_a_signal_and_a_request_have_the_files_read_at_once_and_a_second_d
         # Without a signal it would have taken eight seconds.
         assert now() - began < 4 * INTERVAL_SECONDS
     assert also == [1] * 4
+
+
+async def test_what_hangs_keeps_nothing_else_from_being_read_and_nobody_waits_for_it():
+    goes_on, hangs, reads = threading.Event(), threading.Event(), 0
+    again = asyncio.Event()
+
+    def hang() -> None:
+        hangs.set()
+        goes_on.wait()
+
+    def use(_: None) -> None:
+        nonlocal reads
+        reads += 1
+        if reads == 3:
+            again.set()
+        files.at_once()
+
+    late: list[object] = []
+    try:
+        async with asyncio.timeout(DEADLINE_SECONDS):
+            async with rereading() as files:
+                files.add(hang, late.append)
+                files.add(lambda: None, use)
+                files.at_once()
+                await again.wait()
+            assert hangs.is_set()
+            await asyncio.get_running_loop().shutdown_default_executor()
+    finally:
+        goes_on.set()
+    assert late == []
+
+
+async def test_what_is_wanted_while_it_is_read_is_read_once_more():
+    # It may have changed behind the place where it was read.
+    goes_on, begun, done = threading.Event(), asyncio.Event(), asyncio.Event()
+    used: list[int] = []
+    loop = asyncio.get_running_loop()
+
+    def read() -> int:
+        loop.call_soon_threadsafe(begun.set)
+        goes_on.wait()
+        return len(used)
+
+    def use(number: int) -> None:
+        used.append(number)
+        if number:
+            done.set()
+
+    began = loop.time()
+    async with asyncio.timeout(DEADLINE_SECONDS), rereading() as files:
+        files.add(read, use)
+        files.at_once()
+        await begun.wait()
+        files.at_once()
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)
+        goes_on.set()
+        await done.wait()
+    assert used == [0, 1]
+    assert loop.time() - began < INTERVAL_SECONDS
 
 
 async def test_what_fails_keeps_nothing_else_from_being_read(caplog: pytest.LogCaptureFixture):
