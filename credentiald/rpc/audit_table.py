@@ -16,7 +16,7 @@ from credentiald.model import Caller, Role
 from credentiald.plane import Plane
 from credentiald.rpc import codec
 from credentiald.rpc.audit_codec import fields
-from credentiald.store import access_tokens, models, providers, services, user_keys, users
+from credentiald.store import access_tokens, models, providers, sealing_rows, services, user_keys, users
 from credentiald.store.connection import Connection
 
 # What there is to see of the resource that a request is about, by field.
@@ -91,6 +91,14 @@ def _user_key(conn: Connection, plane: Plane, request: Any, caller: Caller) -> M
     return {"credential_id": found[0].credential_id} if found else {}
 
 
+def _sealing_keys(conn: Connection, plane: Plane, request: Any, caller: Caller) -> Mapping[str, str]:
+    active = sealing_rows.active_key_id(conn)
+    return {
+        f"sealing_key[{key.id}]": "active" if key.id == active else "old" if key.retire_time is None else "retired"
+        for key in sealing_rows.known_keys(conn)
+    }
+
+
 def _is_own(caller: Caller, name: str) -> bool:
     return caller.user is not None and name.casefold() in (caller.user.id, caller.user.username.casefold())
 
@@ -138,7 +146,8 @@ TABLE: dict[str, Rule] = {
     **_rows(_ADMIN, Rule(Told.ACT, _model(lambda one: (one.provider, one.name))), "DeleteModel"),
     **_rows(_ADMIN, Rule(Told.ACT, _user(lambda one: one.user.username)), "CreateUser"),
     **_rows(_ADMIN, _BY_USER, "SuspendUser ResumeUser DeleteUser"),
-    **_rows(_ADMIN, Rule(Told.ACT), "CreateToken RotateSealingKey RetireSealingKey"),
+    **_rows(_ADMIN, Rule(Told.ACT), "CreateToken"),
+    **_rows(_ADMIN, Rule(Told.ACT, _sealing_keys), "RotateSealingKey RetireSealingKey"),
     **_rows(_ADMIN, Rule(Told.ACT, _token), "RevokeToken"),
     **_rows(_ADMIN, Rule(Told.ACT, _service(lambda one: one.service.name)), "CreateService"),
     **_rows(_ADMIN, _BY_NAME, "RotateServiceToken RevokeOldServiceToken SetServiceCertificates DeleteService"),

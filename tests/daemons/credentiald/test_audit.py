@@ -522,6 +522,23 @@ async def test_no_entry_hides_the_others_whatever_was_written_into_it(tmp_path, 
             assert {entry.sequence for entry in await entries(one, **wanted)} >= {3, 4}
 
 
+async def test_which_sealing_key_seals_and_which_was_retired_is_told(tmp_path):
+    async with running(tmp_path) as one:
+        metadata = bearer(one.admin_token)
+        status = await one.admin.RotateSealingKey(pb.RotateSealingKeyRequest(), metadata=metadata)
+        new, old = status.active_key_id, status.keys[1].id
+        async with asyncio.timeout(WAIT_SECONDS):
+            while status.secrets_remaining:
+                await asyncio.sleep(0.02)
+                status = await one.admin.GetSealingStatus(pb.GetSealingStatusRequest(), metadata=metadata)
+        await one.admin.RetireSealingKey(pb.RetireSealingKeyRequest(id=old), metadata=metadata)
+        told = [{one.field: (one.old, one.new) for one in act.changes} for act in await entries(one, kind="act")]
+        assert told == [
+            {f"sealing_key[{old}]": ("active", "old"), f"sealing_key[{new}]": ("", "active")},
+            {f"sealing_key[{old}]": ("old", "retired")},
+        ]
+
+
 async def test_a_token_that_is_revoked_by_its_id_in_capitals_is_told_of_like_any_other(tmp_path):
     async with a_provider_and_a_user(tmp_path, Mode.ON) as (one, _):
         [token] = (await one.admin.ListTokens(pb.ListTokensRequest(), metadata=bearer(one.admin_token))).tokens
