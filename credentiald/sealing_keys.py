@@ -171,13 +171,16 @@ class SealingKeys:
                 raw = await self._wrapping.unwrap(
                     key.source, key.wrapped, key_id=key.id, database_id=self._db.database_id
                 )
+                found_key = Keyring({key.id: raw})
+                if found_key.fingerprints()[key.id] != key.fingerprint:
+                    raise WrapFailed(f"{key.source}: it decrypts to another key", is_refused=True)
             except WrapFailed as error:
                 self._ask_again[key.id] = asyncio.get_running_loop().time() + ASK_AGAIN_SECONDS
                 log.error(  # noqa: TRY400
                     "a sealing key cannot be decrypted", extra={"sealing_key": key.id, "cause": str(error)}
                 )
             else:
-                self._sealer.learn(Keyring({key.id: raw}), {key.id: key.fingerprint})
+                self._sealer.learn(found_key, {key.id: key.fingerprint})
 
     def _is_missing(self, key: KnownKey) -> bool:
         """Whether to have this key decrypted now: not where that has just failed."""

@@ -334,3 +334,19 @@ async def test_a_rotation_that_failed_leaves_no_key_under_an_id_that_another_pro
             await round_of(two, Metrics("test"), rest_seconds=0)
             await round_of(one, Metrics("test"), rest_seconds=0)
             assert await one.look() == (True, False)
+
+
+async def test_a_key_that_decrypts_to_another_is_not_at_hand_and_not_asked_for_all_the_time(tmp_path):
+    with serving(FakeVault()) as vault:
+        place = place_in(tmp_path, vault)
+        async with AsyncExitStack() as stack:
+            one, two = [await keys_at(place, stack) for _ in range(2)]
+            new = (await one.rotate()).active_key_id
+            with closing(sqlite3.connect(tmp_path / "store.db")) as conn, conn:
+                [(database_id,)] = conn.execute("SELECT database_id FROM meta").fetchall()
+                other = await place.wrapping.wrap(b"x" * 32, key_id=new, database_id=database_id)
+                conn.execute("UPDATE sealing_keys SET wrapped = ? WHERE id = ?", (other, new))
+            vault.calls.clear()
+            for _ in range(3):
+                await two.refresh()
+            assert (two.has(new), len(vault.calls)) == (False, 1)
