@@ -64,7 +64,8 @@ class AuditEntry(_message.Message):
     """What was asked: a rpc for acts, an operation for releases."""
     outcome: _builtins.str
     """"DONE", "INTENDED", the reason of a refusal, "CANCELLED" or "INTERNAL";
-    empty for kinds that have none.
+    empty for kinds that have none. "UNREADABLE" where the row is none that was
+    written like this: only sequence and kind are told then.
     """
     service_id: _builtins.str
     """Who asked: a service, or a user."""
