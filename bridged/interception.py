@@ -160,6 +160,8 @@ class Interception:
             self.has_body_ended = True
             if self.call is not None and self.is_streamed:
                 self.call.end_body()
+                if self.dumped is not None:
+                    self.dumped.request_end()
         except Exception as failure:
             self.fail(failure)
 

@@ -163,3 +163,5 @@ def _send_early(interception: "Interception", call: UpstreamCall) -> None:
     # The rest is let come by the call, which knows when there is a connection that takes it.
     if interception.has_body_ended:
         call.end_body()
+        if interception.dumped is not None:
+            interception.dumped.request_end()

@@ -75,6 +75,11 @@ class AttemptFiles:
         if self._request is not None:
             self._request.feed(data)
 
+    def request_end(self) -> None:
+        """All of the request's body is there: an answer may take minutes, and it would be held for as long."""
+        if self._request is not None:
+            self._request.end("")
+
     def response_head(self, status: int, headers: Headers) -> None:
         """The answer's head. Its body is that of an event stream or not."""
         needles = Needles(secrets_in(headers), besides=self._needles)
@@ -146,8 +151,7 @@ class AttemptFiles:
         if sent.body:
             request.feed(sent.body)
         if not sent.streamed:
-            # Nothing more comes: an answer may take minutes, and the body would be held for as long.
-            request.end("")
+            self.request_end()
 
     def _which(self) -> str:
         attempt = self._attempt

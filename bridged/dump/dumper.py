@@ -85,6 +85,11 @@ class DumpedCall:
         if not self._is_over:
             self._writer.request_data(self._dump, data)
 
+    def request_end(self) -> None:
+        """All of the streamed body went out."""
+        if not self._is_over:
+            self._writer.request_end(self._dump)
+
     def over(self, how: str) -> None:
         """Nothing more comes; `how` is empty where the answer is complete. Once; later ones do nothing."""
         if not self._is_over:

@@ -85,6 +85,10 @@ class DumpWriter:
         """A piece of a streamed body went out."""
         self._put(dump, len(data), self._request_data, dump, data)
 
+    def request_end(self, dump: AttemptDump) -> None:
+        """All of a streamed body went out."""
+        self._put(dump, 0, self._request_end, dump)
+
     def response_head(self, dump: AttemptDump, status: int, headers: Headers) -> None:
         """The answer begins."""
         self._put(dump, _bytes_of(headers), self._response_head, dump, status, headers)
@@ -172,6 +176,10 @@ class DumpWriter:
     def _request_data(self, dump: AttemptDump, data: bytes) -> None:
         if dump.files is not None:
             dump.files.request_data(data)
+
+    def _request_end(self, dump: AttemptDump) -> None:
+        if dump.files is not None:
+            dump.files.request_end()
 
     def _response_head(self, dump: AttemptDump, status: int, headers: Headers) -> None:
         if dump.files is not None:

@@ -117,19 +117,30 @@ async def test_a_stream_is_in_its_file_while_it_runs_and_says_how_it_ended(
     )
 
 
+@pytest.mark.parametrize("pieces", [1, 2])
+@pytest.mark.parametrize("target", [MESSAGES, "/openai/v1/embeddings"])
 async def test_what_was_asked_is_in_its_file_before_there_is_an_answer(
-    credentiald: FakeCredentiald, upstream: ScriptedUpstream, tmp_path: Path
+    credentiald: FakeCredentiald, upstream: ScriptedUpstream, tmp_path: Path, target: str, pieces: int
 ) -> None:
     go_on = asyncio.Event()
     upstream.script(stream(go_on, EVENT))
+
+    def texts(ending: str) -> str:
+        return "".join(path.read_text() for path in tmp_path.rglob(f"*{ending}.txt"))
+
     async with running_bridge(credentiald, dump_dir=str(tmp_path)) as bridge, raw_client(bridge.port) as client:
-        await client.send(request("POST", MESSAGES, headers=[AUTH], body=BODY))
-        await until(lambda: "a prompt" in "".join(files_in(tmp_path).values()))
-        before = files_in(tmp_path)["anthropic/claude-fable/.req.txt"]
+        data = request("POST", target, headers=[AUTH], body=BODY)
+        await client.send(data[:-20] if pieces > 1 else data)
+        if pieces > 1:
+            await until(lambda: target == MESSAGES or bool(texts("req")))
+            await client.send(data[-20:])
+        await until(lambda: texts("req").endswith("}\n"))
+        before = texts("req")
+        assert "a prompt" in before
         go_on.set()
         await client.read_answer()
-        await until(lambda: "# complete" in files_in(tmp_path).get("anthropic/claude-fable/.resp.txt", ""))
-    assert files_in(tmp_path)["anthropic/claude-fable/.req.txt"] == before
+        await until(lambda: "# complete" in texts("resp"))
+    assert texts("req") == before
 
 
 @pytest.mark.parametrize(
