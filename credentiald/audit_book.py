@@ -41,6 +41,8 @@ _RETRY_SECONDS = 1.0
 _HEAD_SECONDS = 60.0
 _MOST_RELEASES_WAITING = 100_000
 _MOST_ENTRIES_WAITING = 5_000
+# What an entry about lost ones calls those that were there.
+_WRITTEN = "written"
 # Of one transaction.
 _BLOCKS_AT_ONCE, _ENTRIES_AT_ONCE = 8, 500
 
@@ -266,9 +268,14 @@ class AuditBook:
         self._on_their_way = len(batches)
         entries = [self._entries[place] for place in range(min(len(self._entries), _ENTRIES_AT_ONCE))]
         lost, self._lost = self._lost, None
+        last, gone = self._last, 0
 
         def append(conn: Connection) -> list[Row]:
+            nonlocal gone
+            gone = 0 if last is None else audit.gone_since(conn, last)
             drafts = [] if lost is None else [_lost_draft(lost)]
+            if gone:
+                drafts.append(_lost_draft(_Lost(Counter({_WRITTEN: gone}), self._now(), self._now())))
             # Encoded here, off the loop.
             drafts += [audit_model.block(noted[at : at + MOST_RELEASES]) for at in range(0, len(noted), MOST_RELEASES)]
             return audit.append(conn, [*drafts, *(one.draft for one in entries)], now_micros=self._now())
@@ -287,6 +294,8 @@ class AuditBook:
                 self._lost = lost if self._lost is None else lost.with_more(self._lost)
             self._failed(batches, entries)
             return False
+        if gone and last is not None:
+            self._tell_gone(gone, last)
         self._wrote(rows, loop.time() - started_seconds, count=len(noted))
         self._remove(batches, entries)
         sequences = [row.sequence for row in rows[len(rows) - len(entries) :]]
@@ -358,6 +367,15 @@ class AuditBook:
         self._lost = lost if self._lost is None else self._lost.with_more(lost)
         if not self.lost_count:
             log.error("the audit has lost entries: they could not be written for too long", extra={"kind": kind.value})
+        self.lost_count += count
+        self._metrics.lost(count)
+
+    def _tell_gone(self, count: int, last: Row) -> None:
+        """No head was exported since, perhaps: but for this nobody would ever know."""
+        log.error(
+            "entries of the audit that were written are gone: its file was changed",
+            extra={"entries": count, "sequence": last.sequence, "hash": last.hash.hex()},
+        )
         self.lost_count += count
         self._metrics.lost(count)
 

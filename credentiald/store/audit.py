@@ -58,7 +58,10 @@ def prepare(conn: sqlite3.Connection, database_id: str, *, current_revision: int
 
 
 def append(conn: Connection, drafts: Sequence[Draft], *, now_micros: int) -> list[Row]:
-    """The drafts, in their order, as the next rows of the chain. Inside a write transaction."""
+    """The drafts, in their order, as the next rows of the chain. Inside a write transaction.
+
+    sqlite3.IntegrityError where the last is not there: a trigger of somebody's swallows rows, and the chain looks whole.
+    """
     head, rows = head_of(conn), []
     for draft in drafts:
         sequence = head.sequence + 1
@@ -67,7 +70,19 @@ def append(conn: Connection, drafts: Sequence[Draft], *, now_micros: int) -> lis
         conn.execute(f"INSERT INTO entries ({_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?)", row)  # noqa: S608 - ours
         rows.append(row)
         head = Head(sequence, hashed)
+    if head_of(conn) != head:
+        raise sqlite3.IntegrityError(
+            "an entry of the audit was appended and is not there: look for triggers in its file"
+        )
     return rows
+
+
+def gone_since(conn: Connection, row: Row) -> int:
+    """How many rows are gone at least, where this one was the last and is not there any more; else 0."""
+    found = conn.execute("SELECT hash FROM entries WHERE sequence = ?", (row.sequence,)).fetchone()
+    if found is not None and found["hash"] == row.hash:
+        return 0
+    return max(1, row.sequence - head_of(conn).sequence)
 
 
 def head_of(conn: Connection) -> Head:

@@ -539,6 +539,40 @@ async def test_which_sealing_key_seals_and_which_was_retired_is_told(tmp_path):
         ]
 
 
+async def test_entries_that_are_cut_off_while_credentiald_runs_are_missed(tmp_path, caplog):
+    metrics = Metrics("test")
+    async with a_provider_and_a_user(tmp_path, Mode.ON, metrics=metrics) as (one, _):
+        was = whole(one)
+        with contextlib.closing(sqlite3.connect(audit_path(tmp_path / "credentiald.db"))) as conn:
+            conn.execute("DROP TRIGGER entries_are_not_removed")
+            conn.execute("DELETE FROM entries WHERE sequence > ?", (was.sequence - 2,))
+            conn.commit()
+        await one.make_user("bob")
+        [lost] = await entries(one, kind="lost")
+        assert (lost.count, lost.asked[-1].field) == (2, "lost[written]")
+        assert metrics.registry.get_sample_value("credentiald_audit_lost_total") == 2
+        [told] = [record for record in caplog.records if "that were written are gone" in record.message]
+        # With this it can be proved.
+        head = Head(told.sequence, bytes.fromhex(told.hash))
+        assert head == was
+        found = audit.verify(audit_path(tmp_path / "credentiald.db"), expected=head, database_id=None)
+        assert found.damage is not None
+        await one.make_user("cid")
+        assert len(await entries(one, kind="lost")) == 1
+
+
+async def test_rows_that_somebodys_trigger_swallows_are_not_taken_for_written(tmp_path):
+    async with a_provider_and_a_user(tmp_path, Mode.STRICT) as (one, token):
+        with contextlib.closing(sqlite3.connect(audit_path(tmp_path / "credentiald.db"))) as conn:
+            conn.execute("CREATE TRIGGER swallow BEFORE INSERT ON entries BEGIN SELECT RAISE(IGNORE); END")
+        with pytest.raises(grpc.aio.AioRpcError) as refused:
+            await one.admin.SuspendUser(pb.SuspendUserRequest(user="ann"), metadata=bearer(one.admin_token))
+        assert reason_of(refused.value) == "AUDIT_UNAVAILABLE"
+        with pytest.raises(grpc.aio.AioRpcError) as refused:
+            await resolve(one, token)
+        assert reason_of(refused.value) == "AUDIT_UNAVAILABLE"
+
+
 async def test_a_token_that_is_revoked_by_its_id_in_capitals_is_told_of_like_any_other(tmp_path):
     async with a_provider_and_a_user(tmp_path, Mode.ON) as (one, _):
         [token] = (await one.admin.ListTokens(pb.ListTokensRequest(), metadata=bearer(one.admin_token))).tokens
