@@ -60,7 +60,7 @@ def prepare(conn: sqlite3.Connection, database_id: str, *, current_revision: int
 def append(conn: Connection, drafts: Sequence[Draft], *, now_micros: int) -> list[Row]:
     """The drafts, in their order, as the next rows of the chain. Inside a write transaction.
 
-    sqlite3.IntegrityError where the last is not there: a trigger of somebody's swallows rows, and the chain looks whole.
+    sqlite3.IntegrityError where the last is not there: somebody's trigger swallows rows, and the chain looks whole.
     """
     head, rows = head_of(conn), []
     for draft in drafts:
@@ -71,9 +71,7 @@ def append(conn: Connection, drafts: Sequence[Draft], *, now_micros: int) -> lis
         rows.append(row)
         head = Head(sequence, hashed)
     if head_of(conn) != head:
-        raise sqlite3.IntegrityError(
-            "an entry of the audit was appended and is not there: look for triggers in its file"
-        )
+        raise sqlite3.IntegrityError("an entry was appended and is not there: look for triggers in the audit's file")
     return rows
 
 
