@@ -18,6 +18,7 @@ import json
 import logging
 import pickle
 import signal
+import sqlite3
 import traceback
 import urllib.parse
 import urllib.request
@@ -330,6 +331,14 @@ async def test_the_token_for_vault_comes_out_nowhere(tmp_path):
                 await asyncio.to_thread(again.__exit__, None, None, None)
             sinks.add("output of the sealed one", daemon.output)
         assert vault.calls
+        # Nor to whom only the database names: who can write to it is not trusted with keys.
+        with serving_vault(FakeVault()) as theirs:
+            with contextlib.closing(sqlite3.connect(tmp_path / "credentiald.db")) as conn, conn:
+                conn.execute("UPDATE sealing_keys SET source = ?", (f"vault:{theirs.address}/transit/drawbridge",))
+            with credentiald(tmp_path, environ, *same) as daemon:
+                await until(lambda: "the database names it and no setting does" in daemon.output)
+                sinks.add("output of the one that was misled", daemon.output)
+            assert theirs.asked == []
     for file in sorted(tmp_path.rglob("*")):
         if file.is_file() and file.name not in HOLDERS:
             sinks.add(f"the file {file.name}", file.read_bytes())
