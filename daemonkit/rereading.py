@@ -11,6 +11,7 @@ import signal
 import threading
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
+from queue import SimpleQueue
 from typing import Any, TypeVar
 
 from daemonkit.cancellation import end_if_cancelled
@@ -23,36 +24,61 @@ T = TypeVar("T")
 
 
 class _Read:
-    """One that is read: on a thread by `read`; what that returned is for `use`, on the loop."""
+    """One that is read: by `read` on a thread of its own; what that returned is for `use`, on the loop."""
 
     def __init__(self, read: Callable[[], Any], use: Callable[[Any], None]) -> None:
         self._read = read
         self._use = use
         self._loop = asyncio.get_running_loop()
+        # True for each time that it is to be read, then False. A thread that is started takes the loop's time, so there
+        # is one for all times.
+        self._orders: SimpleQueue[bool] = SimpleQueue()
+        self._thread: threading.Thread | None = None
         self._is_reading = False
         self._is_wanted = False
-        self.is_over = False
+        self._is_over = False
 
     def begin(self, *, at_once: bool) -> None:
         """Read, unless that is under way: then once more after it, where it was wanted `at_once`."""
         if self._is_reading:
             self._is_wanted = self._is_wanted or at_once
             return
+        if self._thread is None and not self._has_started():
+            return
         self._is_reading = True
-        threading.Thread(target=self._on_thread, name="read a file anew", daemon=True).start()
+        self._orders.put(True)
+
+    def end(self) -> None:
+        """Use nothing more. What hangs is left to itself."""
+        self._is_over = True
+        self._orders.put(False)
+
+    def _has_started(self) -> bool:
+        thread = threading.Thread(target=self._on_thread, name="read a file anew", daemon=True)
+        try:
+            thread.start()
+        except RuntimeError:
+            # There are too many threads; a second later there may be room.
+            log.exception("files could not be read anew")
+            return False
+        self._thread = thread
+        return True
 
     def _on_thread(self) -> None:
-        found, failure = None, None
-        try:
-            found = self._read()
-        except Exception as error:
-            failure = error
-        # The loop may be closed by now.
-        with suppress(RuntimeError):
-            self._loop.call_soon_threadsafe(self._done, found, failure)
+        while self._orders.get():
+            found, failure = None, None
+            try:
+                found = self._read()
+            except Exception as error:
+                failure = error
+            # The loop may be closed by now.
+            with suppress(RuntimeError):
+                self._loop.call_soon_threadsafe(self._done, found, failure)
+            # Nothing of it is held until the next time.
+            del found, failure
 
     def _done(self, found: Any, failure: Exception | None) -> None:
-        if self.is_over:
+        if self._is_over:
             return
         self._is_reading = False
         try:
@@ -99,7 +125,7 @@ class Rereading:
                     one.begin(at_once=at_once)
         finally:
             for one in self._reads:
-                one.is_over = True
+                one.end()
 
 
 @asynccontextmanager
