@@ -271,9 +271,12 @@ def _certificate_names(context: Any) -> tuple[str, ...]:
 
 
 def _bearer(metadata: Any) -> str:
-    """The token of `authorization: Bearer <token>`, empty without one (RFC 6750, section 2.1)."""
+    """The token of `authorization: Bearer <token>`, empty without one (RFC 6750, section 2.1).
+
+    What is shown in another way is no token of ours; it is not nothing either, so no certificate stands in for it.
+    """
     for key, value in metadata or ():
         if key == "authorization" and isinstance(value, str):
             scheme, _, token = value.strip().partition(" ")
-            return token.strip() if scheme.lower() == "bearer" else ""
+            return token.strip() if scheme.lower() == "bearer" else value.strip()
     return ""

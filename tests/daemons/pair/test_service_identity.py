@@ -94,11 +94,13 @@ async def test_a_certificate_is_the_service_whose_name_it_has_and_a_token_comes_
         cases = [
             (edge, "", ping, "OK"),
             (edge, "dbs_wrong", ping, "SERVICE_TOKEN_INVALID"),
+            (edge, "Basic c2VydmljZTp4", ping, "SERVICE_TOKEN_INVALID"),
             (edge, user, ping, "CALLER_NOT_ALLOWED"),
             (edge, "", users, "ACCESS_TOKEN_MISSING"),
             (edge, "", keys, "ACCESS_TOKEN_MISSING"),
             (edge, user, keys, "OK"),
             (boss, "", users, "OK"),
+            (boss, f"Token {user}", users, "ACCESS_TOKEN_INVALID"),
             (boss, user, users, "CALLER_NOT_ALLOWED"),
             (boss, "", ping, "CALLER_NOT_ALLOWED"),
             (other, "", ping, "SERVICE_TOKEN_MISSING"),
@@ -130,7 +132,9 @@ async def answer(
     credentials = grpc.ssl_channel_credentials(plane.authority.pem, shown[1], shown[0])
     async with grpc.aio.secure_channel(plane.daemon.addresses[listener], credentials) as channel:
         try:
-            await getattr(stub(channel), method)(request, metadata=bearer(token), timeout=DEADLINE_SECONDS)
+            # With a scheme of its own, or as a token is sent.
+            metadata = (("authorization", token),) if " " in token else bearer(token)
+            await getattr(stub(channel), method)(request, metadata=metadata, timeout=DEADLINE_SECONDS)
         except grpc.aio.AioRpcError as error:
             return reason_of(error)
     return "OK"
