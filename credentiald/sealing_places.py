@@ -60,11 +60,13 @@ class LocalKeys:
         Call it where no other process does: inside a write transaction of the database.
         """
         try:
+            # Where a link leads, so that keys which somebody keeps elsewhere stay there.
+            file = self._file.resolve()
             if keyring is None:
-                self._file.unlink(missing_ok=True)
-                private_files.sync_folder(self._file.parent)
+                file.unlink(missing_ok=True)
+                private_files.sync_folder(file.parent)
             else:
-                private_files.write(self._file, keyring.to_text())
+                private_files.write(file, keyring.to_text())
         except OSError as error:
             raise KeysNotReadable(f"{self.origin} cannot be written: {error.strerror}") from error
         if not (self.read() is None if keyring is None else keyring.is_same(self.read())):

@@ -235,6 +235,17 @@ async def test_a_file_that_cannot_be_written_is_refused_and_changes_nothing(fill
     assert (status.active_key_id, status.remaining, len(status.keys)) == (old, 0, 1)
 
 
+async def test_keys_that_a_link_leads_to_stay_where_they_are(filled, tmp_path):
+    before, elsewhere, link = opened(filled), tmp_path / "elsewhere", filled / "credentiald.sealing"
+    elsewhere.mkdir()
+    link.rename(elsewhere / "keys")
+    link.symlink_to(elsewhere / "keys")
+    await rotate(filled)
+    assert link.is_symlink()
+    assert opened(filled) == before
+    assert set(Keyring.parse((elsewhere / "keys").read_text()).key_ids) == key_ids_in(filled)
+
+
 async def test_a_database_of_an_older_release_names_its_newest_key(filled, stack):
     conn = sqlite.connect(filled / DATABASE)
     conn.execute("DROP INDEX central_keys_by_sealing_key")
