@@ -8,6 +8,7 @@ from drawbridge.v1 import audit_pb2
 
 from credentiald import audit_model
 from credentiald.audit_book import AuditBook
+from credentiald.audit_chain import Row
 from credentiald.audit_model import Kind
 from credentiald.errors import AuditUnavailable, InvalidArgument, StoreUnavailable
 from credentiald.model import MAX_KEY_BYTES
@@ -77,7 +78,7 @@ class Audit:
                 if row.sequence != sequence:
                     rest = 0
                 sequence = row.sequence
-                if (until is not None and row.from_time >= until) or not audit_codec.is_about(row, wanted):
+                if _is_later(row, until) or not audit_codec.is_about(row, wanted):
                     rest = 0
                     continue
                 # A block has many: bridges must not wait for it.
@@ -87,7 +88,10 @@ class Audit:
                 while rest and len(found) < size:
                     rest -= 1
                     entry = told[rest]
-                    if audit_codec.matches(entry, wanted) and _is_within(entry, since, until):
+                    # What cannot be read may be about anybody, at any time.
+                    if entry.outcome == audit_codec.UNREADABLE or (
+                        audit_codec.matches(entry, wanted) and _is_within(entry, since, until)
+                    ):
                         found.append(entry)
                 if len(found) == size:
                     break
@@ -123,6 +127,11 @@ def _micros(request: pb.ListAuditEntriesRequest, field: str) -> int | None:
     if not request.HasField(field):  # type: ignore[arg-type]
         return None
     return to_micros(codec.moment(getattr(request, field)))
+
+
+def _is_later(row: Row, until: int | None) -> bool:
+    # SQLite keeps whatever somebody wrote into a column.
+    return until is not None and isinstance(row.from_time, int) and row.from_time >= until
 
 
 def _is_within(entry: audit_pb2.AuditEntry, since: int | None, until: int | None) -> bool:

@@ -21,6 +21,8 @@ from credentiald.store.times import from_micros
 from daemonkit.secret import MASK, masked
 
 _NOT_OF_A_URL = re.compile(r"(?<=//).*@|[?#].*", re.DOTALL)
+# The outcome of a row that is none of ours.
+UNREADABLE = "UNREADABLE"
 # These change with everything, and say nothing.
 _NOISE = frozenset({"etag", "create_time", "update_time", "page_size", "page_token", "trace_parent"})
 
@@ -170,7 +172,7 @@ def messages(row: Row) -> list[pb.AuditEntry]:
         return _messages(row)
     except (ValueError, TypeError, AttributeError, LookupError, OverflowError):
         # SQLite keeps whatever somebody wrote into a column.
-        return [pb.AuditEntry(sequence=row.sequence, kind=str(row.kind)[:32], outcome="UNREADABLE")]
+        return [pb.AuditEntry(sequence=row.sequence, kind=str(row.kind)[:32], outcome=UNREADABLE)]
 
 
 def _messages(row: Row) -> list[pb.AuditEntry]:

@@ -20,6 +20,7 @@ from drawbridge.v1 import (
     user_pb2,
 )
 from google.protobuf.field_mask_pb2 import FieldMask
+from google.protobuf.timestamp_pb2 import Timestamp
 
 from credentiald import audit_book, audit_model
 from credentiald.audit_book import Mode
@@ -509,8 +510,8 @@ async def test_an_entry_that_cannot_be_read_does_not_hide_the_others(tmp_path):
 
 @pytest.mark.parametrize(
     "change",
-    ["body = 7", "body = '{}'", "kind = 'release', body = 7", "hash = 'x'", "time = 'now'", "from_time = 1 << 62",
-     "kind = 'nothing'", "kind = 'lost', body = '{\"until_micros\": 4611686018427387904}'"],
+    ["body = 7", "body = '{}'", "kind = 'release', body = 7", "hash = 'x'", "time = 'now'", "from_time = 'x'",
+     "from_time = 1 << 62", "kind = 'nothing'", "kind = 'lost', body = '{\"until_micros\": 4611686018427387904}'"],
 )  # fmt: skip
 async def test_no_entry_hides_the_others_whatever_was_written_into_it(tmp_path, change):
     async with a_provider_and_a_user(tmp_path, Mode.ON) as (one, _):
@@ -518,8 +519,12 @@ async def test_no_entry_hides_the_others_whatever_was_written_into_it(tmp_path, 
             conn.execute("DROP TRIGGER entries_are_not_changed")
             conn.execute(f"UPDATE entries SET {change} WHERE sequence = 2")
             conn.commit()
-        for wanted in ({}, {"user": "ann"}):
-            assert {entry.sequence for entry in await entries(one, **wanted)} >= {3, 4}
+        for wanted in ({}, {"user": "ann"}, {"end_time": Timestamp(seconds=1 << 33)}):
+            told = await entries(one, **wanted)
+            assert {entry.sequence for entry in told} >= {3, 4}
+            # Nor is it hidden by what it is not about.
+            assert [entry.sequence for entry in told if entry.outcome == "UNREADABLE"] in ([], [2])
+            assert "body" not in change or [entry.sequence for entry in told if entry.outcome == "UNREADABLE"]
 
 
 async def test_which_sealing_key_seals_and_which_was_retired_is_told(tmp_path):
