@@ -232,7 +232,7 @@ def _log_change(state: str, address: str, *, others_answer: bool) -> None:
     if state == "OK":
         log.info("credentiald answers", extra=facts)
     elif state in ABOUT_THIS_BRIDGE:
-        log.error("credentiald refused this bridge: check its service token", extra=facts)
+        log.error("credentiald refused this bridge: check its service token or certificate", extra=facts)
     elif others_answer:
         # Another replica, or the same one on the connection that it knows this bridge by.
         log.warning("credentiald does not answer on one of several connections: requests take the others", extra=facts)

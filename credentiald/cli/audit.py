@@ -116,7 +116,7 @@ def verify(ctx: click.Context, path: Path | None, head_text: str | None, databas
     taken out, put in or moved, and the first such entry is named. That entries are missing at the end, only --head
     can show.
     """
-    from credentiald.audit_chain import parse_head
+    from credentiald.audit_chain import DamageKind, parse_head
 
     try:
         # An empty one is none that was lost on the way here: not to be taken for "whole".
@@ -134,7 +134,9 @@ def verify(ctx: click.Context, path: Path | None, head_text: str | None, databas
     if verdict.damage is not None:
         if not as_json:
             click.echo(f"entry {verdict.damage.sequence}: {verdict.damage.kind.value}: {verdict.damage.message}")
-            click.echo(f"whole up to: {verdict.head}")
+            if verdict.damage.kind is not DamageKind.REWRITTEN:
+                # A chain that was made anew is sound in itself: none of its heads is one to keep.
+                click.echo(f"whole up to: {verdict.head}")
         ctx.exit(1)
 
 

@@ -25,6 +25,12 @@ DEADLINE_SECONDS = 10.0
 _DOMAIN = "drawbridge"
 # The token must not visit a proxy that the environment names for HTTP.
 _CHANNEL_OPTIONS = (("grpc.enable_http_proxy", 0),)
+# gRPC tells a handshake that failed as a connection that was lost.
+_TLS_HINT = (
+    "If it is: --admin-ca must have the authority of its certificate, which must be for this address; where it asks "
+    "for client certificates, --admin-cert must be one of an authority that it knows."
+)
+_PLAINTEXT_HINT = "If it is, and speaks TLS there: --admin-ca is needed."
 
 RequestT = TypeVar("RequestT")
 ResponseT = TypeVar("ResponseT")
@@ -76,7 +82,7 @@ class Connection:
         try:
             answer, call = method.with_call(request, timeout=seconds, metadata=metadata)
         except grpc.RpcError as error:
-            raise refused(error, self._target.address, seconds) from None
+            raise refused(error, self._target, seconds) from None
         _warn_of_bridges(call)
         return answer
 
@@ -133,14 +139,20 @@ def _warn_of_bridges(call: grpc.Call) -> None:
     )
 
 
-def refused(error: grpc.RpcError, address: str, deadline_seconds: float) -> Refused:
+def refused(error: grpc.RpcError, target: Target, deadline_seconds: float) -> Refused:
     """The error as the person reads it: the refusal's own words, or what is wrong with the connection."""
-    code, details = error.code(), error.details() or ""
+    code, details, address = error.code(), error.details() or "", target.address
     info = _error_info(error)
     if info is not None:
+        if info.reason == "ACCESS_TOKEN_MISSING" and target.tls and target.tls.certificate:
+            hint = "and no service is known by a name of the certificate of --admin-cert: 'credentiald services list'"
+            return Refused(details, hint, reason=info.reason)
         return Refused(details, reason=info.reason)
     if code is grpc.StatusCode.UNAVAILABLE:
-        return Refused(f"cannot reach credentiald at {address}: is it running?", f"gRPC says: {details}")
+        lines = f"cannot reach credentiald at {address}: is it running?", f"gRPC says: {details}"
+        nobody_listens = "Connection refused" in details or address.startswith("unix:")
+        hints = () if nobody_listens else (_TLS_HINT if target.tls else _PLAINTEXT_HINT,)
+        return Refused(*lines, *hints)
     if code is grpc.StatusCode.DEADLINE_EXCEEDED:
         return Refused(
             f"credentiald at {address} did not answer within {deadline_seconds:g} s: "

@@ -7,7 +7,7 @@ import grpc
 import pytest
 import trustme
 
-from credentiald.errors import CallerNotAllowed, InvalidArgument, ServiceTokenInvalid, UserKeyRequired
+from credentiald.errors import AccessTokenMissing, CallerNotAllowed, InvalidArgument, ServiceTokenInvalid, UserKeyRequired
 from tests.fakes.admin_service import FakePlane, serving
 from tests.support.credentiald_cli import ADMIN_TOKEN, administer, run
 
@@ -143,7 +143,19 @@ def test_another_authority_is_not_trusted_and_the_token_does_not_arrive(tls_plan
         tls_plane, "users", "list", *flags_of(files | {"--admin-ca": str(tmp_path / "other.pem")}), code=1
     )
     assert "cannot reach credentiald" in result.stderr
+    assert "--admin-ca must have the authority of its certificate" in result.stderr
     assert tls_plane.calls == []
+
+
+def test_without_tls_a_listener_that_speaks_it_is_named_as_a_possible_cause(tls_plane):
+    result = administer(tls_plane, "users", "list", code=1)
+    assert "speaks TLS there: --admin-ca is needed" in result.stderr
+
+
+def test_a_certificate_that_is_no_service_is_named_where_no_token_came(tls_plane, files):
+    tls_plane.refusal = AccessTokenMissing()
+    result = administer(tls_plane, "users", "list", *flags_of(files), code=1)
+    assert "no service is known by a name of the certificate" in result.stderr
 
 
 def test_without_its_client_certificate_the_server_refuses(tls_plane, files):

@@ -76,6 +76,10 @@ async def test_the_commands_tell_of_all_workers_in_one_chain(tmp_path: Path) -> 
         ]
         assert made["secrets"] == [{"field": "access_token", "hash": hashed}]
         assert json.loads(await asked(pair, "verify", "--json"))["whole"] is True
+        forged = f"{head.partition(':')[0]}:{'0' * 64}"
+        damaged = await asyncio.to_thread(command, tmp_path, pair.credentiald, "audit", "verify", "--head", forged)
+        assert (damaged.returncode, "rewritten" in damaged.stdout) == (1, True)
+        assert "whole" not in damaged.stdout, "a head of a chain that was made anew is none to keep"
         assert (tmp_path / FILE).stat().st_mode & 0o077 == 0
     heads = [line for line in pair.credentiald.lines if line["msg"] == "audit head"]
     assert heads

@@ -69,6 +69,7 @@ async def test_both_planes_speak_tls_with_client_certificates(tmp_path, certific
 
         assert answer == {"scripted": True}
         assert without.returncode == 1
+        assert plane.errors == [], "a handshake that failed puts no line of another form into the log"
         assert upstream.requests[0].header("authorization") == f"Bearer {CENTRAL_KEY}"
 
 
