@@ -222,6 +222,13 @@ class AuditBook:
             raise AuditUnavailable
         return row
 
+    async def begin(self) -> None:
+        """Know the head that the chain begins with here, so that it is exported though nothing follows."""
+        with suppress(StoreUnavailable):
+            self._last = await self._file.read(audit.last_row)
+        if self._last is not None:
+            self._metrics.sequence.set(self._last.sequence)
+
     def log_head(self) -> None:
         """Export what was appended since the last time: a head in the hands of somebody else holds the chain."""
         if self._last is not None and (head := Head(self._last.sequence, self._last.hash)) != self._told_head:
@@ -427,6 +434,7 @@ async def running_audit(
 ) -> AsyncIterator[AuditBook]:
     """A book for the length of the block; what waits at its end is written."""
     book = AuditBook(file, metrics, clock, mode=mode)
+    await book.begin()
     telling = asyncio.create_task(book.keep_telling_head(), name="log the audit's head")
     try:
         yield book

@@ -7,7 +7,13 @@ import grpc
 import pytest
 import trustme
 
-from credentiald.errors import AccessTokenMissing, CallerNotAllowed, InvalidArgument, ServiceTokenInvalid, UserKeyRequired
+from credentiald.errors import (
+    AccessTokenMissing,
+    CallerNotAllowed,
+    InvalidArgument,
+    ServiceTokenInvalid,
+    UserKeyRequired,
+)
 from tests.fakes.admin_service import FakePlane, serving
 from tests.support.credentiald_cli import ADMIN_TOKEN, administer, run
 

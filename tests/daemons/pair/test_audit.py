@@ -102,3 +102,6 @@ def test_what_was_done_while_the_audit_was_off_is_told_when_it_is_on_again(tmp_p
         assert unseen == [[("user.suspended", "bob")], [("user.created", "ann")]]
         warned = [line for line in running.lines if "does not know who" in str(line["msg"])]
         assert [line["changes"] for line in warned] == [1]
+        running.stop()
+    heads = [line["sequence"] for line in running.lines if line["msg"] == "audit head"]
+    assert heads == [6], "the head of a start after which nothing happens is exported, too"
