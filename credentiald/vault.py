@@ -140,6 +140,10 @@ def _answer(
 def _connection(source: VaultSource, access: VaultAccess) -> http.client.HTTPConnection:
     if not source.is_tls:
         return http.client.HTTPConnection(source.host, source.port, timeout=TIMEOUT_SECONDS)
-    trust = ssl.create_default_context(cafile=access.ca_file or None)
+    try:
+        trust = ssl.create_default_context(cafile=access.ca_file or None)
+    except OSError as error:
+        problem = "no valid PEM" if isinstance(error, ssl.SSLError) else error.strerror
+        raise VaultFailed(f"CREDENTIALD_VAULT_CA cannot be read: {problem}", is_refused=True) from None
     trust.minimum_version = ssl.TLSVersion.TLSv1_2
     return http.client.HTTPSConnection(source.host, source.port, timeout=TIMEOUT_SECONDS, context=trust)

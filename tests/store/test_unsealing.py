@@ -132,6 +132,10 @@ async def test_tls_needs_an_authority_that_vouches_for_the_server(tmp_path):
         for ca_file in ("", str(tmp_path / "other.pem")):
             words, refused = await cause_of(place_in(tmp_path, vault, ca_file=ca_file))
             assert (words.startswith("Vault's certificate was not accepted"), refused) == (True, False)
+        (tmp_path / "empty.pem").write_bytes(b"")
+        for name, problem in (("nothing.pem", "No such file or directory"), ("empty.pem", "no valid PEM")):
+            words, refused = await cause_of(place_in(tmp_path, vault, ca_file=str(tmp_path / name)))
+            assert (words, refused) == (f"CREDENTIALD_VAULT_CA cannot be read: {problem}", True)
         assert vault.calls == []
         assert (await unsealing.prepared(place_in(tmp_path, vault, ca_file=str(tmp_path / "ca.pem")))).created
 
