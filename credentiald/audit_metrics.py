@@ -34,7 +34,8 @@ class AuditMetrics:
             registry,
         ).at()
         self.sequence = Gauge(
-            "credentiald_audit_sequence", "The last place of the audit's chain that this process wrote, or found when it began.",
+            "credentiald_audit_sequence",
+            "The last place of the audit's chain that this process wrote, or found when it began.",
             registry=registry,
         )  # fmt: skip
         self._waiting = Gauge(
