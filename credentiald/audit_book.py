@@ -391,14 +391,10 @@ class AuditBook:
 
     async def keep_telling_head(self) -> None:
         """Log the head at once and every minute in which something was appended, until cancelled."""
-        with suppress(AuditUnavailable):
-            # What the start has found is in somebody else's hands from now on; perhaps it is all that will be written.
-            head = await self.head()
-            self._last = self._last or head
-            self.log_head()
         while True:
-            await asyncio.sleep(_HEAD_SECONDS)
+            # At once: what the start has found may be all that will be written before somebody cuts it off.
             self.log_head()
+            await asyncio.sleep(_HEAD_SECONDS)
 
     async def close(self) -> None:
         """Write what is there, once, and export the head."""
