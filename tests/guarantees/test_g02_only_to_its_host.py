@@ -216,6 +216,18 @@ def test_no_request_leads_a_key_to_another_host(tmp_path):
         assert came > 10
 
 
+async def test_no_path_climbs_out_of_its_base_url(tmp_path):
+    paths = ["/one/v1/models/..;/..;/x", "/one/v1/models/..%2f..%2fx", "/one/v1/models/%2e%2e", "/one/v1/models/."]
+    async with scene(tmp_path) as at:
+        headers = {"Authorization": f"Bearer {at.pair.token}"}
+        answers = [
+            (await send(at.pair.bridged.addresses["http"], "GET", path, headers)).status
+            for path in ("/one/v1/models/x", *paths)
+        ]
+        assert answers == [200, 400, 400, 400, 400]
+        assert len(at.upstreams["one"].requests) == 1
+
+
 async def test_each_request_has_its_own_providers_key_whoever_shares_the_connection(tmp_path):
     async with scene(tmp_path) as at:
         order = [name for pair in itertools.repeat(("one", "two"), 40) for name in pair]
