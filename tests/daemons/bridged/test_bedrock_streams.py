@@ -283,7 +283,7 @@ async def test_the_client_leaving_closes_the_upstream(scene: BedrockScene, after
         if after_frames:
             await client.read_head()
         client.leave()
-    await asyncio.wait_for(sent.closed.wait(), 10)
+    assert await asyncio.wait_for(sent.closed.wait(), 10)
     await until(lambda: scene.bridge.bridge.under_way == 0)
 
 

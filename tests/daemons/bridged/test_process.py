@@ -105,7 +105,7 @@ async def test_the_client_leaving_closes_the_upstream_of_the_process(
             await client.send(ASK)
             await client.read_head()
             client.leave()
-        await asyncio.wait_for(upstream.requests[0].closed.wait(), 5)
+        assert await asyncio.wait_for(upstream.requests[0].closed.wait(), 5)
 
 
 async def test_metrics_count_without_names(

@@ -85,7 +85,7 @@ async def test_nothing_of_a_stream_whose_client_left(
                 await client.send(ask(chat(stream=True)))
                 last = await upstream.wait_for_request(len(scripts) - 1)
             async with asyncio.timeout(5):
-                await last.closed.wait()
+                assert await last.closed.wait()
             await reported(credentiald)
             await until(lambda: not what_is_left())
 
@@ -176,6 +176,6 @@ async def test_nothing_of_a_request_in_a_pool_whose_client_left(
                 await client.send(ask(chat(stream=True)))
                 last = await upstream.wait_for_request(1)
             async with asyncio.timeout(5):
-                await last.closed.wait()
+                assert await last.closed.wait()
             await reported(credentiald)
             await until(lambda: not what_is_left())

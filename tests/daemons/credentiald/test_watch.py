@@ -162,8 +162,9 @@ async def test_without_bridges_nobody_is_waited_for(tmp_path):
         async with watching(one):
             pass
         token_id = await token_id_of(one, "ann")
-        async with asyncio.timeout(WAIT_SECONDS):
-            await revoke(one, token_id)
+        began = time.monotonic()
+        await revoke(one, token_id)
+        assert time.monotonic() - began < WAIT_SECONDS
 
 
 async def test_who_resumes_is_told_what_it_has_missed(tmp_path):
@@ -244,6 +245,7 @@ async def test_a_bridge_that_acknowledges_without_reading_is_told_no_more(tmp_pa
             while watchers() == [1.0]:
                 await one.plane.db.write(change)
                 await call.write(pb.WatchProvidersRequest(revision=1 << 40))
+        assert watchers() == [0.0]
         call.cancel()
 
 
