@@ -1,7 +1,7 @@
 """bridged without records, for scripts/bench to compare with: `python -m bench_plain_bridged serve …`."""
 
 from bridged.__main__ import main
-from bridged.bridge import Bridge
+from bridged.reporting import Reporting
 
 
 def no_recording(*_: object) -> None:
@@ -9,5 +9,5 @@ def no_recording(*_: object) -> None:
 
 
 if __name__ == "__main__":
-    Bridge.recording_of = no_recording  # type: ignore[method-assign,assignment]
+    Reporting.recording_of = no_recording  # type: ignore[method-assign,assignment]
     main()
