@@ -20,6 +20,7 @@ from bridged.breaking import Breaking
 from bridged.bridge import Bridge
 from bridged.dump.dumper import running_dumper
 from bridged.dump.folder import DumpFolder
+from bridged.dump.room import Room
 from bridged.egress import Egress
 from bridged.http1.downstream import Limits, Server, listening
 from bridged.http1.pool import running_pool
@@ -185,7 +186,7 @@ async def _serve(loaded: Loaded, files: Rereading, worker: Worker | None, tracin
             proxies=_proxies(),
             egress=Egress(networks=settings.allow_upstream_networks, loopback=settings.allow_upstream_loopback),
         ) as pool,
-        running_dumper(_dump_folder(settings), metrics.dump) as dumper,
+        running_dumper(_dump_folder(settings, metrics), metrics.dump) as dumper,
     ):
         bridge = Bridge(
             resolver,
@@ -242,12 +243,13 @@ async def drain(bridge: Bridge, server: Server, grace: timedelta) -> None:
     bridge.end_requests()
 
 
-def _dump_folder(settings: Settings) -> DumpFolder | None:
+def _dump_folder(settings: Settings, metrics: Metrics) -> DumpFolder | None:
     """The folder of the API dump; None where there is none."""
     if not settings.dump_dir:
         return None
+    room = Room(settings.max_dump, writers=settings.workers, removed=metrics.dump.removed.inc)
     try:
-        return DumpFolder(settings.dump_dir)
+        return DumpFolder(settings.dump_dir, room)
     except OSError as error:
         raise CannotStart(
             f"dump_dir: cannot use {settings.dump_dir!r}: {error.strerror or type(error).__name__}"

@@ -250,6 +250,12 @@ class Settings:
         metavar="FOLDER",
         aliases=(GATEWAY_PREFIX + "DUMP_DIR",),
     )
+    max_dump: int = setting(
+        "1GiB",
+        "How much of a disk the files of --dump-dir may take; beyond that the oldest are removed.",
+        parse_size_bytes,
+        metavar="SIZE",
+    )
     send_trace_headers: TraceHeaders | None = setting(
         "none",
         "Which upstreams get traceparent, tracestate and baggage: none, all, or names of providers with commas.",

@@ -5,5 +5,5 @@ not: what is shown of a head is a list, and what a request came and goes with is
 
 Pure: `needles.py` (secrets in every form, masked in pieces), `shown.py` (heads), `body.py` (bodies), `names.py` (of
 folders and files). On the loop: `dumper.py`, which copies nothing and waits for nothing. On a thread: `writer.py`,
-`attempt_files.py`, `folder.py`.
+`attempt_files.py`, `folder.py`, `room.py` (the oldest files go).
 """

@@ -14,6 +14,11 @@ class DumpMetrics:
         )
         self.files = Counter("bridged_dump_files", "Files of dumps that were made.", registry=registry)
         self.bytes = Counter("bridged_dump_bytes", "Bytes of dumps that were written.", registry=registry)
+        self.removed = Counter(
+            "bridged_dump_removed",
+            "Files of dumps that were removed, the oldest first, because there were --max-dump bytes of them.",
+            registry=registry,
+        )
         self._dropped = Counter(
             "bridged_dump_dropped",
             "Attempts of which the dump is not whole: they came too fast ('queue'), a file could not be written "

@@ -1,7 +1,8 @@
 """Files that only their owner may read, in folders that only their owner may enter, below one folder and nowhere else.
 
 Each step down is by a descriptor of the folder above, and no step follows a link. A file is made, never opened as it is
-there; it may be closed and opened again, because there may be more answers under way than files may be open.
+there; it may be closed and opened again, because there may be more answers under way than files may be open. One that
+was removed gets nothing more, so that no disk is filled by what nobody sees.
 """
 
 import errno
@@ -10,9 +11,9 @@ from collections import OrderedDict
 from contextlib import suppress
 
 from bridged.dump.names import Place
+from bridged.dump.room import FOLDER_FLAGS, Room
 
 _FOLDER_MODE, _FILE_MODE = 0o700, 0o600
-_FOLDER_FLAGS = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _FILE_FLAGS = os.O_WRONLY | os.O_APPEND | os.O_NOFOLLOW | os.O_CLOEXEC
 # The rest of the descriptors is for connections.
 _MOST_OPEN = 64
@@ -32,7 +33,7 @@ class DumpFile:
 
     def write(self, data: bytes) -> None:
         """Append all of it. OSError."""
-        descriptor = self._folder.descriptor_of(self)
+        descriptor = self._folder.descriptor_for(self, len(data))
         view = memoryview(data)
         while view:
             written = os.write(descriptor, view)
@@ -55,8 +56,9 @@ class DumpFile:
 class DumpFolder:
     """The folder of all dumps. Made if it is not there. OSError where it cannot be used."""
 
-    def __init__(self, path: str) -> None:
+    def __init__(self, path: str, room: Room) -> None:
         self.path = path
+        self._room = room
         os.makedirs(path, mode=_FOLDER_MODE, exist_ok=True)
         self._base = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         self._open: OrderedDict[DumpFile, int] = OrderedDict()
@@ -68,6 +70,7 @@ class DumpFolder:
     def new_file(self, place: Place, ending: str) -> DumpFile:
         """A file that was not there. OSError."""
         name = f"{place.stem}{ending}"
+        self._room.take_file(self._base)
         descriptor = self.opened(place, name, _FILE_FLAGS | os.O_CREAT | os.O_EXCL)
         file = DumpFile(self, place, name, _identity(descriptor))
         self._keep(file, descriptor)
@@ -85,12 +88,16 @@ class DumpFolder:
         finally:
             os.close(folder)
 
-    def descriptor_of(self, file: DumpFile) -> int:
-        """The open file, opened again if it had to make room."""
+    def descriptor_for(self, file: DumpFile, size_bytes: int) -> int:
+        """The open file, opened again if it had to make room for others, and with room on disk for so many bytes."""
+        self._room.take(self._base, size_bytes)
         descriptor = self._open.get(file)
         if descriptor is None:
             descriptor = file.reopened()
             self._keep(file, descriptor)
+        elif not os.fstat(descriptor).st_nlink:
+            self.forget(file)
+            raise FileNotFoundError(errno.ENOENT, "it was removed")
         self._open.move_to_end(file)
         return descriptor
 
@@ -117,7 +124,7 @@ class DumpFolder:
 def _entered(above: int, name: str) -> int:
     with suppress(FileExistsError):
         os.mkdir(name, _FOLDER_MODE, dir_fd=above)
-    descriptor = os.open(name, _FOLDER_FLAGS, dir_fd=above)
+    descriptor = os.open(name, FOLDER_FLAGS, dir_fd=above)
     if os.fstat(descriptor).st_uid != os.geteuid():
         os.close(descriptor)
         raise PermissionError(errno.EPERM, "a folder of somebody else's is there")

@@ -3,10 +3,11 @@
 
 Proved with canaries (central keys, a pool's, one that was added, a user's, one that a request presents, a pair of
 AWS, tokens of users and services and for Vault, sealing keys) that go through every class of refusal of a pair that
-runs, with logs at debug level and traces on. Then everything that came out anywhere is searched for each of them: as
-it is, in base64 at each alignment, in hex and percent-encoded: answers, statuses of gRPC with their details and
-trailing metadata, metrics, output of commands, both logs, spans, every file in the folder but those that are there to
-hold the secret. Last, every value that holds one is printed in every way that Python has.
+runs, with logs at debug level, traces and the API dump on. Then everything that came out anywhere is searched for each
+of them: as it is, in base64 at each alignment, in hex and percent-encoded: answers, statuses of gRPC with their details
+and trailing metadata, metrics, output of commands, both logs, spans, every file in the folder, those of the dump too,
+but for those that are there to hold the secret. Last, every value that holds one is printed in every way that Python
+has.
 
 Wider: tests/daemons/aws/test_process.py (AWS's sources), tests/daemons/bridged/test_bedrock_streams.py.
 """
@@ -48,6 +49,7 @@ from tests.support.credentiald import bearer
 from tests.support.http import exchange, send
 from tests.support.pair import Pair, running_pair
 from tests.support.processes import command, credentiald
+from tests.support.raw_http import raw_client, request
 from tests.support.rpc import rpcs
 
 CENTRAL = "sk-canary-central-7d41f0"
@@ -74,6 +76,7 @@ PROVIDERS = {
 }
 BODY = b'{"model":"m","stream":true,"messages":[]}'
 EVENT = b'data: {"x":1}\n\n'
+ECHO = "quoted-by-the-upstream"
 
 
 def forms(secret: bytes) -> set[bytes]:
@@ -141,6 +144,7 @@ async def answers(pair: Pair, sinks: Sinks) -> None:
         pair.upstream.script(script)
         answer = await send(address, "POST", chat, bearer, BODY)
         sinks.add(f"upstream {name}", answer.raw)
+    await quoted(pair, chat, bearer)
     # An upstream that quotes the key wherever it can: the one is refused, and the other is at its limit.
     for status, key in ((401, POOL[0]), (429, POOL[1]), (401, POOL[2])):
         error = dict.fromkeys(("type", "code", "status", "message", "param"), key)
@@ -157,6 +161,27 @@ async def answers(pair: Pair, sinks: Sinks) -> None:
     }.items():
         sinks.add(name, await exchange(address, f"POST {chat} HTTP/1.1\r\nHost: x\r\n{head}\r\n\r\n".encode("latin-1")))
     sinks.add("a broken request line", await exchange(address, f"{token} {PRESENTED}\r\n\r\n".encode()))
+
+
+async def quoted(pair: Pair, target: str, headers: dict[str, str]) -> None:
+    """The upstream quotes the key: the client hears what it says, and the dump must not have it."""
+    host, _, port = pair.bridged.addresses["http"].rpartition(":")
+    coded = base64.b64encode(f"key={CENTRAL}".encode()).decode()
+    said = json.dumps({"plain": CENTRAL, "coded": coded, "hex": CENTRAL.encode().hex()}).encode()
+    pair.upstream.script(reply(200, said, [*JSON, ("X-Said", CENTRAL)]))
+    assert CENTRAL.encode() in (await send(f"{host}:{port}", "POST", target, headers, BODY)).body
+    # And in two pieces, of which the bridge has one before there is the other.
+    gate, head, tail = asyncio.Event(), f'data: {{"{ECHO}":"{CENTRAL[:9]}', f'{CENTRAL[9:]}"}}\n\n'
+    pair.upstream.script(stream(EVENT * 40 + head.encode(), gate, tail.encode() + EVENT * 40))
+    async with raw_client(int(port)) as client:
+        await client.send(request("POST", target, headers=list(headers.items()), body=BODY))
+        await client.read_head()
+        heard = b""
+        while piece := await client.read_some():
+            heard += piece
+            if heard.startswith(EVENT * 40):
+                gate.set()
+    assert CENTRAL.encode() in heard
 
 
 def fetched(url: str) -> bytes:
@@ -267,7 +292,9 @@ async def test_no_secret_comes_out_anywhere(tmp_path):
     sinks = Sinks()
     with running_collector() as collector:
         environ = {"CREDENTIALD_LOG_LEVEL": "debug", "OTEL_EXPORTER_OTLP_ENDPOINT": collector.url}
-        async with running_pair(tmp_path, PROVIDERS, "--log-level", "debug", **environ) as pair:
+        dump = tmp_path / "dump"
+        further = ("--log-level", "debug", "--dump-dir", str(dump))
+        async with running_pair(tmp_path, PROVIDERS, *further, **environ) as pair:
             await asyncio.to_thread(commands, pair, sinks)
             await statuses(pair, sinks)
             await answers(pair, sinks)
@@ -295,7 +322,11 @@ async def test_no_secret_comes_out_anywhere(tmp_path):
     for file in sorted(tmp_path.rglob("*")):
         if file.is_file() and file.name not in HOLDERS:
             sinks.add(f"the file {file.name}", file.read_bytes())
+            sinks.add(f"the name of {file.name}", str(file.relative_to(tmp_path)))
     sinks.add("spans", collector.raw)
+    # Of each provider that was asked at all, the echoes of the upstream among it.
+    assert {folder.name for folder in dump.iterdir()} == {"openai", "pool", "google", "unreachable", "bedrock"}
+    assert any(file.name.endswith(".resp.txt") and ECHO.encode() in file.read_bytes() for file in dump.rglob("*.txt"))
     assert {"bridged", "credentiald"} <= {span.service for span in collector.spans}
     sinks.check(secrets)
     # The keys did go where they belong, so the search was not for something that never existed.

@@ -15,6 +15,7 @@ from bridged.breaking import Breaking
 from bridged.bridge import Bridge
 from bridged.dump.dumper import running_dumper
 from bridged.dump.folder import DumpFolder
+from bridged.dump.room import Room
 from bridged.dump.writer import MOST_QUEUED_BYTES
 from bridged.egress import Egress
 from bridged.http1.downstream import Limits, Server, listening
@@ -78,6 +79,7 @@ async def running_bridge(
     plaintext_upstreams: frozenset[str] = frozenset(),
     dump_dir: str = "",
     dump_queue_bytes: int = MOST_QUEUED_BYTES,
+    max_dump_bytes: int = 1 << 30,
 ) -> AsyncIterator[RunningBridge]:
     """A listening bridge for the length of the block."""
     readiness, metrics = Readiness(), Metrics()
@@ -97,7 +99,9 @@ async def running_bridge(
             egress=egress,
         ) as pool,
         running_dumper(
-            DumpFolder(dump_dir) if dump_dir else None, metrics.dump, most_queued_bytes=dump_queue_bytes
+            DumpFolder(dump_dir, Room(max_dump_bytes, removed=metrics.dump.removed.inc)) if dump_dir else None,
+            metrics.dump,
+            most_queued_bytes=dump_queue_bytes,
         ) as dumper,
     ):
 

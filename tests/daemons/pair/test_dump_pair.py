@@ -33,9 +33,11 @@ async def asks(pair: Pair, count: int) -> None:
         assert (answer.status, len(answer.body)) == (200, 9000)
 
 
-async def test_every_worker_dumps_and_what_a_disk_does_not_take_costs_no_request(tmp_path: Path) -> None:
+async def test_every_worker_dumps_into_one_room_and_what_a_disk_does_not_take_costs_no_request(tmp_path: Path) -> None:
     dump = tmp_path / "dump"
-    async with running_pair(tmp_path, PROVIDERS, "--workers", "2", "--dump-dir", str(dump)) as pair:
+    async with running_pair(
+        tmp_path, PROVIDERS, "--workers", "2", "--dump-dir", str(dump), "--max-dump", "512KiB"
+    ) as pair:
         pair.upstream.default = reply(200, b"x" * 9000, [("Content-Type", "text/plain")])
         workers = pids_of(pair.bridged)
         assert len(workers) == 2
@@ -44,6 +46,10 @@ async def test_every_worker_dumps_and_what_a_disk_does_not_take_costs_no_request
         await until(lambda: len(list(dump.rglob("*.resp.txt"))) == 20)
         assert await asyncio.to_thread(metric, pair, "bridged_dump_enabled") == 1
         assert await asyncio.to_thread(metric, pair, "bridged_dump_dropped_total") == 0
+        await asks(pair, 30)
+        async with asyncio.timeout(10):
+            while not await asyncio.to_thread(metric, pair, "bridged_dump_removed_total"):
+                assert sum(path.stat().st_size for path in dump.rglob("*.txt")) <= 512 * 1024
         for pid in workers:
             # From here on no file of theirs may be longer.
             resource.prlimit(pid, resource.RLIMIT_FSIZE, (4096, resource.RLIM_INFINITY))
