@@ -3,7 +3,8 @@
 Each row's hash is SHA-256 over the hash before it and the row, so nobody can change, take out, put in or move a row
 without changing every later one; and whoever wrote down an earlier end of the chain (its head) notices that as well.
 What a chain alone cannot show: rows that are missing at its end, and a chain that was made anew as a whole. For these
-a head from elsewhere is needed. Nothing here does I/O.
+a head from elsewhere is needed. Rows may be missing at its beginning where a later row says that they were archived.
+Nothing here does I/O.
 """
 
 import re
@@ -17,7 +18,7 @@ from typing import NamedTuple
 
 import msgspec
 
-GENESIS = "genesis"
+GENESIS, ARCHIVED = "genesis", "archived"
 # What stands before the first row.
 NO_HASH = bytes(32)
 _FORMAT = b"drawbridge audit 1\n"
@@ -78,6 +79,8 @@ class DamageKind(StrEnum):
     TRUNCATION = "truncation"
     REWRITTEN = "rewritten"
     FOREIGN = "foreign genesis"
+    # Nothing was done to it; what is asked about is in another file.
+    ELSEWHERE = "archived"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -91,20 +94,31 @@ class Damage:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Verdict:
-    """What following a chain has found: `damage` is None where all of it is whole, up to `head`."""
+    """What following a chain has found: `damage` is None where all of it is whole, after `beginning` up to `head`."""
 
+    beginning: Head
     head: Head
     database_id: str
     kinds: dict[str, int]
     damage: Damage | None
 
 
-def verify(rows: Iterable[Row], *, expected: Head | None = None, database_id: str | None = None) -> Verdict:
+def verify(
+    rows: Iterable[Row],
+    *,
+    expected: Head | None = None,
+    database_id: str | None = None,
+    beginning: Head = EMPTY,
+    is_archive: bool = False,
+) -> Verdict:
     """Follow a chain from its first row to its first damage. `rows` are in the order of their sequences.
 
     `expected` is a head that was seen earlier, `database_id` that of the database that the chain belongs to.
+    `beginning` is what the first row is said to follow: one of the rows has to say so too, but in an archive.
     """
-    walk = _Walk(expected, database_id)
+    walk = _Walk(expected, database_id, beginning, is_archive=is_archive)
+    if (damage := walk.before()) is not None:
+        return walk.verdict(damage)
     coming = iter(rows)
     for row in coming:
         damage = walk.step(row, coming)
@@ -114,15 +128,36 @@ def verify(rows: Iterable[Row], *, expected: Head | None = None, database_id: st
 
 
 class _Walk:
-    def __init__(self, expected: Head | None, database_id: str | None) -> None:
+    def __init__(self, expected: Head | None, database_id: str | None, beginning: Head, *, is_archive: bool) -> None:
         self._expected = expected
         self._wanted_id = database_id
+        self._beginning = beginning
+        self._is_explained = is_archive or not beginning.sequence
         self._found_id = ""
-        self._head = EMPTY
+        self._head = beginning
         self._kinds: dict[str, int] = {}
 
     def verdict(self, damage: Damage | None) -> Verdict:
-        return Verdict(head=self._head, database_id=self._found_id, kinds=self._kinds, damage=damage)
+        return Verdict(
+            beginning=self._beginning,
+            head=self._head,
+            database_id=self._found_id,
+            kinds=self._kinds,
+            damage=damage,
+        )
+
+    def before(self) -> Damage | None:
+        """What the beginning alone shows."""
+        expected, beginning = self._expected, self._beginning
+        if expected is None or expected.sequence > beginning.sequence or expected == beginning:
+            return None
+        if expected.sequence == beginning.sequence:
+            return _rewritten(expected.sequence)
+        return Damage(
+            sequence=expected.sequence,
+            kind=DamageKind.ELSEWHERE,
+            message=f"this file begins after {beginning.sequence}: verify the archive that has this entry",
+        )
 
     def step(self, row: Row, coming: Iterator[Row]) -> Damage | None:
         sequence = self._head.sequence + 1
@@ -136,18 +171,23 @@ class _Walk:
             return _judged(row, self._head, coming)
         if sequence == 1 and (damage := self._check_genesis(row)) is not None:
             return damage
+        if row.kind == ARCHIVED and (damage := self._note_archived(row)) is not None:
+            return damage
         self._head = Head(sequence, row.hash)
         self._kinds[row.kind] = self._kinds.get(row.kind, 0) + 1
         if self._expected is not None and sequence == self._expected.sequence and row.hash != self._expected.hash:
-            return Damage(
-                sequence=sequence,
-                kind=DamageKind.REWRITTEN,
-                message="its hash is not that of the head: the chain was made anew from some entry up to this one",
-            )
+            return _rewritten(sequence)
         return None
 
     def end(self) -> Damage | None:
-        """What is missing at the end."""
+        """What is missing at the end, or at the beginning without a word."""
+        if not self._is_explained:
+            return Damage(
+                sequence=1,
+                kind=DamageKind.GAP,
+                message=f"entries 1 to {self._beginning.sequence} are missing, and no later one says that they"
+                " were archived",
+            )
         expected = 1 if self._expected is None else self._expected.sequence
         if self._head.sequence >= expected:
             return None
@@ -165,17 +205,53 @@ class _Walk:
         self._found_id = told.database_id
         if row.kind == GENESIS and told.database_id and self._wanted_id in (None, told.database_id):
             return None
-        return Damage(
-            sequence=1,
-            kind=DamageKind.FOREIGN,
-            message=f"it begins the audit of the database '{told.database_id}', not of '{self._wanted_id}'"
-            if told.database_id
-            else "it does not say of which database",
-        )
+        return _foreign(1, told.database_id, self._wanted_id)
+
+    def _note_archived(self, row: Row) -> Damage | None:
+        """Whether this row explains what is missing at the beginning."""
+        try:
+            told = msgspec.json.decode(row.body, type=_Archived)
+        except msgspec.MsgspecError:
+            return None
+        self._found_id = self._found_id or told.database_id
+        if self._wanted_id not in (None, told.database_id):
+            return _foreign(row.sequence, told.database_id, self._wanted_id)
+        # Of a longer part: the rows between have been followed, and the first of them holds the hash of the beginning.
+        is_longer = self._beginning.sequence < told.archive.sequence < row.sequence
+        if is_longer or told.archive == _ArchivedPart(self._beginning.sequence, self._beginning.hash.hex()):
+            self._is_explained = True
+        return None
 
 
 class _Genesis(msgspec.Struct):
     database_id: str = ""
+
+
+class _ArchivedPart(msgspec.Struct):
+    sequence: int
+    hash: str
+
+
+class _Archived(msgspec.Struct):
+    archive: _ArchivedPart
+    database_id: str = ""
+
+
+def _rewritten(sequence: int) -> Damage:
+    return Damage(
+        sequence=sequence,
+        kind=DamageKind.REWRITTEN,
+        message="its hash is not that of the head: the chain was made anew from some entry up to this one",
+    )
+
+
+def _foreign(sequence: int, found_id: str, wanted_id: str | None) -> Damage:
+    message = (
+        f"it is of the audit of the database '{found_id}', not of '{wanted_id}'"
+        if found_id
+        else "it does not say of which database"
+    )
+    return Damage(sequence=sequence, kind=DamageKind.FOREIGN, message=message)
 
 
 def _is_sound(row: Row) -> bool:

@@ -39,6 +39,8 @@ class Kind(StrEnum):
     LOST = "lost"
     # Changes that no act tells of.
     UNATTRIBUTED = "unattributed"
+    # That the oldest entries are in a file of their own now.
+    ARCHIVED = "archived"
 
 
 class Draft(NamedTuple):
@@ -108,6 +110,19 @@ class Refused(msgspec.Struct, frozen=True):
     count: int
 
 
+class Archive(msgspec.Struct, frozen=True, omit_defaults=True):
+    """The part of the chain that was taken out: where it ends, and where it is."""
+
+    sequence: int
+    hash: str
+    count: int
+    file: str
+    # Who ran the command, as the machine knows them.
+    by: str
+    # Changes beyond `Told.revision` of which acts in it tell: first and last of each range.
+    ranges: tuple[tuple[int, int], ...] = ()
+
+
 class Told(msgspec.Struct, frozen=True, omit_defaults=True):
     """The body of an entry that is neither an act nor a release."""
 
@@ -122,6 +137,7 @@ class Told(msgspec.Struct, frozen=True, omit_defaults=True):
     others: int = 0
     lost: dict[str, int] = {}
     until_micros: int = 0
+    archive: Archive | None = None
 
 
 class Decision(msgspec.Struct, frozen=True, omit_defaults=True):

@@ -1,23 +1,19 @@
 """`credentiald audit`: what administrators did, which credentials were released, and whether that is all of it."""
 
-import os
 from itertools import islice
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from credentiald.cli.errors import Refused, WrongUsage
-from credentiald.cli.options import Destination, administers, json_option
+from credentiald.cli import audit_file
+from credentiald.cli.options import Destination, administers
 from credentiald.cli.output import Output, echo_columns, echo_json, printable, text_of, to_dict
 from credentiald.cli.records import moment
 
 if TYPE_CHECKING:
     from google.protobuf.timestamp_pb2 import Timestamp
 
-    from credentiald.audit_chain import Head, Verdict
-
-KINDS = ("genesis", "start", "act", "release", "refusals", "lost", "unattributed")
+KINDS = ("genesis", "start", "act", "release", "refusals", "lost", "unattributed", "archived")
 _COLUMNS = ("SEQUENCE", "TIME", "KIND", "WHO", "WHAT", "OUTCOME", "USER", "PROVIDER", "SOURCE", "DETAILS")
 _DETAIL_CHARACTERS = 100
 
@@ -29,6 +25,10 @@ def audit() -> None:
     Each entry holds the hash of the one before it, so that whoever has an earlier end of the chain can prove that
     nothing was changed since.
     """
+
+
+audit.add_command(audit_file.archive)
+audit.add_command(audit_file.verify)
 
 
 @audit.command()
@@ -101,95 +101,6 @@ def hash_secret(destination: Destination, output: Output) -> None:
         echo_json(to_dict(found))
     else:
         click.echo(found.hash)
-
-
-@audit.command()
-@click.argument("path", required=False, type=click.Path(path_type=Path))
-@click.option("--head", "head_text", metavar="SEQ:HASH", help="The chain must hold this end of it.")
-@click.option("--database", default="", metavar="URL", help="Where the store is. [env: CREDENTIALD_DATABASE]")
-@json_option
-@click.pass_context
-def verify(ctx: click.Context, path: Path | None, head_text: str | None, database: str, as_json: bool) -> None:
-    """Follow the chain in the file on this machine, while credentiald runs or not.
-
-    PATH is the audit's file; by default the one beside the database. The exit code is 1 where anything was changed,
-    taken out, put in or moved, and the first such entry is named. That entries are missing at the end, only --head
-    can show.
-    """
-    from credentiald.audit_chain import DamageKind, parse_head
-
-    try:
-        # An empty one is none that was lost on the way here: not to be taken for "whole".
-        expected = None if head_text is None else parse_head(head_text)
-    except ValueError as error:
-        raise WrongUsage(str(error)) from None
-    file, database_id = _file_of(path, database)
-    verdict = _followed(file, expected, database_id)
-    if as_json:
-        echo_json(_as_json(verdict))
-    elif verdict.damage is None:
-        counted = ", ".join(f"{count} {kind}" for kind, count in verdict.kinds.items())
-        click.echo(f"whole: {verdict.head.sequence} entries ({counted})")
-        click.echo(f"head: {verdict.head}")
-    if verdict.damage is not None:
-        if not as_json:
-            click.echo(f"entry {verdict.damage.sequence}: {verdict.damage.kind.value}: {verdict.damage.message}")
-            if verdict.damage.kind is not DamageKind.REWRITTEN:
-                # A chain that was made anew is sound in itself: none of its heads is one to keep.
-                click.echo(f"whole up to: {verdict.head}")
-        ctx.exit(1)
-
-
-def _file_of(path: Path | None, url: str) -> tuple[Path, str | None]:
-    """The file, and the id of the database beside it, where there is one."""
-    import sqlite3
-
-    from credentiald.store import inspection, meta
-    from credentiald.store.audit import audit_path
-    from credentiald.store.sqlite import database_path
-
-    beside: Path | None = None
-    try:
-        if path is None or url:
-            beside = database_path(url or os.environ.get("CREDENTIALD_DATABASE", "sqlite:///credentiald.db"))
-    except ValueError as error:
-        raise WrongUsage(str(error)) from None
-    file = path or audit_path(beside or Path())
-    if not file.exists():
-        raise Refused(f"there is no audit at {printable(str(file))}")
-    if beside is None and file.stem.endswith(".audit"):
-        beside = file.with_name(file.stem.removesuffix(".audit") + file.suffix)
-    if beside is None or not beside.exists():
-        return file, None
-    try:
-        found = inspection.inspect(beside, meta.find)
-    except sqlite3.Error:
-        # What is verified is the audit: it says itself of which database it is.
-        return file, None
-    return file, None if found is None else found.database_id
-
-
-def _followed(file: Path, expected: "Head | None", database_id: str | None) -> "Verdict":
-    import sqlite3
-
-    from credentiald.store import audit as stored
-
-    try:
-        return stored.verify(file, expected=expected, database_id=database_id)
-    except sqlite3.Error as error:
-        raise Refused(f"{printable(str(file))} cannot be read: {error}") from None
-
-
-def _as_json(verdict: "Verdict") -> dict[str, object]:
-    damage = verdict.damage
-    return {
-        "whole": damage is None,
-        "sequence": verdict.head.sequence,
-        "hash": verdict.head.hash.hex(),
-        "database_id": verdict.database_id,
-        "kinds": verdict.kinds,
-        "damage": damage and {"sequence": damage.sequence, "kind": damage.kind.value, "message": damage.message},
-    }
 
 
 def _line(row: dict[str, Any]) -> list[str]:

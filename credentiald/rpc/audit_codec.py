@@ -15,7 +15,7 @@ from google.protobuf.message import Message
 
 from credentiald import audit_model
 from credentiald.audit_chain import Row
-from credentiald.audit_model import Decision, Kind, Release, Revision, Told
+from credentiald.audit_model import Archive, Decision, Kind, Release, Revision, Told
 from credentiald.rpc.times import timestamp
 from credentiald.store.times import from_micros
 from daemonkit.secret import MASK, masked
@@ -211,6 +211,7 @@ def _of_daemon(row: Row, told: Told) -> pb.AuditEntry:
             "revision": str(told.revision or ""),
             "until": from_micros(told.until_micros).isoformat() if told.until_micros else "",
             **{f"lost[{kind}]": str(count) for kind, count in told.lost.items()},
+            **(_archived(told.archive) if told.archive is not None else {}),
         }.items()
         if value
     }
@@ -219,8 +220,12 @@ def _of_daemon(row: Row, told: Told) -> pb.AuditEntry:
         row.from_time if row.kind == Kind.LOST else row.time,
         revisions=_revisions(told.revisions),
         asked=[pb.AuditedChange(field=name, new=value) for name, value in asked.items()],
-        count=sum(told.lost.values()) or len(told.revisions),
+        count=sum(told.lost.values()) or len(told.revisions) or (told.archive.count if told.archive else 0),
     )
+
+
+def _archived(archive: Archive) -> dict[str, str]:
+    return {"head": f"{archive.sequence}:{archive.hash}", "file": archive.file, "by": archive.by}
 
 
 def _act(row: Row) -> pb.AuditEntry:

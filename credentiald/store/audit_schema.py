@@ -35,3 +35,29 @@ ENTRIES = (
     BEGIN SELECT RAISE(ABORT, 'entries of the audit are appended only'); END
     """,
 )
+
+# What was archived may be removed; nothing else. `sequence` and `hash` are those of the last entry that was removed.
+BEGINNING = (
+    """
+    CREATE TABLE beginning (
+        id INTEGER PRIMARY KEY CHECK (id = 1),
+        sequence INTEGER NOT NULL,
+        hash BLOB NOT NULL,
+        archived_sequence INTEGER NOT NULL,
+        is_archive INTEGER NOT NULL
+    )
+    """,
+    "INSERT INTO beginning VALUES (1, 0, zeroblob(32), 0, 0)",
+    "DROP TRIGGER entries_are_not_removed",
+    """
+    CREATE TRIGGER entries_are_not_removed BEFORE DELETE ON entries
+    WHEN OLD.sequence > (SELECT archived_sequence FROM beginning)
+    BEGIN SELECT RAISE(ABORT, 'entries of the audit are removed when they are archived'); END
+    """,
+    "DROP TRIGGER entries_follow_one_another",
+    """
+    CREATE TRIGGER entries_follow_one_another BEFORE INSERT ON entries
+    WHEN NEW.sequence IS NOT COALESCE((SELECT MAX(sequence) FROM entries), (SELECT sequence FROM beginning)) + 1
+    BEGIN SELECT RAISE(ABORT, 'entries of the audit are appended only'); END
+    """,
+)

@@ -82,6 +82,11 @@ def _entries(conn: Connection) -> None:
         conn.execute(statement)
 
 
+def _beginning(conn: Connection) -> None:
+    for statement in audit_schema.BEGINNING:
+        conn.execute(statement)
+
+
 Steps = tuple[tuple[str, Callable[[Connection], None]], ...]
 
 STEPS: Steps = (
@@ -98,7 +103,7 @@ RECORD_STEPS: Steps = (
     ("0002_watchers", _watchers),
     ("0003_attempts_and_breakers", _attempts_and_breakers),
 )
-AUDIT_STEPS: Steps = (("0001_entries", _entries),)
+AUDIT_STEPS: Steps = (("0001_entries", _entries), ("0002_beginning", _beginning))
 _OTHERS = {RECORDS: RECORD_STEPS, AUDIT: AUDIT_STEPS}
 
 

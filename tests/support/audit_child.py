@@ -1,12 +1,15 @@
 """Processes that tests start to append to one audit together, to kill them, or to fill their disk."""
 
 import asyncio
+import os
 import resource
 import signal
 import subprocess
 import sys
 from datetime import UTC, datetime
+from itertools import count
 from pathlib import Path
+from typing import Any
 from uuid import uuid4
 
 import uvloop
@@ -17,6 +20,7 @@ from credentiald.audit_book import AuditBook, Mode, running_audit
 from credentiald.audit_metrics import AuditMetrics
 from credentiald.audit_model import Act, Draft, Kind, Who
 from credentiald.record_model import Decided, Origin
+from credentiald.store import audit_archive
 from credentiald.store.audit import open_audit
 from tests.support.store import NOW
 
@@ -101,12 +105,44 @@ async def together(book: AuditBook) -> list[int]:
     return list(await asyncio.gather(*(book.tell(an_act(str(number))) for number in range(50))))
 
 
+def archive_until_killed(before_micros: str, *cases: str) -> None:
+    """For each folder, function and number, archive in a process that dies when that function is called for the nth
+    time; how each ended is printed."""
+    for case in cases:
+        folder, name, number = case.split(":")
+        pid = os.fork()
+        if not pid:
+            _die_at(name, int(number))
+            audit_archive.archive(
+                Path(folder, "store.audit.db"),
+                Path(folder, "old.db"),
+                before_micros=int(before_micros),
+                by="me",
+                now_micros=lambda: int(before_micros),
+            )
+            os._exit(0)
+        print(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]), flush=True)
+
+
+def _die_at(name: str, number: int) -> None:
+    real, calls = getattr(audit_archive, name), count(1)
+
+    def deadly(*args: Any, **kwargs: Any) -> Any:
+        if next(calls) == number:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return real(*args, **kwargs)
+
+    setattr(audit_archive, name, deadly)
+
+
 def main(what: str, *arguments: str) -> None:
     match what:
         case "append":
             uvloop.run(append_for_ever(*arguments))
         case "fill":
             uvloop.run(fill(*arguments))
+        case "archive":
+            archive_until_killed(*arguments)
 
 
 if __name__ == "__main__":

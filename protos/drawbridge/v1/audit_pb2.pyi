@@ -59,7 +59,9 @@ class AuditEntry(_message.Message):
     sequence: _builtins.int
     """The place in the chain. Releases that were written together share one."""
     kind: _builtins.str
-    """"genesis", "start", "act", "release", "refusals", "lost" or "unattributed"."""
+    """"genesis", "start", "act", "release", "refusals", "lost", "unattributed" or
+    "archived".
+    """
     what: _builtins.str
     """What was asked: a rpc for acts, an operation for releases."""
     outcome: _builtins.str
