@@ -27,12 +27,17 @@ AskSingly = Callable[[Waiting], None]
 
 
 class StreamLost(Exception):
-    """The stream is over; `refused` is what to tell those who had asked. Its text is a reason, nothing of a peer's."""
+    """The stream is over; `refused` is what to tell those who had asked. Its text is a reason, nothing of a peer's.
 
-    def __init__(self, refused: Refused, *, unimplemented: bool = False) -> None:
+    `untold`: credentiald may have said why, and gRPC kept that to itself. Where a status meets a write, `grpc.aio`
+    puts an INTERNAL of its own in its place; this is about one in thirty of the streams that are refused at once.
+    """
+
+    def __init__(self, refused: Refused, *, unimplemented: bool = False, untold: bool = False) -> None:
         super().__init__(refused.reason)
         self.refused = refused
         self.unimplemented = unimplemented
+        self.untold = untold
 
 
 class Stream:
@@ -164,5 +169,9 @@ class Stream:
 
 def _lost_by(error: grpc.aio.AioRpcError) -> StreamLost:
     refused = refused_from(error)
-    without_stream = error.code() is grpc.StatusCode.UNIMPLEMENTED and refused.reason == UNREACHABLE
-    return StreamLost(refused, unimplemented=without_stream)
+    code = error.code() if refused.reason == UNREACHABLE else None
+    return StreamLost(
+        refused,
+        unimplemented=code is grpc.StatusCode.UNIMPLEMENTED,
+        untold=code is grpc.StatusCode.INTERNAL,
+    )

@@ -221,8 +221,8 @@ class Peer:
 
     async def _without(self, stream: Stream, lost: StreamLost) -> tuple[float, float]:
         """What to do instead of streaming: give back what was not answered, and try again later."""
+        self.refused = await self._why_not() if lost.untold else lost.refused
         unanswered, stream.in_flight = stream.in_flight, []
-        self.refused = lost.refused
         if lost.unimplemented:
             log.info("credentiald has no stream: asking one by one", extra={"peer": self.address})
             self._become(_State.UNARY, unanswered)
@@ -232,10 +232,10 @@ class Peer:
             self._streamed_seconds = asyncio.get_running_loop().time()
         if self.refused_us:
             self._identities.doubted()
-            if lost.refused.reason == _TOKEN_REFUSED and self._identities.changes:
+            if self.refused.reason == _TOKEN_REFUSED and self._identities.changes:
                 self._hope_until_seconds = self._streamed_seconds + _HOPE_SECONDS
         if self.hopes:
-            # Whatever the reason: gRPC tells of a refusal that meets a write as an error of its own (INTERNAL).
+            # Whatever the reason: while identities change, each try may meet another one.
             self._become(_State.OPENING, unanswered)
             return _HOPE_PAUSE_SECONDS
         if self.refused_us:
@@ -282,13 +282,22 @@ class Peer:
             obey=pool.changed_by_administrators,
         )
 
+    async def _why_not(self) -> Refused:
+        """Why a stream was refused, of which gRPC does not tell: a single call has a status that nothing can meet."""
+        answer = await self._pinged()
+        end_if_cancelled()
+        return answer if isinstance(answer, Refused) else unreachable("INTERNAL")
+
+    async def _pinged(self) -> pb.PingResponse | Refused:
+        pool = self._pool
+        request = ping_request(pool.bridge_instance_id, pool.oldest_id(), pool.breakers())
+        return await ping(self._stub, request, metadata=self._metadata)
+
     async def _keep_pinging(self) -> None:
         """Ask once a second whether it would answer."""
         now = asyncio.get_running_loop().time
         while True:
             began = now()
-            pool = self._pool
-            request = ping_request(pool.bridge_instance_id, pool.oldest_id(), pool.breakers())
-            pool.pinged(self, await ping(self._stub, request, metadata=self._metadata))
+            self._pool.pinged(self, await self._pinged())
             end_if_cancelled()
             await asyncio.sleep(max(0.0, began + PING_INTERVAL_SECONDS - now()))

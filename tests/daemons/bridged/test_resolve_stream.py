@@ -420,6 +420,20 @@ async def test_a_refused_bridge_passes_the_reason_on_and_asks_nothing(fake: Fake
     assert fake.unary_resolves == 0
 
 
+async def test_a_refusal_of_the_stream_of_which_grpc_does_not_tell_is_found_out_by_a_single_call(
+    fake: FakeCredentiald,
+) -> None:
+    # So it looks where the status meets the first write: an INTERNAL of gRPC's own in place of what was said.
+    fake.stream_refuse = Refuse(code=grpc.StatusCode.INTERNAL)
+    fake.ping_refuse = Refuse(code=grpc.StatusCode.UNAVAILABLE, reason="SEALED")
+    async with resolver_of(fake.target) as resolver:
+        told = [await ask(resolver, question()) for _ in range(20)]
+        fake.stream_refuse = fake.ping_refuse = None
+        await until_answered(resolver)
+
+    assert sum((said(one) for one in told), Counter()) == {"SEALED": 20}
+
+
 async def test_a_stream_that_ends_for_trouble_with_the_store_costs_no_answer_that_a_single_call_would_bring(
     fake: FakeCredentiald,
 ) -> None:
