@@ -225,17 +225,17 @@ class Pair(Daemons):
     def drain_bridge(self, name: str) -> None:
         """Its successor first, then SIGTERM, as a rolling update does it."""
         old, stack = self.bridges[name], self.stacks[name]
-        self.start_bridge(name)
-        old.process.terminate()
-        try:
-            code = old.process.wait(DRAIN_SECONDS)
-            if code != 0:
-                self.exits.append(f"{name} ended with {code} after SIGTERM")
-        except subprocess.TimeoutExpired:
-            self.exits.append(f"{name} did not end within {DRAIN_SECONDS:.0f} s after SIGTERM")
-            self.killed_addresses.add(old.addresses["http"])
-        self._look_at(name, old)
-        stack.close()
+        with stack:
+            self.start_bridge(name)
+            old.process.terminate()
+            try:
+                code = old.process.wait(DRAIN_SECONDS)
+                if code != 0:
+                    self.exits.append(f"{name} ended with {code} after SIGTERM")
+            except subprocess.TimeoutExpired:
+                self.exits.append(f"{name} did not end within {DRAIN_SECONDS:.0f} s after SIGTERM")
+                self.killed_addresses.add(old.addresses["http"])
+            self._look_at(name, old)
 
     def signal(self, running: Daemon, number: int) -> None:
         """To all processes of a daemon."""

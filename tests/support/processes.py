@@ -11,7 +11,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-START_SECONDS = 20.0
+# A daemon with workers is several Pythons one after the other, and the machine may have other things to do.
+START_SECONDS = 60.0
 STOP_SECONDS = 15.0
 _FOREIGN = (
     "AWS_",
