@@ -64,7 +64,19 @@ class Connections:
         """
         return await self._write(lambda conn: query(conn, *args, **kwargs))
 
-    async def _write(self, change: Callable[[Connection], T], ended: Callable[[bool], None] = lambda _: None) -> T:
+    async def write_unsynced(
+        self, query: Callable[Concatenate[Connection, P], T], *args: P.args, **kwargs: P.kwargs
+    ) -> T:
+        """As `write`, for what others wait to see and a power cut may take back: the disk is not waited for."""
+        return await self._write(lambda conn: query(conn, *args, **kwargs), synced=False)
+
+    async def _write(
+        self,
+        change: Callable[[Connection], T],
+        ended: Callable[[bool], None] = lambda _: None,
+        *,
+        synced: bool = True,
+    ) -> T:
         """As `write`. `ended` is called on the thread: whether the change is committed, also where nobody waits."""
         abandoned = threading.Event()
 
@@ -74,7 +86,7 @@ class Connections:
                 if abandoned.is_set():
                     raise StoreUnavailable
                 self._check_in_place()
-                with trouble_is_refused(self._path), sqlite.transaction(self._writer, write=True):
+                with trouble_is_refused(self._path), sqlite.transaction(self._writer, write=True, synced=synced):
                     result = change(self._writer)
                     if abandoned.is_set():
                         # Nobody would learn the result: a token that was made would be known to no one.

@@ -3,7 +3,8 @@
 Invariants:
 - The loop never waits for SQLite: reads run on a few threads with a connection each, writes on one thread. The one
   statement on the loop is that of `state`, which reads a counter in shared memory and waits for nobody.
-- One call is one transaction. A write that was reported is on the disk; a write that failed changed nothing.
+- One call is one transaction. A write that was reported is on the disk, but for `write_unsynced`; a write that failed
+  changed nothing.
 - A write whose task is cancelled before its commit changes nothing.
 - Trouble with the database is StoreUnavailable, with its cause in the log; a refusal passes through as it is.
 """

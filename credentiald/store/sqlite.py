@@ -1,7 +1,8 @@
 """The embedded database: where its file is, and connections to it.
 
 All connections use write-ahead logging, so readers and the writer do not wait for each other, and `synchronous=FULL`,
-so a commit that was reported survives a power cut (sqlite.org/wal.html, sqlite.org/pragma.html).
+so a commit that was reported survives a power cut (sqlite.org/wal.html, sqlite.org/pragma.html), but for those that say
+that they need not.
 """
 
 import os
@@ -89,19 +90,24 @@ def data_version(conn: sqlite3.Connection) -> int:
 
 
 @contextmanager
-def transaction(conn: sqlite3.Connection, *, write: bool) -> Iterator[None]:
+def transaction(conn: sqlite3.Connection, *, write: bool, synced: bool = True) -> Iterator[None]:
     """All of the block or nothing: commits at its end, rolls back on any exception.
 
     With `write` the lock is taken at once (waiting for others as long as the busy timeout), so that the block never
-    finds in its middle that it may not write. Without, the block sees one snapshot.
+    finds in its middle that it may not write. Without, the block sees one snapshot. A commit that is not `synced` does
+    not wait for the disk: it survives the end of the process, and a power cut only with the next one that is.
     """
-    conn.execute("BEGIN IMMEDIATE" if write else "BEGIN")
+    if not synced:
+        conn.execute("PRAGMA synchronous = NORMAL")
     try:
+        conn.execute("BEGIN IMMEDIATE" if write else "BEGIN")
         yield
         conn.execute("COMMIT")
     finally:
         if conn.in_transaction:
             conn.execute("ROLLBACK")
+        if not synced:
+            conn.execute("PRAGMA synchronous = FULL")
 
 
 def open_file(path: Path, options: str) -> sqlite3.Connection:

@@ -54,6 +54,28 @@ async def test_a_read_cannot_write(database):
     assert await database.read(users.find, "alice") is None
 
 
+async def test_a_commit_waits_for_the_disk_but_for_one_that_says_that_it_need_not(database):
+    def synchronous(conn):
+        return conn.execute("PRAGMA synchronous").fetchone()[0]
+
+    def failing(conn):
+        raise ValueError
+
+    # sqlite.org/pragma.html#pragma_synchronous: 1 is NORMAL, 2 is FULL.
+    assert [await database.write(synchronous), await database.write_unsynced(synchronous)] == [2, 1]
+    with pytest.raises(ValueError):
+        await database.write_unsynced(failing)
+    assert await database.write(synchronous) == 2
+
+
+async def test_what_does_not_wait_for_the_disk_is_seen_by_others_all_the_same(prepared, database):
+    state = database.state()
+    await database.write_unsynced(users.create, a_user("alice"))
+    assert database.state() != state
+    async with open_database(f"sqlite:///{prepared.database_path}", prepared.sealer) as another:
+        assert await another.read(users.find, "alice") is not None
+
+
 async def test_queries_never_run_on_the_thread_of_the_loop(database):
     assert (await database.read(thread_name)).startswith("store-read")
     assert (await database.write(thread_name)).startswith("store-write")
