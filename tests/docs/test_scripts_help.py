@@ -10,7 +10,7 @@ import pytest
 from tests.support.clone import ROOT
 
 SCRIPTS = (
-    "bench", "chaos", "fuzz", "overload", "reconcile", "records_scale", "revocation", "rotation", "stress",
+    "bench", "chaos", "fuzz", "overload", "reconcile", "records_scale", "rests", "revocation", "rotation", "stress",
 )  # fmt: skip
 
 
@@ -41,7 +41,7 @@ def test_without_the_environment_of_the_tests_it_is_said_how_to_get_it(tmp_path:
     assert "run `scripts/test core` once" in done.stdout
 
 
-@pytest.mark.parametrize("name", ["chaos", "fuzz", "revocation", "rotation"])
+@pytest.mark.parametrize("name", ["chaos", "fuzz", "rests", "revocation", "rotation"])
 def test_scripts_that_run_tests_enter_their_environment(name: str) -> None:
     text = (ROOT / "scripts" / name).read_text()
     assert "in_test_environment(" in text or "run_campaign(" in text

@@ -9,7 +9,7 @@ import asyncio
 import contextlib
 import re
 import socket
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
@@ -32,10 +32,14 @@ class Sent:
 
 
 class CountingUpstream:
-    """What `running_counting_upstream` yields. `requests` are in the order in which they were read."""
+    """What `running_counting_upstream` yields. `requests` are in the order in which they were read.
+
+    `answer` may say another answer than the usual one, of a request that was read just now.
+    """
 
     def __init__(self, listener: socket.socket) -> None:
         self.requests: list[Sent] = []
+        self.answer: Callable[[Sent], bytes | None] = lambda sent: None
         self._listener = listener
         self._loop = asyncio.get_running_loop()
         self._connections: dict[socket.socket, bytearray] = {}
@@ -98,10 +102,11 @@ class CountingUpstream:
             body = bytes(buffer[end + 4 : whole])
             del buffer[:whole]
             key = _KEY.search(head)
-            self.requests.append(
-                Sent(key=key[1].decode() if key else "", path=head.split(b" ", 2)[1].decode(), body=body)
-            )
-            if b'"stream":true' in body:
+            sent = Sent(key=key[1].decode() if key else "", path=head.split(b" ", 2)[1].decode(), body=body)
+            self.requests.append(sent)
+            if (other := self.answer(sent)) is not None:
+                self._write(connection, other)
+            elif b'"stream":true' in body:
                 self._write(connection, _STREAM)
                 self._streams.add(connection)
             else:

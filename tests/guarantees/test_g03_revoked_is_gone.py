@@ -14,7 +14,6 @@ Wider: tests/daemons/bridged/test_watch.py, tests/daemons/credentiald/test_watch
 import asyncio
 import contextlib
 import json
-import math
 import os
 import signal
 import socket
@@ -44,16 +43,16 @@ from tests.fakes.credentiald import (
 )
 from tests.support.bridge import until
 from tests.support.credentiald import bearer
-from tests.support.pair import running_pair, until_ready
-from tests.support.processes import Daemon, bridged, credentiald
+from tests.support.pair import running_pair
+from tests.support.processes import bridged
 from tests.support.raw_http import RawClient, raw_client, raw_exchange, request
 from tests.support.rpc import rpcs
+from tests.support.three_bridges import BRIDGES, port_of, quantile_ms, running_tasks, three_bridges
 
 # What is measured here would be another thing beside other tests.
 pytestmark = pytest.mark.alone
 
 TRIALS = int(os.environ.get("DRAWBRIDGE_TRIALS", "16"))
-BRIDGES = 3
 # For each bridge: with what is taken away, and beside it.
 CLIENTS, OTHERS = 2, 2
 # What is promised at p99, with room for a machine that is busy with other things: scripts/revocation is held to 100 ms.
@@ -91,28 +90,16 @@ class Deployment:
         return made.access_token, made.token.id
 
 
-def port_of(daemon: Daemon) -> int:
-    return int(daemon.addresses["http"].rpartition(":")[2])
-
-
 @asynccontextmanager
 async def deployment(folder: Path, *arguments: str) -> AsyncIterator[Deployment]:
     """All of it, from nothing; `arguments` are credentiald's."""
     async with AsyncExitStack() as stack:
         upstream = await stack.enter_async_context(running_counting_upstream())
-        plane = await asyncio.to_thread(stack.enter_context, credentiald(folder, None, *arguments))
-        bridges = [
-            await asyncio.to_thread(
-                stack.enter_context,
-                bridged(folder, plane.addresses["main"], None, "--end-streams-on", ENDS_ON),
-            )
-            for _ in range(BRIDGES)
-        ]
-        for daemon in (plane, *bridges):
-            await until_ready(daemon)
+        bridges = three_bridges(folder, None, *arguments, bridge_arguments=("--end-streams-on", ENDS_ON))
+        plane, ports = await stack.enter_async_context(bridges)
         channel = await stack.enter_async_context(grpc.aio.insecure_channel(plane.addresses["admin"]))
         token = (folder / "credentiald.admin-token").read_text().strip()
-        running = Deployment(upstream, AdminServiceStub(channel), bearer(token), [port_of(one) for one in bridges])
+        running = Deployment(upstream, AdminServiceStub(channel), bearer(token), ports)
         for name in ("calm", "keys", "providers"):
             message = pb.CreateProviderRequest(
                 provider=provider_pb2.Provider(name=name, type="openai", base_url=f"{upstream.url}/{name}/v1"),
@@ -149,17 +136,6 @@ async def time_of_end(client: RawClient) -> float:
     while await client.read_some():
         pass
     return time.perf_counter()
-
-
-@asynccontextmanager
-async def running_tasks(*coroutines: Any) -> AsyncIterator[None]:
-    tasks = [asyncio.ensure_future(one) for one in coroutines]
-    try:
-        yield
-    finally:
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -258,10 +234,6 @@ async def run(at: Deployment, trial: Trial, figures: Figures) -> None:
         at.upstream.requests.clear()
         if trial.after is not None:
             await trial.after()
-
-
-def quantile_ms(seconds: list[float], part: float) -> float:
-    return sorted(seconds)[math.ceil(len(seconds) * part) - 1] * 1000
 
 
 def table(figures: dict[str, Figures]) -> str:
