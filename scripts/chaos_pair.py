@@ -205,6 +205,11 @@ class Pair(Daemons):
         running = self.bridges.get(name)
         return _NOWHERE if running is None else running.addresses["http"]
 
+    def has_found_plane(self) -> bool:
+        """Whether every process of every bridge hears credentiald."""
+        workers = self._setting.workers
+        return all(self.metric(one, "bridged_watch_streams") >= workers for one in self.bridges.values())
+
     # Harming
 
     def kill_plane(self) -> None:
