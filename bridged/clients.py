@@ -77,7 +77,10 @@ def client_name(named: Mapping[str, str]) -> str:
     originator = named.get("originator")
     if originator is not None and originator.lower() in _BY_ORIGINATOR:
         return _BY_ORIGINATOR[originator.lower()]
-    return next((name for header, name in _BY_HEADER if header in named), UNKNOWN)
+    for header, name in _BY_HEADER:
+        if header in named:
+            return name
+    return UNKNOWN
 
 
 def session_id(client: str, named: Mapping[str, str], *, in_body: str = "") -> str | None:

@@ -12,7 +12,7 @@ import contextlib
 import logging
 import random
 from collections import deque
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from itertools import islice
 from typing import final
@@ -94,10 +94,11 @@ class Recorder:
             self._append("", opening, len(opening))
 
     def _append(self, interception_id: str, report: bytes | Row, size_bytes: int) -> None:
+        if not self._queue:
+            self._added.set()
+            self._empty.clear()
         self._queue.append((interception_id, report, size_bytes, self._now()))
         self._queue_bytes += size_bytes
-        self._added.set()
-        self._empty.clear()
 
     def unreadable(self, interception_id: str) -> None:
         """A report could not be made; the cause is in the log."""
@@ -172,8 +173,11 @@ class Recorder:
 
     async def _send_batch(self) -> bool:
         """One batch there, and out of the queue if it arrived; whether it did."""
+        waiting = self._batch()
+        items = [one for one in waiting if type(one[1]) is bytes]
+        rows = [one for one in waiting if type(one[1]) is not bytes]
         # In the order in which the answer counts them.
-        batch = sorted(self._batch(), key=_is_row)
+        batch = items + rows
         outcome = await self._sent(batch)
         if isinstance(outcome, Refused):
             self._metrics.report_failed()
@@ -189,10 +193,11 @@ class Recorder:
         else:
             # What is not in the batch is nothing that a peer can reject.
             rejected = {place: why for place, why in outcome if place < len(batch)}
-            self._metrics.reported(sum(bool(one[0]) and place not in rejected for place, one in enumerate(batch)))
+            lost = [batch[place][0] for place in rejected]
+            self._metrics.reported(_interceptions([one[0] for one in batch]) - _interceptions(lost))
             for place, why in rejected.items():
                 log.error("credentiald rejects a report", extra={"interception_id": batch[place][0], "why": why})
-            self._lost(REJECTED, [batch[place][0] for place in rejected])
+            self._lost(REJECTED, lost)
             self._most_items = min(self._most_items * 2, MAX_BATCH_ITEMS)
         self._take_out(batch)
         return True
@@ -206,13 +211,18 @@ class Recorder:
             log.exception("a report could not be sent")
             return Refused("INTERNAL", "a report could not be sent")
 
-    def _batch(self) -> Iterable[_Waiting]:
+    def _batch(self) -> list[_Waiting]:
+        """The oldest, as many as may go together."""
+        if self._queue_bytes <= MAX_BATCH_BYTES:
+            return list(islice(self._queue, self._most_items))
+        batch: list[_Waiting] = []
         all_bytes = 0
         for place, one in enumerate(islice(self._queue, self._most_items)):
             all_bytes += one[2]
             if all_bytes > MAX_BATCH_BYTES and place:
-                return
-            yield one
+                break
+            batch.append(one)
+        return batch
 
     def _take_out(self, batch: Sequence[_Waiting]) -> None:
         for _ in batch:
@@ -230,8 +240,9 @@ class Recorder:
         log.error("records of interceptions are lost", extra=facts)
 
 
-def _is_row(waiting: _Waiting) -> bool:
-    return type(waiting[1]) is Row
+def _interceptions(ids: Sequence[str]) -> int:
+    """How many there are; what tells of an opening has no id."""
+    return len(ids) - ids.count("")
 
 
 @asynccontextmanager

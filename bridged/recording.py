@@ -7,9 +7,10 @@ import logging
 import sys
 import time
 from collections.abc import Callable
-from dataclasses import replace
 from functools import lru_cache
 from typing import TYPE_CHECKING, Protocol
+
+import msgspec
 
 from bridged.clients import HEADER_NAMES, client_name, session_id
 from bridged.conversation import Conversation
@@ -18,7 +19,7 @@ from bridged.model import DialectName, Headers, Resolution, named_values
 from bridged.quoted_keys import without_keys
 from bridged.records import NO_ANSWER, NO_TURN, AnswerRecords, Ending, Report, Trouble
 from bridged.routes import RouteMatch
-from bridged.taps import read_turn
+from bridged.taps import ANSWER_HEADERS, read_turn
 from bridged.taps.answer_tap import AnswerTap
 from bridged.taps.turns import turn_of
 from daemonkit.secret import masked
@@ -39,6 +40,7 @@ _ID_CHARACTERS = 256
 _REQUEST_HEADERS = HEADER_NAMES | {"content-encoding"}
 # Where upstreams put their id of a request; the first that is there.
 _REQUEST_ID_HEADERS = frozenset({"x-request-id", "request-id", "x-amzn-requestid", "apim-request-id"})
+_ANSWER_HEADERS = ANSWER_HEADERS | _REQUEST_ID_HEADERS
 
 
 class TapMaker(Protocol):
@@ -122,28 +124,30 @@ class Recording:
         if ending.message or answer.error_type:
             ending = _without_keys(ending, interception, resolution)
         first_byte_seconds = interception.first_byte_seconds
+        turn, named = self._turn, self._named
         # Clients are configured by hand: a token may stand anywhere.
-        agent = self._named.get("user-agent", "")
+        agent = named.get("user-agent", "")
+        session = session_id(self.client, named, in_body=turn.session_id)
         return Report(
-            interception_id=self._interception_id,
-            receipt=resolution.receipt,
-            client=self.client,
-            user_agent=_user_agent(agent) if len(agent) <= _AGENT_CHARACTERS else masked(agent)[:_AGENT_CHARACTERS],
-            session_id=masked(session_id(self.client, self._named, in_body=self._turn.session_id) or ""),
-            operation=self._match.operation,
-            model=facts.model or self._turn.model,
-            upstream_model=resolution.upstream_model,
-            streaming=facts.stream or self._turn.streaming,
-            turn=self._turn,
-            answer=answer,
-            ending=ending,
+            self._interception_id,
+            resolution.receipt,
+            self.client,
+            _user_agent(agent) if len(agent) <= _AGENT_CHARACTERS else masked(agent)[:_AGENT_CHARACTERS],
+            masked(session) if session else "",
+            self._match.operation,
+            facts.model or turn.model,
+            resolution.upstream_model,
+            facts.stream or turn.streaming,
+            turn,
+            answer,
+            ending,
             # Of an answer that was broken off the client has the head.
-            http_status=interception.status or self._status or 0,
-            upstream_request_id=request_id_of(self._headers),
-            end_micros=self._ended_micros,
-            duration_micros=int((self._ended_seconds - interception.started_seconds) * 1_000_000),
-            first_byte_micros=None if first_byte_seconds is None else int(first_byte_seconds * 1_000_000),
-            attempts=interception.attempts,
+            interception.status or self._status or 0,
+            request_id_of(self._headers),
+            self._ended_micros,
+            int((self._ended_seconds - interception.started_seconds) * 1_000_000),
+            None if first_byte_seconds is None else int(first_byte_seconds * 1_000_000),
+            interception.attempts,
         )
 
     def _hold(self, data: bytes) -> None:
@@ -162,6 +166,9 @@ class Recording:
         pieces, self._pieces, self.held_bytes = self._pieces, None, 0
         try:
             match = self._match
+            if match.dialect is not _BEDROCK:
+                # Looked through once; Bedrock's taps read others as well.
+                self._headers = tuple(named_values(self._headers, _ANSWER_HEADERS).items())
             tap = self._make_tap(match.dialect, match.operation, status=self._status or 0, headers=self._headers)
             if tap is not None:
                 for piece in pieces or ():
@@ -175,7 +182,7 @@ class Recording:
         if self._answer is None:
             self._answer = self._read_answer(whole=whole)
             if self._has_failed:
-                self._answer = replace(self._answer, troubles=self._answer.troubles | {Trouble.FAILED})
+                self._answer = msgspec.structs.replace(self._answer, troubles=self._answer.troubles | {Trouble.FAILED})
         return self._answer
 
     def _read_answer(self, *, whole: bool) -> AnswerRecords:

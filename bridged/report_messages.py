@@ -103,7 +103,7 @@ def row_of(report: Report) -> Row | None:
     receipt = report.receipt
     size_bytes = _ROW_BYTES + _bytes_of_facts(facts) + len(receipt)
     counts = _NO_COUNTS if usage is None else _counts(usage)
-    size_bytes += _bytes_in(prompt) + _bytes_in(request_id) + _bytes_in(response_id) + _bytes_in(counts[-1])
+    size_bytes += _bytes_in(f"{prompt}{request_id}{response_id}{counts[-1]}")
     return _new(
         Row,
         (

@@ -14,7 +14,8 @@ from bridged.taps.google_generate import GenerateReader
 from bridged.taps.openai_chat import ChatReader
 from bridged.taps.openai_responses import ResponsesReader
 
-_NAMES = frozenset({"content-type", "content-encoding", "x-amzn-errortype", "x-amzn-requestid"})
+# What the head of an answer tells a tap; taps of Bedrock read more.
+ANSWER_HEADERS = frozenset({"content-type", "content-encoding", "x-amzn-errortype", "x-amzn-requestid"})
 _EVENTS = "text/event-stream"
 _MESSAGES = "application/vnd.amazon.eventstream"
 _CONVERSE = ("bedrock.converse", "bedrock.converse_stream")
@@ -33,7 +34,7 @@ def answer_tap(dialect: DialectName, operation: str, *, status: int, headers: He
     if status < _FIRST_GOOD or _FIRST_REDIRECT <= status < _FIRST_ERROR:
         return None
     tap: AnswerTap
-    named = named_values(headers, _NAMES)
+    named = named_values(headers, ANSWER_HEADERS)
     if status >= _FIRST_ERROR:
         tap = ErrorTap(status, named=named.get("x-amzn-errortype", "").partition(":")[0])
     else:

@@ -4,8 +4,9 @@ A tap is a framing (event stream, JSON, AWS's binary stream) around the reader o
 raises nothing and holds a bounded amount of memory.
 """
 
-from dataclasses import replace
 from typing import Protocol
+
+import msgspec
 
 from bridged.aws.event_stream import EventStreamBroken, EventStreamDecoder, Message
 from bridged.records import AnswerRecords, Trouble
@@ -170,4 +171,4 @@ class DecodingTap:
         records = self._tap.end(whole=whole and not self._broken)
         if not self._broken:
             return records
-        return replace(records, troubles=records.troubles | {Trouble.CODING})
+        return msgspec.structs.replace(records, troubles=records.troubles | {Trouble.CODING})

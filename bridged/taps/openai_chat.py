@@ -7,6 +7,7 @@ Prompt tokens count cached ones too, which are taken out.
 Format: platform.openai.com, "Chat Completions"; `cache_write_tokens` as OpenAI's SDK has it.
 """
 
+import re
 from collections.abc import Sequence
 from typing import Any
 
@@ -17,6 +18,8 @@ from bridged.taps.seen import MAX_ITEMS, Key, Seen
 from bridged.taps.typed_json import Count, decoded, last_object
 
 _DONE = b"[DONE]"
+# What a last event may tell: an error, or why the model stopped.
+_TELLS = re.compile(rb'"(?:error"|finish_reason"[ \t\r\n]*:[ \t\r\n]*")')
 
 
 class _PromptDetails(msgspec.Struct, gc=False):
@@ -112,7 +115,7 @@ class ChatReader:
         """One of the events that a stream ended with. Its end is `[DONE]`; some have a reason to finish only."""
         if data.strip() == _DONE:
             self.seen.finished = True
-        elif b'"error"' in data or (b'"finish_reason"' in data and b'"finish_reason":null' not in data):
+        elif _TELLS.search(data) is not None:
             chunk = decoded(_chunks, data)
             if chunk is None:
                 return

@@ -9,7 +9,6 @@ discard: upstreams forget the blank line after `[DONE]`.
 """
 
 from collections.abc import Iterator
-from itertools import islice
 from typing import Protocol
 
 from bridged.taps.typed_json import last_object
@@ -25,9 +24,8 @@ _LAST_EVENTS = 4
 # What is open is put before the next piece, as long as it is so short that copying it costs nothing.
 _SHORT_BYTES = 4096
 
-# So short are the pieces of a model that takes its time; and so many of them are looked at together.
-_SHORTEST_BYTES = 1024
-_TOGETHER = 16
+# Of the last events, most stand behind the last so many blank lines: comments may be between them.
+_FEW_BLANKS = _LAST_EVENTS + 1
 
 _BOM = b"\xef\xbb\xbf"
 _BLANK = b"\n\n"
@@ -53,7 +51,7 @@ class EventScanner:
 
     __slots__ = (
         "_after_cr", "_at_start", "_before_tail", "_is_between", "_marks", "_open", "_overlong", "_reader", "_tail",
-        "_together", "found_overlong",
+        "_together", "_together_bytes", "found_overlong",
     )  # fmt: skip
 
     def __init__(self, reader: Reader) -> None:
@@ -65,34 +63,33 @@ class EventScanner:
         # Behind a whole event, and not the first: nothing is held, and `_marks` are those that the reader asks for.
         self._is_between = False
         self._marks: tuple[bytes, ...] = ()
-        # Whole events that nobody has looked at yet.
+        # Pieces that nobody has looked at yet, and how long they are, with one byte more for each.
         self._together: list[bytes] = []
+        self._together_bytes = 0
         self._tail = self._before_tail = b""
         self.found_overlong = False
 
     def feed(self, chunk: bytes) -> None:
         """Tell the reader of the events that became whole and matter, in order; of short ones a little later."""
-        # Nearly every piece is one event or more, and of no interest. Looking at many costs little more than at one.
-        if self._is_between and len(chunk) <= _SHORTEST_BYTES and chunk[-2:] == _BLANK:
-            together = self._together
-            together.append(chunk)
-            if len(together) == _TOGETHER:
-                self._look()
-            return
-        if self._together:
+        # Nearly every piece is one event, and of no interest. Looking at many costs little more than at one. Together
+        # they are not longer than what late marks are looked for in.
+        size_bytes = self._together_bytes + len(chunk) + 1
+        if size_bytes > LATE_BYTES:
             self._look()
-        self._feed_one(chunk)
+            size_bytes = len(chunk) + 1
+            if size_bytes > LATE_BYTES:
+                self._feed_one(chunk)
+                return
+        self._together.append(chunk)
+        self._together_bytes = size_bytes
 
     def _look(self) -> None:
         """At the pieces that were put together."""
-        pieces, self._together = self._together, []
-        joined = b"".join(pieces)
-        for mark in self._marks:
-            if joined.rfind(mark) >= 0:
-                for piece in pieces:
-                    self._feed_one(piece)
-                return
-        self._before_tail, self._tail = self._tail, joined[-_TAIL_BYTES:]
+        if self._together:
+            joined = b"".join(self._together)
+            self._together.clear()
+            self._together_bytes = 0
+            self._feed_one(joined)
 
     def _feed_one(self, chunk: bytes) -> None:
         # What has no mark needs no other look, whatever its lines end with.
@@ -107,7 +104,8 @@ class EventScanner:
         self._is_between = is_between and bool(reader.marks)
 
     def _feed_slowly(self, chunk: bytes) -> None:
-        if self._after_cr or b"\r" in chunk:
+        # Not `in`, which first tries whether it is asked for a number.
+        if self._after_cr or chunk.find(b"\r") >= 0:
             chunk = self._with_line_feeds(chunk)
         if self._open and len(self._open) <= _SHORT_BYTES and not self._overlong:
             chunk = bytes(self._open) + chunk
@@ -146,16 +144,17 @@ class EventScanner:
 
     def end(self) -> None:
         """The stream is over: what is open is taken for an event, and the last events are shown as such."""
-        if self._together:
-            self._look()
+        self._look()
         if self._open and not self._overlong:
             self._feed_slowly(_BLANK)
         tail = self._before_tail[-_TAIL_BYTES:] + self._tail[-_TAIL_BYTES:]
-        if b"\r" in tail:
+        if tail.find(b"\r") >= 0:
             tail = tail.replace(b"\r\n", b"\n").replace(b"\r", b"\n")
         # Comments and names are no events.
-        told = (data for event in _from_the_end(tail) if (data := _data_of(event)))
-        for data in reversed(list(islice(told, _LAST_EVENTS))):
+        told = _told(tail.rsplit(_BLANK, _FEW_BLANKS)[1:])
+        if len(told) < _LAST_EVENTS:
+            told = _told(tail.split(_BLANK))
+        for data in told[-_LAST_EVENTS:]:
             self._reader.last_event(data)
 
     def _with_line_feeds(self, chunk: bytes) -> bytes:
@@ -260,13 +259,9 @@ class EventScanner:
             start = end
 
 
-def _from_the_end(events: bytes) -> Iterator[bytes]:
-    """The events, the last one first."""
-    end = len(events)
-    while end >= 0:
-        begin = events.rfind(_BLANK, 0, end)
-        yield events[begin + len(_BLANK) if begin >= 0 else 0 : end]
-        end = begin
+def _told(events: list[bytes]) -> list[bytes]:
+    """The data of those that have any."""
+    return [data for event in events if (data := _data_of(event))]
 
 
 def late_start(chunk: bytes, end: int) -> int:
@@ -278,9 +273,13 @@ def late_start(chunk: bytes, end: int) -> int:
 
 def _data_of(event: bytes) -> bytes:
     """The data of an event, empty if it has none. Comments, names and other fields are passed over."""
+    data = event.removeprefix(b"data: ")
+    if len(data) < len(event) and not data.partition(b"\n")[1]:
+        # Nearly always it is on one line.
+        return data
     at = event.find(b"data:")
     if at >= 0 and (at == 0 or event[at - 1] == _LINE_FEED) and event.find(b"\n", at) < 0:
-        # Nearly always it is on one line, the last.
+        # Or it is the last line, behind a name.
         return event[at + 5 :].removeprefix(b" ")
     lines = [line[5:].removeprefix(b" ") for line in event.split(b"\n") if line.startswith(b"data:")]
     return lines[0] if len(lines) == 1 else b"\n".join(lines)

@@ -150,13 +150,15 @@ class Seen:
         )
 
     def _token_usage(self, counts: Mapping[str, int], partial: bool) -> TokenUsage:
-        further = counts.keys() - _COLUMNS
+        has_further = not counts.keys() <= _COLUMNS
         return TokenUsage(
             input_tokens=counts.get("input", 0),
             output_tokens=counts.get("output", 0),
             cache_read_input_tokens=counts.get("cache_read", 0),
             cache_write_input_tokens=counts.get("cache_write", 0),
-            metadata={name: counts[name] for name in counts if name in further} if further else _NOTHING_FURTHER,
+            metadata={name: counts[name] for name in counts if name not in _COLUMNS}
+            if has_further
+            else _NOTHING_FURTHER,
             partial=partial,
         )
 

@@ -10,7 +10,6 @@ not trimmed. One of a wrong type is no prompt: the upstream judges the request.
 
 import re
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import replace
 from itertools import islice
 from typing import Any
 
@@ -101,7 +100,7 @@ def read_turn(dialect: DialectName, body: bytes) -> Turn:
         return NO_TURN
     turn = turn_of(dialect, conversation)
     model = (conversation.model or "")[:MAX_MODEL_CHARACTERS]
-    return replace(turn, model=model, streaming=bool(conversation.stream))
+    return msgspec.structs.replace(turn, model=model, streaming=bool(conversation.stream))
 
 
 def _messages_turn(conversation: Conversation) -> Turn:

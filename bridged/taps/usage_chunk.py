@@ -51,20 +51,12 @@ _asked = msgspec.json.Decoder(_Asked)
 _chunks = msgspec.json.Decoder(_Chunk)
 
 
-def _may_have_usage(data: bytes) -> bool:
-    length = len(data)
-    if length > LATE_BYTES:
-        return data.find(_USAGE, late_start(data, length)) >= 0
-    # The fastest way to look for bytes in a short text.
-    return bool(data.rpartition(_USAGE)[1])
-
-
 def asking_for_usage(body: bytes) -> bytes | None:
     """The body of a streaming Chat request, asking for usage; None where it does already, or cannot be edited.
 
     The body is a JSON object that has been read before: it has `stream`, so it is not empty.
     """
-    if b"stream_options" not in body:
+    if body.rfind(b"stream_options") < 0:
         opening = _OPENING.match(body)
         return None if opening is None else opening[0] + _OPTIONS + b"," + body[opening.end() :]
     asked = decoded(_asked, body)
@@ -103,8 +95,8 @@ class UsageChunkFilter:
 
     def feed(self, data: bytes) -> bytes:
         """What goes to the client now."""
-        if self._is_between and data[-2:] == b"\n\n" and not _may_have_usage(data):
-            # Nearly every piece is one event or more.
+        # Nearly every piece is one event or more. To look for bytes in a short text there is nothing faster.
+        if self._is_between and data[-2:] == b"\n\n" and len(data) <= LATE_BYTES and not data.rpartition(_USAGE)[1]:
             return data if self._null is None else data.replace(self._null, b"")
         fed = self._without_null(self._feed_slowly(data))
         self._is_between = self._has_begun and not (self._held or self._after_cr or self._in_long)
@@ -154,7 +146,7 @@ class UsageChunkFilter:
 
     def _filtered(self, data: bytes) -> bytes:
         text = self._held + data
-        if b"\r" not in text:
+        if text.find(b"\r") < 0:
             return self._filtered_lines(text)
         passed: list[bytes] = []
         start = 0
@@ -172,8 +164,13 @@ class UsageChunkFilter:
         whole_end = text.rfind(b"\n\n") + 2
         if whole_end < 2:
             return self._released(text)
+        start = late_start(text, whole_end)
+        # From the end it is three times as fast.
+        if whole_end == len(text) and text.rfind(_USAGE, start) < 0:
+            self._held = b""
+            return text
         passed: list[bytes] = []
-        kept, start = 0, late_start(text, whole_end)
+        kept = 0
         while (place := text.find(_USAGE, start, whole_end)) >= 0:
             begin = text.rfind(b"\n\n", kept, place)
             begin = kept if begin < 0 else begin + 2

@@ -6,6 +6,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from msgspec import structs
+
 from bridged.model import DialectName, Headers
 from bridged.records import AnswerRecords, ModelThought, TokenUsage, ToolUsage
 from bridged.taps import answer_tap
@@ -46,7 +48,8 @@ def tapped(
     assert tap is not None
     for piece in pieces:
         tap.feed(piece)
-    return tap.end(whole=whole)
+    # Whether anything could have followed is no record.
+    return structs.replace(tap.end(whole=whole), over=False)
 
 
 def seen(recorded: Recorded, pieces: Iterable[bytes], *, whole: bool = True) -> AnswerRecords:

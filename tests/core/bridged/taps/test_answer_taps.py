@@ -2,11 +2,11 @@
 
 import json
 import re
-from dataclasses import replace
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from msgspec import structs
 
 from bridged.model import DialectName
 from bridged.records import AnswerRecords, Trouble
@@ -48,7 +48,7 @@ def test_a_cut_stream_leaves_what_was_seen_and_is_marked(recorded: Recorded) -> 
         found = seen(recorded, [recorded.body[:cut]], whole=False)
         if not found.partial:
             # All that was cut is the blank line behind the last event, or what follows the one that says it is over.
-            assert replace(found, troubles=frozenset()) == recorded.expected
+            assert structs.replace(found, troubles=frozenset()) == recorded.expected
             continue
         assert found.usage is None or found.usage.partial
         if found.usage is not None:
@@ -173,7 +173,9 @@ def test_how_an_upstream_spells_its_events_does_not_matter(recorded: Recorded, s
 
 def replace_input(records: AnswerRecords) -> AnswerRecords:
     """Gemini's arguments are kept as they were sent, white space and all."""
-    return replace(records, tools=tuple(replace(tool, input="".join(tool.input.split())) for tool in records.tools))
+    return structs.replace(
+        records, tools=tuple(structs.replace(tool, input="".join(tool.input.split())) for tool in records.tools)
+    )
 
 
 @every_events
@@ -183,7 +185,7 @@ def replace_input(records: AnswerRecords) -> AnswerRecords:
 def test_garbage_between_events_does_not_stop_a_tap(recorded: Recorded, garbage: bytes) -> None:
     first, rest = recorded.body.split(b"\n\n", 1)
     found = seen(recorded, [first + b"\n\n" + garbage + rest])
-    assert replace(found, troubles=frozenset()) == recorded.expected
+    assert structs.replace(found, troubles=frozenset()) == recorded.expected
 
 
 @every_events
