@@ -195,6 +195,10 @@ class AuditBook:
         self._gather_refusals()
         return self._refused_acts[caller] <= _REFUSED_ACTS
 
+    def may_begin_act(self, caller: str) -> bool:
+        """Whether this caller has not had so many acts refused of late that no further one is even announced."""
+        return self._refused_acts.get(caller, 0) < _REFUSED_ACTS
+
     def _gather_refusals(self) -> None:
         if self._refusals_timer is None and not self._closed:
             self._refusals_timer = asyncio.get_running_loop().call_later(REFUSALS_SECONDS, self._tell_refusals)

@@ -192,6 +192,13 @@ class AuditUnavailable(Refusal):
     message = "the audit is off, or cannot be written; the operator finds more in credentiald's log"
 
 
+class TooManyRefusedActs(Refusal):
+    """In strict mode each act is written down before it begins: refused ones must not fill the disk."""
+
+    code = Code.RESOURCE_EXHAUSTED
+    message = "too many acts of this caller were refused within a few seconds: try again in {retry_after_seconds} s"
+
+
 class InvalidKeyPolicy(Refusal):
     code = Code.INVALID_ARGUMENT
     message = "the key policy of provider '{provider}' has no source: turn the central key or user keys on"

@@ -19,7 +19,7 @@ from grpc_status import rpc_status
 
 from credentiald.cli.errors import Refused
 from credentiald.cli.target import Target
-from credentiald.rpc.names import AUDIT_WAITING, UNACKNOWLEDGED
+from credentiald.rpc.names import AUDIT_WAITING, STRICT, UNACKNOWLEDGED
 
 DEADLINE_SECONDS = 10.0
 _DOMAIN = "drawbridge"
@@ -64,6 +64,8 @@ class Connection:
         self.usage = UsageServiceStub(channel)
         self._target = target
         self._deadline_seconds = deadline_seconds
+        # Whether something was done that the audit, which is strict, does not tell of yet.
+        self.is_unwritten = False
 
     def call(
         self,
@@ -84,6 +86,7 @@ class Connection:
         except grpc.RpcError as error:
             raise refused(error, self._target, seconds) from None
         _warn_of_bridges(call)
+        self.is_unwritten |= (AUDIT_WAITING, STRICT) in (call.trailing_metadata() or ())
         return answer
 
     def pages(
@@ -103,9 +106,15 @@ class Connection:
 
 @contextmanager
 def connected(target: Target) -> Iterator[Connection]:
-    """A connection for the length of the block. Nothing is sent before the first call."""
+    """A connection for the length of the block. Nothing is sent before the first call.
+
+    Refused at its end, when the token is printed, where the audit is strict and does not tell of it yet.
+    """
     with _channel(target) as channel:
-        yield Connection(channel, target)
+        connection = Connection(channel, target)
+        yield connection
+    if connection.is_unwritten:
+        raise Refused("the token is made and valid, but the audit, which is strict, does not tell of it yet")
 
 
 def _channel(target: Target) -> grpc.Channel:

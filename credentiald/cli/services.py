@@ -111,8 +111,8 @@ def list_services(destination: Destination, output: Output) -> None:
 def rotate(destination: Destination, output: Output, name: str, keep_old: str, revoke_old: bool) -> None:
     """Make a new token and print it.
 
-    Nothing else goes to stdout. The old token is refused from now on, unless --keep-old says how long it is kept; one
-    that an earlier rotation has kept is refused in any case.
+    Nothing else goes to stdout. The old token is refused from now on, unless --keep-old says how long it is kept. While
+    one is kept, --keep-old is refused: the service has two tokens at most. Without --keep-old both are replaced.
     """
     kept = _duration(keep_old)
     if revoke_old and kept:

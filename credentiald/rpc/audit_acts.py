@@ -4,7 +4,7 @@ Invariants:
 - An act that is acknowledged is in the audit: the answer waits for the entry. In the mode `on` it does not wait for a
   file that cannot be written; the caller is told then (AUDIT_WAITING).
 - In the mode `strict` an act is announced before it begins, and that is on the disk; its end is a second entry, without
-  which it is not acknowledged.
+  which it is not acknowledged. Only a token that was made is handed out all the same, with a warning.
 - An act whose caller has gone is told of as it ended, which is known when its write is over.
 - What an act changed is seen inside its own transaction: nobody else's change can be in it.
 """
@@ -19,14 +19,14 @@ from drawbridge.v1 import admin_service_pb2
 from google.protobuf.message import Message
 
 from credentiald import audit_model
-from credentiald.audit_book import AuditBook
+from credentiald.audit_book import REFUSALS_SECONDS, AuditBook
 from credentiald.audit_model import Act, Draft, Kind, Revision, Who
-from credentiald.errors import AuditUnavailable, Refusal
+from credentiald.errors import AuditUnavailable, Refusal, TooManyRefusedActs
 from credentiald.model import Caller
 from credentiald.plane import Plane
 from credentiald.rpc import audit_codec
 from credentiald.rpc.audit_table import Look, Rule, Told, rule_of
-from credentiald.rpc.names import AUDIT_WAITING
+from credentiald.rpc.names import AUDIT_WAITING, STRICT
 from credentiald.store import revision
 from credentiald.store.connection import Connection
 from credentiald.store.database import observer
@@ -70,6 +70,7 @@ class Acts:
             return await behave()
         one = _OneAct(self, self._plane, rule, method, caller, request, str(context.peer()))
         if rule.told is Told.ACT and self._book.is_strict:
+            self._check_may_begin(one)
             one.intent = await self._written(one.draft(INTENDED), seconds_left)
         token = observer.set(one)
         try:
@@ -88,17 +89,29 @@ class Acts:
         if rule.told is Told.LOOK and not rule.is_told(caller, request, answer):
             return answer
         one.answer = answer
-        if self._book.is_strict:
+        # A token that was made would be lost with its answer, and perhaps the one before it counts no more.
+        is_refused = self._book.is_strict and not one.made_secret()
+        if is_refused:
             await self._written(one.draft(DONE), seconds_left, once=False)
         elif not await self._is_written(one.draft(DONE), seconds_left):
-            context.set_trailing_metadata(((AUDIT_WAITING, "1"),))
+            context.set_trailing_metadata(((AUDIT_WAITING, STRICT if self._book.is_strict else "1"),))
         return answer
+
+    def _check_may_begin(self, one: "_OneAct") -> None:
+        """TooManyRefusedActs, which is only counted: it costs the disk nothing."""
+        name = _caller_name(one.caller)
+        if self._book.may_begin_act(name):
+            return
+        refusal = TooManyRefusedActs(retry_after_seconds=str(round(REFUSALS_SECONDS)))
+        self._book.refused(peer=one.who.peer, what=_name(one.method), reason=refusal.reason(), caller=name)
+        raise refusal
 
     async def _tell_refused(self, one: "_OneAct", refusal: Refusal, seconds_left: Callable[[], float]) -> None:
         if one.rule.told is Told.LOOK and not one.rule.is_told(one.caller, one.request, None):
             return
         reason, name = refusal.reason(), _caller_name(one.caller)
-        if not one.revisions and not one.intent and not self._book.may_tell_refused_act(name):
+        may_tell = self._book.may_tell_refused_act(name)
+        if not one.revisions and not one.intent and not may_tell:
             self._book.refused(peer=one.who.peer, what=_name(one.method), reason=reason, caller=name)
             return
         # Nothing was done: the refusal stands, whether or not it can be written down at once.
@@ -220,6 +233,10 @@ class _OneAct:
             intent=self.intent,
         )
         return Draft(Kind.ACT, audit_model.body_of(act), self._begin_micros)
+
+    def made_secret(self) -> bool:
+        """Whether the answer has a token in it that nobody can ask for again."""
+        return isinstance(self.answer, Message) and any(audit_codec.secrets(self.answer))
 
     def _secrets(self) -> list[tuple[str, str]]:
         found = list(audit_codec.secrets(self.request))

@@ -4,3 +4,5 @@
 UNACKNOWLEDGED = "drawbridge-unacknowledged"
 # Of one whose entry of the audit waits to be written.
 AUDIT_WAITING = "drawbridge-audit-waiting"
+# Its value where nothing should be done that is not written down, and a token was made all the same.
+STRICT = "strict"

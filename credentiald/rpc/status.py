@@ -14,13 +14,13 @@ from google.protobuf.message import Message
 from google.rpc import error_details_pb2, status_pb2
 from grpc_status import rpc_status
 
-from credentiald.errors import KeyPoolExhausted, Refusal
+from credentiald.errors import KeyPoolExhausted, Refusal, TooManyRefusedActs
 
 DOMAIN = "drawbridge"
 
 
 def details_of(refusal: Refusal) -> list[Message]:
-    """ErrorInfo, and RetryInfo for an exhausted pool."""
+    """ErrorInfo, and RetryInfo where the wait is known."""
     info = error_details_pb2.ErrorInfo(reason=refusal.reason(), domain=DOMAIN, metadata=refusal.facts)
     wait = _wait(refusal)
     return [info] if wait is None else [info, error_details_pb2.RetryInfo(retry_delay=wait)]
@@ -39,7 +39,7 @@ def item_of(refusal: Refusal) -> pb.ResolveRefusal:
 
 
 def _wait(refusal: Refusal) -> duration_pb2.Duration | None:
-    if not isinstance(refusal, KeyPoolExhausted):
+    if not isinstance(refusal, KeyPoolExhausted | TooManyRefusedActs):
         return None
     return duration_pb2.Duration(seconds=int(refusal.facts["retry_after_seconds"]))
 

@@ -9,7 +9,7 @@ import secrets
 from collections.abc import Sequence
 from datetime import datetime
 
-from credentiald.errors import AlreadyExists, ServiceNotFound
+from credentiald.errors import AlreadyExists, InvalidArgument, ServiceNotFound
 from credentiald.model import Role, Service
 from credentiald.store import revision
 from credentiald.store.connection import Connection, Row
@@ -93,8 +93,16 @@ def rotate(
     """The service with another token. ServiceNotFound.
 
     The one before stops counting with this transaction, or at `old_until`; what an earlier rotation kept does so now.
+    A service has two tokens at most: InvalidArgument where both are to be kept, since that may be the one in use.
     """
     service = get(conn, name)
+    kept_until = service.old_token_expire_time
+    if old_until is not None and kept_until is not None and kept_until > now:
+        raise InvalidArgument(
+            field="keep_old",
+            problem=f"an older token is still kept, until {kept_until:%Y-%m-%dT%H:%M:%SZ}, and may be the one in use:"
+            " revoke that one first, or keep none",
+        )
     keeps = old_until is not None and service.rotate_time is not None
     conn.execute(
         "UPDATE services SET old_token_hash = CASE WHEN ? THEN token_hash END, old_token_expire_time = ?,"

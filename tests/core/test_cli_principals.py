@@ -197,6 +197,14 @@ def test_an_old_token_is_kept_for_as_long_as_is_said(plane, flags, seconds):
     assert plane.last.keep_old.seconds == seconds
 
 
+def test_a_token_whose_entry_of_a_strict_audit_waits_is_printed_and_the_command_fails(plane):
+    administer(plane, "services", "create", "edge", "--role", "bridge")
+    plane.trailing = (("drawbridge-audit-waiting", "strict"),)
+    made = administer(plane, "services", "rotate", "edge", code=1)
+    assert made.stdout == "dbs_rotated\n"
+    assert "the token is made and valid, but the audit" in made.stderr
+
+
 def test_an_old_token_is_revoked_without_a_new_one(plane):
     administer(plane, "services", "create", "edge", "--role", "bridge")
     revoked = administer(plane, "services", "rotate", "edge", "--revoke-old")

@@ -9,7 +9,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
 MUTATIONS = tomllib.loads((ROOT / "scripts" / "mutations.toml").read_text())["mutation"]
-PROMISES = [f"G{number}" for number in range(1, 12)]
+PROMISES = [*(f"G{number}" for number in range(1, 12)), "audit"]
 
 
 @pytest.mark.parametrize("row", MUTATIONS, ids=lambda row: f"{row['promise']}: {row['takes_away']}")

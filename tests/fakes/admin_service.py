@@ -63,6 +63,7 @@ class FakePlane:
     calls: list[tuple[str, Message, str]] = field(default_factory=list)
     refusal: Refusal | None = None
     status: tuple[grpc.StatusCode, str] | None = None
+    trailing: tuple[tuple[str, str], ...] = ()
 
     @property
     def last(self) -> Any:
@@ -216,6 +217,7 @@ class _Admin(admin_service_pb2_grpc.AdminServiceServicer):
     def RotateServiceToken(self, request, context):
         self._plane.note("RotateServiceToken", request, context)
         service = self._plane.services.get(request.name) or refuse(context, ServiceNotFound(service=request.name))
+        context.set_trailing_metadata(self._plane.trailing)
         return admin_service_pb2.RotateServiceTokenResponse(service=service, service_token="dbs_rotated")
 
     def RevokeOldServiceToken(self, request, context):

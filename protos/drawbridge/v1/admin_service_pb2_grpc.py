@@ -464,7 +464,8 @@ class AdminServiceServicer:
 
     def RotateServiceToken(self, request, context):
         """Makes a new token; the old one is refused from now on, or from the end of
-        keep_old. What an earlier rotation kept is refused from now on in any case.
+        keep_old. While an earlier rotation still keeps one, keep_old is
+        INVALID_ARGUMENT; without it, both are refused from now on.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

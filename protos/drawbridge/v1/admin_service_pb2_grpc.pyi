@@ -121,7 +121,8 @@ class AdminServiceStub:
     """By name."""
     RotateServiceToken: _grpc.UnaryUnaryMultiCallable[_admin_service_pb2.RotateServiceTokenRequest, _admin_service_pb2.RotateServiceTokenResponse]
     """Makes a new token; the old one is refused from now on, or from the end of
-    keep_old. What an earlier rotation kept is refused from now on in any case.
+    keep_old. While an earlier rotation still keeps one, keep_old is
+    INVALID_ARGUMENT; without it, both are refused from now on.
     """
     RevokeOldServiceToken: _grpc.UnaryUnaryMultiCallable[_admin_service_pb2.RevokeOldServiceTokenRequest, _user_pb2.Service]
     """The token that a rotation kept is refused from now on. Does nothing where
@@ -238,7 +239,8 @@ class AdminServiceAsyncStub(AdminServiceStub):
     """By name."""
     RotateServiceToken: _aio.UnaryUnaryMultiCallable[_admin_service_pb2.RotateServiceTokenRequest, _admin_service_pb2.RotateServiceTokenResponse]  # type: ignore[assignment]
     """Makes a new token; the old one is refused from now on, or from the end of
-    keep_old. What an earlier rotation kept is refused from now on in any case.
+    keep_old. While an earlier rotation still keeps one, keep_old is
+    INVALID_ARGUMENT; without it, both are refused from now on.
     """
     RevokeOldServiceToken: _aio.UnaryUnaryMultiCallable[_admin_service_pb2.RevokeOldServiceTokenRequest, _user_pb2.Service]  # type: ignore[assignment]
     """The token that a rotation kept is refused from now on. Does nothing where
@@ -532,7 +534,8 @@ class AdminServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_admin_service_pb2.RotateServiceTokenResponse, _abc.Awaitable[_admin_service_pb2.RotateServiceTokenResponse]]:
         """Makes a new token; the old one is refused from now on, or from the end of
-        keep_old. What an earlier rotation kept is refused from now on in any case.
+        keep_old. While an earlier rotation still keeps one, keep_old is
+        INVALID_ARGUMENT; without it, both are refused from now on.
         """
 
     @_abc_1.abstractmethod

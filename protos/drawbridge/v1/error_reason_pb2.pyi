@@ -221,6 +221,11 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     Metadata: cause.
     The operator looks at what the cause names, and tries again.
     """
+    ERROR_REASON_TOO_MANY_REFUSED_ACTS: _ErrorReason.ValueType  # 40
+    """The audit is strict, and this caller's acts were refused too often within a few seconds.
+    Metadata: retry_after_seconds.
+    Correct what was refused, and wait as long as RetryInfo says.
+    """
     ERROR_REASON_RATE_LIMITED: _ErrorReason.ValueType  # 101
     """The rest are the bridge's own: they never travel over gRPC, only in its HTTP
     answers (X-Drawbridge-Error), and stand here so that there is one list.
@@ -502,6 +507,11 @@ ERROR_REASON_SEALING_SOURCE_UNAVAILABLE: ErrorReason.ValueType  # 39
 """A new sealing key could not be encrypted by AWS KMS or Vault.
 Metadata: cause.
 The operator looks at what the cause names, and tries again.
+"""
+ERROR_REASON_TOO_MANY_REFUSED_ACTS: ErrorReason.ValueType  # 40
+"""The audit is strict, and this caller's acts were refused too often within a few seconds.
+Metadata: retry_after_seconds.
+Correct what was refused, and wait as long as RetryInfo says.
 """
 ERROR_REASON_RATE_LIMITED: ErrorReason.ValueType  # 101
 """The rest are the bridge's own: they never travel over gRPC, only in its HTTP

@@ -31,6 +31,7 @@ STATUSES = {
 # Only administration meets these (contract.md, "Refusals").
 ADMINISTRATION = {
     "INVALID_KEY_POLICY",
+    "TOO_MANY_REFUSED_ACTS",
     "INTERCEPTION_NOT_FOUND",
     "KEY_REQUIRED",
     "KEY_TOO_LARGE",

@@ -26,6 +26,7 @@ from credentiald import audit_book, audit_model
 from credentiald.audit_book import Mode
 from credentiald.audit_chain import Head, Row
 from credentiald.metrics import Metrics
+from credentiald.rpc import audit_acts
 from credentiald.rpc.access import ACCESS
 from credentiald.rpc.audit_table import TABLE, Told
 from credentiald.store import audit
@@ -425,6 +426,50 @@ async def test_strict_announces_an_act_and_does_nothing_that_it_cannot_announce(
             ("SuspendUser", "USER_NOT_FOUND"),
         ]
         assert [entry.intent_sequence for entry in told] == [0, told[0].sequence, 0, told[2].sequence]
+
+
+async def test_strict_hands_out_a_token_that_was_made_though_its_second_entry_has_to_wait(tmp_path, monkeypatch):
+    monkeypatch.setattr(audit_acts, "_MOST_SECONDS", 0.2)
+    async with a_provider_and_a_user(tmp_path, Mode.STRICT) as (one, _):
+        write, aways = one.plane.db.write, contextlib.ExitStack()
+
+        async def write_and_take_away(*args, **kwargs):
+            done = await write(*args, **kwargs)
+            aways.enter_context(out_of_the_way(one))
+            return done
+
+        monkeypatch.setattr(one.plane.db, "write", write_and_take_away)
+        request = pb.RotateServiceTokenRequest(name="bridge")
+        with aways:
+            call = one.admin.RotateServiceToken(request, metadata=bearer(one.admin_token))
+            made = (await call).service_token
+            assert ("drawbridge-audit-waiting", "strict") in [tuple(pair) for pair in await call.trailing_metadata()]
+            monkeypatch.setattr(one.plane.db, "write", write)
+        await until_written(one)
+        assert [outcome for _, outcome in (await acts(one))[-2:]] == ["INTENDED", "DONE"]
+        with pytest.raises(grpc.aio.AioRpcError) as refused:
+            await one.credentials.Ping(credential_service_pb2.PingRequest(), metadata=bearer(one.bridge_token))
+        assert reason_of(refused.value) == "SERVICE_TOKEN_INVALID"
+        await one.credentials.Ping(credential_service_pb2.PingRequest(), metadata=bearer(made))
+
+
+async def test_strict_announces_refused_acts_up_to_a_rate_and_refuses_more_of_that_caller(tmp_path):
+    async with a_provider_and_a_user(tmp_path, Mode.STRICT) as (one, token):
+        before = whole(one).sequence
+        reasons = []
+        for _ in range(40):
+            with pytest.raises(grpc.aio.AioRpcError) as refused:
+                await one.user_keys.DeleteUserKey(
+                    user_key_service_pb2.DeleteUserKeyRequest(provider="nothing"), metadata=bearer(token)
+                )
+            reasons.append(reason_of(refused.value))
+        assert reasons == ["PROVIDER_NOT_FOUND"] * 20 + ["TOO_MANY_REFUSED_ACTS"] * 20
+        assert whole(one).sequence == before + 40
+        # Nobody else is refused for it.
+        await one.admin.SuspendUser(pb.SuspendUserRequest(user="ann"), metadata=bearer(one.admin_token))
+    async with running(tmp_path) as one:
+        [counted] = await entries(one, kind="refusals")
+        assert (counted.what, counted.outcome, counted.count) == ("DeleteUserKey", "TOO_MANY_REFUSED_ACTS", 20)
 
 
 async def test_every_answer_of_a_strict_credentiald_is_on_the_disk_when_it_is_read(tmp_path):
