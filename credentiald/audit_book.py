@@ -20,7 +20,7 @@ from enum import StrEnum
 from credentiald import audit_model
 from credentiald.audit_chain import EMPTY, Head, Row
 from credentiald.audit_metrics import AuditMetrics
-from credentiald.audit_model import MOST_RELEASES, Draft, Kind, Refused, Told
+from credentiald.audit_model import MOST_RELEASES, WRITTEN, Draft, Kind, Refused, Told
 from credentiald.errors import AuditUnavailable, StoreUnavailable
 from credentiald.record_model import Noted
 from credentiald.store import audit
@@ -41,8 +41,6 @@ _RETRY_SECONDS = 1.0
 _HEAD_SECONDS = 60.0
 _MOST_RELEASES_WAITING = 100_000
 _MOST_ENTRIES_WAITING = 5_000
-# What an entry about lost ones calls those that were there.
-_WRITTEN = "written"
 # Of one transaction.
 _BLOCKS_AT_ONCE, _ENTRIES_AT_ONCE = 8, 500
 
@@ -233,9 +231,15 @@ class AuditBook:
         if self._last is not None:
             self._metrics.sequence.set(self._last.sequence)
 
+    @property
+    def last_head(self) -> Head:
+        """The last end of the chain that this process has seen; EMPTY where it has seen none."""
+        return EMPTY if self._last is None else Head(self._last.sequence, self._last.hash)
+
     def log_head(self) -> None:
         """Export what was appended since the last time: a head in the hands of somebody else holds the chain."""
-        if self._last is not None and (head := Head(self._last.sequence, self._last.hash)) != self._told_head:
+        head = self.last_head
+        if head != self._told_head:
             self._told_head = head
             log.info("audit head", extra={"sequence": head.sequence, "hash": head.hash.hex()})
 
@@ -286,7 +290,7 @@ class AuditBook:
             gone = 0 if last is None else audit.gone_since(conn, last)
             drafts = [] if lost is None else [_lost_draft(lost)]
             if gone:
-                drafts.append(_lost_draft(_Lost(Counter({_WRITTEN: gone}), self._now(), self._now())))
+                drafts.append(_lost_draft(_Lost(Counter({WRITTEN: gone}), self._now(), self._now())))
             # Encoded here, off the loop.
             drafts += [audit_model.block(noted[at : at + MOST_RELEASES]) for at in range(0, len(noted), MOST_RELEASES)]
             return audit.append(conn, [*drafts, *(one.draft for one in entries)], now_micros=self._now())

@@ -18,6 +18,8 @@ import msgspec
 from credentiald.record_model import NAME_CHARACTERS, Decided, Noted
 from daemonkit.secret import masked
 
+# What an entry about lost ones calls those that were there.
+WRITTEN = "written"
 # Of one block.
 MOST_RELEASES = 2000
 _NO_ID = "0" * 32
@@ -138,6 +140,8 @@ class Told(msgspec.Struct, frozen=True, omit_defaults=True):
     lost: dict[str, int] = {}
     until_micros: int = 0
     archive: Archive | None = None
+    # An end of the chain that is gone.
+    head: str = ""
 
 
 class Decision(msgspec.Struct, frozen=True, omit_defaults=True):

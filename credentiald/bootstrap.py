@@ -17,11 +17,23 @@ from datetime import datetime
 from pathlib import Path
 
 from credentiald import ids, private_files, tokens
+from credentiald.audit_chain import Head
 from credentiald.errors import AlreadyExists, Sealed
 from credentiald.model import Role, SealedSecret, Service
 from credentiald.sealing import DeploymentSecret, Keyring, SealContext, Sealer
 from credentiald.sealing_places import SEALING_FILE, SEALING_SETTING
-from credentiald.store import audit, inspection, meta, migrations, records, revision, sealing_rows, services, sqlite
+from credentiald.store import (
+    audit,
+    audit_heads,
+    inspection,
+    meta,
+    migrations,
+    records,
+    revision,
+    sealing_rows,
+    services,
+    sqlite,
+)
 from credentiald.store.connection import Connection
 from credentiald.store.meta import Meta
 from credentiald.store.sealing_rows import KnownKey
@@ -217,7 +229,7 @@ def _prepare_records(path: Path, database_id: str) -> None:
 
 
 def _prepare_audit(path: Path, database_path: Path, database_id: str, now: datetime, *, is_new: bool) -> None:
-    """Begin the audit where it is missing. That one is missing which was there, the head shows that was exported."""
+    """Begin the audit where it is missing. That one is missing which was there, `note_start` says."""
     with _refusing(path):
         if not is_new and not path.exists():
             log.warning("there is no audit beside the database: a new chain begins", extra={"file": str(path)})
@@ -237,10 +249,34 @@ def note_start(database_url: str, *, version: str, mode: str, now: datetime) -> 
         _refusing(audit.audit_path(path)),
         closing(_connect_waiting(path)) as database,
         closing(_connect_waiting(audit.audit_path(path))) as conn,
-        sqlite.transaction(conn, write=True),
     ):
-        # The lock of the audit is held while the change log is read: nobody's act is between the two.
-        return len(audit.note_start(conn, database, version=version, mode=mode, now_micros=to_micros(now)))
+        with sqlite.transaction(conn, write=True):
+            missing_head = _missing_head(conn, database, mode=mode)
+            # The lock of the audit is held while the change log is read: nobody's act is between the two.
+            unseen = audit.note_start(
+                conn, database, version=version, mode=mode, now_micros=to_micros(now), missing_head=missing_head
+            )
+            head = audit.head_of(conn)
+        with sqlite.transaction(database, write=True):
+            audit_heads.note(database, head)
+        return len(unseen)
+
+
+def _missing_head(conn: Connection, database: Connection, *, mode: str) -> Head | None:
+    """An end of the audit that the database knows, and that is not in its file. StartRefused where that is strict."""
+    known = audit_heads.known(database)
+    if known is None or audit_heads.is_held(conn, known):
+        return None
+    if mode == "strict":
+        raise StartRefused(
+            f"the audit had an entry {known}, which its file does not hold: put that file back, or start once with"
+            " --audit=on to go on without it"
+        )
+    log.error(
+        "entries of the audit are gone: its file was moved away, replaced or cut off",
+        extra={"sequence": known.sequence, "hash": known.hash.hex()},
+    )
+    return known
 
 
 def _inspect(path: Path) -> _Found | None:

@@ -6,7 +6,7 @@ import logging
 import os
 import sys
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractAsyncContextManager, ExitStack, asynccontextmanager, contextmanager
+from contextlib import AbstractAsyncContextManager, ExitStack, asynccontextmanager, contextmanager, suppress
 from dataclasses import replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
@@ -16,7 +16,7 @@ import uvloop
 from credentiald import record_log, unsealing
 from credentiald.audit_book import Mode, running_audit
 from credentiald.bootstrap import StartRefused, fitting_sealer, note_start, prepare
-from credentiald.errors import Refusal
+from credentiald.errors import Refusal, StoreUnavailable
 from credentiald.metrics import Metrics
 from credentiald.model import Gateway, Provider
 from credentiald.plane import make_plane
@@ -38,7 +38,7 @@ from credentiald.sealing_places import LocalKeys
 from credentiald.sealing_rounds import resealing
 from credentiald.sealing_wrapping import WrapFailed
 from credentiald.settings import Loaded, Settings
-from credentiald.store import providers
+from credentiald.store import audit_heads, providers
 from credentiald.store.audit import audit_path, open_audit
 from credentiald.store.connection import Connection
 from credentiald.store.database import Database, open_database
@@ -268,7 +268,7 @@ async def _serve_open(
         open_database(settings.database, sealer) as db,
         open_records(settings.database) as records,
         _running_book(loaded, db, records, metrics, tracing) as book,
-        _auditing(settings, metrics) as auditing,
+        _auditing(settings, metrics, db) as auditing,
     ):
         await _refuse_shared_names(db, gateway)
         local_keys = LocalKeys(db.path, settings.sealing_keys, loaded.sealing_keys_path)
@@ -307,15 +307,16 @@ async def _serve_open(
 
 
 @asynccontextmanager
-async def _auditing(settings: Settings, metrics: Metrics) -> AsyncIterator[Auditing | None]:
+async def _auditing(settings: Settings, metrics: Metrics, db: Database) -> AsyncIterator[Auditing | None]:
     if settings.audit == _NO_AUDIT:
         yield None
         return
-    async with (
-        open_audit(settings.database) as file,
-        running_audit(file, metrics.audit, lambda: datetime.now(UTC), mode=Mode(settings.audit)) as book,
-    ):
-        yield Auditing(book=book, file=file)
+    async with open_audit(settings.database) as file:
+        async with running_audit(file, metrics.audit, lambda: datetime.now(UTC), mode=Mode(settings.audit)) as book:
+            yield Auditing(book=book, file=file)
+        # The next start misses what is not there then. Where this fails, it knows an earlier end.
+        with suppress(StoreUnavailable):
+            await db.write(audit_heads.note_later, book.last_head)
 
 
 def _running_book(

@@ -55,7 +55,7 @@ def verify(
         expected = None if head_text is None else parse_head(head_text)
     except ValueError as error:
         raise WrongUsage(str(error)) from None
-    file, database_id = _file_of(path, database)
+    file, database_id, known = _file_of(path, database)
     parts = sorted(
         ((one, _followed(one, None, database_id)) for one in archives), key=lambda part: part[1].beginning.sequence
     )
@@ -64,7 +64,7 @@ def verify(
             parts[place] = (one, _followed(one, expected, database_id))
             expected = None
     verdict = _followed(file, expected, database_id, may_be_archive=database_id is None)
-    gap = _gap(parts, file)
+    gap = _gap(parts, file) or _missing(file, known)
     if as_json:
         echo_json(_as_json(verdict) | {"archives": [{"file": str(one), **_as_json(found)} for one, found in parts]})
         if gap:
@@ -95,6 +95,15 @@ def _gap(parts: "Sequence[tuple[Path, Verdict]]", file: Path) -> str:
     return (
         "" if is_linked(file, last) else f"gap: {printable(str(file))} does not go on where its archive ends, at {last}"
     )
+
+
+def _missing(file: Path, known: "Head | None") -> str:
+    """What the database knows of the chain and the file does not hold, in a sentence; empty where it does."""
+    from credentiald.store import audit_heads, inspection
+
+    if known is None or inspection.inspect(file, lambda conn: audit_heads.is_held(conn, known)):
+        return ""
+    return f"missing: the database knows of {known}, which is not in this file"
 
 
 def _echo(verdict: "Verdict") -> None:
@@ -137,7 +146,7 @@ def archive(file: Path, before: "Timestamp", database: str, as_json: bool) -> No
     from credentiald.store import audit_archive
     from credentiald.store.times import to_micros
 
-    path, _ = _file_of(None, database)
+    path, _, _ = _file_of(None, database)
     try:
         part = audit_archive.archive(
             path,
@@ -174,11 +183,11 @@ def _person() -> str:
         return f"uid {os.getuid()}"
 
 
-def _file_of(path: Path | None, url: str) -> tuple[Path, str | None]:
-    """The file, and the id of the database beside it, where there is one."""
+def _file_of(path: Path | None, url: str) -> "tuple[Path, str | None, Head | None]":
+    """The file, and of the database beside it, where there is one, its id and the end of the chain that it knows."""
     import sqlite3
 
-    from credentiald.store import inspection, meta
+    from credentiald.store import audit_heads, inspection, meta
     from credentiald.store.audit import audit_path
     from credentiald.store.sqlite import database_path
 
@@ -194,13 +203,13 @@ def _file_of(path: Path | None, url: str) -> tuple[Path, str | None]:
     if beside is None and file.stem.endswith(".audit"):
         beside = file.with_name(file.stem.removesuffix(".audit") + file.suffix)
     if beside is None or not beside.exists():
-        return file, None
+        return file, None, None
     try:
-        found = inspection.inspect(beside, meta.find)
+        found, known = inspection.inspect(beside, lambda conn: (meta.find(conn), audit_heads.known(conn)))
     except sqlite3.Error:
         # What is verified is the audit: it says itself of which database it is.
-        return file, None
-    return file, None if found is None else found.database_id
+        return file, None, None
+    return file, None if found is None else found.database_id, known
 
 
 def _followed(

@@ -211,6 +211,7 @@ def _of_daemon(row: Row, told: Told) -> pb.AuditEntry:
             "revision": str(told.revision or ""),
             "until": from_micros(told.until_micros).isoformat() if told.until_micros else "",
             **{f"lost[{kind}]": str(count) for kind, count in told.lost.items()},
+            "head": told.head,
             **(_archived(told.archive) if told.archive is not None else {}),
         }.items()
         if value

@@ -12,7 +12,7 @@ from typing import NamedTuple, TypeVar, final
 
 from credentiald import audit_chain, audit_model
 from credentiald.audit_chain import Head, Row, Verdict
-from credentiald.audit_model import Draft, Kind, Revision, Told
+from credentiald.audit_model import WRITTEN, Draft, Kind, Revision, Told
 from credentiald.store import inspection, migrations, revision, sqlite
 from credentiald.store.connection import Connection, Value
 from credentiald.store.connections import Connections, trouble_is_refused
@@ -191,12 +191,25 @@ def _decoded(decode: Callable[[bytes], T], body: object) -> T | None:
 
 
 def note_start(
-    audit_conn: Connection, database: Connection, *, version: str, mode: str, now_micros: int
+    audit_conn: Connection,
+    database: Connection,
+    *,
+    version: str,
+    mode: str,
+    now_micros: int,
+    missing_head: Head | None = None,
 ) -> list[Revision]:
-    """Append that a credentiald starts, and before it what was changed unseen; the latter. Inside a write
-    transaction."""
+    """Append that a credentiald starts, and before it what was changed unseen; the latter. Inside a write transaction.
+
+    `missing_head` is an end of the chain that the database knows, and that is not in this file.
+    """
     missing, current = unattributed(audit_conn, database)
-    drafts = [
+    drafts = []
+    if missing_head is not None:
+        gone = max(1, missing_head.sequence - head_of(audit_conn).sequence)
+        told = Told(lost={WRITTEN: gone}, head=str(missing_head), until_micros=now_micros)
+        drafts.append(Draft(Kind.LOST, audit_model.body_of(told), now_micros))
+    drafts += [
         Draft(
             Kind.UNATTRIBUTED,
             audit_model.body_of(Told(revisions=tuple(missing[at : at + _MOST_REVISIONS]))),

@@ -62,6 +62,11 @@ def _sealing_keys(conn: Connection) -> None:
         conn.execute(statement)
 
 
+def _audit_head(conn: Connection) -> None:
+    for statement in schema.AUDIT_HEAD:
+        conn.execute(statement)
+
+
 def _records(conn: Connection) -> None:
     for statement in records_schema.RECORDS:
         conn.execute(statement)
@@ -97,6 +102,7 @@ STEPS: Steps = (
     ("0005_provider_timeouts", _provider_timeouts),
     ("0006_service_identities", _service_identities),
     (SEALING_KEYS, _sealing_keys),
+    ("0008_audit_head", _audit_head),
 )
 RECORD_STEPS: Steps = (
     ("0001_records", _records),

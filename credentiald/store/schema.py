@@ -208,3 +208,14 @@ SEALING_KEYS = (
     "CREATE INDEX central_keys_by_sealing_key ON central_keys (key_id, credential_id)",
     "CREATE INDEX user_keys_by_sealing_key ON user_keys (key_id, credential_id)",
 )
+
+# An end that the chain of the audit had, for when its file is gone.
+AUDIT_HEAD = (
+    """
+    CREATE TABLE audit_head (
+        id INTEGER PRIMARY KEY CHECK (id = 1),
+        sequence INTEGER NOT NULL,
+        hash BLOB NOT NULL
+    )
+    """,
+)

@@ -19,7 +19,7 @@ from credentiald.audit_metrics import AuditMetrics
 from credentiald.audit_model import Act, Draft, Kind, Revision, Who
 from credentiald.cli.root import cli
 from credentiald.model import User
-from credentiald.store import audit, revision, sqlite, users
+from credentiald.store import audit, audit_archive, audit_heads, revision, sqlite, users
 from credentiald.store.audit import open_audit
 from credentiald.store.migrations import SchemaMismatch
 from tests.support import audit_child
@@ -218,6 +218,48 @@ def test_a_chain_that_begins_anew_beside_an_old_database_is_in_the_log(folder, c
     path_in(folder).unlink()
     prepare(folder)
     assert "there is no audit beside the database: a new chain begins" in caplog.text
+
+
+@pytest.mark.parametrize("how", ["moved away", "cut off", "put in its place"])
+def test_a_file_that_does_not_hold_what_the_database_knows_is_missed(folder, conn, how, caplog):
+    started(folder)
+    gone = append(conn, "one", "two")
+    # As when credentiald stops.
+    with closing(sqlite.connect(folder / "store.db")) as database, sqlite.transaction(database, write=True):
+        audit_heads.note_later(database, gone)
+    assert verify(folder).exit_code == 0
+    if how == "cut off":
+        conn.execute("DROP TRIGGER entries_are_not_removed")
+        conn.execute("DELETE FROM entries WHERE sequence >= ?", (gone.sequence,))
+    else:
+        conn.close()
+        path_in(folder).unlink()
+        prepare(folder)
+    if how == "put in its place":
+        with closing(sqlite.connect(path_in(folder))) as other:
+            append(other, *"abcdef")
+    found = verify(folder)
+    assert (found.exit_code, found.output.splitlines()[-1].startswith(f"missing: the database knows of {gone}")) == (
+        1,
+        True,
+    )
+    with pytest.raises(bootstrap.StartRefused, match="put that file back"):
+        bootstrap.note_start(url_in(folder), version="1", mode="strict", now=NOW)
+    bootstrap.note_start(url_in(folder), version="1", mode="on", now=NOW)
+    assert "entries of the audit are gone" in caplog.text
+    with closing(sqlite.connect(path_in(folder))) as left:
+        [(body,)] = left.execute("SELECT body FROM entries WHERE kind = 'lost'").fetchall()
+    assert audit_model.told_of(body).head == str(gone)
+    assert verify(folder).exit_code == 0
+    bootstrap.note_start(url_in(folder), version="1", mode="strict", now=NOW)
+
+
+def test_what_was_archived_since_is_not_missed(folder, conn):
+    started(folder)
+    append(conn, "one")
+    audit_archive.archive(path_in(folder), folder / "old.db", before_micros=2**62, by="me", now_micros=lambda: 8)
+    assert verify(folder).exit_code == 0
+    bootstrap.note_start(url_in(folder), version="1", mode="strict", now=NOW)
 
 
 # -- the command ------------------------------------------------------------------------------------------------------

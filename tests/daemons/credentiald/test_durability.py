@@ -97,6 +97,9 @@ def test_every_acknowledged_write_survives_kills_at_random_points(tmp_path):
     path = audit.audit_path(tmp_path / "credentiald.db")
     verdict = audit.verify(path, expected=None, database_id=None)
     assert verdict.damage is None
+    # It has stopped: the database knows where the audit ends.
+    with closing(sqlite3.connect(f"file:{tmp_path / 'credentiald.db'}?mode=ro", uri=True)) as conn:
+        assert conn.execute("SELECT sequence, hash FROM audit_head").fetchone() == tuple(verdict.head)
     with closing(sqlite3.connect(f"file:{path}?mode=ro", uri=True)) as conn:
         rows = conn.execute("SELECT kind, body FROM entries WHERE kind IN ('act', 'unattributed')").fetchall()
     told = {
