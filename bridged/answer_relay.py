@@ -1,5 +1,7 @@
 """The upstream's answer on its way to the client, piece by piece: to the client first, then to the tap.
 
+Short pieces of a stream are shown to the tap by the kilobyte.
+
 An AnswerRelay is the receiver of the call to the upstream (http1/upstream); the interception that it belongs to tells
 the client what goes wrong. No step raises into whoever called back, so each has its `try`: a decorator would cost a
 call for each.
@@ -17,6 +19,7 @@ from bridged.http1.upstream import UpstreamError
 from bridged.http_types import UpstreamBroken, UpstreamNotAllowed, UpstreamTimeout
 from bridged.model import Headers, Refused, Source, header_values
 from bridged.sse import StreamEnd
+from bridged.taps.scanner import TOGETHER_BYTES
 from bridged.taps.usage_chunk import UsageChunkFilter
 
 if TYPE_CHECKING:
@@ -47,13 +50,19 @@ class AnswerRelay:
     `usage_filter`, where the bridge asked for usage that the client did not ask for, takes that out of a good stream.
     """
 
-    __slots__ = ("_bridge", "_exchange", "_interception", "_tap", "sent_bytes", "stream_end", "usage_filter")
+    __slots__ = (
+        "_bridge", "_exchange", "_interception", "_tap", "_untapped", "_untapped_bytes", "sent_bytes", "stream_end",
+        "usage_filter",
+    )  # fmt: skip
 
     def __init__(self, interception: "Interception", bridge: "Bridge", exchange: Exchange) -> None:
         self._interception = interception
         self._bridge = bridge
         self._exchange = exchange
         self._tap: Callable[[bytes], None] | None = None
+        # What the tap has not seen yet of a stream; how long that is, with one byte more for each piece.
+        self._untapped: list[bytes] = []
+        self._untapped_bytes = 0
         self.usage_filter: UsageChunkFilter | None = None
         self.stream_end: StreamEnd | None = None
         self.sent_bytes = 0
@@ -109,13 +118,42 @@ class AnswerRelay:
             else:
                 self._send(self.usage_filter.feed(data), more=more)
             if self._tap is not None:
-                try:
-                    self._tap(data)
-                except Exception:
-                    self._tap = None
-                    self._interception.tap_failed()
+                self._untapped.append(data)
+                self._untapped_bytes += len(data) + 1
+                if self._untapped_bytes > TOGETHER_BYTES or self.stream_end is None:
+                    self._show_some(self._tap)
         except Exception as failure:
             self._interception.fail(failure)
+
+    def _show_some(self, tap: Callable[[bytes], None]) -> None:
+        """Show what was put together to the tap, and a long piece by itself."""
+        pieces = self._untapped
+        last = pieces.pop()
+        try:
+            if pieces:
+                tap(b"".join(pieces))
+                pieces.clear()
+            self._untapped_bytes = len(last) + 1
+            if self._untapped_bytes > TOGETHER_BYTES or self.stream_end is None:
+                self._untapped_bytes = 0
+                tap(last)
+            else:
+                pieces.append(last)
+        except Exception:
+            self._tap = None
+            pieces.clear()
+            self._interception.tap_failed()
+
+    def show_rest(self) -> None:
+        """What the tap has not seen yet is shown to it: the answer is over."""
+        tap, pieces = self._tap, self._untapped
+        if tap is None or not pieces:
+            return
+        self._tap, self._untapped = None, []
+        try:
+            tap(b"".join(pieces))
+        except Exception:
+            self._interception.tap_failed()
 
     def _send(self, data: bytes, *, more: bool) -> None:
         self._exchange.send(data, more=more)

@@ -66,6 +66,7 @@ def end(interception: "Interception") -> None:
         interception.fallback = None
     relay = interception.relay
     if relay is not None:
+        relay.show_rest()
         interception.sent_bytes, interception.is_stream = relay.sent_bytes, relay.stream_end is not None
         # Each holds the other: together they would be a circle that only the collector could break.
         interception.relay = None

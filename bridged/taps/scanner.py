@@ -18,6 +18,9 @@ MAX_EVENT_BYTES = 1024 * 1024
 KEPT_OF_OVERLONG_BYTES = 64 * 1024
 # The end of a piece: what follows an event with usage is short. The event may be long, see `late_start`.
 LATE_BYTES = 4096
+# Looking at many short pieces costs little more than at one, so they are put together, before they come here, to such:
+# not longer than what late marks are looked for in.
+TOGETHER_BYTES = LATE_BYTES
 # The last events say how a stream ended; errors may have a few kilobytes of words.
 _TAIL_BYTES = 4096
 _LAST_EVENTS = 4
@@ -50,8 +53,8 @@ class EventScanner:
     """Follows one stream. Holds at most one event that is not whole yet, and some kilobytes."""
 
     __slots__ = (
-        "_after_cr", "_at_start", "_before_tail", "_is_between", "_marks", "_open", "_overlong", "_reader", "_tail",
-        "_together", "_together_bytes", "found_overlong",
+        "_after_cr", "_at_start", "_before_tail", "_is_between", "_open", "_overlong", "_reader", "_tail",
+        "found_overlong",
     )  # fmt: skip
 
     def __init__(self, reader: Reader) -> None:
@@ -60,38 +63,13 @@ class EventScanner:
         self._overlong = False
         self._after_cr = False  # the last byte was a CR: an LF that follows belongs to it
         self._at_start = True
-        # Behind a whole event, and not the first: nothing is held, and `_marks` are those that the reader asks for.
+        # Behind a whole event, and not the first: nothing is held, and the reader asks for some events only.
         self._is_between = False
-        self._marks: tuple[bytes, ...] = ()
-        # Pieces that nobody has looked at yet, and how long they are, with one byte more for each.
-        self._together: list[bytes] = []
-        self._together_bytes = 0
         self._tail = self._before_tail = b""
         self.found_overlong = False
 
     def feed(self, chunk: bytes) -> None:
-        """Tell the reader of the events that became whole and matter, in order; of short ones a little later."""
-        # Nearly every piece is one event, and of no interest. Looking at many costs little more than at one. Together
-        # they are not longer than what late marks are looked for in.
-        size_bytes = self._together_bytes + len(chunk) + 1
-        if size_bytes > LATE_BYTES:
-            self._look()
-            size_bytes = len(chunk) + 1
-            if size_bytes > LATE_BYTES:
-                self._feed_one(chunk)
-                return
-        self._together.append(chunk)
-        self._together_bytes = size_bytes
-
-    def _look(self) -> None:
-        """At the pieces that were put together."""
-        if self._together:
-            joined = b"".join(self._together)
-            self._together.clear()
-            self._together_bytes = 0
-            self._feed_one(joined)
-
-    def _feed_one(self, chunk: bytes) -> None:
+        """Tell the reader of the events that became whole and matter, in order."""
         # What has no mark needs no other look, whatever its lines end with.
         if self._is_between and chunk[-2:] == _BLANK and not self._has_mark(chunk):
             self._before_tail = self._tail
@@ -99,7 +77,6 @@ class EventScanner:
             return
         self._feed_slowly(chunk)
         reader = self._reader
-        self._marks = reader.marks + reader.late_marks
         is_between = not (self._open or self._after_cr or self._at_start or self._overlong)
         self._is_between = is_between and bool(reader.marks)
 
@@ -144,7 +121,6 @@ class EventScanner:
 
     def end(self) -> None:
         """The stream is over: what is open is taken for an event, and the last events are shown as such."""
-        self._look()
         if self._open and not self._overlong:
             self._feed_slowly(_BLANK)
         tail = self._before_tail[-_TAIL_BYTES:] + self._tail[-_TAIL_BYTES:]

@@ -12,7 +12,7 @@ import re
 import msgspec
 
 from bridged.json_edit import JsonObject, MalformedJson, is_object
-from bridged.taps.scanner import LATE_BYTES, late_start
+from bridged.taps.scanner import late_start
 from bridged.taps.typed_json import decoded
 
 # The extra chunk is short. An open event that is longer is none, and is not held back.
@@ -96,7 +96,7 @@ class UsageChunkFilter:
     def feed(self, data: bytes) -> bytes:
         """What goes to the client now."""
         # Nearly every piece is one event or more. To look for bytes in a short text there is nothing faster.
-        if self._is_between and data[-2:] == b"\n\n" and len(data) <= LATE_BYTES and not data.rpartition(_USAGE)[1]:
+        if self._is_between and data[-2:] == b"\n\n" and not data.rpartition(_USAGE)[1]:
             return data if self._null is None else data.replace(self._null, b"")
         fed = self._without_null(self._feed_slowly(data))
         self._is_between = self._has_begun and not (self._held or self._after_cr or self._in_long)
