@@ -35,6 +35,7 @@ MAX_BATCH_ITEMS = 500
 # How long a report waits for others. With credentiald's own waiting, a record is stored well within a second.
 GATHER_SECONDS = 0.2
 _PAUSE_SECONDS = 0.1
+_MOMENT_SECONDS = 0.05
 _LONGEST_PAUSE_SECONDS = 5.0
 # Records that nobody has taken for so long are not being kept.
 OVERDUE_SECONDS = 10.0
@@ -72,7 +73,9 @@ class Recorder:
         self._was_keeping = True
         self._trouble = ""
         self._added = asyncio.Event()
+        # Set for good where the queue is to be emptied now, else for one try.
         self._hurry = asyncio.Event()
+        self._flushing = False
         self._empty = asyncio.Event()
         self._empty.set()
         metrics.watch_records(lambda: len(self._queue), lambda: self._queue_bytes)
@@ -126,11 +129,12 @@ class Recorder:
             is_sent = await self._send_batch()
             self._tell_operator()
             end_if_cancelled()
-            if is_sent:
-                pause_seconds = _PAUSE_SECONDS
-                continue
-            await self._pause(random.uniform(pause_seconds / 2, pause_seconds))  # noqa: S311 - jitter
-            pause_seconds = min(pause_seconds * 2, _LONGEST_PAUSE_SECONDS)
+            if not is_sent:
+                await self._pause(random.uniform(pause_seconds / 2, pause_seconds))  # noqa: S311 - jitter
+            begins_anew = is_sent or self._hurry.is_set()
+            pause_seconds = _PAUSE_SECONDS if begins_anew else min(pause_seconds * 2, _LONGEST_PAUSE_SECONDS)
+            if not self._flushing:
+                self._hurry.clear()
 
     def _tell_operator(self) -> None:
         """Log it when records begin to be overdue, and when they are taken again."""
@@ -145,9 +149,14 @@ class Recorder:
                 extra={"reason": self._trouble, "reports": len(self._queue), "bytes": self._queue_bytes},
             )
 
+    def try_again(self) -> None:
+        """credentiald is there again: what waits for the next try waits no longer."""
+        self._hurry.set()
+
     async def flush(self) -> None:
         """Send what waits now, as soon as it can be."""
         self.afterwards.do_all()
+        self._flushing = True
         self._hurry.set()
         await self._empty.wait()
 
@@ -169,7 +178,7 @@ class Recorder:
         """Wait so long, or a moment only where all is in a hurry: the peer may be away, and the loop is not ours."""
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(self._hurry.wait(), seconds)
-            await asyncio.sleep(min(seconds, _PAUSE_SECONDS / 2))
+            await asyncio.sleep(min(seconds, _MOMENT_SECONDS))
 
     async def _send_batch(self) -> bool:
         """One batch there, and out of the queue if it arrived; whether it did."""

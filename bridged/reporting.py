@@ -99,6 +99,7 @@ class Reporting:
             self._recorder.afterwards.do_all()
             self._untold = list(self._under_way)
             self._tell_some(self._recorder)
+            self._recorder.try_again()
 
     def _tell_some(self, recorder: Recorder) -> None:
         some, self._untold = self._untold[:_OPENINGS_AT_ONCE], self._untold[_OPENINGS_AT_ONCE:]

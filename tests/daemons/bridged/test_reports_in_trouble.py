@@ -81,6 +81,27 @@ async def test_a_credentiald_that_returns_is_told_what_is_under_way(
     assert outcome(report) == ("COMPLETED", "UNSPECIFIED", "", 200)
 
 
+async def test_what_waits_for_the_next_try_is_sent_when_credentiald_is_there_again(
+    credentiald: FakeCredentiald, upstream: ScriptedUpstream, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # As after a long time without credentiald, but for the time.
+    monkeypatch.setattr(recorder, "_PAUSE_SECONDS", 300.0)
+    monkeypatch.setattr(recorder, "_LONGEST_PAUSE_SECONDS", 300.0)
+    upstream.default = reply(200, CHAT_ANSWER)
+    async with running_bridge(credentiald) as bridge:
+        credentiald.report_refuse = AWAY
+        await raw_exchange(bridge.port, ask(chat()))
+        registry = bridge.metrics.registry
+        # The second try is soon, because credentiald was found when the bridge began.
+        await until(lambda: sample(registry, "bridged_record_reports_failed_total") == 2)
+        await credentiald.stop()
+        credentiald.report_refuse = None
+        monkeypatch.setattr(recorder, "_PAUSE_SECONDS", 0.1)
+        await credentiald.start()
+        (report,) = await reported(credentiald)
+    assert outcome(report) == ("COMPLETED", "UNSPECIFIED", "", 200)
+
+
 async def test_an_opening_that_is_rejected_is_no_lost_record(
     credentiald: FakeCredentiald, upstream: ScriptedUpstream
 ) -> None:
