@@ -11,8 +11,9 @@ from pathlib import Path
 
 from tests.fakes.scripted_upstream import ScriptedUpstream, running_upstream
 from tests.support.processes import Daemon, bridged, commanded, credentiald
+from tests.support.rpc import rpcs
 
-READY_SECONDS = 10.0
+READY_SECONDS = 30.0
 # One key for each kind of credential, so that a test sees which one arrived.
 CENTRAL_KEY = "sk-central-canary-4f1b"
 
@@ -85,8 +86,9 @@ async def running_pair(
         shared = {name: value for name, value in environ.items() if name.startswith(("OTEL_", "PYTHON"))}
         bridge = await asyncio.to_thread(stack.enter_context, bridged(folder, target, shared, *arguments))
         await until_ready(bridge)
-        commanded(folder, plane, "users", "create", "ann")
-        token = commanded(folder, plane, "tokens", "create", "--user", "ann").strip()
+        # By rpc: commands are processes, which take several times as long to start.
+        async with rpcs(folder, plane) as rpc:
+            _, token = await rpc.user("ann")
         yield Pair(folder=folder, upstream=upstream, credentiald=plane, bridged=bridge, token=token)
 
 

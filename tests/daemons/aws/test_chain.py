@@ -30,8 +30,7 @@ from tests.fakes.aws import (
     chain_environment,
 )
 
-# What is measured here would be another thing beside other tests.
-pytestmark = pytest.mark.alone
+# What asks a place that hangs, or the metadata service, which gets a second to answer, runs by itself.
 
 ROOT = Path(__file__).parents[3]
 REGION = "us-west-2"
@@ -376,6 +375,7 @@ def test_web_identity_where_sts_says_no(machine, aws, mode, code, words):
     assert failed(found)["assume-role-with-web-identity"].startswith(words)
 
 
+@pytest.mark.alone
 def test_web_identity_where_sts_is_down(machine, aws):
     web_identity(machine, aws)
     machine.environ["AWS_ENDPOINT_URL_STS"] = "http://127.0.0.1:9"
@@ -384,6 +384,7 @@ def test_web_identity_where_sts_is_down(machine, aws):
     assert found["seconds"] < 8
 
 
+@pytest.mark.alone
 def test_web_identity_where_sts_hangs(machine, aws):
     web_identity(machine, aws)
     aws.modes["sts"] = HANG
@@ -446,6 +447,7 @@ def is_alive(pid):
         return False
 
 
+@pytest.mark.alone
 @pytest.mark.parametrize("profile", ["default", "source"])
 def test_a_credential_process_that_hangs_is_killed_with_its_children(machine, aws, profile):
     marks = machine.folder / "marks"
@@ -518,6 +520,7 @@ def test_a_container_endpoint(machine, aws, where):
     assert aws.count("container") == 1
 
 
+@pytest.mark.alone
 @pytest.mark.parametrize(
     ("mode", "why"),
     [
@@ -556,6 +559,7 @@ def test_a_container_endpoint_elsewhere_is_not_asked(machine, aws):
     assert list(failed(machine.walk())) == ["container-role"]
 
 
+@pytest.mark.alone
 def test_the_metadata_service_and_its_true_expiry(machine, aws):
     machine.environ = chain_environment(aws, "imds")
     aws.lifetime_seconds = 20
@@ -566,6 +570,7 @@ def test_the_metadata_service_and_its_true_expiry(machine, aws):
     assert aws.count("imds") == 1
 
 
+@pytest.mark.alone
 @pytest.mark.parametrize("mode", [MISSING, FAIL, HANG, GARBAGE])
 def test_a_metadata_service_that_gives_nothing_is_told_apart_from_one_that_is_off(machine, aws, mode):
     machine.environ = chain_environment(aws, "imds")
@@ -579,6 +584,7 @@ def test_a_metadata_service_that_gives_nothing_is_told_apart_from_one_that_is_of
     assert found["seconds"] < 6
 
 
+@pytest.mark.alone
 def test_version_one_of_the_metadata_service_may_be_off(machine, aws):
     machine.environ = chain_environment(aws, "imds") | {"AWS_EC2_METADATA_V1_DISABLED": "true"}
     aws.modes["imds"] = MISSING

@@ -1,4 +1,4 @@
-"""Trouble between the two planes, and requests that must not pass: each a clear answer, none a hang or a 500."""
+"""Trouble between the two planes: each a clear answer in time, none a hang or a 500."""
 
 import asyncio
 import json
@@ -7,7 +7,7 @@ import time
 
 import pytest
 
-from tests.support.http import Answer, exchange, parse, send
+from tests.support.http import Answer, send
 from tests.support.pair import CENTRAL_KEY, running_pair, status_of
 from tests.support.processes import command, credentiald
 
@@ -88,24 +88,6 @@ async def test_readiness_follows_credentiald_and_liveness_does_not(tmp_path):
         assert await asyncio.to_thread(status_of, f"{main}/healthz") == 200
 
 
-async def test_a_bridge_with_a_wrong_service_token_says_503_and_not_401(tmp_path):
-    async with running_pair(tmp_path, PROVIDERS) as pair:
-        pair.command("services", "rotate", "bridge")
-        answer = await chat(pair)
-
-        assert (answer.status, answer.header("X-Drawbridge-Error")) == (503, "SERVICE_TOKEN_INVALID")
-
-
-async def test_a_token_that_is_revoked_is_refused_from_then_on(tmp_path):
-    async with running_pair(tmp_path, PROVIDERS) as pair:
-        assert (await chat(pair)).status == 200
-        [token] = json.loads(pair.command("tokens", "list", "--user", "ann", "--json"))
-        pair.command("tokens", "revoke", token["id"])
-        answer = await chat(pair)
-
-        assert (answer.status, answer.header("X-Drawbridge-Error")) == (401, "ACCESS_TOKEN_INVALID")
-
-
 async def test_a_bridge_that_stands_still_is_waited_for_within_the_bound_and_obeys_when_it_goes_on(tmp_path):
     async with running_pair(tmp_path, PROVIDERS) as pair:
         assert (await chat(pair)).status == 200
@@ -139,66 +121,3 @@ async def watches(pair) -> bool:
     """Whether the bridge is told of changes."""
     answer = await send(pair.credentiald.addresses["metrics"], "GET", "/metrics", {}, b"")
     return b"credentiald_watchers 1.0" in answer.body
-
-
-GOOD, NONE = "good", ""
-BAD_REQUESTS = [
-    # method, target, token, body, status, reason
-    ("POST", CHAT, NONE, BODY, 401, "ACCESS_TOKEN_MISSING"),
-    ("POST", CHAT, "sk-not-ours", BODY, 401, "ACCESS_TOKEN_INVALID"),
-    ("POST", CHAT, GOOD, b"{", 400, "INVALID_BODY"),
-    ("POST", CHAT, GOOD, b"[1]", 400, "INVALID_BODY"),
-    ("POST", CHAT, GOOD, b'{"model":1}', 400, "INVALID_BODY"),
-    ("POST", CHAT, GOOD, b'{"model":"\xff"}', 400, "INVALID_BODY"),
-    ("POST", "/anthropic/v1/messages", GOOD, b"nonsense", 400, "INVALID_BODY"),
-    ("GET", CHAT, GOOD, b"", 405, "METHOD_NOT_ALLOWED"),
-    ("DELETE", "/anthropic/v1/messages", GOOD, b"", 405, "METHOD_NOT_ALLOWED"),
-    ("POST", "/nowhere/v1/chat/completions", GOOD, BODY, 404, "PROVIDER_NOT_FOUND"),
-    ("POST", "/openai/v1/fine_tuning/jobs", GOOD, BODY, 404, "ROUTE_NOT_FOUND"),
-    ("POST", "/anthropic/v1/chat/completions", GOOD, BODY, 404, "OPERATION_NOT_ALLOWED"),
-    ("POST", "/openai/chat/completions", GOOD, BODY, 404, "OPERATION_NOT_ALLOWED"),
-    ("POST", "/openai/v1/../v1/chat/completions", GOOD, BODY, 400, "INVALID_PATH"),
-    ("POST", "/openai/v1/%2e%2e/chat/completions", GOOD, BODY, 400, "INVALID_PATH"),
-    ("POST", "/openai/v1/.%2E/chat/completions", GOOD, BODY, 400, "INVALID_PATH"),
-    ("GET", "/openai/v1/models/..%2Fadmin", GOOD, b"", 400, "INVALID_PATH"),
-    ("POST", "/openai/v1%2Fchat/completions", GOOD, BODY, 404, "ROUTE_NOT_FOUND"),
-    ("POST", "/Not_A_Name/v1/chat/completions", GOOD, BODY, 404, "ROUTE_NOT_FOUND"),
-]
-
-
-@pytest.mark.parametrize("prefix", ["", "/api/v2/aibridge"])
-async def test_requests_that_must_not_pass(tmp_path, prefix):
-    async with running_pair(tmp_path, PROVIDERS) as pair:
-        for method, target, token, body, status, reason in BAD_REQUESTS:
-            headers = {"Authorization": f"Bearer {pair.token if token == GOOD else token}"} if token else {}
-            answer = await send(pair.bridged.addresses["http"], method, prefix + target, headers, body)
-            where = f"{method} {target}: {answer.status} {answer.body!r}"
-
-            assert (answer.status, answer.header("X-Drawbridge-Error")) == (status, reason), where
-            error = json.loads(answer.body)["error"]
-            assert error["message"], where
-            if target.startswith("/anthropic") and "messages" in target:
-                assert json.loads(answer.body)["type"] == "error", where
-            elif status != 404:
-                assert error["code"] == reason.lower(), where
-            for name in ("X-Interception-Id", "request-id", "x-request-id"):
-                assert answer.header(name) == answer.header("X-Interception-Id") != "", where
-        assert not pair.upstream.requests
-
-
-async def test_a_body_over_the_limit_is_413_whether_announced_or_not(tmp_path):
-    async with running_pair(tmp_path, PROVIDERS) as pair:
-        address = pair.bridged.addresses["http"]
-        headers = {"Authorization": f"Bearer {pair.token}"}
-        size = 33 * 1024 * 1024
-        announced = await send(address, "POST", CHAT, {**headers, "Content-Length": str(size)}, b" ")
-        whole = await send(address, "POST", CHAT, headers, b" " * size, timeout_seconds=30)
-        chunk = b"%x\r\n%b\r\n" % (1 << 20, b" " * (1 << 20))
-        head = f"POST {CHAT} HTTP/1.1\r\nHost: x\r\nConnection: close\r\nAuthorization: Bearer {pair.token}\r\n"
-        raw = head.encode() + b"Transfer-Encoding: chunked\r\n\r\n" + chunk * 33
-        chunked = parse(await exchange(address, raw, timeout_seconds=30))
-
-        for answer in (announced, whole, chunked):
-            assert (answer.status, answer.header("X-Drawbridge-Error")) == (413, "BODY_TOO_LARGE")
-            assert json.loads(answer.body)["error"]["code"] == "body_too_large"
-        assert not pair.upstream.requests

@@ -22,10 +22,8 @@ from tests.support.http import send
 from tests.support.pair import CENTRAL_KEY, Pair, environment_of, status_of, until_ready
 from tests.support.processes import bridged, clean_environment, commanded, credentiald
 from tests.support.raw_http import raw_client, request
+from tests.support.rpc import rpcs
 from tests.support.workers import owner_of, pids_of
-
-# What is measured here would be another thing beside other tests.
-pytestmark = pytest.mark.alone
 
 CHAT = "/openai/v1/chat/completions"
 # Who has which connection is in folders of /proc.
@@ -43,8 +41,8 @@ async def pair_of_two(folder, *arguments):
         bridge = await asyncio.to_thread(stack.enter_context, bridged(folder, main, None, *TWO, *arguments))
         await until_ready(plane)
         await until_ready(bridge)
-        commanded(folder, plane, "users", "create", "ann")
-        token = commanded(folder, plane, "tokens", "create", "--user", "ann").strip()
+        async with rpcs(folder, plane) as rpc:
+            _, token = await rpc.user("ann")
         yield Pair(folder=folder, upstream=upstream, credentiald=plane, bridged=bridge, token=token)
 
 
@@ -188,6 +186,7 @@ async def test_a_drain_lets_streams_of_all_workers_finish(tmp_path, number):
         assert not [pid for daemon in (pair.bridged, pair.credentiald) for pid in pids_of(daemon) if alive(pid)]
 
 
+@pytest.mark.alone
 async def test_the_drain_of_all_workers_ends_with_the_grace(tmp_path):
     async with pair_of_two(tmp_path, "--grace", "300ms") as pair:
         pair.upstream.script(stream(b"data: 1\n\n", STALL), stream(b"data: 1\n\n", STALL))
@@ -197,6 +196,7 @@ async def test_the_drain_of_all_workers_ends_with_the_grace(tmp_path):
             assert time.monotonic() - started < 4
 
 
+@pytest.mark.alone
 async def test_a_second_signal_ends_supervisor_and_workers_at_once(tmp_path):
     async with pair_of_two(tmp_path) as pair:
         pair.upstream.script(stream(b"data: 1\n\n", STALL), stream(b"data: 1\n\n", STALL))
@@ -275,7 +275,7 @@ def start(module, folder, *arguments):
         stdin=subprocess.DEVNULL,
         capture_output=True,
         text=True,
-        timeout=30,
+        timeout=60,
     )
 
 
