@@ -187,7 +187,7 @@ def block(noted: Sequence[Noted]) -> Draft:
     decided_by = array("H")
     model_by = array("H")
     table: list[tuple[Decided, str]] = []
-    for _, _, decided, model, _, instance_id, _ in noted:
+    for _, _, decided, model, _, instance_id, _, _ in noted:
         # By identity: a kept decision is one object, and all of them live as long as `noted`.
         key = (id(decided), instance_id)
         place = decisions.get(key)

@@ -8,12 +8,13 @@ is written and read for every request: the array is hashed once for all of them,
 """
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from hashlib import blake2b
 from hmac import compare_digest
+from types import MappingProxyType
 from typing import NamedTuple
 
-from credentiald.record_model import Origin
+from credentiald.record_model import Noted, Origin
 
 _MAC_BYTES = 32
 _VERSION = b"3"
@@ -75,13 +76,27 @@ def read(key: bytes, raw: bytes) -> Receipt | None:
     return reader(key)(raw)
 
 
-def reader(key: bytes) -> Callable[[bytes], Receipt | None]:
-    """What reads many receipts; it knows the origins that it has read."""
+def mac_of(raw: bytes) -> bytes:
+    """What nobody has who was not given the receipt."""
+    return raw[-_MAC_BYTES:]
+
+
+def reader(key: bytes, noted: Mapping[bytes, Noted] = MappingProxyType({})) -> Callable[[bytes], Receipt | None]:
+    """What reads many receipts; it knows the origins that it has read.
+
+    Of the interceptions that are noted, the receipts were given out here: who shows the MAC of one has it from us, and
+    what the receipt says is what was noted.
+    """
     keyed = blake2b(key=key, digest_size=_MAC_BYTES)
     # The hash of each unchanged part, and what it says.
     known: dict[bytes, tuple[bytes, Origin]] = {}
 
     def read_one(raw: bytes) -> Receipt | None:
+        one = noted.get(raw[1:_RESOLUTION])
+        if one is not None:
+            of, resolution, decided, _, _, _, mac, micros = one
+            if compare_digest(mac, raw[-_MAC_BYTES:]):
+                return _new(Receipt, (of.decode(), resolution.decode(), decided.origin, micros))
         head, unchanged = raw[:_UNCHANGED], raw[_UNCHANGED:-_MAC_BYTES]
         hashed, origin = known.get(unchanged, _UNKNOWN)
         own = keyed.copy()

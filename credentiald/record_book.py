@@ -21,7 +21,8 @@ from credentiald.bridge_instances import Instance, Instances
 from credentiald.errors import Refusal, StoreUnavailable
 from credentiald.metrics import Metrics
 from credentiald.prices import NO_PRICES, PriceTable
-from credentiald.record_model import Noted, Opening, Rejection, Report
+from credentiald.record_model import Noted, Opening, Rejection
+from credentiald.record_usual import Told
 from credentiald.resolve import upstream_model
 from credentiald.store import record_writing
 from credentiald.store.record_writing import Batch, Stored
@@ -57,7 +58,7 @@ _new = tuple.__new__
 class _Waiting:
     """What came with one call."""
 
-    reports: Sequence[Report]
+    reports: Sequence[Told]
     size_bytes: int
     # On the loop's clock.
     since_seconds: float
@@ -119,6 +120,11 @@ class RecordBook:
         return max(ages)
 
     @property
+    def noted(self) -> Mapping[bytes, Noted]:
+        """Openings that are not on the disk, by interception."""
+        return self._openings
+
+    @property
     def refused_time(self) -> datetime | None:
         """When the store did not take something for the last time."""
         return self._refused_time
@@ -134,7 +140,7 @@ class RecordBook:
         else:
             for one in noted:
                 openings[one[0]] = record_merge.noted_again(openings.get(one[0]), one)
-        _, _, decided, _, _, instance_id, micros = noted[-1]
+        _, _, decided, _, _, instance_id, _, micros = noted[-1]
         self.heard((decided.origin.service_id, instance_id), micros)
         excess = len(openings) - _MOST_OPENINGS
         if excess > 0:
@@ -149,7 +155,7 @@ class RecordBook:
         if self.instances.heard(instance, micros) and self._timer is None:
             self._later(OPENING_SECONDS)
 
-    async def append(self, reports: Sequence[Report], *, size_bytes: int = 0) -> Mapping[int, Rejection]:
+    async def append(self, reports: Sequence[Told], *, size_bytes: int = 0) -> Mapping[int, Rejection]:
         """Store reports; the places of those that are not stored, and why. StoreUnavailable."""
         if (
             self._closed
@@ -299,7 +305,7 @@ class RecordBook:
         self._storing, self._waiting = self._waiting[:count], self._waiting[count:]
         return self._storing
 
-    def _due_openings(self, reports: Sequence[Report], *, all_openings: bool) -> list[Noted]:
+    def _due_openings(self, reports: Sequence[Told], *, all_openings: bool) -> list[Noted]:
         """The openings that are stored now: those of the reports, and the oldest."""
         openings = self._openings
         due = {}
@@ -381,7 +387,7 @@ class RecordBook:
 
 
 def _opening(noted: Noted) -> Opening:
-    interception_id, resolution_id, decided, model, client, bridge_instance_id, micros = noted
+    interception_id, resolution_id, decided, model, client, bridge_instance_id, _, micros = noted
     return _new(
         Opening,
         (

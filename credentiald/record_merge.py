@@ -61,7 +61,7 @@ def noted_again(one: Noted | None, other: Noted) -> Noted:
     if not _is_of(one[2].origin, other[2].origin):
         return one
     first, last = (one, other) if one[1] <= other[1] else (other, one)
-    interception_id, _, _, model, client, bridge_instance_id, micros = first
+    interception_id, _, _, model, client, bridge_instance_id, _, micros = first
     return (
         interception_id,
         last[1],
@@ -69,7 +69,9 @@ def noted_again(one: Noted | None, other: Noted) -> Noted:
         model or last[3],
         client or last[4],
         bridge_instance_id or last[5],
-        min(micros, last[6]),
+        # What two receipts say in part.
+        b"",
+        min(micros, last[-1]),
     )
 
 

@@ -15,6 +15,8 @@ from credentiald.model import BedrockOptions
 DAY_MICROS = 86_400_000_000
 # The longest names of models, clients and the like that are kept; longer ones are cut.
 NAME_CHARACTERS = 256
+# What stands for "there is none" among numbers that are never negative.
+NONE = -1
 
 
 class Outcome(StrEnum):
@@ -71,8 +73,9 @@ class Decided(NamedTuple):
 
 
 # An opening as an answer leaves it behind, from which Opening is made later: ids of interception and resolution in
-# ASCII, the decision, the model as asked for, client, bridge instance, time.
-Noted = tuple[bytes, bytes, Decided, str, str, str, int]
+# ASCII, the decision, the model as asked for, client, bridge instance, the MAC of its receipt if that says the same,
+# time.
+Noted = tuple[bytes, bytes, Decided, str, str, str, bytes, int]
 
 
 class Opening(NamedTuple):

@@ -109,5 +109,6 @@ def _noted(report: Report) -> Noted:
         report.facts.model,
         report.facts.client,
         report.bridge_instance_id,
+        b"",
         report.start_micros,
     )

@@ -1,19 +1,23 @@
 """UsualInterceptions to values: many reports at once, column by column.
 
-What every entry of a column has to fulfil is asked of the column, which costs as much for hundreds of entries as for
-one. Bounds are those of record_codec.py, and a report is the same as if it had come as a message of its own.
+What every entry of a column has to fulfil is asked of the column, and values are put together from columns by `zip` and
+`map`, which costs as much for hundreds of rows as a loop does for a few. Bounds are those of record_codec.py, and a
+report is the same as if it had come as a message of its own.
 """
 
-from collections.abc import Callable, Iterator, Sequence
-from typing import Annotated, Any
+from collections.abc import Callable, Sequence
+from functools import partial
+from itertools import compress, repeat
+from typing import Annotated, Any, NamedTuple
 
 import msgspec
 from drawbridge.v1 import record_service_pb2 as pb
 
 from credentiald.errors import InvalidArgument
 from credentiald.receipts import Receipt
-from credentiald.record_model import NAME_CHARACTERS, End, Facts, Outcome, Prompt, Rejection, Report, TokenUsage
-from credentiald.record_rules import WHOLE
+from credentiald.record_model import NAME_CHARACTERS, NONE, Facts, Origin, Outcome, Rejection
+from credentiald.record_rules import WHOLE, KeepRule
+from credentiald.record_usual import Told, Usual
 from credentiald.rpc.record_codec import (
     MOST_COUNT,
     MOST_MICROS,
@@ -29,13 +33,33 @@ _COMPLETED = Outcome.COMPLETED.value
 _MOST_KNOWN = 1024
 _MOST_KNOWN_CHARACTERS = 512
 # What a named tuple's own constructor ends in; that takes three times as long, and this is for every request.
-_new = tuple.__new__
+_usual = partial(tuple.__new__, Usual)
 _Count = Annotated[int, msgspec.Meta(ge=-(1 << 63), le=(1 << 63) - 1)]
 _kinds = msgspec.json.Decoder(dict[str, _Count])
-# What stands for "there is none" in columns of numbers.
-_NONE = -1
 
-_Row = tuple[Any, ...]
+
+class Columns(NamedTuple):
+    """What the message has, as lists of one length; in place of an index, the facts."""
+
+    receipts: Sequence[bytes]
+    facts: Sequence[Facts]
+    end_micros: Sequence[int]
+    http_statuses: Sequence[int]
+    duration_micros: Sequence[int]
+    first_byte_micros: Sequence[int]
+    upstream_request_ids: Sequence[str]
+    response_ids: Sequence[str]
+    input_tokens: Sequence[int]
+    output_tokens: Sequence[int]
+    cache_read_input_tokens: Sequence[int]
+    cache_write_input_tokens: Sequence[int]
+    token_metadata: Sequence[str]
+    prompts: Sequence[str]
+    prompt_bytes: Sequence[int]
+
+    def part(self, start: int, stop: int) -> "Columns":
+        """Some of the rows."""
+        return Columns._make(column[start:stop] for column in self)
 
 
 class ColumnsReader:
@@ -46,78 +70,75 @@ class ColumnsReader:
         # Metadata as bridges write it, and as it is stored; the same for many.
         self._known: dict[str, str] = {"": "{}"}
 
-    def rows(self, usual: pb.UsualInterceptions) -> list[_Row]:
-        """The entries of each interception, the facts in place of their index. INVALID_ARGUMENT."""
-        receipts = list(usual.receipts)
-        columns: list[Sequence[Any]] = [
-            receipts,
-            _facts(usual),
-            list(usual.end_micros),
-            _bounded(usual.http_statuses, 0, MOST_STATUS),
-            _bounded(usual.duration_micros, 0, MOST_MICROS),
-            _bounded(usual.first_byte_micros, -1, MOST_MICROS),
-            _cut(usual.upstream_request_ids),
-            _cut(usual.response_ids),
-            list(usual.input_tokens),
-            list(usual.output_tokens),
-            list(usual.cache_read_input_tokens),
-            list(usual.cache_write_input_tokens),
-            list(usual.token_metadata),
-            list(usual.prompts),
-            list(usual.prompt_bytes),
-        ]
-        if any(len(column) != len(receipts) for column in columns):
-            raise InvalidArgument(field="usual", problem="all columns must have as many entries")
-        return list(zip(*columns, strict=True))
+    def reports(self, columns: Columns, service_id: str, frame: Frame) -> list[Told | Rejection]:
+        """Of each row its report, or why there is none. One that is not whole is a Report that says so."""
+        read = list(map(self._read_receipt, columns.receipts))
+        rejections = {
+            place: Rejection.RECEIPT_OF_ANOTHER_SERVICE if one and one.interception_id else Rejection.RECEIPT_INVALID
+            for place, one in enumerate(read)
+            # Its first fields are the interception's id and, third, the origin, which begins with the service.
+            if not one or not one[0] or one[2][0] != service_id
+        }
+        if not rejections:
+            return [*self._sound(columns, read, frame)]
+        is_sound = [place not in rejections for place in range(len(read))]
+        left = Columns._make(list(compress(column, is_sound)) for column in columns)
+        reports = iter(self._sound(left, list(compress(read, is_sound)), frame))
+        return [rejections.get(place) or next(reports) for place in range(len(read))]
 
-    def reports(self, rows: Sequence[_Row], service_id: str, frame: Frame) -> Iterator[Report | Rejection]:
-        """Of each row its report, or why there is none. One that is not whole has `is_whole` False."""
+    def _sound(self, columns: Columns, read: Sequence[Receipt | None], frame: Frame) -> Sequence[Told]:
+        """The reports of rows whose receipts are good."""
+        if not read:
+            return []
         bridge_instance_id, rules, now_micros = frame
-        prompt_rule = rules.prompts
-        keeps_all = prompt_rule.most_bytes == WHOLE and not prompt_rule.by_provider
-        read_receipt = self._read_receipt
-        for (
-            raw, facts, end_micros, status, duration, first_byte, request_id, response_id, new, out, read, written,
-            kinds, text, text_bytes,
-        ) in rows:  # fmt: skip
-            receipt = read_receipt(raw)
-            if receipt is None or not receipt.interception_id:
-                yield Rejection.RECEIPT_INVALID
-                continue
-            interception_id, resolution_id, origin, start_micros = receipt
-            if origin.service_id != service_id:
-                yield Rejection.RECEIPT_OF_ANOTHER_SERVICE
-                continue
-            if not start_micros <= end_micros <= now_micros:
-                end_micros = within(start_micros, end_micros, now_micros) if end_micros else now_micros
-            head = interception_id[:-4]
-            is_whole = True
-            usages: tuple[TokenUsage, ...] = ()
-            if new != _NONE:
-                metadata = self._metadata(kinds)
-                is_whole = metadata is not None and (
-                    0 <= new <= MOST_COUNT
-                    and 0 <= out <= MOST_COUNT
-                    and 0 <= read <= MOST_COUNT
-                    and 0 <= written <= MOST_COUNT
-                )
-                if is_whole:
-                    usage = (head + "0000", end_micros, response_id, new, out, read, written, metadata, False, None)
-                    usages = (_new(TokenUsage, usage),)
-            prompts: tuple[Prompt, ...] = ()
-            if text_bytes >= 0:
-                length = length_of(text_bytes, text)
-                kept = text if keeps_all else prompt_rule.kept(text, origin.provider_name)
-                prompts = (_new(Prompt, (head + "0001", start_micros, response_id, kept, length)),)
-            first = None if first_byte < 0 else first_byte
-            end = _new(End, (end_micros, _COMPLETED, "", "", "", status, request_id, duration, first))
-            yield _new(
-                Report,
-                (
-                    interception_id, resolution_id, origin, start_micros, bridge_instance_id, facts, usages, prompts,
-                    (), (), end, is_whole, (),
+        receipts: Any = zip(*read, strict=True)
+        ids, resolutions, origins, starts = receipts
+        ends = [
+            end if start <= end <= now_micros else within(start, end, now_micros) if end else now_micros
+            for start, end in zip(starts, columns.end_micros, strict=True)
+        ]
+        kinds = {text: self._metadata(text) for text in set(columns.token_metadata)}
+        texts = _kept(columns.prompts, origins, rules.prompts)
+        reports: list[Usual] = list(
+            map(
+                _usual,
+                zip(
+                    ids,
+                    resolutions,
+                    origins,
+                    starts,
+                    repeat(bridge_instance_id),
+                    columns.facts,
+                    ends,
+                    repeat(_COMPLETED),
+                    columns.http_statuses,
+                    columns.upstream_request_ids,
+                    columns.duration_micros,
+                    columns.first_byte_micros,
+                    # Records have their interception's id with a place at its end, as a bridge makes them.
+                    [one[:-4] + "0000" for one in ids],
+                    ends,
+                    columns.response_ids,
+                    columns.input_tokens,
+                    columns.output_tokens,
+                    columns.cache_read_input_tokens,
+                    columns.cache_write_input_tokens,
+                    [kinds[text] for text in columns.token_metadata],
+                    repeat(0),
+                    repeat(NONE),
+                    [one[:-4] + "0001" for one in ids],
+                    starts,
+                    columns.response_ids,
+                    texts,
+                    map(length_of, columns.prompt_bytes, columns.prompts),
+                    repeat(()),
+                    repeat(()),
                 ),
-            )  # fmt: skip
+            )
+        )
+        if min(columns.prompt_bytes) < 0 or None in kinds.values() or not _all_are_counts(columns):
+            return [_partly(one, told) for one, told in zip(reports, columns.prompt_bytes, strict=True)]
+        return reports
 
     def _metadata(self, text: str) -> str | None:
         """As it is stored; None for what is no object of counts."""
@@ -132,6 +153,58 @@ class ColumnsReader:
                     self._known = {"": "{}"}
                 self._known[text] = known
         return known
+
+
+def columns_of(usual: pb.UsualInterceptions) -> Columns:
+    """The columns as the message has them, within their bounds. INVALID_ARGUMENT."""
+    columns = Columns(
+        receipts=list(usual.receipts),
+        facts=_facts(usual),
+        end_micros=list(usual.end_micros),
+        http_statuses=_bounded(usual.http_statuses, 0, MOST_STATUS),
+        duration_micros=_bounded(usual.duration_micros, 0, MOST_MICROS),
+        first_byte_micros=_bounded(usual.first_byte_micros, NONE, MOST_MICROS),
+        upstream_request_ids=_cut(usual.upstream_request_ids),
+        response_ids=_cut(usual.response_ids),
+        input_tokens=list(usual.input_tokens),
+        output_tokens=list(usual.output_tokens),
+        cache_read_input_tokens=list(usual.cache_read_input_tokens),
+        cache_write_input_tokens=list(usual.cache_write_input_tokens),
+        token_metadata=list(usual.token_metadata),
+        prompts=list(usual.prompts),
+        prompt_bytes=list(usual.prompt_bytes),
+    )
+    if len(set(map(len, columns))) > 1:
+        raise InvalidArgument(field="usual", problem="all columns must have as many entries")
+    return columns
+
+
+def _kept(texts: Sequence[str], origins: Sequence[Origin], rule: KeepRule) -> Sequence[str]:
+    if rule.most_bytes == WHOLE and not rule.by_provider:
+        return texts
+    return [rule.kept(text, of.provider_name) for text, of in zip(texts, origins, strict=True)]
+
+
+def _all_are_counts(columns: Columns) -> bool:
+    counts = (
+        columns.input_tokens,
+        columns.output_tokens,
+        columns.cache_read_input_tokens,
+        columns.cache_write_input_tokens,
+    )
+    return min(map(min, counts)) >= 0 and max(map(max, counts)) <= MOST_COUNT
+
+
+def _partly(row: Usual, prompt_bytes: int) -> Told:
+    """Without the records that the row has not."""
+    if prompt_bytes < 0:
+        row = row.without_prompt()
+    counts = row.input_tokens, row.output_tokens, row.cache_read_input_tokens, row.cache_write_input_tokens
+    has_usage = row.input_tokens != NONE
+    if has_usage and row.metadata is not None and min(counts) >= 0 and max(counts) <= MOST_COUNT:
+        return row
+    row = row.without_usage()
+    return row.report()._replace(is_whole=False) if has_usage else row
 
 
 def _facts(usual: pb.UsualInterceptions) -> list[Facts]:

@@ -13,9 +13,10 @@ from credentiald.plane import Plane
 from credentiald.record_book import RecordBook
 from credentiald.record_model import Rejection, Report
 from credentiald.record_rules import KeepRules
+from credentiald.record_usual import Told
 from credentiald.rpc.guard import current_caller
 from credentiald.rpc.record_codec import Frame, ReportReader, instance_of
-from credentiald.rpc.record_columns import ColumnsReader
+from credentiald.rpc.record_columns import ColumnsReader, columns_of
 from credentiald.store.times import to_micros
 
 MAX_INTERCEPTIONS = 1000
@@ -35,7 +36,7 @@ class Records(RecordServiceServicer):
         self._metrics = metrics
         self._book = book
         self._rules = rules
-        self._read_receipt = receipts.reader(plane.receipt_key)
+        self._read_receipt = receipts.reader(plane.receipt_key, book.noted)
         self._reader = ReportReader(self._read_receipt)
         self._columns = ColumnsReader(self._read_receipt)
 
@@ -58,7 +59,7 @@ class Records(RecordServiceServicer):
             ]
         )
 
-    async def _judged(self, request: pb.AppendRecordsRequest) -> tuple[dict[int, Report], dict[int, Rejection], int]:
+    async def _judged(self, request: pb.AppendRecordsRequest) -> tuple[dict[int, Told], dict[int, Rejection], int]:
         """By place, a report of each message that makes one, and why one makes none or was not taken whole.
 
         With about how many bytes the reports have.
@@ -66,7 +67,7 @@ class Records(RecordServiceServicer):
         service_id = _service_id()
         frame = Frame(request.bridge_instance_id, self._rules, to_micros(self._plane.clock()))
         read_receipt, report_of = self._read_receipt, self._reader.report_of
-        sound: dict[int, Report] = {}
+        sound: dict[int, Told] = {}
         rejected: dict[int, Rejection] = {}
         records = all_bytes = 0
         for place, message in enumerate(request.interceptions):
@@ -76,7 +77,7 @@ class Records(RecordServiceServicer):
             elif receipt.origin.service_id != service_id:
                 rejected[place] = Rejection.RECEIPT_OF_ANOTHER_SERVICE
             else:
-                report = sound[place] = report_of(message, receipt, frame)
+                sound[place] = report = report_of(message, receipt, frame)
                 if not report.is_whole:
                     rejected[place] = Rejection.RECORD_INVALID
                 count, size_bytes = _weight(report)
@@ -85,19 +86,19 @@ class Records(RecordServiceServicer):
             if records >= _RECORDS_AT_ONCE:
                 records = 0
                 await asyncio.sleep(0)
-        rows = self._columns.rows(request.usual)
-        for start in range(0, len(rows), _ROWS_AT_ONCE):
-            some = self._columns.reports(rows[start : start + _ROWS_AT_ONCE], service_id, frame)
-            for place, judged in enumerate(some, len(request.interceptions) + start):
-                if isinstance(judged, Rejection):
-                    rejected[place] = judged
+        columns = columns_of(request.usual)
+        rows, first = len(columns.receipts), len(request.interceptions)
+        for start in range(0, rows, _ROWS_AT_ONCE):
+            judged = self._columns.reports(columns.part(start, start + _ROWS_AT_ONCE), service_id, frame)
+            for place, one in enumerate(judged, first + start):
+                if isinstance(one, Rejection):
+                    rejected[place] = one
                     continue
-                sound[place] = judged
-                if not judged.is_whole:
+                sound[place] = one
+                if isinstance(one, Report) and not one.is_whole:
                     rejected[place] = Rejection.RECORD_INVALID
-                prompts = judged.prompts
-                all_bytes += _ROW_BYTES + (len(prompts[0].text) if prompts else 0)
             await asyncio.sleep(0)
+        all_bytes += rows * _ROW_BYTES + sum(map(len, columns.prompts))
         return sound, rejected, all_bytes
 
 

@@ -48,8 +48,9 @@ _STORE_SECONDS = 1.0
 SWEEP_SECONDS = 15.0
 
 
-# The question, the ids of interception and resolution, and the decision.
-_OneAnswered = tuple[pb.ResolveProviderRequest, bytes, bytes, Decided]
+# The question, the ids of interception and resolution, the decision, and the MAC of the receipt where that was written
+# when the batch was answered.
+_OneAnswered = tuple[pb.ResolveProviderRequest, bytes, bytes, Decided, bytes]
 
 
 class ResolveStreams:
@@ -229,7 +230,7 @@ class ResolveStreams:
                 else _with_model(kept.message, kept.bedrock, item.model, resolution_id, receipt)
             )
             sources.append(kept.source)
-            answered.append((item, interception_id, resolution_id, kept.decided))
+            answered.append((item, interception_id, resolution_id, kept.decided, receipts.mac_of(receipt)))
         for source in set(sources):
             self._metrics.resolved(source, sources.count(source))
         return results
@@ -259,7 +260,7 @@ class ResolveStreams:
                 continue
             results.append(self._answered(outcome, item, caller, state, now))
             ids = (item.interception_id.lower().encode(), outcome.resolution_id.encode())
-            answered.append((item, *ids, decided_of(outcome, item.operation, caller)))
+            answered.append((item, *ids, decided_of(outcome, item.operation, caller), b""))
         return results
 
     def _answered(
@@ -343,7 +344,7 @@ def _trace(
 def noted_one(request: pb.ResolveProviderRequest, question: Question, answer: Answer, caller: Caller) -> list[Noted]:
     """A single question that was answered, as records and the audit are told of it."""
     ids = (question.interception_id.encode(), answer.resolution_id.encode())
-    return _noted([(request, *ids, decided_of(answer, question.operation, caller))], answer.resolve_time_micros)
+    return _noted([(request, *ids, decided_of(answer, question.operation, caller), b"")], answer.resolve_time_micros)
 
 
 def _noted(answered: Sequence[_OneAnswered], micros: int) -> list[Noted]:
@@ -356,9 +357,10 @@ def _noted(answered: Sequence[_OneAnswered], micros: int) -> list[Noted]:
             item.model[:NAME_CHARACTERS],
             item.client[:NAME_CHARACTERS],
             item.bridge_instance_id,
+            mac,
             micros,
         )
-        for item, interception_id, resolution_id, decided in answered
+        for item, interception_id, resolution_id, decided, mac in answered
     ]
 
 

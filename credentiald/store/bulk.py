@@ -5,19 +5,18 @@ for the lock a thousand times, each time behind the loop that answers bridges; w
 once for all of them. Statements come in few sizes, so that SQLite prepares each once.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import cache
 from itertools import chain
 from typing import Any, NamedTuple
 
+from credentiald.record_model import NONE
 from credentiald.store.connection import Connection, Row, Value
 
 _SIZES = (256, 32, 4, 1)
 # Fewer rows that are alike are no matter for a statement of their own.
 _LEAST_ALIKE = 4
-# What stands for NULL among values that are never negative. To hand over None, for which Python looks for an adapter,
-# costs as much as eight integers; a bool, five: write 0 or 1.
-NONE = -1
+_Values = tuple[Value, ...]
 
 
 class Form(NamedTuple):
@@ -35,7 +34,11 @@ class Form(NamedTuple):
 
 
 def or_null(column: str) -> tuple[str, str]:
-    """Of a form: NULL where NONE is given."""
+    """Of a form: NULL where NONE is given.
+
+    To hand over None, for which Python looks for an adapter, costs as much as eight integers; a bool, five: write 0
+    or 1.
+    """
     return column, f"NULLIF({{{column}}}, {NONE})"
 
 
@@ -45,46 +48,39 @@ def insert(conn: Connection, head: str, rows: Sequence[Sequence[Value]], tail: s
         conn.execute(_insertion(head, len(part), len(part[0]), tail), tuple(chain.from_iterable(part)))
 
 
-def insert_formed(conn: Connection, form: Form, rows: Sequence[tuple[Value, ...]]) -> int:
+def insert_formed(conn: Connection, form: Form, rows: Sequence[_Values]) -> int:
     """How many rows were inserted: with `INSERT OR IGNORE`, those that were not there."""
-    inserted = 0
-    if form.alike:
-        inserted, rows = _insert_alike(conn, form, rows)
-    for part in _parts(rows):
-        inserted += conn.execute(_formed(form, len(part), 0), tuple(chain.from_iterable(part))).rowcount
-    return inserted
+    return sum(
+        conn.execute(_formed(form, len(part), 0), tuple(chain.from_iterable(part))).rowcount for part in _parts(rows)
+    )
 
 
-def _insert_alike(
-    conn: Connection, form: Form, rows: Sequence[tuple[Value, ...]]
-) -> tuple[int, list[tuple[Value, ...]]]:
-    """Insert those that have many like them: how many were inserted, and the others."""
-    own = len(form.given) - form.alike
-    groups: dict[tuple[Value, ...], list[tuple[Value, ...]]] = {}
-    for row in rows:
-        groups.setdefault(row[own:], []).append(row)
+def insert_groups(conn: Connection, form: Form, groups: Mapping[_Values, Sequence[_Values]]) -> int:
+    """The same for rows that are alike in their last columns, by what they have there."""
     inserted = 0
-    others: list[tuple[Value, ...]] = []
+    others: list[_Values] = []
     for alike, group in groups.items():
         for part in _parts(group):
             if len(part) < _LEAST_ALIKE:
-                others += part
+                others += [own + alike for own in part]
             else:
-                values = (*alike, *chain.from_iterable([row[:own] for row in part]))
+                values = (*alike, *chain.from_iterable(part))
                 inserted += conn.execute(_formed(form, len(part), form.alike), values).rowcount
-    return inserted, others
+    return inserted + insert_formed(conn, form, others)
 
 
 def insert_new(
-    conn: Connection, table: str, form: Form, rows: Sequence[tuple[Value, ...]], key: str
+    conn: Connection, table: str, form: Form, groups: Mapping[_Values, Sequence[_Values]], key: str
 ) -> set[str] | None:
     """Insert rows that are new, as nearly all are; None for all, or the keys of those that were.
 
     The form ignores rows that are there. Rows of the table have a `number`, which rises as they are inserted: so
     nothing has to be looked for before, and the new ones are known after.
     """
+    if not groups:
+        return None
     (last,) = conn.execute(f"SELECT COALESCE(MAX(number), 0) FROM {table}").fetchone()  # noqa: S608 - names of ours
-    if insert_formed(conn, form, rows) == len(rows):
+    if insert_groups(conn, form, groups) == sum(map(len, groups.values())):
         return None
     new = conn.execute(f"SELECT {key} FROM {table} WHERE number > ?", (last,)).fetchall()  # noqa: S608
     return {row[0] for row in new}

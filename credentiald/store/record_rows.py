@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from credentiald.record_model import Attempt, Fact, InterceptionDraft, ModelThought, Prompt, TokenUsage, ToolCall
+from credentiald.record_model import NONE, Attempt, Fact, InterceptionDraft, ModelThought, Prompt, TokenUsage, ToolCall
 from credentiald.store import bulk
 from credentiald.store.connection import Connection, Row, Value
 
@@ -43,7 +43,7 @@ def fact_row(interception_id: str, fact: Fact) -> tuple[Value, ...]:
     if type(fact) is TokenUsage:
         # Written out: this is for each request.
         record_id, create, response_id, new, out, read, written, metadata, partial, cost_micros = fact
-        cost = bulk.NONE if cost_micros is None else cost_micros
+        cost = NONE if cost_micros is None else cost_micros
         partly = 1 if partial else 0
         return interception_id, record_id, create, response_id, new, out, read, written, metadata, partly, cost
     return (interception_id, *fact)

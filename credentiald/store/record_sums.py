@@ -4,20 +4,22 @@ They are brought up to date in the transaction that stores what they count, so q
 """
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from operator import itemgetter
 
 from credentiald.record_model import (
     DAY_MICROS,
+    NONE,
     Fact,
     InterceptionDraft,
     Kind,
     Prompt,
-    Report,
     Tally,
     TokenUsage,
 )
+from credentiald.record_usual import Usual
 from credentiald.store import bulk
 from credentiald.store.connection import Connection, Row, Value
 
@@ -46,6 +48,9 @@ _SESSION_UPDATE = "ON CONFLICT (session_id, user_id) DO UPDATE SET " + ", ".join
 )
 # A session of one interception, which most are that no client names: what it says twice is given once.
 _OWN_WRITTEN = (
+    # As it is given, the cost is NONE where it is not known.
+    ("cost_micros", "MAX({cost_micros}, 0)"),
+    ("unpriced_token_usages", f"{{cost_micros}} = {NONE}"),
     ("last_active_time", "{start_time}"),
     ("interceptions", "1"),
     ("threads", "1"),
@@ -54,10 +59,15 @@ _OWN_WRITTEN = (
 _OWN_ALIKE = ("user_id", "providers", "provider_types", "models", "client")
 _OWN_SESSION = bulk.Form(
     "INSERT OR IGNORE INTO sessions",
-    ("session_id", "start_time", *_COUNTS, "last_prompt", *_OWN_ALIKE),
+    ("session_id", "start_time", *_COUNTS[:-1], "last_prompt", *_OWN_ALIKE),
     _OWN_WRITTEN,
     alike=len(_OWN_ALIKE),
 )
+_own_row = itemgetter(
+    *map(Usual._fields.index, ("interception_id", "start_micros", *_COUNTS[:-1], "prompt")),
+)
+_counts = itemgetter(*map(Usual._fields.index, _COUNTS[:-1]))
+_prompt = itemgetter(Usual._fields.index("prompt"))
 _DAY_KEY = ("start_day", "user_id", "provider_name", "model", "client")
 _DAY_COUNTS = ("interceptions", "token_usages", *_COUNTS)
 _NOTHING = (0,) * len(_DAY_COUNTS)
@@ -192,13 +202,22 @@ class Sums:
         return day
 
 
-def own_sessions(kind: Kind) -> Callable[[str, int, Sequence[TokenUsage], Sequence[Prompt]], tuple[Value, ...]]:
-    """What makes the sessions of interceptions of one kind that stand for themselves.
+def insert_own(conn: Connection, told: Mapping[Kind, Sequence[Usual]]) -> set[str] | None:
+    """Write the sessions of interceptions that stand for themselves.
 
-    For each: its id, when it began, and what was reported of it.
+    None, or the ids of those that were not there: a client may have named a session by such an id.
     """
+    groups: dict[tuple[Value, ...], list[tuple[Value, ...]]] = {}
+    for kind, group in told.items():
+        if group:
+            rows = groups.setdefault(_own_alike(kind), [])
+            rows += _own_rows(group)
+    return bulk.insert_new(conn, "sessions", _OWN_SESSION, groups, "session_id")
+
+
+def _own_alike(kind: Kind) -> tuple[Value, ...]:
     origin = kind.origin
-    alike = (
+    return (
         origin.user_id,
         _written((origin.provider_name,)),
         _written((origin.provider_type,)),
@@ -206,47 +225,26 @@ def own_sessions(kind: Kind) -> Callable[[str, int, Sequence[TokenUsage], Sequen
         kind.client,
     )
 
-    def session_of(
-        interception_id: str, start_micros: int, usages: Sequence[TokenUsage], prompts: Sequence[Prompt]
-    ) -> tuple[Value, ...]:
-        new, out, read, written, cost, unpriced = counts_of(usages[0]) if len(usages) == 1 else _added(usages)
-        prompt = ""
-        for one in prompts:
-            prompt = one.text[:_PROMPT_CHARACTERS] or prompt
-        return interception_id, start_micros, new, out, read, written, cost, unpriced, prompt, *alike
 
-    return session_of
+def _own_rows(told: Sequence[Usual]) -> list[tuple[Value, ...]]:
+    if max(map(len, map(_prompt, told))) > _PROMPT_CHARACTERS:
+        told = [one._replace(prompt=one.prompt[:_PROMPT_CHARACTERS]) for one in told]
+    return list(map(_own_row, told))
 
 
-def insert_own(conn: Connection, rows: Sequence[tuple[Value, ...]]) -> set[str] | None:
-    """Write such sessions; None, or the ids of those that were not there: a client may have named one by such an id."""
-    return bulk.insert_new(conn, "sessions", _OWN_SESSION, rows, "session_id")
-
-
-def tally_of(reports: Sequence[Report], *, new: int) -> Tally:
-    """What was reported of so many interceptions, each in one report; of how many new ones."""
-    usages = [one for report in reports for one in report.token_usages]
-    return Tally(
-        new,
-        (len(reports), len(usages), *_added(usages)),
-        sum([len(one.prompts) for one in reports]),
-        sum([len(one.tool_calls) for one in reports]),
-        sum([len(one.model_thoughts) for one in reports]),
-    )
+def sums_of(told: Sequence[Usual], interceptions: int) -> tuple[int, ...]:
+    """What so many interceptions add up to for their day, of which these have a token usage."""
+    if not told:
+        return (interceptions, 0, *_NO_COUNTS)
+    *tokens, costs = zip(*map(_counts, told), strict=True)
+    unpriced = costs.count(NONE)
+    return (interceptions, len(told), *map(sum, tokens), sum(costs) - NONE * unpriced, unpriced)
 
 
 def counts_of(usage: TokenUsage) -> tuple[int, ...]:
     """In the order of `_COUNTS`. What has no cost adds nothing to the cost and is counted instead."""
     _, _, _, new, out, read, written, _, _, cost_micros = usage
     return (new, out, read, written, 0, 1) if cost_micros is None else (new, out, read, written, cost_micros, 0)
-
-
-def _added(usages: Sequence[TokenUsage]) -> tuple[int, ...]:
-    if not usages:
-        return _NO_COUNTS
-    _, _, _, new, out, read, written, _, _, costs = zip(*usages, strict=True)
-    known = [one for one in costs if one is not None]
-    return sum(new), sum(out), sum(read), sum(written), sum(known), len(costs) - len(known)
 
 
 def _add_stored(session: _Session, row: Row) -> None:

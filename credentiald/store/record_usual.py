@@ -14,7 +14,8 @@ from typing import Any, NamedTuple
 from credentiald.prices import PriceTable, priced
 from credentiald.record_model import (
     DAY_MICROS,
-    Fact,
+    NONE,
+    Facts,
     InterceptionDraft,
     Kind,
     ModelThought,
@@ -27,11 +28,12 @@ from credentiald.record_model import (
     ToolCall,
     facts_of,
 )
+from credentiald.record_usual import Told, Usual, usual_of
 from credentiald.store import bulk, record_sums
 from credentiald.store.connection import Connection, Value
-from credentiald.store.record_rows import COLUMNS, fact_row, insert_facts
+from credentiald.store.record_rows import COLUMNS, insert_facts
 
-# In the order of `_row_of`.
+# In the order of `_own_of` and `_alike_of`.
 _OWN = (
     "id", "resolution_id", "session_id", "start_time", "end_time", "upstream_request_id", "duration_micros",
     "first_byte_micros",
@@ -41,8 +43,7 @@ _ALIKE = (
     "outcome", "http_status",
 )  # fmt: skip
 _GIVEN = _OWN + _ALIKE
-_MODEL, _UPSTREAM_MODEL = _GIVEN.index("model"), _GIVEN.index("upstream_model")
-_OF_KIND = itemgetter(*map(_GIVEN.index, ("model", "upstream_model", "client", "outcome", "start_time")))
+_of_kind = itemgetter(*map(_ALIKE.index, ("model", "upstream_model", "client", "outcome")))
 _new = tuple.__new__
 _ABSENT = (
     "thread_parent_id", "correlating_tool_call_id", "error_category", "error_reason", "error_message",
@@ -79,7 +80,7 @@ _TOLD = {column: f"told.column{place}" for place, column in enumerate((*_OPENED,
 _COMPLETION = (
     f"UPDATE interceptions SET thread_root_id = {_TOLD['id']},"  # noqa: S608 - names of ours
     f" {', '.join(f'{one} = {_TOLD[one]}' for one in _COMPLETING[:-1])},"
-    f" first_byte_micros = NULLIF({_TOLD['first_byte_micros']}, {bulk.NONE}) FROM",
+    f" first_byte_micros = NULLIF({_TOLD['first_byte_micros']}, {NONE}) FROM",
     f"AS told WHERE interceptions.id = {_TOLD['id']}"
     f" AND {' AND '.join(f'+interceptions.{one} = {_TOLD[one]}' for one in _OPENED[1:])}"
     " AND +interceptions.session_id = '' AND +interceptions.end_time IS NULL RETURNING id",
@@ -87,21 +88,38 @@ _COMPLETION = (
 _Row = tuple[Value, ...]
 
 
+def _fields(*names: str) -> "itemgetter[Any]":
+    """What takes these out of a row, faster than a loop does."""
+    return itemgetter(*map(Usual._fields.index, names))
+
+
+_usage_row = _fields(
+    "interception_id", "usage_id", "usage_micros", "usage_response_id", "input_tokens", "output_tokens",
+    "cache_read_input_tokens", "cache_write_input_tokens", "metadata", "partial", "cost_micros",
+)  # fmt: skip
+_prompt_row = _fields(
+    "interception_id", "prompt_id", "prompt_micros", "prompt_response_id", "prompt", "prompt_bytes"
+)  # fmt: skip
+_has_usage, _has_prompt = _fields("usage_id"), _fields("prompt_id")
+_tool_calls, _model_thoughts = _fields("tool_calls"), _fields("model_thoughts")
+
+
 class Whole(NamedTuple):
-    """One that was stored: its row, what was reported of it, with costs, and the place of the report.
+    """One that was stored: its row in two parts, what was told of it, with costs, and the place of that.
 
     Of one that was opened before, the row has what the report says of the opening, and that is what the opening says.
     """
 
-    row: _Row
-    report: Report
+    own: _Row
+    alike: _Row
+    told: Usual
     place: int
     is_new: bool
 
     def draft(self) -> InterceptionDraft:
         """The row as the long way has it."""
-        values: dict[str, Any] = dict.fromkeys(_ABSENT, "") | dict(zip(_GIVEN, self.row, strict=True))
-        if values["first_byte_micros"] == bulk.NONE:
+        values: dict[str, Any] = dict.fromkeys(_ABSENT, "") | dict(zip(_GIVEN, self.own + self.alike, strict=True))
+        if values["first_byte_micros"] == NONE:
             values["first_byte_micros"] = None
         return InterceptionDraft(**values, thread_root_id=values["id"])
 
@@ -115,27 +133,24 @@ class Taken:
     tallies: Mapping[Kind, Tally] = field(default_factory=dict)
 
 
-def store(conn: Connection, openings: Sequence[Opening], reports: Sequence[Report], prices: PriceTable) -> Taken:
+def store(conn: Connection, openings: Sequence[Opening], told: Sequence[Told], prices: PriceTable) -> Taken:
     """Store what is usual of these."""
     waiting = {one.interception_id: one for one in openings}
     if len(waiting) < len(openings):
         return Taken()
-    new, opened = _usual(waiting, reports)
+    new, opened = _usual(waiting, told)
     wholes = _inserted(conn, new) | _completed(conn, opened)
-    for report in reports:
-        waiting.pop(report.interception_id, None)
+    for one in told:
+        waiting.pop(one[0], None)
     taken = _opened(conn, waiting)
     if not wholes:
         return Taken(taken)
     if prices:
         wholes = {one: _with_costs(whole, prices) for one, whole in wholes.items()}
     groups = _grouped(wholes.values())
-    _store_facts(conn, [one.report for one in wholes.values()])
+    _store_facts(conn, [one.told for one in wholes.values()])
     _store_sessions(conn, groups, wholes)
-    tallies = {
-        kind: record_sums.tally_of([one.report for one in group], new=[one.is_new for one in group].count(True))
-        for kind, group in groups.items()
-    }
+    tallies = {kind: _tally(group) for kind, group in groups.items()}
     sums = record_sums.Sums()
     for kind, tally in tallies.items():
         sums.kind(kind, tally)
@@ -143,173 +158,162 @@ def store(conn: Connection, openings: Sequence[Opening], reports: Sequence[Repor
     return Taken(taken, wholes, tallies)
 
 
-def _usual(waiting: Mapping[str, Opening], reports: Sequence[Report]) -> tuple[dict[str, Whole], dict[str, Whole]]:
+def _usual(waiting: Mapping[str, Opening], told: Sequence[Told]) -> tuple[dict[str, Whole], dict[str, Whole]]:
     """Those that are told of at once, that answer no tool call, and that had no trouble.
 
-    By id, first those whose openings are here, then those that must have been opened before.
+    By id, first those whose openings are here, then those that must have been opened before. This is for every
+    request: what is the same for many is put together once.
     """
     new: dict[str, Whole] = {}
     opened: dict[str, Whole] = {}
     # The first report of an interception or none: its reports count in their order.
     seen: set[str] = set()
-    for place, report in enumerate(reports):
-        interception_id = report.interception_id
+    known: dict[tuple[Any, ...], _Row] = {}
+    for place, one in enumerate(told):
+        interception_id = one[0]
         if interception_id in seen:
             continue
         seen.add(interception_id)
+        usual = one if isinstance(one, Usual) else usual_of(one)
+        if usual is None:
+            continue
+        _, resolution_id, origin, start, reporter, facts, end, outcome, status, request_id, duration, first = usual[:12]
+        if facts.correlating_tool_call_id:
+            continue
         opening = waiting.get(interception_id)
-        row = _row_of(opening, report)
-        if row is not None:
-            is_new = opening is not None
-            (new if is_new else opened)[interception_id] = _new(Whole, (row, report, place, is_new))
+        if opening is None:
+            asked = _NOT_ASKED
+        elif opening[1] != resolution_id or opening[-1] != start or opening[2] != origin:
+            continue
+        else:
+            asked = opening[3:-1]
+        key = (origin, reporter, facts, outcome, status, asked)
+        alike = known.get(key)
+        if alike is None:
+            alike = known[key] = _alike_of(*key)
+        own = (
+            interception_id, resolution_id, facts.client_session_id or interception_id, start, end, request_id,
+            duration, first,
+        )  # fmt: skip
+        (opened if opening is None else new)[interception_id] = _new(
+            Whole, (own, alike, usual, place, opening is not None)
+        )
     return new, opened
 
 
-def _inserted(conn: Connection, wholes: dict[str, Whole]) -> dict[str, Whole]:
-    """Those that were new. A row may be there all the same: of another worker's report, or of one opened twice."""
-    new = bulk.insert_new(conn, "interceptions", _FORM, [one.row for one in wholes.values()], "id") if wholes else None
-    return wholes if new is None else {one: wholes[one] for one in wholes if one in new}
+# Of an opening that is not here: bridge, operation, model, upstream model, client.
+_NOT_ASKED = ("",) * 5
 
 
-def _opened(conn: Connection, waiting: dict[str, Opening]) -> dict[str, Opening]:
-    """Those that were new of openings of which nothing else is told yet."""
-    rows = [
-        (interception_id, resolution_id, start, *origin, bridge_instance_id, operation, model, upstream_model, client)
-        for interception_id, resolution_id, origin, bridge_instance_id, operation, model, upstream_model, client, start
-        in waiting.values()
-    ]  # fmt: skip
-    new = bulk.insert_new(conn, "interceptions", _OPENING, rows, "id") if rows else None
-    return waiting if new is None else {one: waiting[one] for one in waiting if one in new}
-
-
-def _completed(conn: Connection, wholes: dict[str, Whole]) -> dict[str, Whole]:
-    """Those of which nothing but their opening was there."""
-    rows = [_completing(one.row) for one in wholes.values()]
-    completed = {row[0] for row in bulk.select_for(conn, _COMPLETION[0], rows, _COMPLETION[1])}
-    return {one: wholes[one] for one in wholes if one in completed}
-
-
-def _row_of(opening: Opening | None, report: Report) -> _Row | None:
-    """What record_merge.py makes of the two, where that is usual; without the first, if it says what the second does.
-
-    Both are unpacked as wholes: their fields one by one would cost as much as all else here.
-    """
-    (
-        interception_id,
-        resolution_id,
-        origin,
-        start_micros,
-        reporter,
-        facts,
-        usages,
-        prompts,
-        calls,
-        thoughts,
-        end,
-        _,
-        tries,
-    ) = report
-    if facts is None or end is None or tries:
-        return None
-    client, user_agent, session_id, answered_call, operation, model, upstream_model, streaming = facts
-    end_micros, outcome, category, reason, message, status, request_id, duration_micros, first_byte_micros = end
-    if (
-        answered_call
-        or category
-        or reason
-        or message
-        or (len(usages) > 1 and _any_twice(usages))
-        or (len(prompts) > 1 and _any_twice(prompts))
-        or (len(calls) > 1 and _any_twice(calls))
-        or (len(thoughts) > 1 and _any_twice(thoughts))
-    ):
-        return None
-    if opening is not None:
-        _, resolved, opened_for, bridge, opened_operation, asked_model, mapped_model, asking, opened_micros = opening
-        if resolved != resolution_id or opened_micros != start_micros or opened_for != origin:
-            return None
-        # What the opening says counts, as it does where it comes first.
-        reporter, operation = bridge or reporter, opened_operation or operation
-        model, upstream_model, client = asked_model or model, mapped_model or upstream_model, asking or client
+def _alike_of(
+    origin: Origin, reporter: str, facts: Facts, outcome: str, status: int, asked: tuple[str, str, str, str, str]
+) -> _Row:
+    """What a row has in common with many. What the opening says counts, as it does where it comes first."""
+    bridge, operation, model, upstream_model, client = asked
     return (
-        interception_id,
-        resolution_id,
-        session_id or interception_id,
-        start_micros,
-        end_micros,
-        request_id,
-        duration_micros,
-        bulk.NONE if first_byte_micros is None else first_byte_micros,
         *origin,
-        reporter,
-        operation,
-        model,
-        upstream_model,
-        client,
-        user_agent,
+        bridge or reporter,
+        operation or facts.operation,
+        model or facts.model,
+        upstream_model or facts.upstream_model,
+        client or facts.client,
+        facts.user_agent,
         # A bool is no int to Python's sqlite3 (bulk.py).
-        1 if streaming else 0,
+        1 if facts.streaming else 0,
         outcome,
         status,
     )
 
 
-def _any_twice(facts: Sequence[Fact]) -> bool:
-    return len({one.id for one in facts}) < len(facts)
+def _inserted(conn: Connection, wholes: dict[str, Whole]) -> dict[str, Whole]:
+    """Those that were new. A row may be there all the same: of another worker's report, or of one opened twice."""
+    groups: dict[_Row, list[_Row]] = {}
+    for own, alike, _, _, _ in wholes.values():
+        groups.setdefault(alike, []).append(own)
+    new = bulk.insert_new(conn, "interceptions", _FORM, groups, "id")
+    return wholes if new is None else {one: wholes[one] for one in wholes if one in new}
+
+
+def _opened(conn: Connection, waiting: dict[str, Opening]) -> dict[str, Opening]:
+    """Those that were new of openings of which nothing else is told yet."""
+    groups: dict[_Row, list[_Row]] = {}
+    for interception_id, resolution_id, origin, *asked, start in waiting.values():
+        groups.setdefault((*origin, *asked), []).append((interception_id, resolution_id, start))
+    new = bulk.insert_new(conn, "interceptions", _OPENING, groups, "id")
+    return waiting if new is None else {one: waiting[one] for one in waiting if one in new}
+
+
+def _completed(conn: Connection, wholes: dict[str, Whole]) -> dict[str, Whole]:
+    """Those of which nothing but their opening was there."""
+    rows = [_completing(one.own + one.alike) for one in wholes.values()]
+    completed = {row[0] for row in bulk.select_for(conn, _COMPLETION[0], rows, _COMPLETION[1])}
+    return {one: wholes[one] for one in wholes if one in completed}
 
 
 def _with_costs(whole: Whole, prices: PriceTable) -> Whole:
-    report = whole.report
-    origin, model, upstream_model = report.origin, str(whole.row[_MODEL]), str(whole.row[_UPSTREAM_MODEL])
-    usages = [
-        priced(one, prices, provider_id=origin.provider_id, upstream_model=upstream_model, model=model)
-        for one in report.token_usages
-    ]
-    return whole._replace(report=report._replace(token_usages=tuple(usages)))
+    told, alike = whole.told, whole.alike
+    for usage in told.token_usages():
+        model, upstream_model, _, _ = map(str, _of_kind(alike))
+        cost = priced(usage, prices, provider_id=told.origin.provider_id, upstream_model=upstream_model, model=model)
+        told = told._replace(cost_micros=NONE if cost.cost_micros is None else cost.cost_micros)
+    return whole._replace(told=told)
 
 
 def _grouped(wholes: Iterable[Whole]) -> dict[Kind, list[Whole]]:
     """What is the same for many is looked up once for them."""
-    groups: dict[Kind, list[Whole]] = {}
+    days: dict[tuple[_Row, int], list[Whole]] = {}
     for whole in wholes:
-        row, report, _, _ = whole
-        model, upstream_model, client, outcome, start_micros = _OF_KIND(row)
-        kind = _new(Kind, (report.origin, model, upstream_model, client, outcome, start_micros // DAY_MICROS))
-        if kind in groups:
-            groups[kind].append(whole)
+        key = whole[1], whole[2][3] // DAY_MICROS
+        if key in days:
+            days[key].append(whole)
         else:
-            groups[kind] = [whole]
+            days[key] = [whole]
+    groups: dict[Kind, list[Whole]] = {}
+    for (alike, day), group in days.items():
+        model, upstream_model, client, outcome = map(str, _of_kind(alike))
+        kind = Kind(group[0].told.origin, model, upstream_model, client, outcome, day)
+        groups.setdefault(kind, []).extend(group)
     return groups
 
 
-def _store_facts(conn: Connection, reports: Sequence[Report]) -> None:
-    usages = [fact_row(report.interception_id, one) for report in reports for one in report.token_usages]
-    insert_facts(conn, TokenUsage, usages)
-    insert_facts(conn, Prompt, [(report.interception_id, *one) for report in reports for one in report.prompts])
-    insert_facts(conn, ToolCall, [(report.interception_id, *one) for report in reports for one in report.tool_calls])
-    thoughts = [(report.interception_id, *one) for report in reports for one in report.model_thoughts]
+def _store_facts(conn: Connection, told: Sequence[Usual]) -> None:
+    insert_facts(conn, TokenUsage, list(map(_usage_row, filter(_has_usage, told))))
+    insert_facts(conn, Prompt, list(map(_prompt_row, filter(_has_prompt, told))))
+    calls = [(one.interception_id, *call) for one in filter(_tool_calls, told) for call in one.tool_calls]
+    insert_facts(conn, ToolCall, calls)
+    thoughts = [
+        (one.interception_id, *thought) for one in filter(_model_thoughts, told) for thought in one.model_thoughts
+    ]
     insert_facts(conn, ModelThought, thoughts)
+
+
+def _tally(group: Sequence[Whole]) -> Tally:
+    """What was reported of interceptions of one kind."""
+    told = [one.told for one in group]
+    return Tally(
+        [one.is_new for one in group].count(True),
+        record_sums.sums_of(list(filter(_has_usage, told)), len(told)),
+        len(list(filter(_has_prompt, told))),
+        sum(map(len, map(_tool_calls, told))),
+        sum(map(len, map(_model_thoughts, told))),
+    )
 
 
 def _store_sessions(conn: Connection, groups: Mapping[Kind, Sequence[Whole]], wholes: Mapping[str, Whole]) -> None:
     """Sessions of one, which are new; then what belongs to sessions that may be there."""
-    own: dict[str, _Row] = {}
+    own: dict[Kind, list[Usual]] = {}
     named: list[Whole] = []
     for kind, group in groups.items():
-        session_of = record_sums.own_sessions(kind)
-        for whole in group:
-            interception_id, _, _, start_micros, _, facts, usages, prompts, _, _, _, _, _ = whole.report
-            if facts is not None and facts.client_session_id:
-                named.append(whole)
-            else:
-                own[interception_id] = session_of(interception_id, start_micros, usages, prompts)
-    new = record_sums.insert_own(conn, list(own.values()))
+        own[kind] = [one.told for one in group if not one.told.facts.client_session_id]
+        if len(own[kind]) < len(group):
+            named += [one for one in group if one.told.facts.client_session_id]
+    new = record_sums.insert_own(conn, own)
     if new is not None:
-        named += [wholes[one] for one in own if one not in new]
+        named += [wholes[one[0]] for group in own.values() for one in group if one[0] not in new]
     if not named:
         return
     sums = record_sums.Sums()
-    told = sorted(((one.draft(), one.report) for one in named), key=_when)
+    told = sorted(((one.draft(), one.told.report()) for one in named), key=_when)
     for draft, _ in told:
         sums.in_session(draft)
     for draft, report in told:

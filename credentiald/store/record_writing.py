@@ -22,6 +22,7 @@ from credentiald.record_model import (
     ToolCall,
     facts_of,
 )
+from credentiald.record_usual import Told, report_of
 from credentiald.store import bulk, record_sums, record_usual
 from credentiald.store.connection import Connection, Value
 from credentiald.store.record_rows import COLUMNS, TABLES, draft_of, fact_row, insert_facts
@@ -51,7 +52,7 @@ class Batch:
     each bridge was last heard of."""
 
     openings: Sequence[Opening] = ()
-    reports: Sequence[Report] = ()
+    reports: Sequence[Told] = ()
     vanished: Sequence[tuple[str, int]] = ()
     heard: Mapping[Instance, int] = field(default_factory=dict)
 
@@ -73,7 +74,7 @@ class Stored:
         """The same, all as by the long way: for who looks at each record."""
         opened = [record_merge.opened(None, one) for one in self.usual.opened.values()]
         told = [(one, one.draft()) for one in self.usual.wholes.values()]
-        facts = [(draft, fact) for one, draft in told for fact in facts_of(one.report)]
+        facts = [(draft, fact) for one, draft in told for fact in facts_of(one.told.report())]
         return Stored(
             started=[
                 *(draft for draft in opened if draft is not None),
@@ -92,7 +93,7 @@ def store(conn: Connection, batch: Batch, prices: PriceTable = NO_PRICES) -> Sto
     opened, wholes = stored.usual.opened, stored.usual.wholes
     places = {one.place for one in wholes.values()}
     openings = [one for one in batch.openings if one[0] not in wholes and one[0] not in opened]
-    reports = [(place, one) for place, one in enumerate(batch.reports) if place not in places]
+    reports = [(place, report_of(one)) for place, one in enumerate(batch.reports) if place not in places]
     if openings or reports or batch.vanished:
         _store_rest(conn, openings, reports, batch.vanished, prices, stored)
     _note_heard(conn, batch.heard)

@@ -31,6 +31,7 @@ noted_one = st.builds(
         model,
         "client",
         instance,
+        b"mac",
         MICROS + micros,
     ),
     st.integers(0, 2),
@@ -48,7 +49,7 @@ def test_a_block_tells_each_release_as_it_was_noted(noted):
     told = list(audit_model.releases(draft.body))
     assert draft.kind is Kind.RELEASE
     assert draft.from_micros == min(one[-1] for one in noted)
-    for release, (interception, resolution, decision, model, _, instance, micros) in zip(told, noted, strict=True):
+    for release, (interception, resolution, decision, model, _, instance, _, micros) in zip(told, noted, strict=True):
         assert release.micros == micros
         assert (release.resolution_id, release.interception_id) == (resolution.decode(), interception.decode())
         assert release.model == model
@@ -59,7 +60,7 @@ def test_a_block_tells_each_release_as_it_was_noted(noted):
 
 
 def test_a_release_among_many_takes_44_bytes():
-    noted = [(ID.encode(), ID.encode(), DECISIONS[0], "claude", "", "b-1", MICROS)] * MOST_RELEASES
+    noted = [(ID.encode(), ID.encode(), DECISIONS[0], "claude", "", "b-1", b"", MICROS)] * MOST_RELEASES
     body = audit_model.block(noted).body
     assert (len(body) - body.index(b"\n") - 1) / MOST_RELEASES == 44
     assert len(audit_model.common(body)[0]) == 1
@@ -127,7 +128,7 @@ def test_a_peer_is_counted_by_its_host(peer, host):
 
 
 def test_columns_are_stored_with_the_lowest_byte_first():
-    noted = [(b"", ID.encode(), DECISIONS[place % 2], "m", "", "", MICROS + place) for place in range(2)]
+    noted = [(b"", ID.encode(), DECISIONS[place % 2], "m", "", "", b"", MICROS + place) for place in range(2)]
     body = audit_model.block(noted).body
     assert body[-24:] == struct.pack("<2H2H2Q", 0, 1, 0, 0, 0, 1)
 

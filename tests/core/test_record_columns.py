@@ -13,8 +13,9 @@ from credentiald.errors import InvalidArgument
 from credentiald.receipts import Receipt
 from credentiald.record_model import Rejection, Report
 from credentiald.record_rules import KeepRule, KeepRules
+from credentiald.record_usual import report_of
 from credentiald.rpc.record_codec import Frame, ReportReader
-from credentiald.rpc.record_columns import ColumnsReader
+from credentiald.rpc.record_columns import ColumnsReader, columns_of
 from tests.support.records import SECOND, START, an_id, an_origin
 from tests.support.usual import messages_of
 
@@ -57,9 +58,11 @@ def columns(rows: Sequence[dict[str, Any]], *, receipt: bytes | None = None, **m
 
 
 def read(usual: pb.UsualInterceptions, rules: KeepRules = RULES[0], service_id: str | None = None) -> list[Any]:
+    """Rejections, and reports as they would be of messages."""
     reader = ColumnsReader(receipts.reader(KEY))
     frame = Frame("bridge-1", rules, NOW)
-    return list(reader.reports(reader.rows(usual), an_origin().service_id if service_id is None else service_id, frame))
+    found = reader.reports(columns_of(usual), an_origin().service_id if service_id is None else service_id, frame)
+    return [one if isinstance(one, Rejection) else report_of(one) for one in found]
 
 
 @given(

@@ -128,12 +128,21 @@ def test_the_session_is_the_clients_then_the_threads_then_its_own(client_session
 
 def noted(resolution: int, seconds: int, **changes) -> tuple:
     decided = Decided(an_origin(**changes), "openai.responses", None, True)
-    return (b"i", an_id(resolution).encode(), decided, f"model-{resolution}", "", f"bridge-{resolution}", seconds)
+    return (
+        b"i",
+        an_id(resolution).encode(),
+        decided,
+        f"model-{resolution}",
+        "",
+        f"bridge-{resolution}",
+        b"mac",
+        seconds,
+    )
 
 
 def test_one_opening_of_two_resolutions_is_the_same_in_either_order():
     first, last = noted(1, 10), noted(2, 30, credential_id="credential-2")
-    expected = (b"i", last[1], last[2], "model-1", "", "bridge-1", 10)
+    expected = (b"i", last[1], last[2], "model-1", "", "bridge-1", b"", 10)
     assert noted_again(first, last) == noted_again(last, first) == noted_again(expected, last) == expected
     assert noted_again(None, last) is last
 

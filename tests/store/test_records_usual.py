@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from credentiald.model import ModelPrices
 from credentiald.record_model import Opening, Report
+from credentiald.record_usual import usual_of
 from credentiald.store import record_writing, sqlite
 from credentiald.store.record_writing import Batch, Stored
 from tests.support.records import (
@@ -113,11 +114,14 @@ def test_what_is_told_at_once_is_stored_as_if_openings_had_come_long_before(data
     begun = data.draw(st.lists(st.sampled_from(reports), unique=True, max_size=2)) if reports else []
     before = Batch(openings=earlier, reports=[one._replace(end=None) for one in begun])
     prices = data.draw(st.sampled_from([{}, PRICES]))
+    # As columns bring them.
+    in_rows = [data.draw(st.sampled_from([one, usual_of(one) or one])) for one in reports]
     # In two pieces of which neither is usual, so by the long way.
     pieces = [piece for one in reports for piece in (one._replace(end=None), one)]
     batches = {
         "together": [Batch(openings=openings, reports=reports)],
-        "openings before": [Batch(openings=openings), Batch(reports=reports)],
+        "in rows": [Batch(openings=openings, reports=in_rows)],
+        "openings before": [Batch(openings=openings), Batch(reports=in_rows)],
         "long": [Batch(openings=openings), Batch(reports=pieces)],
     }
     found = {
@@ -125,6 +129,7 @@ def test_what_is_told_at_once_is_stored_as_if_openings_had_come_long_before(data
         for name, batches in batches.items()
     }
     assert found["together"] == found["long"]
+    assert found["in rows"] == found["long"]
     assert found["openings before"] == found["long"]
 
 
@@ -135,7 +140,7 @@ def test_what_was_opened_before_is_completed_once(tmp_path):
         done = stored(conn, Batch(reports=[report, a_report(3, facts=some_facts(), end=an_end(3))]), {})
         again = stored(conn, Batch(reports=[report]), {})
         [session, _] = contents(conn)["sessions"]
-    assert [(one.report, one.is_new) for one in done.usual.wholes.values()] == [(report, False)]
+    assert [(one.told.report(), one.is_new) for one in done.usual.wholes.values()] == [(report, False)]
     assert not again.usual.wholes
     assert session["interceptions"] == 1
 
@@ -154,12 +159,20 @@ def test_most_take_the_short_way_and_what_is_odd_the_long_one(tmp_path):
         done = stored(conn, Batch(openings=openings, reports=[*reports, reports[8]._replace(facts=None)]), {})
         again = stored(conn, Batch(openings=openings, reports=reports), {})
         assert len(contents(conn)["token_usages"]) == 9
-    usual = {one.report.interception_id: one.is_new for one in done.usual.wholes.values()}
+    usual = {one.told.interception_id: one.is_new for one in done.usual.wholes.values()}
     assert usual == {an_id(number): True for number in (2, 3, 7, 8, 9)}
     assert [(tally.new, *tally.sums, kind.outcome) for kind, tally in done.usual.tallies.items()] == [
         (5, 5, 5, 50, 100, 150, 200, 0, 5, "COMPLETED")
     ]
     assert not again.usual.wholes
+
+
+@given(st.data())
+def test_a_row_says_what_its_report_does(data):
+    (report,) = [one for one in data.draw(interceptions(1)) if isinstance(one, Report)][:1] or [a_report(1)]
+    row = usual_of(report)
+    assert row is None or row.report() == report
+    assert row is None or row.without_usage().without_prompt().report() == report._replace(token_usages=(), prompts=())
 
 
 def contents_after(batches: list[Batch], prices, *, pieces_each: int):

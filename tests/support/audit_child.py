@@ -19,7 +19,7 @@ from credentiald import audit_model, bootstrap
 from credentiald.audit_book import AuditBook, Mode, running_audit
 from credentiald.audit_metrics import AuditMetrics
 from credentiald.audit_model import Act, Draft, Kind, Who
-from credentiald.record_model import Decided, Origin
+from credentiald.record_model import Decided, Noted, Origin
 from credentiald.store import audit_archive
 from credentiald.store.audit import open_audit
 from tests.support.store import NOW
@@ -52,9 +52,9 @@ def an_act(name: str) -> Draft:
     return Draft(Kind.ACT, audit_model.body_of(Act(what=name, outcome="DONE", who=Who())), 0)
 
 
-def releases(count: int) -> list[tuple[bytes, bytes, Decided, str, str, str, int]]:
+def releases(count: int) -> list[Noted]:
     ids = [str(uuid4()).encode() for _ in range(count)]
-    return [(one, one, DECIDED, "m", "", "b-1", 0) for one in ids]
+    return [(one, one, DECIDED, "m", "", "b-1", b"", 0) for one in ids]
 
 
 async def append_for_ever(folder: str, name: str, mode: str) -> None:

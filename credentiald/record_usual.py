@@ -1,0 +1,152 @@
+"""What nearly every interception is told of in, as one row of plain values: there is one for each request.
+
+A report (record_model.py) has values of its own for its end and each of its records. To make four of them for each
+request, and to take them apart again when they are stored, costs more than to store them.
+"""
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+from credentiald.record_model import (
+    NONE,
+    End,
+    Fact,
+    Facts,
+    ModelThought,
+    Origin,
+    Prompt,
+    Report,
+    TokenUsage,
+    ToolCall,
+)
+
+# What a named tuple's own constructor ends in; that takes three times as long.
+_new = tuple.__new__
+_NO_USAGE = ("", 0, "", 0, 0, 0, 0, "", 0, 0)
+_NO_PROMPT = ("", 0, "", "", 0)
+
+
+class Usual(NamedTuple):
+    """A report that came at once, tells of no trouble, and has at most one token usage and one prompt.
+
+    `usage_id` and `prompt_id` are empty where there is no such record. `first_byte_micros` is NONE where the upstream
+    sent none, `cost_micros` where a price is not known.
+    """
+
+    interception_id: str
+    resolution_id: str
+    origin: Origin
+    start_micros: int
+    bridge_instance_id: str
+    facts: Facts
+    end_micros: int
+    outcome: str
+    http_status: int
+    upstream_request_id: str
+    duration_micros: int
+    first_byte_micros: int
+    usage_id: str
+    usage_micros: int
+    usage_response_id: str
+    input_tokens: int
+    output_tokens: int
+    cache_read_input_tokens: int
+    cache_write_input_tokens: int
+    metadata: str
+    # 0 or 1.
+    partial: int
+    cost_micros: int
+    prompt_id: str
+    prompt_micros: int
+    prompt_response_id: str
+    prompt: str
+    prompt_bytes: int
+    tool_calls: tuple[ToolCall, ...]
+    model_thoughts: tuple[ModelThought, ...]
+
+    def report(self) -> Report:
+        """The same, with values of their own."""
+        return Report(
+            self.interception_id,
+            self.resolution_id,
+            self.origin,
+            self.start_micros,
+            self.bridge_instance_id,
+            self.facts,
+            self.token_usages(),
+            self.prompts(),
+            self.tool_calls,
+            self.model_thoughts,
+            End(
+                self.end_micros,
+                self.outcome,
+                http_status=self.http_status,
+                upstream_request_id=self.upstream_request_id,
+                duration_micros=self.duration_micros,
+                first_byte_micros=None if self.first_byte_micros == NONE else self.first_byte_micros,
+            ),
+        )
+
+    def token_usages(self) -> tuple[TokenUsage, ...]:
+        """Its token usage, if there is one."""
+        if not self.usage_id:
+            return ()
+        values: Any = self[_USAGE]
+        usage = TokenUsage(*values)
+        return (
+            usage._replace(
+                partial=bool(self.partial), cost_micros=None if self.cost_micros == NONE else self.cost_micros
+            ),
+        )
+
+    def prompts(self) -> tuple[Prompt, ...]:
+        """Its prompt, if there is one."""
+        values: Any = self[_PROMPT]
+        return (Prompt(*values),) if self.prompt_id else ()
+
+    def without_usage(self) -> "Usual":
+        """The same without its token usage."""
+        return _new(Usual, (*self[: _USAGE.start], *_NO_USAGE, *self[_USAGE.stop :]))
+
+    def without_prompt(self) -> "Usual":
+        """The same without its prompt."""
+        return _new(Usual, (*self[: _PROMPT.start], *_NO_PROMPT, *self[_PROMPT.stop :]))
+
+
+_USAGE = slice(Usual._fields.index("usage_id"), Usual._fields.index("prompt_id"))
+_PROMPT = slice(_USAGE.stop, Usual._fields.index("tool_calls"))
+
+Told = Report | Usual
+
+
+def report_of(told: Told) -> Report:
+    return told if isinstance(told, Report) else told.report()
+
+
+def usual_of(report: Report) -> Usual | None:
+    """The report as such a row; None where it is none."""
+    (
+        interception_id, resolution_id, origin, start_micros, bridge_instance_id, facts, usages, prompts, calls,
+        thoughts, end, _, attempts,
+    ) = report  # fmt: skip
+    if facts is None or end is None or attempts or len(usages) > 1 or len(prompts) > 1:
+        return None
+    end_micros, outcome, category, reason, message, status, request_id, duration_micros, first_byte_micros = end
+    if category or reason or message or _any_twice(calls) or _any_twice(thoughts):
+        return None
+    usage: tuple[Any, ...] = _NO_USAGE
+    if usages:
+        *others, partial, cost_micros = usages[0]
+        usage = (*others, 1 if partial else 0, NONE if cost_micros is None else cost_micros)
+    return _new(
+        Usual,
+        (
+            interception_id, resolution_id, origin, start_micros, bridge_instance_id, facts, end_micros, outcome,
+            status, request_id, duration_micros, NONE if first_byte_micros is None else first_byte_micros, *usage,
+            *(prompts[0] if prompts else _NO_PROMPT), calls, thoughts,
+        ),
+    )  # fmt: skip
+
+
+def _any_twice(facts: Sequence[Fact]) -> bool:
+    return len(facts) > 1 and len({one.id for one in facts}) < len(facts)
