@@ -49,7 +49,7 @@ _SESSION_UPDATE = "ON CONFLICT (session_id, user_id) DO UPDATE SET " + ", ".join
 # A session of one interception, which most are that no client names: what it says twice is given once.
 _OWN_WRITTEN = (
     # As it is given, the cost is NONE where it is not known.
-    ("cost_micros", "MAX({cost_micros}, 0)"),
+    ("cost_micros", f"CASE WHEN {{cost_micros}} <> {NONE} THEN {{cost_micros}} ELSE 0 END"),
     ("unpriced_token_usages", f"{{cost_micros}} = {NONE}"),
     ("last_active_time", "{start_time}"),
     ("interceptions", "1"),
@@ -66,7 +66,6 @@ _OWN_SESSION = bulk.Form(
 _own_row = itemgetter(
     *map(Usual._fields.index, ("interception_id", "start_micros", *_COUNTS[:-1], "prompt")),
 )
-_counts = itemgetter(*map(Usual._fields.index, _COUNTS[:-1]))
 _prompt = itemgetter(Usual._fields.index("prompt"))
 _DAY_KEY = ("start_day", "user_id", "provider_name", "model", "client")
 _DAY_COUNTS = ("interceptions", "token_usages", *_COUNTS)
@@ -230,15 +229,6 @@ def _own_rows(told: Sequence[Usual]) -> list[tuple[Value, ...]]:
     if max(map(len, map(_prompt, told))) > _PROMPT_CHARACTERS:
         told = [one._replace(prompt=one.prompt[:_PROMPT_CHARACTERS]) for one in told]
     return list(map(_own_row, told))
-
-
-def sums_of(told: Sequence[Usual], interceptions: int) -> tuple[int, ...]:
-    """What so many interceptions add up to for their day, of which these have a token usage."""
-    if not told:
-        return (interceptions, 0, *_NO_COUNTS)
-    *tokens, costs = zip(*map(_counts, told), strict=True)
-    unpriced = costs.count(NONE)
-    return (interceptions, len(told), *map(sum, tokens), sum(costs) - NONE * unpriced, unpriced)
 
 
 def counts_of(usage: TokenUsage) -> tuple[int, ...]:

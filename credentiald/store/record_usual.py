@@ -6,7 +6,8 @@ the opening left. What this takes is stored as if it had come in a batch of its 
 the file as by the long way (record_writing.py), which takes everything else.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from operator import itemgetter
 from typing import Any, NamedTuple
@@ -33,7 +34,7 @@ from credentiald.store import bulk, record_sums
 from credentiald.store.connection import Connection, Value
 from credentiald.store.record_rows import COLUMNS, insert_facts
 
-# In the order of `_own_of` and `_alike_of`.
+# In the order of `_usual` and `_like`.
 _OWN = (
     "id", "resolution_id", "session_id", "start_time", "end_time", "upstream_request_id", "duration_micros",
     "first_byte_micros",
@@ -43,7 +44,6 @@ _ALIKE = (
     "outcome", "http_status",
 )  # fmt: skip
 _GIVEN = _OWN + _ALIKE
-_of_kind = itemgetter(*map(_ALIKE.index, ("model", "upstream_model", "client", "outcome")))
 _new = tuple.__new__
 _ABSENT = (
     "thread_parent_id", "correlating_tool_call_id", "error_category", "error_reason", "error_message",
@@ -101,24 +101,34 @@ _prompt_row = _fields(
     "interception_id", "prompt_id", "prompt_micros", "prompt_response_id", "prompt", "prompt_bytes"
 )  # fmt: skip
 _has_usage, _has_prompt = _fields("usage_id"), _fields("prompt_id")
+_TOKENS = slice(Usual._fields.index("input_tokens"), Usual._fields.index("metadata"))
 _tool_calls, _model_thoughts = _fields("tool_calls"), _fields("model_thoughts")
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class _Like:
+    """What many have in common: a part of their rows, and what they are counted as."""
+
+    row: _Row
+    kind: Kind
+    has_own_session: bool
+
+
 class Whole(NamedTuple):
-    """One that was stored: its row in two parts, what was told of it, with costs, and the place of that.
+    """One that was stored: its part of the row, what was told of it, with costs, and the place of that.
 
     Of one that was opened before, the row has what the report says of the opening, and that is what the opening says.
     """
 
     own: _Row
-    alike: _Row
+    like: _Like
     told: Usual
     place: int
     is_new: bool
 
     def draft(self) -> InterceptionDraft:
         """The row as the long way has it."""
-        values: dict[str, Any] = dict.fromkeys(_ABSENT, "") | dict(zip(_GIVEN, self.own + self.alike, strict=True))
+        values: dict[str, Any] = dict.fromkeys(_ABSENT, "") | dict(zip(_GIVEN, self.own + self.like.row, strict=True))
         if values["first_byte_micros"] == NONE:
             values["first_byte_micros"] = None
         return InterceptionDraft(**values, thread_root_id=values["id"])
@@ -147,10 +157,13 @@ def store(conn: Connection, openings: Sequence[Opening], told: Sequence[Told], p
         return Taken(taken)
     if prices:
         wholes = {one: _with_costs(whole, prices) for one, whole in wholes.items()}
-    groups = _grouped(wholes.values())
+    groups = _groups(wholes)
     _store_facts(conn, [one.told for one in wholes.values()])
     _store_sessions(conn, groups, wholes)
-    tallies = {kind: _tally(group) for kind, group in groups.items()}
+    kinds: defaultdict[Kind, list[Whole]] = defaultdict(list)
+    for like, group in groups.items():
+        kinds[like.kind] += group
+    tallies = {kind: _tally(group) for kind, group in kinds.items()}
     sums = record_sums.Sums()
     for kind, tally in tallies.items():
         sums.kind(kind, tally)
@@ -168,7 +181,7 @@ def _usual(waiting: Mapping[str, Opening], told: Sequence[Told]) -> tuple[dict[s
     opened: dict[str, Whole] = {}
     # The first report of an interception or none: its reports count in their order.
     seen: set[str] = set()
-    known: dict[tuple[Any, ...], _Row] = {}
+    known: dict[tuple[Any, ...], _Like] = {}
     for place, one in enumerate(told):
         interception_id = one[0]
         if interception_id in seen:
@@ -187,16 +200,16 @@ def _usual(waiting: Mapping[str, Opening], told: Sequence[Told]) -> tuple[dict[s
             continue
         else:
             asked = opening[3:-1]
-        key = (origin, reporter, facts, outcome, status, asked)
-        alike = known.get(key)
-        if alike is None:
-            alike = known[key] = _alike_of(*key)
+        key = (origin, reporter, facts, outcome, status, asked, start // DAY_MICROS)
+        like = known.get(key)
+        if like is None:
+            like = known[key] = _like(*key)
         own = (
             interception_id, resolution_id, facts.client_session_id or interception_id, start, end, request_id,
             duration, first,
         )  # fmt: skip
         (opened if opening is None else new)[interception_id] = _new(
-            Whole, (own, alike, usual, place, opening is not None)
+            Whole, (own, like, usual, place, opening is not None)
         )
     return new, opened
 
@@ -205,75 +218,69 @@ def _usual(waiting: Mapping[str, Opening], told: Sequence[Told]) -> tuple[dict[s
 _NOT_ASKED = ("",) * 5
 
 
-def _alike_of(
-    origin: Origin, reporter: str, facts: Facts, outcome: str, status: int, asked: tuple[str, str, str, str, str]
-) -> _Row:
-    """What a row has in common with many. What the opening says counts, as it does where it comes first."""
+def _like(
+    origin: Origin, reporter: str, facts: Facts, outcome: str, status: int, asked: tuple[str, ...], day: int
+) -> _Like:
+    """What the opening says counts, as it does where it comes first."""
     bridge, operation, model, upstream_model, client = asked
-    return (
+    kind = Kind(
+        origin, model or facts.model, upstream_model or facts.upstream_model, client or facts.client, outcome, day
+    )
+    row = (
         *origin,
         bridge or reporter,
         operation or facts.operation,
-        model or facts.model,
-        upstream_model or facts.upstream_model,
-        client or facts.client,
+        kind.model,
+        kind.upstream_model,
+        kind.client,
         facts.user_agent,
         # A bool is no int to Python's sqlite3 (bulk.py).
         1 if facts.streaming else 0,
         outcome,
         status,
     )
+    return _Like(row, kind, not facts.client_session_id)
+
+
+def _groups(wholes: Mapping[str, Whole]) -> Mapping[_Like, list[Whole]]:
+    groups: defaultdict[_Like, list[Whole]] = defaultdict(list)
+    for whole in wholes.values():
+        groups[whole[1]].append(whole)
+    return groups
 
 
 def _inserted(conn: Connection, wholes: dict[str, Whole]) -> dict[str, Whole]:
     """Those that were new. A row may be there all the same: of another worker's report, or of one opened twice."""
-    groups: dict[_Row, list[_Row]] = {}
-    for own, alike, _, _, _ in wholes.values():
-        groups.setdefault(alike, []).append(own)
-    new = bulk.insert_new(conn, "interceptions", _FORM, groups, "id")
+    rows: defaultdict[_Row, list[_Row]] = defaultdict(list)
+    for like, group in _groups(wholes).items():
+        rows[like.row] += [own for own, _, _, _, _ in group]
+    new = bulk.insert_new(conn, "interceptions", _FORM, rows, "id")
     return wholes if new is None else {one: wholes[one] for one in wholes if one in new}
 
 
 def _opened(conn: Connection, waiting: dict[str, Opening]) -> dict[str, Opening]:
     """Those that were new of openings of which nothing else is told yet."""
-    groups: dict[_Row, list[_Row]] = {}
+    rows: defaultdict[_Row, list[_Row]] = defaultdict(list)
     for interception_id, resolution_id, origin, *asked, start in waiting.values():
-        groups.setdefault((*origin, *asked), []).append((interception_id, resolution_id, start))
-    new = bulk.insert_new(conn, "interceptions", _OPENING, groups, "id")
+        rows[*origin, *asked].append((interception_id, resolution_id, start))
+    new = bulk.insert_new(conn, "interceptions", _OPENING, rows, "id")
     return waiting if new is None else {one: waiting[one] for one in waiting if one in new}
 
 
 def _completed(conn: Connection, wholes: dict[str, Whole]) -> dict[str, Whole]:
     """Those of which nothing but their opening was there."""
-    rows = [_completing(one.own + one.alike) for one in wholes.values()]
+    rows = [_completing(one.own + one.like.row) for one in wholes.values()]
     completed = {row[0] for row in bulk.select_for(conn, _COMPLETION[0], rows, _COMPLETION[1])}
     return {one: wholes[one] for one in wholes if one in completed}
 
 
 def _with_costs(whole: Whole, prices: PriceTable) -> Whole:
-    told, alike = whole.told, whole.alike
+    told, kind = whole.told, whole.like.kind
+    provider_id, upstream_model, model = kind.origin.provider_id, kind.upstream_model, kind.model
     for usage in told.token_usages():
-        model, upstream_model, _, _ = map(str, _of_kind(alike))
-        cost = priced(usage, prices, provider_id=told.origin.provider_id, upstream_model=upstream_model, model=model)
+        cost = priced(usage, prices, provider_id=provider_id, upstream_model=upstream_model, model=model)
         told = told._replace(cost_micros=NONE if cost.cost_micros is None else cost.cost_micros)
     return whole._replace(told=told)
-
-
-def _grouped(wholes: Iterable[Whole]) -> dict[Kind, list[Whole]]:
-    """What is the same for many is looked up once for them."""
-    days: dict[tuple[_Row, int], list[Whole]] = {}
-    for whole in wholes:
-        key = whole[1], whole[2][3] // DAY_MICROS
-        if key in days:
-            days[key].append(whole)
-        else:
-            days[key] = [whole]
-    groups: dict[Kind, list[Whole]] = {}
-    for (alike, day), group in days.items():
-        model, upstream_model, client, outcome = map(str, _of_kind(alike))
-        kind = Kind(group[0].told.origin, model, upstream_model, client, outcome, day)
-        groups.setdefault(kind, []).extend(group)
-    return groups
 
 
 def _store_facts(conn: Connection, told: Sequence[Usual]) -> None:
@@ -289,24 +296,29 @@ def _store_facts(conn: Connection, told: Sequence[Usual]) -> None:
 
 def _tally(group: Sequence[Whole]) -> Tally:
     """What was reported of interceptions of one kind."""
-    told = [one.told for one in group]
+    columns: Any = Usual._make(zip(*[one.told for one in group], strict=True))
+    count = len(group)
+    # Where there is no usage, its numbers are 0; where there is no price, the cost is NONE.
+    tokens = map(sum, columns[_TOKENS])
+    unpriced = columns.cost_micros.count(NONE)
     return Tally(
         [one.is_new for one in group].count(True),
-        record_sums.sums_of(list(filter(_has_usage, told)), len(told)),
-        len(list(filter(_has_prompt, told))),
-        sum(map(len, map(_tool_calls, told))),
-        sum(map(len, map(_model_thoughts, told))),
+        (count, count - columns.usage_id.count(""), *tokens, sum(columns.cost_micros) - NONE * unpriced, unpriced),
+        count - columns.prompt_id.count(""),
+        sum(map(len, columns.tool_calls)),
+        sum(map(len, columns.model_thoughts)),
     )
 
 
-def _store_sessions(conn: Connection, groups: Mapping[Kind, Sequence[Whole]], wholes: Mapping[str, Whole]) -> None:
+def _store_sessions(conn: Connection, groups: Mapping[_Like, Sequence[Whole]], wholes: Mapping[str, Whole]) -> None:
     """Sessions of one, which are new; then what belongs to sessions that may be there."""
-    own: dict[Kind, list[Usual]] = {}
+    own: defaultdict[Kind, list[Usual]] = defaultdict(list)
     named: list[Whole] = []
-    for kind, group in groups.items():
-        own[kind] = [one.told for one in group if not one.told.facts.client_session_id]
-        if len(own[kind]) < len(group):
-            named += [one for one in group if one.told.facts.client_session_id]
+    for like, group in groups.items():
+        if like.has_own_session:
+            own[like.kind] += [one.told for one in group]
+        else:
+            named += group
     new = record_sums.insert_own(conn, own)
     if new is not None:
         named += [wholes[one[0]] for group in own.values() for one in group if one[0] not in new]

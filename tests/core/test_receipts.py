@@ -4,7 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from credentiald import receipts
-from credentiald.record_model import Origin
+from credentiald.record_model import Decided, Noted, Origin
 
 KEY = bytes(range(32))
 TEXTS = st.text(st.characters(exclude_categories=["Cs"]), max_size=50)
@@ -47,3 +47,27 @@ def test_all_receipts_of_one_decision_have_one_length():
     }
 
     assert len(lengths) == 1
+
+
+@given(RECEIPTS, st.binary(min_size=32, max_size=32))
+def test_of_what_is_noted_the_mac_is_enough_and_nothing_less_is(receipt, other):
+    raw = receipts.write(KEY, receipt)
+    noted: Noted = (
+        receipt.interception_id.encode(),
+        receipt.resolution_id.encode(),
+        Decided(receipt.origin, "openai.responses", None, True),
+        "gpt-5",
+        "Codex",
+        "bridge-1",
+        receipts.mac_of(raw),
+        receipt.resolve_time_micros,
+    )
+    # With another key, so that nothing but the note can tell.
+    read = receipts.reader(bytes(32), {noted[0]: noted})
+    assert read(raw) == (receipt if receipt.interception_id else None)
+    assert read(raw[:-1]) is None
+    assert read(raw[:-32] + other) is None
+    # What was noted twice stands behind no receipt by itself.
+    merged = receipts.reader(bytes(32), {noted[0]: (*noted[:6], b"", noted[-1])})
+    assert merged(raw) is None
+    assert merged(raw[:37]) is None
