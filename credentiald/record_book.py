@@ -22,12 +22,12 @@ from credentiald.errors import Refusal, StoreUnavailable
 from credentiald.metrics import Metrics
 from credentiald.prices import NO_PRICES, PriceTable
 from credentiald.record_model import Noted, Opening, Rejection
-from credentiald.record_usual import Told
 from credentiald.resolve import upstream_model
 from credentiald.store import record_writing
 from credentiald.store.record_writing import Batch, Stored
 from credentiald.store.records import Records
 from credentiald.store.times import to_micros
+from credentiald.usual_report import Told
 
 if TYPE_CHECKING:
     from credentiald.tracing import Tracing

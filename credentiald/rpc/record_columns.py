@@ -17,7 +17,6 @@ from credentiald.errors import InvalidArgument
 from credentiald.receipts import Receipt
 from credentiald.record_model import NAME_CHARACTERS, NONE, Facts, Origin, Outcome, Rejection
 from credentiald.record_rules import WHOLE, KeepRule
-from credentiald.record_usual import Told, Usual
 from credentiald.rpc.record_codec import (
     MOST_COUNT,
     MOST_MICROS,
@@ -28,6 +27,7 @@ from credentiald.rpc.record_codec import (
     metadata_text,
     within,
 )
+from credentiald.usual_report import Told, Usual
 
 _COMPLETED = Outcome.COMPLETED.value
 _MOST_KNOWN = 1024

@@ -13,11 +13,11 @@ from credentiald.plane import Plane
 from credentiald.record_book import RecordBook
 from credentiald.record_model import Rejection, Report
 from credentiald.record_rules import KeepRules
-from credentiald.record_usual import Told
 from credentiald.rpc.guard import current_caller
 from credentiald.rpc.record_codec import Frame, ReportReader, instance_of
 from credentiald.rpc.record_columns import ColumnsReader, columns_of
 from credentiald.store.times import to_micros
+from credentiald.usual_report import Told
 
 MAX_INTERCEPTIONS = 1000
 # After how many records those who ask get their turn.

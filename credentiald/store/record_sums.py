@@ -19,9 +19,9 @@ from credentiald.record_model import (
     Tally,
     TokenUsage,
 )
-from credentiald.record_usual import Usual
 from credentiald.store import bulk
 from credentiald.store.connection import Connection, Row, Value
+from credentiald.usual_report import Usual
 
 # What a session says of its providers and models is for people: a client that invents names must not swell it.
 _MOST_NAMES = 32

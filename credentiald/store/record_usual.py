@@ -29,10 +29,10 @@ from credentiald.record_model import (
     ToolCall,
     facts_of,
 )
-from credentiald.record_usual import Told, Usual, usual_of
 from credentiald.store import bulk, record_sums
 from credentiald.store.connection import Connection, Value
 from credentiald.store.record_rows import COLUMNS, insert_facts
+from credentiald.usual_report import Told, Usual, usual_of
 
 # In the order of `_usual` and `_like`.
 _OWN = (

@@ -22,11 +22,11 @@ from credentiald.record_model import (
     ToolCall,
     facts_of,
 )
-from credentiald.record_usual import Told, report_of
 from credentiald.store import bulk, record_sums, record_usual
 from credentiald.store.connection import Connection, Value
 from credentiald.store.record_rows import COLUMNS, TABLES, draft_of, fact_row, insert_facts
 from credentiald.store.record_usual import Taken
+from credentiald.usual_report import Told, report_of
 
 _values = attrgetter(*COLUMNS)
 _INSERTION = f"INSERT INTO interceptions ({', '.join(COLUMNS)})"

@@ -13,9 +13,9 @@ from credentiald.errors import InvalidArgument
 from credentiald.receipts import Receipt
 from credentiald.record_model import Rejection, Report
 from credentiald.record_rules import KeepRule, KeepRules
-from credentiald.record_usual import report_of
 from credentiald.rpc.record_codec import Frame, ReportReader
 from credentiald.rpc.record_columns import ColumnsReader, columns_of
+from credentiald.usual_report import report_of
 from tests.support.records import SECOND, START, an_id, an_origin
 from tests.support.usual import messages_of
 

@@ -9,9 +9,9 @@ from hypothesis import strategies as st
 
 from credentiald.model import ModelPrices
 from credentiald.record_model import Opening, Report
-from credentiald.record_usual import usual_of
 from credentiald.store import record_writing, sqlite
 from credentiald.store.record_writing import Batch, Stored
+from credentiald.usual_report import usual_of
 from tests.support.records import (
     BOB,
     START,
