@@ -29,14 +29,8 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 # Looking a member up costs as much as a call.
-_CHUNKED = Framing.CHUNKED
-_UPSTREAM_NO_BODY = BodyFraming.NONE
-_FRAMING = {
-    BodyFraming.NONE: Framing.NONE,
-    BodyFraming.LENGTH: Framing.LENGTH,
-    BodyFraming.CHUNKED: Framing.CHUNKED,
-    BodyFraming.CLOSE: Framing.CHUNKED,
-}
+_COUNTED, _CHUNKED, _NO_BODY = Framing
+_UPSTREAM_NO_BODY, _UPSTREAM_COUNTED = BodyFraming.NONE, BodyFraming.LENGTH
 # RFC 9110, 15.4: those that a client would follow.
 _REDIRECTS = frozenset({301, 302, 303, 307, 308})
 _OK, _FIRST_REDIRECT, _UNAUTHORIZED = 200, 300, 401
@@ -73,7 +67,7 @@ class AnswerRelay:
         try:
             if status >= _FIRST_REDIRECT:
                 self._judge(status)
-            framing = _FRAMING[body]
+            framing = _COUNTED if body is _UPSTREAM_COUNTED else _NO_BODY if body is _UPSTREAM_NO_BODY else _CHUNKED
             # A length that stands beside another framing does not count (RFC 9112, 6.3), nor does one in a 204.
             lines, is_stream, length_bytes = response_lines(
                 headers,
@@ -113,10 +107,11 @@ class AnswerRelay:
     def response_data(self, data: bytes, *, more: bool) -> None:
         """Some of the body."""
         try:
-            if self.usage_filter is None:
-                self._send(data, more=more)
+            if self.usage_filter is None and self.stream_end is None:
+                self._exchange.send(data, more=more)
+                self.sent_bytes += len(data)
             else:
-                self._send(self.usage_filter.feed(data), more=more)
+                self._send(data if self.usage_filter is None else self.usage_filter.feed(data), more=more)
             if self._tap is not None:
                 self._untapped.append(data)
                 self._untapped_bytes += len(data) + 1
@@ -169,7 +164,8 @@ class AnswerRelay:
     def response_end(self) -> None:
         """The answer is complete."""
         try:
-            self.send_held()
+            if self.usage_filter is not None:
+                self.send_held()
             if self.stream_end is not None and self.stream_end.is_open:
                 # A stream that ends with its connection has no other mark of its end than that an event is whole.
                 raise self._failed("UPSTREAM_UNREACHABLE", "broke off", "answer broke off")

@@ -157,7 +157,8 @@ class Bridge:
 
     def date_line(self) -> bytes:
         """The same as a line."""
-        self.date()
+        if int(time.time()) != self._date_second:
+            self.date()
         return self._date_line
 
     # -- what interceptions share -----------------------------------------------------------------------------------
@@ -236,17 +237,18 @@ class Bridge:
         operation = interception.match.operation if interception.match else ""
         now_seconds = self.now()
         seconds = now_seconds - interception.started_seconds
-        self.metrics.answered(operation, status)
         if interception.error:
             self.metrics.failed(interception.error)
         self.metrics.ended(
             operation,
+            status,
             seconds,
             interception.first_byte_seconds,
             interception.received_bytes,
             interception.sent_bytes,
         )
-        log_end(interception, seconds)
+        if interception.error or log.isEnabledFor(logging.DEBUG):
+            log_end(interception, seconds)
         self.reporting.record(interception, now_seconds)
         if interception.trace is not None:
             recording = interception.recording

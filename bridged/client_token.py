@@ -51,6 +51,7 @@ class _Carriers(dict[str, bool]):
 
 
 _CARRIERS = _Carriers()
+may_carry_token = _CARRIERS.__getitem__
 
 
 @dataclass(slots=True, kw_only=True)

@@ -6,9 +6,7 @@ through headers.py each time: names in Connection, and anything that may hold a 
 hints at a secret, or that hold what looks like one, are not remembered.
 """
 
-from typing import NamedTuple
-
-from bridged.client_token import may_hold_any_token
+from bridged.client_token import may_carry_token, may_hold_any_token
 from bridged.headers import (
     IDENTITY,
     Fate,
@@ -54,6 +52,9 @@ class _RequestLines(dict[Pair, bytes | None]):
 
     def __missing__(self, pair: Pair) -> bytes | None:
         name, value = pair
+        if may_carry_token(name) and value.isascii() and value.isprintable():
+            # The client's token itself: it comes with every request, ends here, and is never remembered.
+            return b""
         line = self._judged(pair)
         if len(name) + len(value) <= _LONGEST and not may_hold_secret(name, value):
             if len(self) >= _MOST:
@@ -138,12 +139,8 @@ _MARKS = {
 _RESPONSE = _ResponseLines()
 
 
-class AnswerLines(NamedTuple):
-    """What goes to the client: the lines, whether the body is an event stream, and what Content-Length says."""
-
-    data: bytes
-    is_stream: bool
-    length_bytes: int | None
+# What goes to the client: the lines, whether the body is an event stream, and what Content-Length says.
+AnswerLines = tuple[bytes, bool, int | None]
 
 
 def response_lines(upstream_headers: Headers, *, interception_id: str, date: bytes, keeps_length: bool) -> AnswerLines:
@@ -175,7 +172,7 @@ def response_lines(upstream_headers: Headers, *, interception_id: str, date: byt
         lines.append(b"X-Accel-Buffering: no\r\n" if marks & _CACHE else _UNCACHED_STREAM)
     if not marks & _DATE:
         lines.append(date)
-    return AnswerLines(b"".join(lines), is_stream, length_bytes)
+    return b"".join(lines), is_stream, length_bytes
 
 
 _UNCACHED_STREAM = b"X-Accel-Buffering: no\r\nCache-Control: no-cache\r\n"
@@ -192,4 +189,4 @@ def _by_headers(upstream_headers: Headers, interception_id: str, date: bytes, *,
         raise Refused("UPSTREAM_UNREACHABLE", "the upstream's answer is not well-formed HTTP") from None
     if not header_values(headers, "date"):
         lines += date
-    return AnswerLines(lines, is_event_stream(upstream_headers), int(lengths[0]) if lengths else None)
+    return lines, is_event_stream(upstream_headers), int(lengths[0]) if lengths else None

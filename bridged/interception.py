@@ -243,7 +243,8 @@ class Interception:
         What takes a copy of the answer's body, if anything does.
         """
         self.status = status
-        self.upstream_answered(status)
+        if self.breaker_pass is not None:
+            self.breaker_pass.answered(status)
         if self.fallback is not None:
             self.fallback.answered()
         now_seconds = self.bridge.now()
@@ -252,7 +253,8 @@ class Interception:
             self.bridge.metrics.upstream_answered(self.resolution.provider_type, status)
         if self.trace is not None:
             self.trace.answer_begins(status)
-        ending.release(self)
+        if self.reserved_bytes:
+            ending.release(self)
         self.early = []
         recording = self.recording
         if recording is None:

@@ -230,14 +230,27 @@ class Metrics:
         self._build_info.labels(version).set(1)
 
     def answered(self, operation: str, status: int | None) -> None:
-        """Count one request. `operation` is a row of routes.py or empty; `status` None means aborted."""
+        """Count what was answered and is no request that ends (`ended`).
+
+        `operation` is a row of routes.py or empty; `status` None means aborted.
+        """
         self._requests.count(operation or _NO_OPERATION, _CLASSES[status // 100] if status else "aborted")
 
     def ended(
-        self, operation: str, seconds: float, first_byte_seconds: float | None, request_bytes: int, response_bytes: int
+        self,
+        operation: str,
+        status: int | None,
+        seconds: float,
+        first_byte_seconds: float | None,
+        request_bytes: int,
+        response_bytes: int,
     ) -> None:
-        """How long one request took and what it carried. `first_byte_seconds` is None where no upstream answered."""
+        """Count one request as `answered` does, how long it took, and what it carried.
+
+        `first_byte_seconds` is None where no upstream answered.
+        """
         operation = operation or _NO_OPERATION
+        self._requests.counts[operation, _CLASSES[status // 100] if status else "aborted"] += 1
         times = self._times.get(operation)
         if times is None:
             both = (self._seconds.at(operation), self._first_byte_seconds.at(operation))
@@ -245,9 +258,9 @@ class Metrics:
         times[0].observe(seconds)
         if first_byte_seconds is not None:
             times[1].observe(first_byte_seconds)
-            self._response_bytes.add(response_bytes, operation)
+            self._response_bytes.counts[(operation,)] += response_bytes
         if request_bytes:
-            self._request_bytes.add(request_bytes, operation)
+            self._request_bytes.counts[(operation,)] += request_bytes
 
     def failed(self, reason: str) -> None:
         """Count one request that did not go well."""
@@ -264,7 +277,7 @@ class Metrics:
     def upstream_answered(self, provider_type: str, status: int) -> None:
         """Count one answer's head."""
         known = provider_type if provider_type in _PROVIDER_TYPES else _OTHER_TYPE
-        self._upstream_responses.count(known, _CLASSES[status // 100])
+        self._upstream_responses.counts[known, _CLASSES[status // 100]] += 1
 
     def watch_readiness(self, reasons: Callable[[], object]) -> None:
         """Show whether there are reasons not to be ready when the metrics are read."""
@@ -272,7 +285,7 @@ class Metrics:
 
     def resolved(self, outcome: str) -> None:
         """Count one question to credentiald: `OK`, or the reason."""
-        self._resolves.count(outcome if outcome == "OK" or outcome in REFUSALS else _OTHER)
+        self._resolves.counts[(outcome if outcome == "OK" or outcome in REFUSALS else _OTHER,)] += 1
 
     def resolve_stream_opened(self) -> None:
         """Count one stream to credentiald, the first as well as those after a loss."""

@@ -7,9 +7,8 @@ streams (resolve_stream.py), one a credentiald (resolver_peer.py); what cannot g
 
 import asyncio
 import uuid
-from collections.abc import AsyncIterator, Callable, Collection, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
 
 from bridged import resolver_question
 from bridged.breaker import BreakerView
@@ -23,8 +22,8 @@ from bridged.resolver_identity import ClientTls, Identities, Identity
 from bridged.resolver_peer import PING_INTERVAL_SECONDS
 from bridged.resolver_peers import running_peers
 from bridged.resolver_pool import Pool
+from bridged.resolver_question import Question
 from bridged.watch import News
-from daemonkit.secret import Secret
 
 __all__ = [
     "PING_INTERVAL_SECONDS",
@@ -40,26 +39,6 @@ __all__ = [
 
 # A question is a token, three names and two ids. One that is larger would only crowd out its neighbours.
 _MAX_QUESTION_BYTES = 256 * 1024
-
-
-@dataclass(slots=True, kw_only=True)
-class Question:
-    """What the bridge asks for one request. The user's own key is only mentioned, never sent.
-
-    `client` is the name of the client's program, empty where nothing is recorded.
-    """
-
-    provider: str
-    access_token: Secret
-    operation: str
-    model: str
-    presented_key: bool
-    interception_id: str
-    client: str = ""
-    # A `traceparent`; empty where the request is not traced.
-    trace_parent: str = ""
-    # Keys that the upstream has refused: for this request, and for others so lately that credentiald may not know.
-    failed_credential_ids: Collection[str] = ()
 
 
 class Resolver:
@@ -82,18 +61,7 @@ class Resolver:
             self._revision = pool.revision
             self._of_this_bridge = resolver_question.of_this_bridge(pool.bridge_instance_id, self._revision)
         try:
-            item = resolver_question.item(
-                question.provider,
-                question.access_token.reveal(),
-                question.operation,
-                question.model,
-                question.interception_id,
-                question.client,
-                presented_key=question.presented_key,
-                of_this_bridge=self._of_this_bridge,
-                trace_parent=question.trace_parent,
-                failed_credential_ids=question.failed_credential_ids,
-            )
+            item = resolver_question.item(question, self._of_this_bridge)
         except ValueError:  # a half of a surrogate pair, which JSON may hold and UTF-8 may not
             callback(Refused("INVALID_ARGUMENT", "the name of the model or provider is not text"))
             return None

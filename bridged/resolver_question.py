@@ -5,10 +5,12 @@ A batch is a message with one repeated field, so its bytes are those of its item
 """
 
 from collections.abc import Collection
+from dataclasses import dataclass
 
 from drawbridge.v1 import credential_service_pb2 as pb
 
-from daemonkit.varint import sized, varint
+from daemonkit.secret import Secret
+from daemonkit.varint import VARINTS, sized, varint
 
 _LENGTH_DELIMITED = 2
 
@@ -32,46 +34,64 @@ _TRACE_PARENT = _tag(pb.ResolveProviderRequest.TRACE_PARENT_FIELD_NUMBER)
 _MIN_REVISION = _tag(pb.ResolveProviderRequest.MIN_REVISION_FIELD_NUMBER, 0)
 
 
+@dataclass(slots=True, kw_only=True)
+class Question:
+    """What the bridge asks for one request. The user's own key is only mentioned, never sent.
+
+    `client` is the name of the client's program, empty where nothing is recorded.
+    """
+
+    provider: str
+    access_token: Secret
+    operation: str
+    model: str
+    presented_key: bool
+    interception_id: str
+    client: str = ""
+    # A `traceparent`; empty where the request is not traced.
+    trace_parent: str = ""
+    # Keys that the upstream has refused: for this request, and for others so lately that credentiald may not know.
+    failed_credential_ids: Collection[str] = ()
+
+
 def of_this_bridge(bridge_instance_id: str, min_revision: int) -> bytes:
     """What every question of a bridge says until it has seen a higher revision."""
     return b"".join((_BRIDGE_INSTANCE_ID, sized(bridge_instance_id), _MIN_REVISION, varint(min_revision)))
 
 
-def item(
-    provider: str,
-    access_token: str,
-    operation: str,
-    model: str,
-    interception_id: str,
-    client: str,
-    *,
-    presented_key: bool,
-    of_this_bridge: bytes,
-    trace_parent: str = "",
-    failed_credential_ids: Collection[str] = (),
-) -> bytes:
+def item(question: Question, of_this_bridge: bytes) -> bytes:
     """One question, as an item of a batch. UnicodeEncodeError for what is no text."""
-    question = b"".join(
+    provider, token = question.provider.encode(), question.access_token.reveal().encode()
+    operation, model = question.operation.encode(), question.model.encode()
+    interception_id, client = question.interception_id.encode(), question.client.encode()
+    trace_parent, failed = question.trace_parent, question.failed_credential_ids
+    asked = b"".join(
         (
             _PROVIDER,
-            sized(provider),
+            VARINTS[len(provider)],
+            provider,
             _ACCESS_TOKEN,
-            sized(access_token),
+            VARINTS[len(token)],
+            token,
             _OPERATION,
-            sized(operation),
+            VARINTS[len(operation)],
+            operation,
             _MODEL,
-            sized(model),
-            _PRESENTED_KEY if presented_key else b"",
+            VARINTS[len(model)],
+            model,
+            _PRESENTED_KEY if question.presented_key else b"",
             _INTERCEPTION_ID,
-            sized(interception_id),
+            VARINTS[len(interception_id)],
+            interception_id,
             _CLIENT,
-            sized(client),
+            VARINTS[len(client)],
+            client,
             of_this_bridge,
             _TRACE_PARENT + sized(trace_parent) if trace_parent else b"",
-            b"".join([_FAILED + sized(one) for one in failed_credential_ids]) if failed_credential_ids else b"",
+            b"".join([_FAILED + sized(one) for one in failed]) if failed else b"",
         )
     )
-    return b"".join((_ITEM, varint(len(question)), question))
+    return b"".join((_ITEM, VARINTS[len(asked)], asked))
 
 
 def message_of(item: bytes) -> pb.ResolveProviderRequest:

@@ -5,6 +5,7 @@ the event loop's: an increment is one addition to a dictionary, and the series a
 """
 
 from bisect import bisect_left
+from collections import defaultdict
 from collections.abc import Collection, Iterator, Sequence
 
 from prometheus_client import CollectorRegistry
@@ -13,30 +14,32 @@ from prometheus_client.registry import Collector
 
 
 class CounterTally(Collector):
-    """A counter with labels. `name` is without its ending `_total`."""
+    """A counter with labels. `name` is without its ending `_total`.
+
+    `counts` has each series by the values of its labels, 0 where nothing was counted: who counts for every request
+    adds to it directly, which saves a call.
+    """
 
     def __init__(self, name: str, documentation: str, labels: Sequence[str], registry: CollectorRegistry) -> None:
         self._name = name
         self._documentation = documentation
         self._labels = tuple(labels)
-        self._counts: dict[tuple[str, ...], int] = {}
+        self.counts: defaultdict[tuple[str, ...], int] = defaultdict(int)
         registry.register(self)
 
     def count(self, *values: str) -> None:
         """One more, under these values of the labels."""
-        counts = self._counts
-        counts[values] = counts.get(values, 0) + 1
+        self.counts[values] += 1
 
     def add(self, amount: int, *values: str) -> None:
         """So many more, under these values of the labels."""
-        counts = self._counts
-        counts[values] = counts.get(values, 0) + amount
+        self.counts[values] += amount
 
     def keep(self, label: str, values: Collection[str]) -> None:
         """Forget the series in which this label has another value."""
         place = self._labels.index(label)
-        for gone in [one for one in self._counts if one[place] not in values]:
-            del self._counts[gone]
+        for gone in [one for one in self.counts if one[place] not in values]:
+            del self.counts[gone]
 
     def describe(self) -> Iterator[Metric]:
         """For the registry: the name, so that it can find two of one."""
@@ -45,7 +48,7 @@ class CounterTally(Collector):
     def collect(self) -> Iterator[Metric]:
         """For the registry: all series that were counted."""
         family = CounterMetricFamily(self._name, self._documentation, labels=self._labels)
-        for values, count in self._counts.copy().items():
+        for values, count in self.counts.copy().items():
             family.add_metric(values, count)
         yield family
 

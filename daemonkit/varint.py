@@ -12,16 +12,23 @@ def _varint(number: int) -> bytes:
     return bytes(digits)
 
 
-_SHORT = [_varint(number) for number in range(_PREPARED)]
+class _Varints(dict[int, bytes]):
+    """Numbers as varints: the small ones are there, the others are made when they are asked for."""
+
+    def __missing__(self, number: int) -> bytes:
+        return _varint(number)
+
+
+# For who writes many: to look one up costs a tenth of a call.
+VARINTS = _Varints({number: _varint(number) for number in range(_PREPARED)})
 
 
 def varint(number: int) -> bytes:
     """A number from 0 in base 128, lowest digits first (protobuf.dev, "Base 128 Varints")."""
-    return _SHORT[number] if number < _PREPARED else _varint(number)
+    return VARINTS[number]
 
 
 def sized(text: str) -> bytes:
     """A text with its length before it, as it stands behind a field's tag. UnicodeEncodeError for what is no text."""
     raw = text.encode()
-    size = len(raw)
-    return (_SHORT[size] if size < _PREPARED else _varint(size)) + raw
+    return VARINTS[len(raw)] + raw

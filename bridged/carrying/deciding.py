@@ -124,8 +124,10 @@ def send(
 ) -> None:
     """Send the request to the upstream for the first time, or to that of the fallback provider."""
     bridge = interception.bridge
-    ending.leave_pool(interception)
-    ending.give_pass_back(interception)
+    if interception.failover is not None:
+        ending.leave_pool(interception)
+    if interception.breaker_pass is not None:
+        ending.give_pass_back(interception)
     if interception.slot is not None and bridge.entrance is not None:
         bridge.entrance.resolved(interception.slot, resolution)
     if bridge.breaking is not None:
@@ -150,7 +152,8 @@ def _take_body(interception: "Interception", match: RouteMatch) -> bytes | None:
     if not match.reads_body:
         return None
     body = interception.early[0]
-    ending.keep_turn(interception, body)
+    if interception.recording is not None:
+        ending.keep_turn(interception, body)
     return body
 
 

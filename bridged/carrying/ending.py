@@ -59,8 +59,10 @@ def end(interception: "Interception") -> None:
     if interception.dumped is not None:
         interception.dumped.over(interception.error or "the request ended")
         interception.dumped = None
-    leave_pool(interception)
-    give_pass_back(interception)
+    if interception.failover is not None:
+        leave_pool(interception)
+    if interception.breaker_pass is not None:
+        give_pass_back(interception)
     if interception.fallback is not None:
         interception.fallback.over()
         interception.fallback = None
@@ -74,7 +76,8 @@ def end(interception: "Interception") -> None:
         # SDKs and agents leave at an answer's last event, and do not wait for the end of the HTTP answer.
         interception.error = "" if recording.answer(whole=False).over else interception.error
     interception.early = []
-    release(interception)
+    if interception.reserved_bytes:
+        release(interception)
     if interception.slot is not None and bridge.entrance is not None:
         bridge.entrance.leave(interception.slot)
         interception.slot = None

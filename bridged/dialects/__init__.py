@@ -65,7 +65,9 @@ def request_facts(match: RouteMatch, headers: Headers, body: bytes | None) -> Re
     INVALID_BODY as the dialect's `read_request` says,
     for turns of a conversation only.
     """
-    in_path = checked(match.path_facts)
+    in_path = match.path_facts
+    if in_path.model:
+        checked(in_path)
     if body is None or not match.reads_body:
         return in_path
     encodings = header_values(headers, "content-encoding")

@@ -33,7 +33,11 @@ def read_top_level(body: bytes) -> RequestFacts:
     """
     try:
         # msgspec skips what it does not need without looking at its encoding.
-        top_level = _decode(body.decode("utf-8"))
+        text = body.decode("utf-8")
+        try:
+            top_level: Conversation | _TopLevel = _conversations.decode(text)
+        except msgspec.MsgspecError:
+            top_level = _decode(text)
     except UnicodeDecodeError:
         raise Refused("INVALID_BODY", "the body is not UTF-8") from None
     except msgspec.ValidationError as error:

@@ -11,7 +11,6 @@ HTTP/1.0            CHUNKED   as it is, ended by the end of the connection
 
 from enum import Enum
 from http import HTTPStatus
-from typing import NamedTuple
 
 from bridged.http1.fields import field_lines
 from bridged.http1.framing import Request
@@ -40,13 +39,8 @@ _NOTHING, _COUNTED, _CHUNKED, _UNTIL_CLOSE = Coding
 _LENGTH, _PIECES, _NONE = Framing
 
 
-class AnswerHead(NamedTuple):
-    """The head's bytes, how the body leaves, its length where it is counted, and whether the connection stays."""
-
-    data: bytes
-    coding: Coding
-    length_bytes: int
-    keep_alive: bool
+# The head's bytes, how the body leaves, its length where it is counted, and whether the connection stays.
+AnswerHead = tuple[bytes, Coding, int, bool]
 
 
 _REASONS = {status.value: status.phrase for status in HTTPStatus}
@@ -68,35 +62,29 @@ def answer_head(
     such, each with its line end. `length_bytes` is what their Content-Length says, for a caller that knows, as one with
     lines has to; otherwise it is looked up.
     """
-    coding = _coding(request, status, framing)
+    # RFC 9110, 6.4.1.
+    may_have_body = status >= 200 and status != 204 and status != 304
     length = 0
+    if framing is _NONE or request.method == "HEAD" or not may_have_body:
+        coding = _NOTHING
+    elif framing is _LENGTH:
+        coding = _COUNTED
+    else:
+        coding = _UNTIL_CLOSE if request.http_10 else _CHUNKED
     if coding is _COUNTED:
         length = _declared_length(headers) if length_bytes is None else length_bytes
     elif coding is _UNTIL_CLOSE:
         keep_alive = False
     data = _STATUS_LINES.get(status) or b"HTTP/1.1 %d \r\n" % status
     data += headers if isinstance(headers, bytes) else field_lines(headers)
-    if framing is _PIECES and not request.http_10 and _may_have_body(status):
+    if framing is _PIECES and not request.http_10 and may_have_body:
         data += b"Transfer-Encoding: chunked\r\n"
     if not keep_alive:
         # Who sends Upgrade, as a 426 must, says so in Connection (RFC 9110, 7.8), of which there is one line.
         data += b"Connection: close\r\n" if status != 426 else b"Connection: Upgrade, close\r\n"
     elif request.http_10:
         data += b"Connection: keep-alive\r\n"
-    return AnswerHead(data + b"\r\n", coding, length, keep_alive)
-
-
-def _coding(request: Request, status: int, framing: Framing) -> Coding:
-    if framing is _NONE or request.method == "HEAD" or not _may_have_body(status):
-        return _NOTHING
-    if framing is _LENGTH:
-        return _COUNTED
-    return _UNTIL_CLOSE if request.http_10 else _CHUNKED
-
-
-def _may_have_body(status: int) -> bool:
-    """RFC 9110, 6.4.1."""
-    return status >= 200 and status != 204 and status != 304
+    return data + b"\r\n", coding, length, keep_alive
 
 
 def _declared_length(headers: Headers | bytes) -> int:

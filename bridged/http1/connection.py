@@ -284,8 +284,8 @@ class ClientConnection(Line):
             malformed.reason, detail=malformed.detail, target=malformed.target, headers=malformed.headers
         )
         request = Request(malformed.method, "/", (), None, False, False, False, False, False, False)
-        head = answer_head(request, status, headers, Framing.LENGTH, keep_alive=False, length_bytes=len(body))
-        self.write(head.data if malformed.method == "HEAD" else head.data + body)
+        head, *_ = answer_head(request, status, headers, Framing.LENGTH, keep_alive=False, length_bytes=len(body))
+        self.write(head if malformed.method == "HEAD" else head + body)
         self._say_farewell()
 
     # What the exchange calls

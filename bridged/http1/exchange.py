@@ -174,7 +174,8 @@ class Exchange:
         """`begin` has returned: what was waiting for that can be told."""
         self.carrier = carrier
         if self._whole is not None:
-            self._start()
+            if self._incoming is not None:
+                self._start()
             self._read_on()
 
     @property

@@ -10,6 +10,10 @@ _DEFAULT_PORTS = {"http": 80, "https": 443}
 _HOST = re.compile(r"[0-9A-Za-z._~!$&'()*+,;=%:-]+")
 # Methods whose requests are expected to have content say so when there is none (RFC 9110, 8.6).
 _SAYS_EMPTY = frozenset({"POST", "PUT", "PATCH"})
+# A query may hold a key, so lines with one are not remembered.
+_REMEMBERED_STARTS = 1024
+_LONGEST_START_BYTES = 256
+_starts: dict[tuple[str, str], bytes] = {}
 
 
 # Not frozen: one is made for every request, and freezing triples what that costs.
@@ -68,30 +72,37 @@ def request_head(
 
     `target_prefix` makes the target absolute, for a proxy; `proxy_line` is its credential. Both lines end with CR LF.
     """
-    method, target = request.method, request.target
-    if not target.startswith("/") or " " in target or " " in method or not method:
-        raise ValueError("the request line is not well-formed")
-    start = f"{method} {target_prefix}{target} HTTP/1.1\r\n"
-    framing_line = _framing_line(request)
-    try:
-        start_bytes = start.encode("latin-1")
-    except UnicodeEncodeError:
-        # The original error would carry the whole head along.
-        raise ValueError("the request's head has characters that are not of HTTP") from None
-    # Every byte that is not text must be one of the line ends written here.
-    if len(start_bytes.translate(None, LINE_BYTES)) != 2:
-        raise ValueError("the request's head has control characters")
+    method, whole_target = request.method, target_prefix + request.target
+    start = _starts.get((method, whole_target)) or _start_line(method, request.target, whole_target)
     return b"".join(
         (
-            start_bytes,
+            start,
             host_line,
             request.lines,
             field_lines(request.headers),
             proxy_line,
-            framing_line,
+            _framing_line(request),
             b"\r\n",
         )
     )
+
+
+def _start_line(method: str, target: str, whole_target: str) -> bytes:
+    if not target.startswith("/") or " " in target or " " in method or not method:
+        raise ValueError("the request line is not well-formed")
+    try:
+        start = f"{method} {whole_target} HTTP/1.1\r\n".encode("latin-1")
+    except UnicodeEncodeError:
+        # The original error would carry the whole head along.
+        raise ValueError("the request's head has characters that are not of HTTP") from None
+    # Every byte that is not text must be one of the line ends written here.
+    if len(start.translate(None, LINE_BYTES)) != 2:
+        raise ValueError("the request's head has control characters")
+    if len(start) <= _LONGEST_START_BYTES and "?" not in whole_target:
+        if len(_starts) >= _REMEMBERED_STARTS:
+            _starts.clear()
+        _starts[method, whole_target] = start
+    return start
 
 
 def _framing_line(request: OutgoingRequest) -> bytes:

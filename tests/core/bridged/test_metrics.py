@@ -36,11 +36,13 @@ def test_types_of_providers_that_are_not_known_share_one_value(said: str, counte
 
 def test_a_request_without_an_answer_of_an_upstream_is_in_no_time_to_first_byte() -> None:
     metrics = Metrics()
-    metrics.ended("openai.models", 0.2, None, 0, 0)
-    metrics.ended("", 0.2, None, 0, 0)
-    metrics.ended("openai.models", 0.2, 0.1, 7, 70)
+    metrics.ended("openai.models", 404, 0.2, None, 0, 0)
+    metrics.ended("", None, 0.2, None, 0, 0)
+    metrics.ended("openai.models", 200, 0.2, 0.1, 7, 70)
     value, labels = metrics.registry.get_sample_value, {"operation": "openai.models"}
 
+    assert value("bridged_requests_total", labels | {"status": "2xx"}) == 1
+    assert value("bridged_requests_total", {"operation": "none", "status": "aborted"}) == 1
     assert value("bridged_request_duration_seconds_count", labels) == 2
     assert value("bridged_request_duration_seconds_count", {"operation": "none"}) == 1
     assert value("bridged_time_to_first_byte_seconds_count", labels) == 1

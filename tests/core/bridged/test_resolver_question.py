@@ -9,6 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bridged import resolver_question
+from bridged.resolver_question import Question
+from daemonkit.secret import Secret
 from daemonkit.varint import varint
 
 TEXTS = st.text(st.characters(exclude_categories=["Cs"]), max_size=300) | st.sampled_from(["x" * 1023, "é" * 9000])
@@ -33,17 +35,17 @@ def test_a_batch_reads_as_the_message_with_the_same_questions(questions: list[tu
             min_revision=revision,
             trace_parent=trace,
         )
-        item = resolver_question.item(
-            provider,
-            token,
-            operation,
-            model,
-            interception_id,
-            client,
+        question = Question(
+            provider=provider,
+            access_token=Secret(token),
+            operation=operation,
+            model=model,
+            interception_id=interception_id,
+            client=client,
             presented_key=presented_key,
-            of_this_bridge=resolver_question.of_this_bridge(bridge, revision),
             trace_parent=trace,
         )
+        item = resolver_question.item(question, resolver_question.of_this_bridge(bridge, revision))
         assert resolver_question.message_of(item) == message
         items.append(item)
 
@@ -51,8 +53,11 @@ def test_a_batch_reads_as_the_message_with_the_same_questions(questions: list[tu
 
 
 def test_half_of_a_surrogate_pair_is_refused() -> None:
+    question = Question(
+        provider="p", access_token=Secret("t"), operation="o", model="\ud800", interception_id="", presented_key=False
+    )
     with pytest.raises(UnicodeEncodeError):
-        resolver_question.item("p", "t", "o", "\ud800", "", "", presented_key=False, of_this_bridge=b"")
+        resolver_question.item(question, b"")
 
 
 @given(st.integers(min_value=0, max_value=2**63 - 1))

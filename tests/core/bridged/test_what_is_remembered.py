@@ -3,7 +3,7 @@
 import pytest
 
 from bridged import client_token, head_lines, headers
-from bridged.http1 import framing, response_head
+from bridged.http1 import framing, request_head, response_head
 from bridged.http1.framing import HeadLimits, Malformed
 from bridged.model import Refused
 from daemonkit.secret import Secret
@@ -30,6 +30,7 @@ def everything_remembered() -> str:
             dict(response_head._fields),
             response_head._fields._names,
             response_head._starts,
+            request_head._starts,
             dict(head_lines._INTERCEPTED),
             dict(head_lines._PASSED),
             dict(head_lines._RESPONSE),
@@ -52,6 +53,18 @@ def test_no_line_that_holds_what_looks_like_a_secret_is_remembered(line: str) ->
     assert "remembered.example" in remembered
     for secret in (TOKEN, "Zq9xVw"):
         assert secret.lower() not in remembered
+
+
+def test_a_request_line_that_leaves_with_a_query_is_not_remembered() -> None:
+    for target in ("/remembered/path", "/asked?key=Zq9xVw", "/" + "a" * 300):
+        leaving = request_head.OutgoingRequest(
+            method="GET", scheme="http", host="h", port=None, target=target, headers=()
+        )
+        assert request_head.request_head(leaving, b"Host: h\r\n").startswith(f"GET {target} HTTP/1.1\r\n".encode())
+    remembered = everything_remembered()
+    assert "/remembered/path" in remembered
+    assert "/asked" not in remembered
+    assert "/aaaa" not in remembered
 
 
 def test_long_names_are_judged_and_not_remembered() -> None:
