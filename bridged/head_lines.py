@@ -87,7 +87,7 @@ def request_lines(client_headers: Headers, token: Secret, *, intercepted: bool) 
     INVALID_REQUEST for names and values that HTTP does not allow.
     """
     table = _INTERCEPTED if intercepted else _PASSED
-    lines = [table[pair] for pair in client_headers]
+    lines = list(map(table.__getitem__, client_headers))
     if None not in lines:
         head = b"".join(lines)  # type: ignore[arg-type]
         if token.reveal().encode() not in head:

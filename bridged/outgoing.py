@@ -30,16 +30,16 @@ def outgoing_request(
         added = (*added, *actor_headers(resolution))
     streamed = body is None and request.has_body
     return OutgoingRequest(
-        method=request.method,
-        scheme=address.scheme,
-        host=address.host,
-        port=address.port,
-        target=address.target,
-        lines=request_lines(request.headers, client.token, intercepted=match.intercepted),
-        headers=added,
-        body=body,
-        streamed=streamed,
-        content_length=request.content_length if streamed else None,
+        request.method,
+        address.scheme,
+        address.host,
+        address.port,
+        address.target,
+        added,
+        request_lines(request.headers, client.token, intercepted=match.intercepted),
+        body,
+        streamed,
+        request.content_length if streamed else None,
     )
 
 

@@ -9,6 +9,7 @@ load small batches leave every two milliseconds at most; a question that is alon
 import asyncio
 from collections import deque
 from collections.abc import Callable
+from operator import attrgetter
 from typing import final
 
 from bridged.model import Refused, Resolution
@@ -54,6 +55,9 @@ class Waiting:
 
     def __repr__(self) -> str:
         return "Waiting(…)"
+
+
+_item_of = attrgetter("item")
 
 
 @final
@@ -154,6 +158,10 @@ class Queue:
     def take(self, now: float) -> list[Waiting]:
         """The next batch, of at most MAX_ITEMS questions and MAX_BATCH_BYTES; also those that were cancelled."""
         items, batch, size_bytes = self._items, list[Waiting](), 0
+        if len(items) <= MAX_ITEMS and sum(map(len, map(_item_of, items))) <= MAX_BATCH_BYTES:
+            # Nearly always all of them fit.
+            batch = list(items)
+            items.clear()
         while items and len(batch) < MAX_ITEMS:
             size_bytes += len(items[0].item)
             if size_bytes > MAX_BATCH_BYTES and batch:

@@ -154,27 +154,27 @@ def resolution_of(answer: pb.ResolveProviderResponse) -> Resolution | Refused:
         )
     provider, user, credential = answer.provider, answer.user, answer.credential
     return Resolution(
-        provider_id=provider.id,
-        provider_name=provider.name,
-        provider_type=provider.type,
-        wire_type=provider.wire_type,
-        base_url=provider.base_url,
-        user_id=user.id,
-        username=user.username,
-        source=source,
-        credential=_credential(credential),
-        credential_id=credential.credential_id,
-        resolution_id=answer.resolution_id,
-        upstream_model=answer.upstream_model,
-        send_actor_headers=provider.send_actor_headers,
-        bedrock=_bedrock(provider.bedrock) if provider.HasField("bedrock") else None,
-        access_token_id=answer.access_token_id,
-        receipt=answer.receipt,
-        revision=answer.revision,
-        pool_size=answer.pool_size,
-        probe=answer.probe,
-        timeouts=_timeouts(provider.timeouts) if provider.HasField("timeouts") else None,
-        fallback_provider=provider.fallback_provider,
+        provider.id,
+        provider.name,
+        provider.type,
+        provider.wire_type,
+        provider.base_url,
+        user.id,
+        user.username,
+        source,
+        _credential(credential),
+        credential.credential_id,
+        answer.resolution_id,
+        answer.upstream_model,
+        provider.send_actor_headers,
+        _bedrock(provider.bedrock) if provider.HasField("bedrock") else None,
+        answer.access_token_id,
+        answer.receipt,
+        answer.revision,
+        answer.pool_size,
+        answer.probe,
+        _timeouts(provider.timeouts) if provider.HasField("timeouts") else None,
+        provider.fallback_provider,
     )
 
 
@@ -235,7 +235,7 @@ def _credential(credential: pb.Credential) -> Credential | None:
     """The credential; None where the message has none, as for a presented key."""
     kind = credential.WhichOneof("material")
     if kind == "api_key":
-        return ApiKey(value=Secret(credential.api_key.value))
+        return ApiKey(Secret(credential.api_key.value))
     if kind == "bearer_token":
         return Bearer(value=Secret(credential.bearer_token.value))
     if kind == "aws_credentials":

@@ -34,7 +34,8 @@ _TRACE_PARENT = _tag(pb.ResolveProviderRequest.TRACE_PARENT_FIELD_NUMBER)
 _MIN_REVISION = _tag(pb.ResolveProviderRequest.MIN_REVISION_FIELD_NUMBER, 0)
 
 
-@dataclass(slots=True, kw_only=True)
+# Made for every request, and therefore neither frozen nor by keywords only: either would double what it costs.
+@dataclass(slots=True)
 class Question:
     """What the bridge asks for one request. The user's own key is only mentioned, never sent.
 

@@ -11,8 +11,9 @@ from datetime import UTC, datetime, timedelta
 from itertools import accumulate
 from typing import final
 
-_HYPHENS = "----"
-_UUID_CHARACTERS, _UUID_BYTES = 36, 16
+# The digits as zeros, hyphens as they are, everything else as something else; and what a UUID is then.
+_SHAPES = bytes([0x30 if chr(byte) in "0123456789abcdefABCDEF" else 0x2D if byte == 0x2D else 0 for byte in range(256)])
+_SHAPE = b"00000000-0000-0000-0000-000000000000"
 _UUID = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}", re.ASCII)
 _WRITTEN = re.compile(r"[0-9a-fA-F]{8}(?:-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}", re.ASCII).fullmatch
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
@@ -107,14 +108,8 @@ def canonical_uuid(text: str) -> str | None:
 
 def uuid_bytes(text: str) -> bytes | None:
     """A UUID in the form 8-4-4-4-12 as ASCII, its case kept; None for everything else. The cheap way to ask."""
-    if len(text) != _UUID_CHARACTERS or text[8:24:5] != _HYPHENS:
-        return None
-    try:
-        # White space, which this would pass over, makes it shorter, and so would another hyphen.
-        digits = bytes.fromhex(text.replace("-", ""))
-    except ValueError:
-        return None
-    return text.encode() if len(digits) == _UUID_BYTES else None
+    raw = text.encode("utf-8", "surrogatepass")
+    return raw if raw.translate(_SHAPES) == _SHAPE else None
 
 
 def is_uuid(text: str) -> bool:

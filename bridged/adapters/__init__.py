@@ -51,9 +51,9 @@ def address(resolution: Resolution, match: RouteMatch, *, query: str, presented:
         )
     base = parse_base_url(resolution.base_url)
     return Address(
-        scheme=base.scheme,
-        host=base.host,
-        port=base.port,
-        target=adapter.path(match, base) + query,
-        headers=credential_headers(adapter.auth(match), resolution, presented),
+        base.scheme,
+        base.host,
+        base.port,
+        adapter.path(match, base) + query,
+        credential_headers(adapter.auth(match), resolution, presented),
     )

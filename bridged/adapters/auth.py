@@ -1,6 +1,5 @@
 """Which header carries the credential: a resolved one, or the user's own as the request presented it."""
 
-import re
 from dataclasses import dataclass
 
 from bridged.model import ApiKey, Bearer, Headers, PresentedKey, Refused, Resolution, Source
@@ -24,8 +23,6 @@ _PRESENTED_KEY = Source.PRESENTED_KEY
 BEARER = AuthShape(header="Authorization", presented=("authorization",))
 
 
-# A key that was stored or decoded from `?key=` may hold anything; what goes into a header may not.
-_FIT_FOR_HEADER = re.compile(r"[ -~]+")
 # What a key that is not fit is to whoever can mend it.
 _UNFIT: dict[Source, tuple[str, str]] = {
     Source.PRESENTED_KEY: ("INVALID_REQUEST", "the key in the request has characters that no key has"),
@@ -41,7 +38,9 @@ def credential_headers(shape: AuthShape, resolution: Resolution, presented: Pres
     credential that fits; the refusals of _UNFIT for keys that would break out of their header.
     """
     name, value = _credential(shape, resolution, presented)
-    if _FIT_FOR_HEADER.fullmatch(value) is None:
+    # Visible ASCII and spaces: a key that was stored or decoded from `?key=` may hold anything; what goes into a header
+    # may not.
+    if not (value.isascii() and value.isprintable() and value):
         raise Refused(*_UNFIT.get(resolution.source, _UNFIT[Source.CENTRAL_KEY]))
     return ((name, value),)
 

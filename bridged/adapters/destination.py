@@ -30,7 +30,8 @@ class Base:
     path: str
 
 
-@dataclass(slots=True, kw_only=True)
+# Made for every request, and therefore neither frozen nor by keywords only: either would double what it costs.
+@dataclass(slots=True)
 class Address:
     """What an adapter decides. `target` is the raw path and query; `headers` are the credential's, never printed."""
 

@@ -49,15 +49,15 @@ def submit(
     interception.asked_count += 1
     recording, trace = interception.recording, interception.trace
     question = Question(
-        provider=to,
-        access_token=client.token,
-        operation=match.operation,
-        model=interception.facts.model,
-        presented_key=client.presented is not None,
-        interception_id=interception.interception_id,
-        client=recording.client if recording is not None else "",
-        trace_parent="" if trace is None else trace.asks(),
-        failed_credential_ids=refused_ids,
+        to,
+        client.token,
+        match.operation,
+        interception.facts.model,
+        client.presented is not None,
+        interception.interception_id,
+        recording.client if recording is not None else "",
+        "" if trace is None else trace.asks(),
+        refused_ids,
     )
     interception.question = interception.bridge.resolver.submit(question, answered)
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from bridged.dialects import anthropic_messages, bedrock, google_generate, openai_chat, openai_responses
 from bridged.dialects.facts import checked
-from bridged.model import DialectName, Headers, Refused, RequestFacts, header_values
+from bridged.model import DialectName, Headers, Refused, RequestFacts, has_header, header_values
 from bridged.routes import RouteMatch
 from bridged.sse import StreamEnd
 
@@ -70,9 +70,10 @@ def request_facts(match: RouteMatch, headers: Headers, body: bytes | None) -> Re
         checked(in_path)
     if body is None or not match.reads_body:
         return in_path
-    encodings = header_values(headers, "content-encoding")
-    if encodings and not all(value.lower() in ("", "identity") for value in encodings):
-        return in_path
+    if has_header(headers, "content-encoding"):
+        encodings = header_values(headers, "content-encoding")
+        if not all(value.lower() in ("", "identity") for value in encodings):
+            return in_path
     try:
         in_body = DIALECTS[match.dialect].read_request(body)
     except Refused:

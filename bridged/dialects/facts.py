@@ -46,7 +46,7 @@ def read_top_level(body: bytes) -> RequestFacts:
     except (msgspec.DecodeError, RecursionError):
         raise Refused("INVALID_BODY", "the body is not well-formed JSON") from None
     conversation = top_level if isinstance(top_level, Conversation) else None
-    return checked(RequestFacts(model=top_level.model or "", stream=bool(top_level.stream), conversation=conversation))
+    return checked(RequestFacts(top_level.model or "", bool(top_level.stream), conversation))
 
 
 def _decode(text: str) -> Conversation | _TopLevel:

@@ -16,9 +16,10 @@ from bridged.model import Headers
 TCHAR = r"[!#$%&'*+\-.^_`|~0-9A-Za-z]"
 TEXT = r"[\t -~\x80-\xff]"
 _NAME = re.compile(TCHAR.encode() + b"+")
-_VALUE = re.compile(TEXT.encode("latin-1") + b"*")
 # All that a line may hold: visible characters, space, tab, and obs-text (RFC 9110, 5.5).
 LINE_BYTES = bytes([0x09, *range(0x20, 0x7F), *range(0x80, 0x100)])
+# Those as letters, all others as no letters: to tell them apart that way costs a fifth of leaving some of them out.
+_LETTERS = bytes([0x61 if byte in LINE_BYTES else 0x20 for byte in range(256)])
 _NAME_OF_A_SECRET = re.compile(r"auth|cookie|credential|key|passw|secret|signature|token", re.IGNORECASE)
 
 # Tokens of ours, keys as most providers write them, and the schemes that announce either.
@@ -51,7 +52,7 @@ class FieldLines(dict[bytes, tuple[Pair, Verdict | None]], Generic[Verdict]):
 
     def __missing__(self, line: bytes) -> tuple[Pair, Verdict | None]:
         written, colon, raw_value = line.partition(b":")
-        if not colon or _VALUE.fullmatch(raw_value) is None:
+        if not colon or not (raw_value.translate(_LETTERS).isalpha() or not raw_value):
             raise NotAField
         name, judge, is_remembered = self._names.get(written) or self._read_name(written)
         value = raw_value.decode("latin-1")
@@ -89,12 +90,16 @@ def field_lines(headers: Headers) -> bytes:
 
     ValueError for what would change where a line ends, and for characters that are not of HTTP.
     """
+    fields = [f"{name}: {value}" for name, value in headers]
     try:
-        lines = "".join([f"{name}: {value}\r\n" for name, value in headers]).encode("latin-1")
+        # No line end is here yet, so every byte must be text.
+        is_text = "".join(fields).encode("latin-1").translate(_LETTERS).isalpha()
+        lines = "\r\n".join(fields).encode("latin-1")
     except UnicodeEncodeError:
         # The original error would carry the whole head along.
         raise ValueError("a header has characters that are not of HTTP") from None
-    # Every byte that is not text must be one of the line ends written here.
-    if len(lines.translate(None, LINE_BYTES)) != 2 * len(headers):
+    if not fields:
+        return b""
+    if not is_text:
         raise ValueError("a header has control characters")
-    return lines
+    return lines + b"\r\n"

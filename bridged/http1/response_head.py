@@ -80,13 +80,14 @@ _fields: FieldLines[Verdict] = FieldLines(JUDGES)
 
 def read_head(head: bytes) -> tuple[int, bool, Headers, list[Verdict]]:
     """Status, whether it is HTTP/1.1, headers, and what of them counts for framing. BadResponse if it is no head."""
-    start, *lines = head.split(b"\r\n")
+    lines = head.split(b"\r\n")
+    start = lines[0]
     pairs: list[tuple[str, str]] = []
     verdicts: list[Verdict] = []
     try:
         status, is_latest = _starts.get(start) or _read_start(start)
         # What follows the last line end, and the empty line before it, are the end of the head.
-        for line in lines[:-2]:
+        for line in lines[1:-2]:
             pair, found = _fields[line]
             pairs.append(pair)
             if found is not None:
