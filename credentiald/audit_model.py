@@ -7,10 +7,12 @@ request of each client: a JSON object with what many of them have in common, the
 import re
 import sys
 from array import array
+from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from enum import StrEnum
 from hashlib import sha256
 from hmac import digest
+from itertools import count
 from typing import NamedTuple
 
 import msgspec
@@ -188,21 +190,22 @@ def block(noted: Sequence[Noted]) -> Draft:
     This is for every request, and takes Python's lock from who answers them: nothing in it is done twice, and a column
     is made in one go, without a step of Python for each of its values where that can be.
     """
-    interception_ids, resolution_ids, decided, models, _, instance_ids, _, times = zip(*noted, strict=True)
+    interception_ids, resolution_ids, decided, models, _, instance_ids, _, times = zip(*noted, strict=False)
     # By identity: a kept decision is one object, and all of them live as long as `noted`.
-    kinds = list(zip(map(id, decided), instance_ids, strict=True))
-    table = dict(zip(kinds, zip(decided, instance_ids, strict=True), strict=True))
-    place_of_kind = {kind: place for place, kind in enumerate(table)}
-    place_of_model = {model: place for place, model in enumerate(dict.fromkeys(models))}
-    decided_by = array("H", [place_of_kind[kind] for kind in kinds])
-    model_by = array("H", [place_of_model[model] for model in models])
+    identities = list(map(id, decided))
+    decided_of = dict(zip(identities, decided, strict=False))
+    # Each new one gets the next place.
+    decisions: defaultdict[tuple[int, str], int] = defaultdict(count().__next__)
+    places_of_models: defaultdict[str, int] = defaultdict(count().__next__)
+    decided_by = array("H", list(map(decisions.__getitem__, zip(identities, instance_ids, strict=False))))
+    model_by = array("H", list(map(places_of_models.__getitem__, models)))
     base = min(times)
     head = _Block(
         v=_VERSION,
         count=len(noted),
         base=base,
-        decisions=[_decision(*one) for one in table.values()],
-        models=[masked(one[:NAME_CHARACTERS]) for one in place_of_model],
+        decisions=[_decision(decided_of[one], instance_id) for one, instance_id in decisions],
+        models=[masked(one[:NAME_CHARACTERS]) for one in places_of_models],
     )
     offsets = array("Q", [micros - base for micros in times])
     body = b"".join(

@@ -270,7 +270,7 @@ class ClientConnection(Line):
         self._used = True
         self.deadline = NEVER
         owed = incoming is not None and request.expects_continue and not rest
-        exchange = self._exchange = Exchange(request, self, body, incoming, continue_owed=owed)
+        exchange = self._exchange = Exchange(request, self, body, incoming, owed)
         carrier = self._server.service.begin(exchange)
         if not exchange.over:
             if self._write_paused:

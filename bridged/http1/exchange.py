@@ -119,7 +119,6 @@ class Exchange:
         connection: Connection,
         body: bytes | None,
         incoming: IncomingBody | None,
-        *,
         continue_owed: bool,
     ) -> None:
         self.request = request

@@ -90,16 +90,14 @@ def field_lines(headers: Headers) -> bytes:
 
     ValueError for what would change where a line ends, and for characters that are not of HTTP.
     """
-    fields = [f"{name}: {value}" for name, value in headers]
-    try:
-        # No line end is here yet, so every byte must be text.
-        is_text = "".join(fields).encode("latin-1").translate(_LETTERS).isalpha()
-        lines = "\r\n".join(fields).encode("latin-1")
-    except UnicodeEncodeError:
-        # The original error would carry the whole head along.
-        raise ValueError("a header has characters that are not of HTTP") from None
-    if not fields:
-        return b""
-    if not is_text:
-        raise ValueError("a header has control characters")
-    return lines + b"\r\n"
+    lines = b""
+    for name, value in headers:
+        try:
+            line = f"{name}: {value}".encode("latin-1")
+        except UnicodeEncodeError:
+            # The original error would carry the header along.
+            raise ValueError("a header has characters that are not of HTTP") from None
+        if not line.translate(_LETTERS).isalpha():
+            raise ValueError("a header has control characters")
+        lines += line + b"\r\n"
+    return lines
