@@ -121,6 +121,7 @@ class ChatReader:
                 return
             if chunk.error is not None:
                 self.seen.fail(chunk.error.type, chunk.error.message)
+                self.seen.has_reason_to_finish = False
             elif any(choice.finish_reason for choice in chunk.choices or ()):
                 self.seen.has_reason_to_finish = True
 

@@ -443,6 +443,12 @@ def test_a_chat_stream_without_done_is_whole_if_it_has_a_reason_to_finish() -> N
     assert tapped([_chat({"id": "c", "choices": []}, done=False)], dialect=CHAT).partial
 
 
+def test_a_chat_stream_that_fails_after_its_reason_to_finish_is_partial() -> None:
+    finish = {"id": "c", "choices": [{"index": 0, "delta": {}, "finish_reason": "stop"}]}
+    error = {"error": {"message": "the model fell over", "type": "server_error"}}
+    assert tapped([_chat(finish, error, done=False)], dialect=CHAT).partial
+
+
 def test_an_error_chunk_is_told() -> None:
     error = {"error": {"message": "slow down", "type": "rate_limit_error", "code": 429}}
     found = tapped([_chat({"id": "c", "choices": []}, error)], dialect=CHAT)
