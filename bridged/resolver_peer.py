@@ -221,7 +221,9 @@ class Peer:
 
     async def _without(self, stream: Stream, lost: StreamLost) -> tuple[float, float]:
         """What to do instead of streaming: give back what was not answered, and try again later."""
-        self.refused = await self._why_not() if lost.untold else lost.refused
+        # What was under way on a stream that was good waits for nothing: the next one says why.
+        is_asked = lost.untold and self._state is not _State.STREAMING
+        self.refused = await self._why_not() if is_asked else lost.refused
         unanswered, stream.in_flight = stream.in_flight, []
         if lost.unimplemented:
             log.info("credentiald has no stream: asking one by one", extra={"peer": self.address})

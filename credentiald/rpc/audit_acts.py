@@ -99,10 +99,10 @@ class Acts:
 
     def _check_may_begin(self, one: "_OneAct") -> None:
         """TooManyRefusedActs, which is only counted: it costs the disk nothing."""
-        name = _caller_name(one.caller)
-        if self._book.may_begin_act(name):
+        if self._book.may_begin_act(_caller_id(one.caller)):
             return
         refusal = TooManyRefusedActs(retry_after_seconds=str(round(REFUSALS_SECONDS)))
+        name = _caller_name(one.caller)
         self._book.refused(peer=one.who.peer, what=_name(one.method), reason=refusal.reason(), caller=name)
         raise refusal
 
@@ -110,7 +110,7 @@ class Acts:
         if one.rule.told is Told.LOOK and not one.rule.is_told(one.caller, one.request, None):
             return
         reason, name = refusal.reason(), _caller_name(one.caller)
-        may_tell = self._book.may_tell_refused_act(name)
+        may_tell = self._book.may_tell_refused_act(_caller_id(one.caller))
         if not one.revisions and not one.intent and not may_tell:
             self._book.refused(peer=one.who.peer, what=_name(one.method), reason=reason, caller=name)
             return
@@ -265,3 +265,8 @@ def _caller_name(caller: Caller | None) -> str:
     if caller is None:
         return ""
     return caller.user.username if caller.user else (caller.service.name if caller.service else "")
+
+
+def _caller_id(caller: Caller) -> str:
+    """Nobody else's: a user may have the name of a service."""
+    return caller.user.id if caller.user else (caller.service.id if caller.service else "")

@@ -58,8 +58,9 @@ def archive(path: Path, target: Path, *, before_micros: int, by: str, now_micros
         part = _finished(conn, target) if target.exists() else _copied(conn, target, before_micros)
         if part is None:
             return None
+        told = _told(conn, part, target, by=by)
         with sqlite.transaction(conn, write=True):
-            _tell(conn, part, target, by=by, now_micros=now_micros())
+            _tell(conn, part, told, now_micros=now_micros())
         _remove(conn)
         return part
 
@@ -185,14 +186,13 @@ def _finished(conn: sqlite3.Connection, target: Path) -> Part:
 # -- the entry, and the removal ---------------------------------------------------------------------------------------
 
 
-def _tell(conn: Connection, part: Part, target: Path, *, by: str, now_micros: int) -> None:
-    if audit.beginning_of(conn).head != part.beginning or audit.hash_at(conn, part.head.sequence) != part.head.hash:
-        raise ArchiveRefused(f"somebody else has archived meanwhile: {target} is not needed")
+def _told(conn: Connection, part: Part, target: Path, *, by: str) -> Told:
+    """What the entry says. It is of what changes no more, and may take seconds: others append meanwhile."""
     origin = audit.origin(conn)
     revision, known = audit.accounted(conn, until=part.head.sequence)
     while revision and revision + 1 in known:
         revision += 1
-    told = Told(
+    return Told(
         database_id="" if origin is None else origin.database_id,
         revision=revision,
         archive=Archive(
@@ -204,6 +204,11 @@ def _tell(conn: Connection, part: Part, target: Path, *, by: str, now_micros: in
             ranges=tuple(_ranges(sorted(one for one in known if one > revision))),
         ),
     )
+
+
+def _tell(conn: Connection, part: Part, told: Told, *, now_micros: int) -> None:
+    if audit.beginning_of(conn).head != part.beginning or audit.hash_at(conn, part.head.sequence) != part.head.hash:
+        raise ArchiveRefused("somebody else has archived meanwhile: the file that was made is not needed")
     audit.append(conn, [Draft(Kind.ARCHIVED, audit_model.body_of(told), now_micros)], now_micros=now_micros)
     conn.execute("UPDATE beginning SET archived_sequence = ?", (part.head.sequence,))
 

@@ -104,10 +104,12 @@ def transaction(conn: sqlite3.Connection, *, write: bool, synced: bool = True) -
         yield
         conn.execute("COMMIT")
     finally:
-        if conn.in_transaction:
-            conn.execute("ROLLBACK")
-        if not synced:
-            conn.execute("PRAGMA synchronous = FULL")
+        try:
+            if conn.in_transaction:
+                conn.execute("ROLLBACK")
+        finally:
+            if not synced:
+                conn.execute("PRAGMA synchronous = FULL")
 
 
 def open_file(path: Path, options: str) -> sqlite3.Connection:

@@ -19,6 +19,7 @@ from bridged.resolve_queue import MAX_ITEMS
 from bridged.resolver import ClientTls, Identities, Identity, Outcome, Question, Resolver, running_resolver
 from bridged.resolver_peer import Peer
 from bridged.resolver_pool import MAX_WAITING, Pool
+from bridged.resolver_unary import PING_TIMEOUT_SECONDS
 from daemonkit.secret import Secret
 from tests.fakes.credentiald import SERVICE_TOKEN, FakeCredentiald, Refuse, provider, running_credentiald
 from tests.support.bridge import until
@@ -432,6 +433,23 @@ async def test_a_refusal_of_the_stream_of_which_grpc_does_not_tell_is_found_out_
         await until_answered(resolver)
 
     assert sum((said(one) for one in told), Counter()) == {"SEALED": 20}
+
+
+class NoPings(Refuse):
+    """Pings that get no answer."""
+
+    async def abort(self, context: Any) -> None:
+        await asyncio.Event().wait()
+
+
+async def test_what_was_under_way_on_a_stream_waits_for_no_such_call(fake: FakeCredentiald) -> None:
+    metrics = Metrics()
+    # As long as a ping is waited for.
+    async with resolver_of(fake.target, metrics=metrics, timeout_seconds=PING_TIMEOUT_SECONDS) as resolver:
+        await until_streaming(metrics)
+        fake.ping_refuse = NoPings(code=grpc.StatusCode.UNAVAILABLE)
+        fake.refuse_batches = Refuse(code=grpc.StatusCode.INTERNAL)
+        assert said(await ask(resolver, *[question()] * 3)) == {"OK": 3}
 
 
 async def test_a_stream_that_ends_for_trouble_with_the_store_costs_no_answer_that_a_single_call_would_bring(
