@@ -54,10 +54,14 @@ def archive(path: Path, target: Path, *, before_micros: int, by: str, now_micros
     with _only_one(path.parent), closing(sqlite.connect(path)) as conn:
         _check_schema(conn)
         # What another one has left.
-        _remove(conn)
+        is_rest_removed = _remove(conn)
         part = _finished(conn, target) if target.exists() else _copied(conn, target, before_micros)
         if part is None:
             return None
+        if part.head == audit.beginning_of(conn).head:
+            if not is_rest_removed:
+                raise _there(target)
+            return part
         told = _told(conn, part, target, by=by)
         with sqlite.transaction(conn, write=True):
             _tell(conn, part, told, now_micros=now_micros())
@@ -169,18 +173,21 @@ def _name(unfinished: Path, target: Path) -> None:
 
 
 def _finished(conn: sqlite3.Connection, target: Path) -> Part:
-    """The part that is in a file which is there already: of one that was killed before its entry was written."""
-    there = ArchiveRefused(f"{target} is there already: name another file")
+    """The part that is in a file which is there already: of one that was killed."""
     try:
         begun = inspection.inspect(target, audit.beginning_of)
         verdict = audit.verify(target, expected=None, database_id=None)
     except sqlite3.Error:
-        raise there from None
+        raise _there(target) from None
     part = Part(beginning=begun.head, head=verdict.head)
-    is_next = begun.head == audit.beginning_of(conn).head and part.count > 0
-    if verdict.damage or not begun.is_archive or not is_next or not _is_linked(conn, part.head):
-        raise there
+    fits = audit.beginning_of(conn).head in (part.beginning, part.head) and part.count > 0
+    if verdict.damage or not begun.is_archive or not fits or not _is_linked(conn, part.head):
+        raise _there(target)
     return part
+
+
+def _there(target: Path) -> ArchiveRefused:
+    return ArchiveRefused(f"{target} is there already: name another file")
 
 
 # -- the entry, and the removal ---------------------------------------------------------------------------------------
@@ -222,14 +229,16 @@ def _ranges(numbers: list[int]) -> Iterator[tuple[int, int]]:
             first = place + 1
 
 
-def _remove(conn: sqlite3.Connection) -> None:
-    """Remove what was archived, with as much time for others as it takes."""
+def _remove(conn: sqlite3.Connection) -> bool:
+    """Remove what was archived, with as much time for others as it takes; whether there was something."""
+    is_removed = False
     while True:
         started_seconds = time.monotonic()
         with sqlite.transaction(conn, write=True):
             is_more = _remove_some(conn)
         if not is_more:
-            return
+            return is_removed
+        is_removed = True
         time.sleep(time.monotonic() - started_seconds)
 
 
