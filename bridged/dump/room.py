@@ -60,21 +60,24 @@ class Room:
     def take(self, base: int, size_bytes: int) -> None:
         """So many bytes are about to be written there. OSError where there is no room."""
         if size_bytes > self._left_bytes:
-            self._make(base)
-            self._left_bytes = max(self._between_looks_bytes, size_bytes)
+            more_bytes = max(size_bytes - self._between_looks_bytes, 0)
+            if more_bytes > self._most_kept_bytes:
+                raise OSError(errno.EDQUOT, "it is larger than the room")
+            self._make(base, self._most_kept_bytes - more_bytes)
+            self._left_bytes = self._between_looks_bytes + more_bytes
         self._left_bytes -= size_bytes
 
-    def _make(self, base: int) -> None:
-        too_much_bytes, oldest = self._looked(base)
+    def _make(self, base: int, most_kept_bytes: int) -> None:
+        too_much_bytes, oldest = self._looked(base, most_kept_bytes)
         while too_much_bytes > 0:
             gone_bytes = self._remove(base, oldest, too_much_bytes)
             if not gone_bytes:
                 raise OSError(errno.EDQUOT, "the oldest files cannot be removed")
             too_much_bytes -= gone_bytes
             if too_much_bytes > 0:
-                too_much_bytes, oldest = self._looked(base)
+                too_much_bytes, oldest = self._looked(base, most_kept_bytes)
 
-    def _looked(self, base: int) -> tuple[int, list[_Found]]:
+    def _looked(self, base: int, most_kept_bytes: int) -> tuple[int, list[_Found]]:
         """How many bytes are too much, and the oldest files."""
         total_bytes = 0
 
@@ -87,7 +90,7 @@ class Room:
                 yield file
 
         oldest = heapq.nsmallest(_MOST_REMEMBERED, counted())
-        return total_bytes - self._most_kept_bytes, oldest
+        return total_bytes - most_kept_bytes, oldest
 
     def _remove(self, base: int, oldest: list[_Found], enough_bytes: int) -> int:
         """Remove until it is enough, or all of these; how many bytes are gone."""

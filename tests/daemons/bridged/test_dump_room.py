@@ -115,9 +115,23 @@ def test_several_writers_share_the_room(tmp_path: Path) -> None:
     assert len(sizes(tmp_path)) == 200 - sum(removed) > 5
 
 
+def test_what_is_written_at_once_has_room_made_for_all_of_it_or_is_not_written(tmp_path: Path) -> None:
+    folder = DumpFolder(str(tmp_path), Room(MOST_BYTES))
+    for number in range(20):
+        folder.new_file(place(number), ".req.txt").write(b"x" * 4000)
+    kept = sizes(tmp_path)
+    large = folder.new_file(place(20), ".req.txt")
+    with pytest.raises(OSError, match="larger than the room"):
+        large.write(b"x" * (MOST_BYTES + 1))
+    assert sizes(tmp_path).keys() - kept.keys() == {f"{place(20).stem}.req.txt"}
+    large.write(b"x" * (MOST_BYTES // 2))
+    assert MOST_BYTES // 2 <= sum(sizes(tmp_path).values()) <= MOST_BYTES
+    folder.close()
+
+
 def test_where_nothing_can_be_removed_nothing_is_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     folder = DumpFolder(str(tmp_path), Room(MOST_BYTES))
-    folder.new_file(place(1), ".req.txt").write(b"x" * MOST_BYTES)
+    folder.new_file(place(1), ".req.txt").write(b"x" * (MOST_BYTES * 9 // 10))
 
     def refuses(name: str, *, dir_fd: int) -> None:
         raise OSError(errno.EROFS, name)
