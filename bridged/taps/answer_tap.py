@@ -24,7 +24,6 @@ class AnswerReader(Protocol):
     """Reads the answers of one dialect."""
 
     marks: tuple[bytes, ...]
-    late_marks: tuple[bytes, ...]
     usage_key: bytes
     seen: Seen
 

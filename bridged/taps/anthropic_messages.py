@@ -13,7 +13,7 @@ from bridged.taps.seen import Seen
 from bridged.taps.typed_json import Count, decoded, last_object
 
 # In a block of text nothing matters but what ends it and what counts. What follows in blocks of other kinds does.
-_IN_TEXT = (b'content_block_start"',)
+_IN_TEXT = (b'content_block_start"', b'output_tokens"')
 # Some upstreams begin with a ping.
 _AT_START = (*_IN_TEXT, b'message_start"')
 _IN_OTHERS = (*_IN_TEXT, b'input_json_delta"', b'thinking_delta"', b'content_block_stop"')
@@ -108,7 +108,6 @@ class MessagesReader:
     """One answer."""
 
     usage_key = b"usage"
-    late_marks: tuple[bytes, ...] = (b'output_tokens"',)
 
     __slots__ = ("marks", "seen")
 

@@ -104,7 +104,6 @@ class ConverseReader:
     """One answer of Converse or ConverseStream. Neither has an id of its own: `request_id` is AWS's."""
 
     marks: tuple[bytes, ...] = ()
-    late_marks: tuple[bytes, ...] = ()
     usage_key = b"usage"
 
     __slots__ = ("seen",)
@@ -234,7 +233,7 @@ class InvokeReader(MessagesReader):
                 self.last_event(chunk.data)
 
     def _matters(self, data: bytes) -> bool:
-        return b"message_stop" in data or _METRICS in data or any(mark in data for mark in self.marks + self.late_marks)
+        return b"message_stop" in data or _METRICS in data or any(mark in data for mark in self.marks)
 
     def event(self, data: bytes) -> None:
         """An event of the vendor. With Bedrock's own count it is the last one, whosever it is."""

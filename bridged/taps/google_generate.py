@@ -79,7 +79,6 @@ class GenerateReader:
 
     # Nearly every event has usage, and there are few of them.
     marks: tuple[bytes, ...] = ()
-    late_marks: tuple[bytes, ...] = ()
     usage_key = b"usageMetadata"
 
     __slots__ = ("_in_thought", "_parts", "seen")

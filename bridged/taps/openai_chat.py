@@ -88,9 +88,7 @@ _usages = msgspec.json.Decoder(_Usage)
 class ChatReader:
     """One answer."""
 
-    marks: tuple[bytes, ...] = (b'"tool_calls"',)
-    # Cumulative, where it is in more than one.
-    late_marks: tuple[bytes, ...] = (b'completion_tokens"',)
+    marks: tuple[bytes, ...] = (b'"tool_calls"', b'completion_tokens"')
     usage_key = b"usage"
 
     __slots__ = ("_calls", "_last_place", "seen")

@@ -104,7 +104,6 @@ class ResponsesReader:
     """One answer."""
 
     marks: tuple[bytes, ...] = (b'"response.output_item.done"', b'"response"')
-    late_marks: tuple[bytes, ...] = ()
     usage_key = b"usage"
 
     __slots__ = ("_items", "seen")

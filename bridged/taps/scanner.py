@@ -16,11 +16,8 @@ from bridged.taps.typed_json import last_object
 MAX_EVENT_BYTES = 1024 * 1024
 # Of what is over that bound, enough to find usage in, which stands near the end.
 KEPT_OF_OVERLONG_BYTES = 64 * 1024
-# The end of a piece: what follows an event with usage is short. The event may be long, see `late_start`.
-LATE_BYTES = 4096
-# Looking at many short pieces costs little more than at one, so they are put together, before they come here, to such:
-# not longer than what late marks are looked for in.
-TOGETHER_BYTES = LATE_BYTES
+# Looking at many short pieces costs little more than at one, so they are put together, before they come here, to such.
+TOGETHER_BYTES = 4096
 # The last events say how a stream ended; errors may have a few kilobytes of words.
 _TAIL_BYTES = 4096
 _LAST_EVENTS = 4
@@ -28,7 +25,7 @@ _LAST_EVENTS = 4
 _SHORT_BYTES = 4096
 
 # Of the last events, most stand behind the last so many blank lines: comments may be between them.
-_FEW_BLANKS = _LAST_EVENTS + 1
+_FEW_BLANKS = _LAST_EVENTS + 2
 
 _BOM = b"\xef\xbb\xbf"
 _BLANK = b"\n\n"
@@ -37,11 +34,9 @@ _LINE_FEED = 0x0A
 
 class Reader(Protocol):
     """Who is told. Empty `marks` stand for "all events"; they may change with each event. The
-    longer, the faster they are found. Of `late_marks` only the last counts: of long pieces they are looked for in the
-    end. `usage_key` is the member that is looked for in events that are too long."""
+    longer, the faster they are found. `usage_key` is the member that is looked for in events that are too long."""
 
     marks: tuple[bytes, ...]
-    late_marks: tuple[bytes, ...]
     usage_key: bytes
 
     def event(self, data: bytes) -> None: ...
@@ -72,8 +67,7 @@ class EventScanner:
         """Tell the reader of the events that became whole and matter, in order."""
         # What has no mark needs no other look, whatever its lines end with.
         if self._is_between and chunk[-2:] == _BLANK and not self._has_mark(chunk):
-            self._before_tail = self._tail
-            self._tail = chunk if len(chunk) <= _SHORT_BYTES else chunk[-_TAIL_BYTES:]
+            self._keep_tail(chunk)
             return
         self._feed_slowly(chunk)
         reader = self._reader
@@ -99,9 +93,7 @@ class EventScanner:
             chunk = chunk[:end]
         if not chunk:
             return
-        # References to short pieces cost nothing, where adding them up would.
-        self._before_tail = self._tail
-        self._tail = chunk if len(chunk) <= _SHORT_BYTES else chunk[-_TAIL_BYTES:]
+        self._keep_tail(chunk)
         if self._at_start:
             chunk = chunk[self._first(chunk) :]
         if not self._reader.marks:
@@ -110,20 +102,28 @@ class EventScanner:
             # A long piece is looked through once.
             self._tell_marked(chunk)
 
+    def _keep_tail(self, chunk: bytes) -> None:
+        """Keep what is around the last data, however many comments follow it."""
+        last = chunk.rfind(b"data:")
+        if last < 0:
+            return
+        # References to short pieces cost nothing, where adding them up would.
+        self._before_tail = self._tail
+        self._tail = chunk if len(chunk) <= _SHORT_BYTES else chunk[max(last - _TAIL_BYTES, 0) : last + _TAIL_BYTES]
+
     def _has_mark(self, chunk: bytes) -> bool:
-        reader = self._reader
-        for mark in reader.marks:
-            # From the end it is three times as fast.
+        # A loop costs less than `any`; and from the end it is three times as fast.
+        for mark in self._reader.marks:  # noqa: SIM110
             if chunk.rfind(mark) >= 0:
                 return True
-        late = late_start(chunk, len(chunk))
-        return any(chunk.find(mark, late) >= 0 for mark in reader.late_marks)
+        return False
 
     def end(self) -> None:
         """The stream is over: what is open is taken for an event, and the last events are shown as such."""
         if self._open and not self._overlong:
             self._feed_slowly(_BLANK)
-        tail = self._before_tail[-_TAIL_BYTES:] + self._tail[-_TAIL_BYTES:]
+        # Either may end in a cut event, or in a comment.
+        tail = self._before_tail + _BLANK + self._tail
         if tail.find(b"\r") >= 0:
             tail = tail.replace(b"\r\n", b"\n").replace(b"\r", b"\n")
         # Comments and names are no events.
@@ -207,23 +207,19 @@ class EventScanner:
         """The events with a mark. The chunk is searched once for each; they are asked for again after each event."""
         reader = self._reader
         start = 0
-        asked: tuple[bytes, ...] | None = None
-        marks: tuple[bytes, ...] = ()
+        marks: tuple[bytes, ...] | None = None
         places: list[int] = []
         length = len(chunk)
-        late = late_start(chunk, length)
         while True:
-            if asked is not reader.marks:
-                asked = reader.marks
-                marks = asked + reader.late_marks
+            if marks is not reader.marks:
+                marks = reader.marks
                 places = [start - 1] * len(marks)
             for number, place in enumerate(places):
                 if place < start:
-                    first = start if number < len(asked) else max(start, late)
                     mark = marks[number]
                     # Most are not there, which is known from the end in a third of the time.
-                    there = chunk.rfind(mark, first) >= 0
-                    places[number] = chunk.find(mark, first) if there else length
+                    there = chunk.rfind(mark, start) >= 0
+                    places[number] = chunk.find(mark, start) if there else length
             place = min(places)
             if place >= length:
                 return
@@ -238,13 +234,6 @@ class EventScanner:
 def _told(events: list[bytes]) -> list[bytes]:
     """The data of those that have any."""
     return [data for event in events if (data := _data_of(event))]
-
-
-def late_start(chunk: bytes, end: int) -> int:
-    """Where the event begins that the last LATE_BYTES before `end` begin in; where lines end in LF."""
-    # Some have a kilobyte of citations behind their usage, in the same event.
-    before = chunk.rfind(_BLANK, 0, end - LATE_BYTES) if end > LATE_BYTES else -1
-    return 0 if before < 0 else before + len(_BLANK)
 
 
 def _data_of(event: bytes) -> bytes:

@@ -12,7 +12,6 @@ import re
 import msgspec
 
 from bridged.json_edit import JsonObject, MalformedJson, is_object
-from bridged.taps.scanner import late_start
 from bridged.taps.typed_json import decoded
 
 # The extra chunk is short. An open event that is longer is none, and is not held back.
@@ -164,13 +163,12 @@ class UsageChunkFilter:
         whole_end = text.rfind(b"\n\n") + 2
         if whole_end < 2:
             return self._released(text)
-        start = late_start(text, whole_end)
         # From the end it is three times as fast.
-        if whole_end == len(text) and text.rfind(_USAGE, start) < 0:
+        if whole_end == len(text) and text.rfind(_USAGE) < 0:
             self._held = b""
             return text
         passed: list[bytes] = []
-        kept = 0
+        kept = start = 0
         while (place := text.find(_USAGE, start, whole_end)) >= 0:
             begin = text.rfind(b"\n\n", kept, place)
             begin = kept if begin < 0 else begin + 2

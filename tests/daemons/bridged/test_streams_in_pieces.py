@@ -23,8 +23,9 @@ def ways_to_arrive(body: bytes) -> list[list[bytes]]:
     return [
         [body],
         events,
-        # A long piece before each, which is looked at by itself. What follows usage is short.
-        [*(piece for event in events[:-3] for piece in (long_comment, event)), *events[-3:]],
+        # A long piece before each, which is looked at by itself; and behind each, in the same piece.
+        [piece for event in events for piece in (long_comment, event)],
+        [event + long_comment for event in events],
         *[pieces_of(body, chance) for _ in range(3)],
     ]
 

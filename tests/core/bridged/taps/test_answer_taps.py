@@ -286,6 +286,30 @@ def test_comments_behind_the_last_events_hide_nothing() -> None:
     assert (found.error_type, found.error_message) == ("server_error", "boom")
 
 
+@every_events
+@pytest.mark.parametrize("size", [1000, 4000, 5000, 100_000])
+def test_all_of_a_stream_is_seen_with_kilobytes_of_comments_behind_each_event(recorded: Recorded, size: int) -> None:
+    body = recorded.body.replace(b"\n\n", b"\n\n" + b": keepalive\n\n" * 500)
+    assert seen(recorded, [body[at : at + size] for at in range(0, len(body), size)]) == recorded.expected
+    # The piece that is cut out of the former ends inside a comment.
+    first, last = recorded.body.rstrip().rsplit(b"\n\n", 1)
+    pieces = [first + b"\n\n: " + b"x" * 5000 + b"\n\n", last + b"\n\n"]
+    assert seen(recorded, pieces) == recorded.expected
+
+
+def test_what_usage_says_first_counts_where_it_is_not_said_again() -> None:
+    whole = {"prompt_tokens": 9, "completion_tokens": 1, "prompt_tokens_details": {"cached_tokens": 4}}
+    usages = [whole, *({"prompt_tokens": 9, "completion_tokens": count} for count in range(2, 200))]
+    events = [
+        b"data: " + json.dumps({"id": "c", "choices": [{"delta": {"content": "x"}}], "usage": one}).encode() + b"\n\n"
+        for one in usages
+    ]
+    for pieces in (events, [b"".join(events)]):
+        usage = tapped([b'data: {"id":"c"}\n\n', *pieces, b"data: [DONE]\n\n"], dialect=CHAT).usage
+        assert usage is not None
+        assert (usage.input_tokens, usage.cache_read_input_tokens, usage.output_tokens) == (5, 4, 199)
+
+
 # -- Anthropic Messages ---------------------------------------------------------------------------------------------
 
 

@@ -71,6 +71,18 @@ def test_only_the_extra_chunk_is_taken_out_wherever_the_network_cuts(line_end: b
 
 
 @pytest.mark.parametrize("line_end", LINE_ENDS)
+def test_the_extra_chunk_is_taken_out_however_much_follows_it_in_one_piece(line_end: bytes) -> None:
+    comments = b": keepalive\n\n" * 500
+    stream, expected = (
+        (body.removesuffix(b"data: [DONE]\n\n") + comments + b"data: [DONE]\n\n").replace(b"\n", line_end)
+        for body in (STREAM, WITHOUT)
+    )
+    assert passed([stream]) == expected
+    begin = STREAM.index(b"\n\n") + 2
+    assert passed([stream[:begin], stream[begin:]]) == expected
+
+
+@pytest.mark.parametrize("line_end", LINE_ENDS)
 def test_whole_events_are_not_held_back(line_end: bytes) -> None:
     taken_out = UsageChunkFilter()
     for event in WITHOUT.split(b"\n\n")[:-1]:
