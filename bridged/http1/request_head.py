@@ -13,7 +13,7 @@ _SAYS_EMPTY = frozenset({"POST", "PUT", "PATCH"})
 # A query may hold a key, so lines with one are not remembered.
 _REMEMBERED_STARTS = 1024
 _LONGEST_START_BYTES = 256
-_starts: dict[tuple[str, str], bytes] = {}
+_starts: dict[tuple[str, str, str], bytes] = {}
 
 
 # Made for every request, and therefore neither frozen nor by keywords only: either would double what it costs.
@@ -72,8 +72,8 @@ def request_head(
 
     `target_prefix` makes the target absolute, for a proxy; `proxy_line` is its credential. Both lines end with CR LF.
     """
-    method, whole_target = request.method, target_prefix + request.target
-    start = _starts.get((method, whole_target)) or _start_line(method, request.target, whole_target)
+    method, target = request.method, request.target
+    start = _starts.get((method, target_prefix, target)) or _start_line(method, target_prefix, target)
     return b"".join(
         (
             start,
@@ -87,21 +87,21 @@ def request_head(
     )
 
 
-def _start_line(method: str, target: str, whole_target: str) -> bytes:
+def _start_line(method: str, target_prefix: str, target: str) -> bytes:
     if not target.startswith("/") or " " in target or " " in method or not method:
         raise ValueError("the request line is not well-formed")
     try:
-        start = f"{method} {whole_target} HTTP/1.1\r\n".encode("latin-1")
+        start = f"{method} {target_prefix}{target} HTTP/1.1\r\n".encode("latin-1")
     except UnicodeEncodeError:
         # The original error would carry the whole head along.
         raise ValueError("the request's head has characters that are not of HTTP") from None
     # Every byte that is not text must be one of the line ends written here.
     if len(start.translate(None, LINE_BYTES)) != 2:
         raise ValueError("the request's head has control characters")
-    if len(start) <= _LONGEST_START_BYTES and "?" not in whole_target:
+    if len(start) <= _LONGEST_START_BYTES and "?" not in target:
         if len(_starts) >= _REMEMBERED_STARTS:
             _starts.clear()
-        _starts[method, whole_target] = start
+        _starts[method, target_prefix, target] = start
     return start
 
 

@@ -67,6 +67,16 @@ def test_a_request_line_that_leaves_with_a_query_is_not_remembered() -> None:
     assert "/aaaa" not in remembered
 
 
+def test_what_a_proxy_is_sent_does_not_make_a_target_good_that_is_none() -> None:
+    def head(target: str, prefix: str = "") -> bytes:
+        leaving = request_head.OutgoingRequest("GET", "http", "h", None, target, ())
+        return request_head.request_head(leaving, b"Host: h\r\n", target_prefix=prefix)
+
+    assert head("/twice", "http://h").startswith(b"GET http://h/twice HTTP/1.1\r\n")
+    with pytest.raises(ValueError, match="not well-formed"):
+        head("http://h/twice")
+
+
 def test_long_names_are_judged_and_not_remembered() -> None:
     name = "X-" + "a" * 30_000
     assert client_token.find_client_token(((name, "v"), ("X-Api-Key", "k")), "").token is not None
