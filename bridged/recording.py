@@ -168,7 +168,7 @@ class Recording:
             match = self._match
             if match.dialect is not _BEDROCK:
                 # Looked through once; Bedrock's taps read others as well.
-                self._headers = tuple(named_values(self._headers, _ANSWER_HEADERS).items())
+                self._headers = tuple([pair for pair in self._headers if pair[0].lower() in _ANSWER_HEADERS])
             tap = self._make_tap(match.dialect, match.operation, status=self._status or 0, headers=self._headers)
             if tap is not None:
                 for piece in pieces or ():

@@ -14,7 +14,8 @@ from tests.support.raw_http import raw_exchange, request
 
 
 async def test_a_turn_is_reported_whole(credentiald: FakeCredentiald, upstream: ScriptedUpstream) -> None:
-    upstream.script(reply(200, CHAT_ANSWER, [("Content-Type", "application/json"), ("x-request-id", "req-9")]))
+    ids = [("x-request-id", "req-9"), ("X-Request-Id", "of a proxy")]
+    upstream.script(reply(200, CHAT_ANSWER, [("Content-Type", "application/json"), *ids]))
     async with running_bridge(credentiald) as bridge:
         answer = await raw_exchange(bridge.port, ask(chat(), "/openai/v1/chat/completions", ("session-id", "s-1")))
         (report,) = await reported(credentiald)
