@@ -13,7 +13,7 @@ import os
 import sqlite3
 import time
 from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -51,7 +51,7 @@ def archive(path: Path, target: Path, *, before_micros: int, by: str, now_micros
     Where a kill has interrupted it, `target` may be there: then what it holds is the part. ArchiveRefused,
     sqlite3.Error, OSError.
     """
-    with _only_one(path.parent), closing(sqlite.connect(path)) as conn:
+    with _only_one(path.parent, target.parent), closing(sqlite.connect(path)) as conn:
         _check_schema(conn)
         # What another one has left.
         is_rest_removed = _remove(conn)
@@ -70,16 +70,26 @@ def archive(path: Path, target: Path, *, before_micros: int, by: str, now_micros
 
 
 @contextmanager
-def _only_one(folder: Path) -> Iterator[None]:
-    """Not beside another one: the lock of a folder is nobody else's, and ends with whoever holds it."""
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+def _only_one(folder: Path, target_folder: Path) -> Iterator[None]:
+    """Not beside another one of the same audit, and after those that write into the same folder.
+
+    The lock of a folder is nobody else's, and ends with whoever holds it.
+    """
+    with ExitStack() as opened:
+        waits = {}
+        for one, how in ((target_folder, fcntl.LOCK_EX), (folder, fcntl.LOCK_EX | fcntl.LOCK_NB)):
+            descriptor = os.open(one, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+            opened.callback(os.close, descriptor)
+            found = os.fstat(descriptor)
+            # One folder may have two names.
+            waits[found.st_dev, found.st_ino] = descriptor, how
+        # In the same order for all: two that archive into the folders of each other would wait for ever.
+        for _, (descriptor, how) in sorted(waits.items()):
+            try:
+                fcntl.flock(descriptor, how)
+            except BlockingIOError:
+                raise ArchiveRefused("another archive is being made of it, or into its folder") from None
         yield
-    except BlockingIOError:
-        raise ArchiveRefused("another archive is being made of it") from None
-    finally:
-        os.close(descriptor)
 
 
 def is_linked(path: Path, head: Head) -> bool:

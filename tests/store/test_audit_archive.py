@@ -1,10 +1,15 @@
 """What is taken out of the audit is in a file of its own, whole, before it is gone; whatever kills who takes it out."""
 
+import fcntl
+import os
 import shutil
 import sqlite3
-from collections.abc import Iterator
+import threading
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -28,6 +33,7 @@ from tests.support.store import NOW
 
 # Acts of two times: the first are the ones that are archived.
 OLD, NEW = 120, 10
+ROUNDS = 5
 EARLY_MICROS, LATE_MICROS = 2_000_000_000_000_000, 3_000_000_000_000_000
 
 
@@ -206,6 +212,60 @@ def test_a_kill_at_any_step_loses_nothing_and_the_same_command_goes_on(tmp_path_
         assert rows_in(one / "old.db") == rows
         assert verify(one, "--archive", one / "old.db").exit_code == 0
         assert not list(one.glob(".*.new"))
+
+
+# -- those who archive at the same moment ------------------------------------------------------------------------------
+
+
+def both(first: Callable[[], Part | None], second: Callable[[], Part | None]) -> list[Part | ArchiveRefused]:
+    """What two that begin together end with: each its part, or why there is none."""
+    start = threading.Barrier(2, timeout=20)
+
+    def run(one: Callable[[], Part | None]) -> Part | ArchiveRefused:
+        start.wait()
+        try:
+            return one()
+        except ArchiveRefused as refused:
+            return refused
+
+    with ThreadPoolExecutor(2) as threads:
+        return list(threads.map(run, (first, second), timeout=60))
+
+
+def test_of_two_audits_that_are_archived_to_one_file_at_the_same_moment_one_gets_it_and_the_other_keeps_all(tmp_path):
+    folders = [tmp_path / "a", tmp_path / "b"]
+    for folder in folders:
+        folder.mkdir()
+        prepare(folder)
+    for number in range(ROUNDS):
+        target = tmp_path / f"{number}.db"
+        for folder in folders:
+            with closing(sqlite.connect(live(folder))) as conn:
+                append(conn, OLD, EARLY_MICROS)
+        before = [rows_in(live(folder)) for folder in folders]
+        ends = both(*(partial(archive, folder, str(target), before_micros=2**62) for folder in folders))
+        [winner] = [place for place, end in enumerate(ends) if isinstance(end, Part)]
+        assert f"{target} is there already" in str(ends[1 - winner])
+        assert rows_in(target) == before[winner]
+        assert rows_in(live(folders[1 - winner])) == before[1 - winner]
+    assert sorted(one.name for one in tmp_path.glob("*.db")) == [f"{number}.db" for number in range(ROUNDS)]
+
+
+def test_beside_another_archive_of_the_same_audit_none_is_made(folder):
+    held = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(held, fcntl.LOCK_EX)
+        with pytest.raises(ArchiveRefused, match="another archive is being made"):
+            archive(folder)
+    finally:
+        os.close(held)
+    assert archive(folder).count == OLD + 1
+
+
+def test_the_folder_of_the_audit_by_another_name_is_not_somebody_else(folder, tmp_path_factory):
+    other_name = tmp_path_factory.mktemp("links") / "link"
+    other_name.symlink_to(folder)
+    assert archive(folder, str(other_name / "old.db")).count == OLD + 1
 
 
 # -- those who go on --------------------------------------------------------------------------------------------------
