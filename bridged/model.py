@@ -219,6 +219,11 @@ def header_values(headers: Headers, name: str) -> list[str]:
     return [value.strip(" \t") for key, value in headers if len(key) == length and key.lower() == name]
 
 
+def headers_of(headers: Headers, names: frozenset[str]) -> Headers:
+    """Those with these lower-case names."""
+    return tuple([pair for pair in headers if _lowered[pair[0]] in names])
+
+
 def named_values(headers: Headers, names: frozenset[str]) -> dict[str, str]:
     """The values of the headers with these lower-case names that are not blank, those of one name joined with commas.
 

@@ -15,7 +15,7 @@ import msgspec
 from bridged.clients import HEADER_NAMES, client_name, session_id
 from bridged.conversation import Conversation
 from bridged.endings import STOPPED, ending_of
-from bridged.model import DialectName, Headers, Resolution, named_values
+from bridged.model import DialectName, Headers, Resolution, headers_of, named_values
 from bridged.quoted_keys import without_keys
 from bridged.records import NO_ANSWER, NO_TURN, AnswerRecords, Ending, Report, Trouble
 from bridged.routes import RouteMatch
@@ -168,7 +168,7 @@ class Recording:
             match = self._match
             if match.dialect is not _BEDROCK:
                 # Looked through once; Bedrock's taps read others as well.
-                self._headers = tuple([pair for pair in self._headers if pair[0].lower() in _ANSWER_HEADERS])
+                self._headers = headers_of(self._headers, _ANSWER_HEADERS)
             tap = self._make_tap(match.dialect, match.operation, status=self._status or 0, headers=self._headers)
             if tap is not None:
                 for piece in pieces or ():

@@ -24,7 +24,7 @@ class Trouble(StrEnum):
     CODING = "coding"  # a content coding that is not known, was corrupt or expanded beyond its bound
 
 
-class TokenUsage(msgspec.Struct, kw_only=True, gc=False):
+class TokenUsage(msgspec.Struct, gc=False):
     """What one call to an upstream used. No token is in two of the four counts.
 
     `input_tokens` are those that were neither read from a cache nor written to one. `metadata` has further kinds: they
@@ -61,7 +61,7 @@ class ModelThought(msgspec.Struct, kw_only=True, gc=False):
     partial: bool = False
 
 
-class AnswerRecords(msgspec.Struct, kw_only=True, gc=False):
+class AnswerRecords(msgspec.Struct, gc=False):
     """All that a tap saw of one answer.
 
     `msg_id` is the upstream's id of it, and `model` as the upstream named it. `usage` is None where it reported none.
@@ -84,7 +84,7 @@ class AnswerRecords(msgspec.Struct, kw_only=True, gc=False):
 NO_ANSWER = AnswerRecords()
 
 
-class Turn(msgspec.Struct, kw_only=True, gc=False):
+class Turn(msgspec.Struct, gc=False):
     """What a request says of the conversation that it is part of.
 
     `prompt` is None where the turn has none of a user. `prompt_bytes` is the length of the whole where it was cut, else

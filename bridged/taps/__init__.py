@@ -1,10 +1,11 @@
 """Taps read what goes by: an answer while it passes, a request before it is let go of. Values in bridged/records.py."""
 
 from collections.abc import Callable, Mapping
+from functools import lru_cache
 
 from bridged.model import DialectName, Headers, named_values
-from bridged.records import NO_TURN, Turn
-from bridged.taps import turns
+from bridged.records import NO_TURN, AnswerRecords, Turn
+from bridged.taps import anthropic_messages, openai_chat, openai_responses, turns
 from bridged.taps.answer_tap import AnswerReader, AnswerTap, DecodingTap, DocumentTap, EventsTap, MessagesTap
 from bridged.taps.anthropic_messages import MessagesReader
 from bridged.taps.bedrock import ConverseReader, InvokeReader
@@ -21,11 +22,12 @@ _MESSAGES = "application/vnd.amazon.eventstream"
 _CONVERSE = ("bedrock.converse", "bedrock.converse_stream")
 _FIRST_GOOD, _FIRST_REDIRECT, _FIRST_ERROR = 200, 300, 400
 
-_READERS: dict[DialectName, Callable[[], AnswerReader]] = {
-    DialectName.ANTHROPIC_MESSAGES: MessagesReader,
-    DialectName.OPENAI_CHAT: ChatReader,
-    DialectName.OPENAI_RESPONSES: ResponsesReader,
-    DialectName.GOOGLE_GENERATE: GenerateReader,
+# What makes a reader, and what reads a usual text without one.
+_READERS: dict[DialectName, tuple[Callable[[], AnswerReader], Callable[[bytes], AnswerRecords | None] | None]] = {
+    DialectName.ANTHROPIC_MESSAGES: (MessagesReader, anthropic_messages.usual),
+    DialectName.OPENAI_CHAT: (ChatReader, openai_chat.usual),
+    DialectName.OPENAI_RESPONSES: (ResponsesReader, openai_responses.usual),
+    DialectName.GOOGLE_GENERATE: (GenerateReader, None),
 }
 
 
@@ -53,12 +55,18 @@ def read_turn(dialect: DialectName, body: bytes, *, content_encoding: str = "", 
 
 
 def _framed(dialect: DialectName, operation: str, headers: Headers, named: Mapping[str, str]) -> AnswerTap:
-    kind = named.get("content-type", "").partition(";")[0].rstrip().lower()
+    kind = _kind_of(named.get("content-type", ""))
     if dialect is DialectName.BEDROCK:
         reader = _bedrock_reader(operation, headers, named.get("x-amzn-requestid", ""))
-        return MessagesTap(reader) if kind == _MESSAGES else DocumentTap(reader)
-    chosen = _READERS[dialect]()
-    return EventsTap(chosen) if kind == _EVENTS else DocumentTap(chosen)
+        return MessagesTap(reader) if kind == _MESSAGES else DocumentTap(lambda: reader)
+    make_reader, usual = _READERS[dialect]
+    return EventsTap(make_reader()) if kind == _EVENTS else DocumentTap(make_reader, usual)
+
+
+# Upstreams say the same again and again.
+@lru_cache(maxsize=64)
+def _kind_of(content_type: str) -> str:
+    return content_type.partition(";")[0].rstrip().lower()
 
 
 def _bedrock_reader(operation: str, headers: Headers, request_id: str) -> ConverseReader | InvokeReader:

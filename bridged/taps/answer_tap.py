@@ -4,6 +4,7 @@ A tap is a framing (event stream, JSON, AWS's binary stream) around the reader o
 raises nothing and holds a bounded amount of memory.
 """
 
+from collections.abc import Callable
 from typing import Protocol
 
 import msgspec
@@ -23,9 +24,13 @@ MAX_MESSAGE_BYTES = 4 * 1024 * 1024
 class AnswerReader(Protocol):
     """Reads the answers of one dialect."""
 
-    marks: tuple[bytes, ...]
-    usage_key: bytes
     seen: Seen
+
+    @property
+    def marks(self) -> tuple[bytes, ...]: ...
+
+    @property
+    def usage_key(self) -> bytes: ...
 
     def event(self, data: bytes) -> None: ...
 
@@ -76,16 +81,15 @@ class EventsTap:
         return self._reader.records(partial=not (seen.finished or (whole and seen.has_reason_to_finish)))
 
 
-class DocumentTap:
-    """Reads one JSON text, when all of it is there."""
+class DocumentTap(msgspec.Struct):
+    """Reads one JSON text, when all of it is there: at once, where it is as most are, or by a reader."""
 
-    __slots__ = ("_data", "_first", "_overlong", "_reader")
-
-    def __init__(self, reader: AnswerReader) -> None:
-        self._reader = reader
-        self._first = b""
-        self._data = bytearray()
-        self._overlong = False
+    _make_reader: Callable[[], AnswerReader]
+    # What is in a text, where it can be read at once.
+    _usual: Callable[[bytes], AnswerRecords | None] | None = None
+    _first: bytes = b""
+    _data: bytearray = msgspec.field(default_factory=bytearray)
+    _overlong: bool = False
 
     def feed(self, data: bytes) -> None:
         """Some more of it. Of a text that is too long only the end is kept, where usage stands."""
@@ -104,8 +108,13 @@ class DocumentTap:
     def end(self, *, whole: bool) -> AnswerRecords:
         """As AnswerTap says. A text that can be read is whole, however its connection ended."""
         del whole
-        reader, data = self._reader, bytes(self._data) or self._first
+        data = bytes(self._data) or self._first
+        if self._usual is not None and not self._overlong:
+            usual = self._usual(data)
+            if usual is not None:
+                return usual
         self._data.clear()
+        reader = self._make_reader()
         if self._overlong:
             reader.seen.troubles.add(Trouble.OVERLONG)
             found = last_object(data, reader.usage_key)

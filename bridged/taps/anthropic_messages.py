@@ -6,10 +6,12 @@ among them: the last value of each wins. Input tokens leave out cached ones alre
 Format: platform.claude.com, "Messages" and "Streaming messages".
 """
 
+from typing import ClassVar
+
 import msgspec
 
 from bridged.records import AnswerRecords, Trouble
-from bridged.taps.seen import Seen
+from bridged.taps.seen import Seen, usual_counts, usual_records
 from bridged.taps.typed_json import Count, decoded, last_object
 
 # In a block of text nothing matters but what ends it and what counts. What follows in blocks of other kinds does.
@@ -104,16 +106,13 @@ _documents = msgspec.json.Decoder(_Document)
 _usages = msgspec.json.Decoder(_Usage)
 
 
-class MessagesReader:
+class MessagesReader(msgspec.Struct):
     """One answer."""
 
-    usage_key = b"usage"
+    usage_key: ClassVar[bytes] = b"usage"
 
-    __slots__ = ("marks", "seen")
-
-    def __init__(self) -> None:
-        self.marks: tuple[bytes, ...] = _AT_START
-        self.seen = Seen()
+    marks: tuple[bytes, ...] = _AT_START
+    seen: Seen = msgspec.field(default_factory=Seen)
 
     def event(self, data: bytes) -> None:
         """One event of a stream."""
@@ -204,26 +203,50 @@ class MessagesReader:
     def _count(self, usage: _Usage | None) -> None:
         if usage is None:
             return
-        cached = usage.cache_creation
-        tools = usage.server_tool_use
-        details = usage.output_tokens_details
-        self.seen.count(
-            input=usage.input_tokens,
-            output=usage.output_tokens,
-            cache_read=usage.cache_read_input_tokens,
-            cache_write=usage.cache_creation_input_tokens,
-            cache_ephemeral_1h_input=cached.ephemeral_1h_input_tokens if cached else None,
-            cache_ephemeral_5m_input=cached.ephemeral_5m_input_tokens if cached else None,
-            web_search_requests=tools.web_search_requests if tools else None,
-            web_fetch_requests=tools.web_fetch_requests if tools else None,
-            output_reasoning=details.thinking_tokens if details else None,
-        )
+        self.seen.count(_told(usage))
 
     def _fall_back_to(self, metrics: _Metrics | None) -> None:
         if metrics is not None and "output" not in self.seen.counts:
             self.seen.count(
-                input=metrics.input_token_count,
-                output=metrics.output_token_count,
-                cache_read=metrics.cache_read_input_token_count,
-                cache_write=metrics.cache_write_input_token_count,
+                (
+                    ("input", metrics.input_token_count),
+                    ("output", metrics.output_token_count),
+                    ("cache_read", metrics.cache_read_input_token_count),
+                    ("cache_write", metrics.cache_write_input_token_count),
+                )
             )
+
+
+def usual(data: bytes) -> AnswerRecords | None:
+    """A whole answer of text and usage alone, at once; None for what a reader has to look at."""
+    try:
+        document = _documents.decode(data)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return None
+    if document.usage is None or document.metrics is not None or document.type == "error":
+        return None
+    for block in document.content or ():
+        if block.type != "text":
+            return None
+    counts = usual_counts(_told(document.usage))
+    return None if counts is None else usual_records(document.id, document.model, counts)
+
+
+def _told(usage: _Usage) -> list[tuple[str, object]]:
+    """Its counts, by the names under which they are recorded."""
+    told = [
+        ("input", usage.input_tokens),
+        ("output", usage.output_tokens),
+        ("cache_read", usage.cache_read_input_tokens),
+        ("cache_write", usage.cache_creation_input_tokens),
+    ]
+    cached, tools, details = usage.cache_creation, usage.server_tool_use, usage.output_tokens_details
+    if cached is not None:
+        told.append(("cache_ephemeral_1h_input", cached.ephemeral_1h_input_tokens))
+        told.append(("cache_ephemeral_5m_input", cached.ephemeral_5m_input_tokens))
+    if tools is not None:
+        told.append(("web_search_requests", tools.web_search_requests))
+        told.append(("web_fetch_requests", tools.web_fetch_requests))
+    if details is not None:
+        told.append(("output_reasoning", details.thinking_tokens))
+    return told

@@ -198,25 +198,23 @@ class ConverseReader:
             return
         lifetimes = {detail.ttl: detail.input_tokens for detail in usage.cache_details or ()}
         self.seen.count(
-            input=usage.input_tokens,
-            output=usage.output_tokens,
-            cache_read=usage.cache_read_input_tokens,
-            cache_write=usage.cache_write_input_tokens,
-            cache_ephemeral_1h_input=lifetimes.get("1h"),
-            cache_ephemeral_5m_input=lifetimes.get("5m"),
+            (
+                ("input", usage.input_tokens),
+                ("output", usage.output_tokens),
+                ("cache_read", usage.cache_read_input_tokens),
+                ("cache_write", usage.cache_write_input_tokens),
+                ("cache_ephemeral_1h_input", lifetimes.get("1h")),
+                ("cache_ephemeral_5m_input", lifetimes.get("5m")),
+            )
         )
 
 
-class InvokeReader(MessagesReader):
+class InvokeReader(MessagesReader, kw_only=True):
     """One answer of InvokeModel or InvokeModelWithResponseStream, read as one of Anthropic Messages."""
 
-    __slots__ = ("_has_begun", "_headers", "_request_id")
-
-    def __init__(self, *, request_id: str, headers: Headers) -> None:
-        super().__init__()
-        self._request_id = request_id
-        self._headers = headers
-        self._has_begun = False
+    request_id: str
+    headers: Headers
+    _has_begun: bool = False
 
     def message(self, message: Message) -> None:
         """One message of a stream."""
@@ -244,9 +242,9 @@ class InvokeReader(MessagesReader):
     def records(self, *, partial: bool) -> AnswerRecords:
         """What was seen; `partial` if the answer was cut."""
         seen = self.seen
-        seen.identify(self._request_id, None)
+        seen.identify(self.request_id, None)
         if "output" not in seen.counts:
-            seen.count(**{name: _header_count(self._headers, header) for name, header in _COUNT_HEADERS.items()})
+            seen.count([(name, _header_count(self.headers, header)) for name, header in _COUNT_HEADERS.items()])
         return super().records(partial=partial)
 
 

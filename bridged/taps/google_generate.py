@@ -8,6 +8,7 @@ Format: ai.google.dev, "GenerateContentResponse".
 """
 
 import re
+from typing import ClassVar
 
 import msgspec
 
@@ -74,19 +75,16 @@ _pieces = msgspec.json.Decoder(list[msgspec.Raw])
 _usages = msgspec.json.Decoder(_Usage)
 
 
-class GenerateReader:
+class GenerateReader(msgspec.Struct):
     """One answer."""
 
     # Nearly every event has usage, and there are few of them.
-    marks: tuple[bytes, ...] = ()
-    usage_key = b"usageMetadata"
+    marks: ClassVar[tuple[bytes, ...]] = ()
+    usage_key: ClassVar[bytes] = b"usageMetadata"
 
-    __slots__ = ("_in_thought", "_parts", "seen")
-
-    def __init__(self) -> None:
-        self.seen = Seen()
-        self._parts = 0
-        self._in_thought = False
+    seen: Seen = msgspec.field(default_factory=Seen)
+    _parts: int = 0
+    _in_thought: bool = False
 
     def event(self, data: bytes) -> None:
         """One event of a stream."""
@@ -158,11 +156,13 @@ class GenerateReader:
 
     def _count(self, usage: _Usage) -> None:
         self.seen.count(
-            prompt=usage.prompt_token_count,
-            cached=usage.cached_content_token_count,
-            candidates=usage.candidates_token_count,
-            thoughts=usage.thoughts_token_count,
-            tool_use_prompt=usage.tool_use_prompt_token_count,
+            (
+                ("prompt", usage.prompt_token_count),
+                ("cached", usage.cached_content_token_count),
+                ("candidates", usage.candidates_token_count),
+                ("thoughts", usage.thoughts_token_count),
+                ("tool_use_prompt", usage.tool_use_prompt_token_count),
+            )
         )
 
 

@@ -9,12 +9,12 @@ Format: platform.openai.com, "Chat Completions"; `cache_write_tokens` as OpenAI'
 
 import re
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 import msgspec
 
 from bridged.records import AnswerRecords, Trouble
-from bridged.taps.seen import MAX_ITEMS, Key, Seen
+from bridged.taps.seen import MAX_ITEMS, Key, Seen, usual_counts, usual_records, without_cached
 from bridged.taps.typed_json import Count, decoded, last_object
 
 _DONE = b"[DONE]"
@@ -85,19 +85,16 @@ _chunks = msgspec.json.Decoder(_Chunk)
 _usages = msgspec.json.Decoder(_Usage)
 
 
-class ChatReader:
+class ChatReader(msgspec.Struct):
     """One answer."""
 
-    marks: tuple[bytes, ...] = (b'"tool_calls"', b'completion_tokens"')
-    usage_key = b"usage"
+    marks: ClassVar[tuple[bytes, ...]] = (b'"tool_calls"', b'completion_tokens"')
+    usage_key: ClassVar[bytes] = b"usage"
 
-    __slots__ = ("_calls", "_last_place", "seen")
-
-    def __init__(self) -> None:
-        self.seen = Seen()
-        # Where the call at an index of a choice is gathered: not at that index, where an upstream repeats it.
-        self._calls: dict[Key, int] = {}
-        self._last_place = -1
+    seen: Seen = msgspec.field(default_factory=Seen)
+    # Where the call at an index of a choice is gathered: not at that index, where an upstream repeats it.
+    _calls: dict[Key, int] = msgspec.field(default_factory=dict)
+    _last_place: int = -1
 
     def event(self, data: bytes) -> None:
         """One event of a stream."""
@@ -136,7 +133,7 @@ class ChatReader:
 
     def records(self, *, partial: bool) -> AnswerRecords:
         """What was seen; `partial` if the answer was cut."""
-        return self.seen.records(_without_cached(self.seen.counts), partial=partial)
+        return self.seen.records(without_cached(self.seen.counts), partial=partial)
 
     def _read(self, chunk: _Chunk) -> None:
         self.seen.identify(chunk.id, chunk.model)
@@ -178,29 +175,44 @@ class ChatReader:
             self._count(usage)
 
     def _count(self, usage: _Usage) -> None:
-        seen = self.seen
-        seen.count(input=usage.prompt_tokens, output=usage.completion_tokens)
-        of_prompt, of_completion = usage.prompt_tokens_details, usage.completion_tokens_details
-        if of_prompt is not None:
-            seen.count(
-                cache_read=of_prompt.cached_tokens,
-                cache_write=of_prompt.cache_write_tokens,
-                prompt_audio=of_prompt.audio_tokens,
-            )
-        if of_completion is not None:
-            seen.count(
-                completion_reasoning=of_completion.reasoning_tokens,
-                completion_audio=of_completion.audio_tokens,
-                completion_accepted_prediction=of_completion.accepted_prediction_tokens,
-                completion_rejected_prediction=of_completion.rejected_prediction_tokens,
-            )
+        self.seen.count(_told(usage))
 
 
-def _without_cached(counts: dict[str, int]) -> dict[str, int]:
-    cached = counts.get("cache_read", 0) + counts.get("cache_write", 0)
-    if not cached or "input" not in counts:
-        return counts
-    return counts | {"input": max(counts["input"] - cached, 0)}
+def usual(data: bytes) -> AnswerRecords | None:
+    """A whole answer of text and usage alone, at once; None for what a reader has to look at."""
+    try:
+        chunk = _chunks.decode(data)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return None
+    usage = chunk.usage
+    if usage is None or chunk.error is not None:
+        return None
+    for choice in chunk.choices or ():
+        message = choice.delta or choice.message
+        if message is not None and message.tool_calls:
+            return None
+    counts = usual_counts(_told(usage))
+    return None if counts is None else usual_records(chunk.id, chunk.model, without_cached(counts))
+
+
+def _told(usage: _Usage) -> list[tuple[str, object]]:
+    """Its counts, by the names under which they are recorded."""
+    told = [("input", usage.prompt_tokens), ("output", usage.completion_tokens)]
+    of_prompt, of_completion = usage.prompt_tokens_details, usage.completion_tokens_details
+    if of_prompt is not None:
+        told += [
+            ("cache_read", of_prompt.cached_tokens),
+            ("cache_write", of_prompt.cache_write_tokens),
+            ("prompt_audio", of_prompt.audio_tokens),
+        ]
+    if of_completion is not None:
+        told += [
+            ("completion_reasoning", of_completion.reasoning_tokens),
+            ("completion_audio", of_completion.audio_tokens),
+            ("completion_accepted_prediction", of_completion.accepted_prediction_tokens),
+            ("completion_rejected_prediction", of_completion.rejected_prediction_tokens),
+        ]
+    return told
 
 
 def _text(arguments: object) -> str:

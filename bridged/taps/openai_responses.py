@@ -7,12 +7,12 @@ Input tokens count cached ones too, which are taken out.
 Format: platform.openai.com, "Responses" and its "Streaming events".
 """
 
-from typing import Any
+from typing import Any, ClassVar
 
 import msgspec
 
 from bridged.records import AnswerRecords, Trouble
-from bridged.taps.seen import Seen
+from bridged.taps.seen import Seen, usual_counts, usual_records, without_cached
 from bridged.taps.typed_json import Count, decoded, last_object
 
 _OVER = frozenset({"response.completed", "response.incomplete", "response.failed"})
@@ -100,17 +100,14 @@ _documents = msgspec.json.Decoder(_Response)
 _usages = msgspec.json.Decoder(_Usage)
 
 
-class ResponsesReader:
+class ResponsesReader(msgspec.Struct):
     """One answer."""
 
-    marks: tuple[bytes, ...] = (b'"response.output_item.done"', b'"response"')
-    usage_key = b"usage"
+    marks: ClassVar[tuple[bytes, ...]] = (b'"response.output_item.done"', b'"response"')
+    usage_key: ClassVar[bytes] = b"usage"
 
-    __slots__ = ("_items", "seen")
-
-    def __init__(self) -> None:
-        self.seen = Seen()
-        self._items: set[int] = set()
+    seen: Seen = msgspec.field(default_factory=Seen)
+    _items: set[int] = msgspec.field(default_factory=set)
 
     def event(self, data: bytes) -> None:
         """One event of a stream."""
@@ -146,11 +143,7 @@ class ResponsesReader:
 
     def records(self, *, partial: bool) -> AnswerRecords:
         """What was seen; `partial` if the answer was cut."""
-        counts = self.seen.counts
-        if "input" in counts:
-            cached = counts.get("cache_read", 0) + counts.get("cache_write", 0)
-            counts = counts | {"input": max(counts["input"] - cached, 0)}
-        return self.seen.records(counts, partial=partial)
+        return self.seen.records(without_cached(self.seen.counts), partial=partial)
 
     def _end(self, response: _Response) -> None:
         self.seen.finished = True
@@ -200,11 +193,30 @@ class ResponsesReader:
             self._count(usage)
 
     def _count(self, usage: _Usage) -> None:
-        of_input, of_output = usage.input_tokens_details, usage.output_tokens_details
-        self.seen.count(
-            input=usage.input_tokens,
-            output=usage.output_tokens,
-            cache_read=of_input.cached_tokens if of_input else None,
-            cache_write=of_input.cache_write_tokens if of_input else None,
-            output_reasoning=of_output.reasoning_tokens if of_output else None,
-        )
+        self.seen.count(_told(usage))
+
+
+def usual(data: bytes) -> AnswerRecords | None:
+    """A whole answer of text and usage alone, at once; None for what a reader has to look at."""
+    try:
+        response = _documents.decode(data)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return None
+    if response.usage is None or response.error is not None:
+        return None
+    for item in response.output or ():
+        if item.type != "message" or item.phase is not None:
+            return None
+    counts = usual_counts(_told(response.usage))
+    return None if counts is None else usual_records(response.id, response.model, without_cached(counts))
+
+
+def _told(usage: _Usage) -> list[tuple[str, object]]:
+    """Its counts, by the names under which they are recorded."""
+    told = [("input", usage.input_tokens), ("output", usage.output_tokens)]
+    of_input, of_output = usage.input_tokens_details, usage.output_tokens_details
+    if of_input is not None:
+        told += [("cache_read", of_input.cached_tokens), ("cache_write", of_input.cache_write_tokens)]
+    if of_output is not None:
+        told.append(("output_reasoning", of_output.reasoning_tokens))
+    return told

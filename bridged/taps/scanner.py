@@ -36,8 +36,11 @@ class Reader(Protocol):
     """Who is told. Empty `marks` stand for "all events"; they may change with each event. The
     longer, the faster they are found. `usage_key` is the member that is looked for in events that are too long."""
 
-    marks: tuple[bytes, ...]
-    usage_key: bytes
+    @property
+    def marks(self) -> tuple[bytes, ...]: ...
+
+    @property
+    def usage_key(self) -> bytes: ...
 
     def event(self, data: bytes) -> None: ...
 

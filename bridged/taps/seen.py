@@ -1,6 +1,8 @@
 """What a tap has seen so far, within bounds: tool calls and thoughts grow here, fragment by fragment."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+
+import msgspec
 
 from bridged.records import AnswerRecords, ModelThought, TokenUsage, ToolUsage, Trouble
 
@@ -22,52 +24,48 @@ _COLUMNS = frozenset({"input", "output", "cache_read", "cache_write"})
 Key = tuple[int, int]
 
 
-class _Growing:
+class _Growing(msgspec.Struct, gc=False):
     """A tool call or a thought. `source` is empty for a tool call. Bytes, because fragments may be a letter each."""
 
-    __slots__ = ("call_id", "capped", "is_whole", "item_id", "name", "source", "text")
-
-    def __init__(self) -> None:
-        self.name = self.call_id = self.item_id = self.source = ""
-        self.text = bytearray()
-        self.is_whole = self.capped = False
+    name: str = ""
+    call_id: str = ""
+    item_id: str = ""
+    source: str = ""
+    text: bytearray = msgspec.field(default_factory=bytearray)
+    is_whole: bool = False
+    capped: bool = False
 
     def content(self) -> str:
         # A bound may have cut a letter.
         return self.text.decode("utf-8", "ignore")
 
 
-class Seen:
+# Structs, here and of the readers: one is made for each answer, which by `__init__` costs four times as much.
+class Seen(msgspec.Struct):
     """The state of one tap. `counts` are the upstream's own, the last value of each; empty where it reported none."""
 
-    __slots__ = (
-        "_room_bytes", "_thoughts", "_tools", "counts", "error_message", "error_type", "finished",
-        "has_reason_to_finish", "model", "msg_id", "troubles",
-    )  # fmt: skip
-
-    def __init__(self) -> None:
-        self.msg_id = ""
-        self.model = ""
-        self.counts: dict[str, int] = {}
-        # The answer said that it is over.
-        self.finished = False
-        # The model did; something may follow, but need not.
-        self.has_reason_to_finish = False
-        self.error_type = ""
-        self.error_message = ""
-        self.troubles: set[Trouble] = set()
-        self._tools: dict[Key, _Growing] = {}
-        self._thoughts: dict[Key, _Growing] = {}
-        self._room_bytes = MAX_TEXT_BYTES
+    msg_id: str = ""
+    model: str = ""
+    counts: dict[str, int] = msgspec.field(default_factory=dict)
+    # The answer said that it is over.
+    finished: bool = False
+    # The model did; something may follow, but need not.
+    has_reason_to_finish: bool = False
+    error_type: str = ""
+    error_message: str = ""
+    troubles: set[Trouble] = msgspec.field(default_factory=set)
+    _tools: dict[Key, _Growing] = msgspec.field(default_factory=dict)
+    _thoughts: dict[Key, _Growing] = msgspec.field(default_factory=dict)
+    _room_bytes: int = MAX_TEXT_BYTES
 
     def identify(self, msg_id: str | None, model: str | None) -> None:
         """Take note of the answer's id and model; the first that are not empty stay."""
         self.msg_id = self.msg_id or (msg_id or "")[:MAX_NAME_CHARACTERS]
         self.model = self.model or (model or "")[:MAX_NAME_CHARACTERS]
 
-    def count(self, **counts: object) -> None:
+    def count(self, told: Iterable[tuple[str, object]]) -> None:
         """Take over what was reported; what was not, or cannot be a count, keeps its last value."""
-        for name, value in counts.items():
+        for name, value in told:
             if value is None:
                 continue
             if type(value) is int and 0 <= value <= MAX_COUNT:
@@ -137,29 +135,17 @@ class Seen:
         kinds. None at all means that the upstream reported nothing.
         """
         return AnswerRecords(
-            msg_id=self.msg_id,
-            model=self.model,
-            usage=self._token_usage(counts, partial) if counts else None,
-            tools=self._tool_usages(partial) if self._tools else (),
-            thoughts=self._model_thoughts(partial) if self._thoughts else (),
-            partial=partial,
-            error_type=self.error_type,
-            error_message=self.error_message,
-            over=bool(self.error_type) or (self.finished and not partial),
-            troubles=frozenset(self.troubles) if self.troubles else _NO_TROUBLES,
-        )
-
-    def _token_usage(self, counts: Mapping[str, int], partial: bool) -> TokenUsage:
-        has_further = not counts.keys() <= _COLUMNS
-        return TokenUsage(
-            input_tokens=counts.get("input", 0),
-            output_tokens=counts.get("output", 0),
-            cache_read_input_tokens=counts.get("cache_read", 0),
-            cache_write_input_tokens=counts.get("cache_write", 0),
-            metadata={name: counts[name] for name in counts if name not in _COLUMNS}
-            if has_further
-            else _NOTHING_FURTHER,
-            partial=partial,
+            self.msg_id,
+            self.model,
+            _token_usage(counts, partial) if counts else None,
+            self._tool_usages(partial) if self._tools else (),
+            self._model_thoughts(partial) if self._thoughts else (),
+            partial,
+            self.error_type,
+            self.error_message,
+            # Whether anything could have followed.
+            bool(self.error_type) or (self.finished and not partial),
+            frozenset(self.troubles) if self.troubles else _NO_TROUBLES,
         )
 
     def _tool_usages(self, partial: bool) -> tuple[ToolUsage, ...]:
@@ -206,3 +192,44 @@ class Seen:
             self.troubles.add(Trouble.TEXT_BOUND)
         self._room_bytes -= len(encoded)
         item.text += encoded
+
+
+def usual_counts(told: Iterable[tuple[str, object]]) -> dict[str, int] | None:
+    """What was reported, by name; None where there is nothing, or a count that `Seen.count` has to judge."""
+    counts = {}
+    for name, value in told:
+        if value is not None:
+            if type(value) is not int or not 0 <= value <= MAX_COUNT:
+                return None
+            counts[name] = value
+    return counts or None
+
+
+def usual_records(msg_id: str | None, model: str | None, counts: Mapping[str, int]) -> AnswerRecords:
+    """A whole answer of which nothing but usage is recorded. `counts` as for `Seen.records`, and there are some."""
+    return AnswerRecords(
+        (msg_id or "")[:MAX_NAME_CHARACTERS],
+        (model or "")[:MAX_NAME_CHARACTERS],
+        _token_usage(counts, False),
+        over=True,
+    )
+
+
+def without_cached(counts: Mapping[str, int]) -> Mapping[str, int]:
+    """Of upstreams whose input counts cached tokens too."""
+    cached = counts.get("cache_read", 0) + counts.get("cache_write", 0)
+    if not cached or "input" not in counts:
+        return counts
+    return {**counts, "input": max(counts["input"] - cached, 0)}
+
+
+def _token_usage(counts: Mapping[str, int], partial: bool) -> TokenUsage:
+    has_further = not counts.keys() <= _COLUMNS
+    return TokenUsage(
+        counts.get("input", 0),
+        counts.get("output", 0),
+        counts.get("cache_read", 0),
+        counts.get("cache_write", 0),
+        {name: counts[name] for name in counts if name not in _COLUMNS} if has_further else _NOTHING_FURTHER,
+        partial,
+    )
