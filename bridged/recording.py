@@ -18,8 +18,9 @@ from bridged.endings import STOPPED, ending_of
 from bridged.model import DialectName, Headers, Resolution, headers_of, named_values
 from bridged.quoted_keys import without_keys
 from bridged.records import NO_ANSWER, NO_TURN, AnswerRecords, Ending, Report, Trouble
+from bridged.report_messages import Facts, Row, usual_row
 from bridged.routes import RouteMatch
-from bridged.taps import ANSWER_HEADERS, read_turn
+from bridged.taps import ANSWER_HEADERS, USUAL, read_turn
 from bridged.taps.answer_tap import AnswerTap
 from bridged.taps.turns import turn_of
 from daemonkit.secret import masked
@@ -34,6 +35,7 @@ _BEDROCK = DialectName.BEDROCK
 # Of an answer that is no stream; as long as that, it would be held for long.
 _MOST_HELD_BYTES = 256 * 1024
 _AGENT_CHARACTERS = 512
+_OK, _JSON = 200, "json"
 _REMEMBERED_AGENTS = 256
 _MESSAGE_CHARACTERS = 1024
 _ID_CHARACTERS = 256
@@ -113,32 +115,67 @@ class Recording:
         """The report of the interception, which has ended."""
         return self._report(interception, resolution, self.answer(whole=not interception.error))
 
+    def usual_row(self, interception: "Interception", resolution: Resolution) -> Row | None:
+        """The report of an interception that has ended as nearly all do, as it is sent; None for any other.
+
+        It says what `report` would (report_messages.row_of), for a third of the work: a whole answer in one piece, with
+        its usage and nothing else that is recorded. ValueError for what is no text.
+        """
+        pieces, read, status = self._pieces, USUAL.get(self._match.operation), self._status
+        if (
+            pieces is None
+            or read is None
+            or status != _OK
+            or len(pieces) != 1
+            or self._answer is not None
+            or self._has_failed
+            or interception.error
+            or interception.stopped
+            or interception.attempts
+        ):
+            return None
+        named = named_values(self._headers, _ANSWER_HEADERS)
+        if _JSON not in named.get("content-type", "") or "content-encoding" in named:
+            return None
+        answer = read(pieces[0])
+        if answer is None:
+            return None
+        self._pieces = None
+        first_byte_seconds = interception.first_byte_seconds
+        return usual_row(
+            self._facts(interception, resolution),
+            resolution.receipt,
+            self._ended_micros,
+            interception.status or status,
+            int((self._ended_seconds - interception.started_seconds) * 1_000_000),
+            None if first_byte_seconds is None else int(first_byte_seconds * 1_000_000),
+            request_id_of(self._headers),
+            answer,
+            self._turn,
+        )
+
     def report_so_far(self, interception: "Interception", resolution: Resolution) -> Report:
         """Likewise of one that goes on: nothing of its answer, and no end that means anything."""
         return self._report(interception, resolution, NO_ANSWER)
 
     def _report(self, interception: "Interception", resolution: Resolution, answer: AnswerRecords) -> Report:
-        facts = interception.facts
         reason = STOPPED if interception.stopped else interception.error
         ending = ending_of(reason, upstream_status=self._status, answer=answer)
         if ending.message or answer.error_type:
             ending = _without_keys(ending, interception, resolution)
         first_byte_seconds = interception.first_byte_seconds
-        turn, named = self._turn, self._named
-        # Clients are configured by hand: a token may stand anywhere.
-        agent = named.get("user-agent", "")
-        session = session_id(self.client, named, in_body=turn.session_id)
+        client, agent, session, _, operation, model, upstream_model, streaming = self._facts(interception, resolution)
         return Report(
             self._interception_id,
             resolution.receipt,
-            self.client,
-            _user_agent(agent) if len(agent) <= _AGENT_CHARACTERS else masked(agent)[:_AGENT_CHARACTERS],
-            masked(session) if session else "",
-            self._match.operation,
-            facts.model or turn.model,
-            resolution.upstream_model,
-            facts.stream or turn.streaming,
-            turn,
+            client,
+            agent,
+            session,
+            operation,
+            model,
+            upstream_model,
+            streaming,
+            self._turn,
             answer,
             ending,
             # Of an answer that was broken off the client has the head.
@@ -148,6 +185,23 @@ class Recording:
             int((self._ended_seconds - interception.started_seconds) * 1_000_000),
             None if first_byte_seconds is None else int(first_byte_seconds * 1_000_000),
             interception.attempts,
+        )
+
+    def _facts(self, interception: "Interception", resolution: Resolution) -> Facts:
+        """What its request says."""
+        asked, turn, named = interception.facts, self._turn, self._named
+        # Clients are configured by hand: a token may stand anywhere.
+        agent = named.get("user-agent", "")
+        session = session_id(self.client, named, in_body=turn.session_id)
+        return (
+            self.client,
+            _user_agent(agent) if len(agent) <= _AGENT_CHARACTERS else masked(agent)[:_AGENT_CHARACTERS],
+            masked(session) if session else "",
+            turn.correlating_tool_call_id,
+            self._match.operation,
+            asked.model or turn.model,
+            resolution.upstream_model,
+            asked.stream or turn.streaming,
         )
 
     def _hold(self, data: bytes) -> None:

@@ -82,6 +82,9 @@ class AnswerRecords(msgspec.Struct, gc=False):
 
 
 NO_ANSWER = AnswerRecords()
+# Of a whole answer of which nothing but usage is recorded: the upstream's id, the four counts of TokenUsage, and its
+# `metadata`.
+UsualAnswer = tuple[str, int, int, int, int, Mapping[str, int]]
 
 
 class Turn(msgspec.Struct, gc=False):

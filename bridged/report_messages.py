@@ -12,7 +12,7 @@ import msgspec
 from drawbridge.v1 import record_pb2 as records
 from drawbridge.v1 import record_service_pb2 as pb
 
-from bridged.records import Attempt, ErrorCategory, Outcome, Report, TokenUsage
+from bridged.records import Attempt, ErrorCategory, Outcome, Report, TokenUsage, Turn, UsualAnswer
 from daemonkit.varint import varint
 
 _LENGTH_DELIMITED = 2
@@ -35,15 +35,17 @@ _COMPLETED = Outcome.COMPLETED
 _new = tuple.__new__
 
 # Client, user agent, session, tool call that is answered, operation, model, upstream model, whether it streams.
-_Facts = tuple[str, str, str, str, str, str, str, bool]
+Facts = tuple[str, str, str, str, str, str, str, bool]
+# In the order of `_COLUMNS`.
+Entries = tuple[bytes, int, int, int, int, str, str, int, int, int, int, str, str, int]
 
 
 class Row(NamedTuple):
-    """A usual report: its size, what its request says, and its entries of the columns in the order of `_COLUMNS`."""
+    """A usual report: its size, what its request says, and its entries of the columns."""
 
     size_bytes: int
-    facts: _Facts
-    entries: tuple[bytes | int | str, ...]
+    facts: Facts
+    entries: Entries
 
 
 _COLUMNS = (
@@ -100,29 +102,66 @@ def row_of(report: Report) -> Row | None:
         report.upstream_model,
         report.streaming,
     )
-    receipt = report.receipt
-    size_bytes = _ROW_BYTES + _bytes_of_facts(facts) + len(receipt)
     counts = _NO_COUNTS if usage is None else _counts(usage)
-    size_bytes += _bytes_in(f"{prompt}{request_id}{response_id}{counts[-1]}")
-    return _new(
-        Row,
+    return _row(
+        facts,
         (
-            size_bytes,
-            facts,
-            (
-                receipt,
-                report.end_micros,
-                report.http_status,
-                report.duration_micros,
-                _NONE if first_byte_micros is None else first_byte_micros,
-                request_id,
-                response_id,
-                *counts,
-                prompt,
-                prompt_bytes,
-            ),
+            report.receipt,
+            report.end_micros,
+            report.http_status,
+            report.duration_micros,
+            _NONE if first_byte_micros is None else first_byte_micros,
+            request_id,
+            response_id,
+            *counts,
+            prompt,
+            prompt_bytes,
         ),
     )
+
+
+def usual_row(
+    facts: Facts,
+    receipt: bytes,
+    end_micros: int,
+    http_status: int,
+    duration_micros: int,
+    first_byte_micros: int | None,
+    upstream_request_id: str,
+    answer: UsualAnswer,
+    turn: Turn,
+) -> Row:
+    """The row of a report of these, without the report. ValueError for what is no text."""
+    response_id, new, out, read, written, further = answer
+    prompt, prompt_bytes = turn.prompt, turn.prompt_bytes
+    if prompt is None:
+        prompt, prompt_bytes = "", _NONE
+    return _row(
+        facts,
+        (
+            receipt,
+            end_micros,
+            http_status,
+            duration_micros,
+            _NONE if first_byte_micros is None else first_byte_micros,
+            upstream_request_id,
+            response_id,
+            new,
+            out,
+            read,
+            written,
+            msgspec.json.encode(further).decode() if further else "",
+            prompt,
+            prompt_bytes,
+        ),
+    )
+
+
+def _row(facts: Facts, entries: Entries) -> Row:
+    receipt, _, _, _, _, request_id, response_id, _, _, _, _, metadata, prompt, _ = entries
+    size_bytes = _ROW_BYTES + _bytes_of_facts(facts) + len(receipt)
+    size_bytes += _bytes_in(f"{prompt}{request_id}{response_id}{metadata}")
+    return _new(Row, (size_bytes, facts, entries))
 
 
 def item(report: Report) -> bytes:
@@ -191,7 +230,7 @@ def _bytes_in(text: str) -> int:
 
 
 @lru_cache(maxsize=_REMEMBERED)
-def _bytes_of_facts(facts: _Facts) -> int:
+def _bytes_of_facts(facts: Facts) -> int:
     """Likewise."""
     return sum(_bytes_in(text) for text in facts if isinstance(text, str))
 
@@ -200,7 +239,7 @@ def _columns(rows: Sequence[Row]) -> bytes:
     """The columns of a request, as it holds them."""
     message = pb.AppendRecordsRequest()
     usual = message.usual
-    places: dict[_Facts, int] = {}
+    places: dict[Facts, int] = {}
     usual.facts_indexes.extend([places.setdefault(facts, len(places)) for _, facts, _ in rows])
     for name, column in zip(_COLUMNS, zip(*(entries for _, _, entries in rows), strict=True), strict=True):
         getattr(usual, name).extend(column)

@@ -13,6 +13,7 @@ from bridged.metrics import Metrics
 from bridged.model import Refused, Resolution
 from bridged.recorder import Recorder
 from bridged.recording import Recording, TapMaker
+from bridged.records import Trouble
 from bridged.routes import RouteMatch
 
 if TYPE_CHECKING:
@@ -79,15 +80,18 @@ class Reporting:
     def _report(
         self, recorder: Recorder, recording: Recording, interception: "Interception", resolution: Resolution
     ) -> None:
+        troubles: Collection[Trouble] = ()
         try:
-            report = recording.report(interception, resolution)
-            item = report_messages.item_of(report)
+            item: bytes | report_messages.Row | None = recording.usual_row(interception, resolution)
+            if item is None:
+                report = recording.report(interception, resolution)
+                item, troubles = report_messages.item_of(report), report.answer.troubles
         except Exception:
             log.exception("a report could not be made", extra={"interception_id": interception.interception_id})
             recorder.unreadable(interception.interception_id)
             return
         recorder.add(interception.interception_id, item)
-        for trouble in report.answer.troubles:
+        for trouble in troubles:
             self._metrics.tap_troubled(trouble.value)
 
     def tell_openings(self) -> None:

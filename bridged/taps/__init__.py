@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping
 from functools import lru_cache
 
 from bridged.model import DialectName, Headers, named_values
-from bridged.records import NO_TURN, AnswerRecords, Turn
+from bridged.records import NO_TURN, Turn, UsualAnswer
 from bridged.taps import anthropic_messages, openai_chat, openai_responses, turns
 from bridged.taps.answer_tap import AnswerReader, AnswerTap, DecodingTap, DocumentTap, EventsTap, MessagesTap
 from bridged.taps.anthropic_messages import MessagesReader
@@ -22,12 +22,22 @@ _MESSAGES = "application/vnd.amazon.eventstream"
 _CONVERSE = ("bedrock.converse", "bedrock.converse_stream")
 _FIRST_GOOD, _FIRST_REDIRECT, _FIRST_ERROR = 200, 300, 400
 
-# What makes a reader, and what reads a usual text without one.
-_READERS: dict[DialectName, tuple[Callable[[], AnswerReader], Callable[[bytes], AnswerRecords | None] | None]] = {
-    DialectName.ANTHROPIC_MESSAGES: (MessagesReader, anthropic_messages.usual),
-    DialectName.OPENAI_CHAT: (ChatReader, openai_chat.usual),
-    DialectName.OPENAI_RESPONSES: (ResponsesReader, openai_responses.usual),
-    DialectName.GOOGLE_GENERATE: (GenerateReader, None),
+_READERS: dict[DialectName, Callable[[], AnswerReader]] = {
+    DialectName.ANTHROPIC_MESSAGES: MessagesReader,
+    DialectName.OPENAI_CHAT: ChatReader,
+    DialectName.OPENAI_RESPONSES: ResponsesReader,
+    DialectName.GOOGLE_GENERATE: GenerateReader,
+}
+# What reads a usual answer at once, by operation: an Enum's members are hashed in Python.
+USUAL: Mapping[str, Callable[[bytes], UsualAnswer | None]] = {
+    "anthropic.messages": anthropic_messages.usual,
+    "azure.chat_completions": openai_chat.usual,
+    "azure.responses": openai_responses.usual,
+    "copilot.chat_completions": openai_chat.usual,
+    "copilot.responses": openai_responses.usual,
+    "google.openai_chat_completions": openai_chat.usual,
+    "openai.chat_completions": openai_chat.usual,
+    "openai.responses": openai_responses.usual,
 }
 
 
@@ -58,9 +68,9 @@ def _framed(dialect: DialectName, operation: str, headers: Headers, named: Mappi
     kind = _kind_of(named.get("content-type", ""))
     if dialect is DialectName.BEDROCK:
         reader = _bedrock_reader(operation, headers, named.get("x-amzn-requestid", ""))
-        return MessagesTap(reader) if kind == _MESSAGES else DocumentTap(lambda: reader)
-    make_reader, usual = _READERS[dialect]
-    return EventsTap(make_reader()) if kind == _EVENTS else DocumentTap(make_reader, usual)
+        return MessagesTap(reader) if kind == _MESSAGES else DocumentTap(reader)
+    chosen = _READERS[dialect]()
+    return EventsTap(chosen) if kind == _EVENTS else DocumentTap(chosen)
 
 
 # Upstreams say the same again and again.

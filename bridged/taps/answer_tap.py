@@ -4,7 +4,6 @@ A tap is a framing (event stream, JSON, AWS's binary stream) around the reader o
 raises nothing and holds a bounded amount of memory.
 """
 
-from collections.abc import Callable
 from typing import Protocol
 
 import msgspec
@@ -82,11 +81,9 @@ class EventsTap:
 
 
 class DocumentTap(msgspec.Struct):
-    """Reads one JSON text, when all of it is there: at once, where it is as most are, or by a reader."""
+    """Reads one JSON text, when all of it is there."""
 
-    _make_reader: Callable[[], AnswerReader]
-    # What is in a text, where it can be read at once.
-    _usual: Callable[[bytes], AnswerRecords | None] | None = None
+    _reader: AnswerReader
     _first: bytes = b""
     _data: bytearray = msgspec.field(default_factory=bytearray)
     _overlong: bool = False
@@ -108,13 +105,8 @@ class DocumentTap(msgspec.Struct):
     def end(self, *, whole: bool) -> AnswerRecords:
         """As AnswerTap says. A text that can be read is whole, however its connection ended."""
         del whole
-        data = bytes(self._data) or self._first
-        if self._usual is not None and not self._overlong:
-            usual = self._usual(data)
-            if usual is not None:
-                return usual
+        reader, data = self._reader, bytes(self._data) or self._first
         self._data.clear()
-        reader = self._make_reader()
         if self._overlong:
             reader.seen.troubles.add(Trouble.OVERLONG)
             found = last_object(data, reader.usage_key)

@@ -10,8 +10,8 @@ from typing import ClassVar
 
 import msgspec
 
-from bridged.records import AnswerRecords, Trouble
-from bridged.taps.seen import Seen, usual_counts, usual_records
+from bridged.records import AnswerRecords, Trouble, UsualAnswer
+from bridged.taps.seen import Seen, usual_answer, usual_counts
 from bridged.taps.typed_json import Count, decoded, last_object
 
 # In a block of text nothing matters but what ends it and what counts. What follows in blocks of other kinds does.
@@ -217,7 +217,7 @@ class MessagesReader(msgspec.Struct):
             )
 
 
-def usual(data: bytes) -> AnswerRecords | None:
+def usual(data: bytes) -> UsualAnswer | None:
     """A whole answer of text and usage alone, at once; None for what a reader has to look at."""
     try:
         document = _documents.decode(data)
@@ -229,7 +229,7 @@ def usual(data: bytes) -> AnswerRecords | None:
         if block.type != "text":
             return None
     counts = usual_counts(_told(document.usage))
-    return None if counts is None else usual_records(document.id, document.model, counts)
+    return None if counts is None else usual_answer(document.id, counts)
 
 
 def _told(usage: _Usage) -> list[tuple[str, object]]:

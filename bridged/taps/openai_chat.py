@@ -13,8 +13,8 @@ from typing import Any, ClassVar
 
 import msgspec
 
-from bridged.records import AnswerRecords, Trouble
-from bridged.taps.seen import MAX_ITEMS, Key, Seen, usual_counts, usual_records, without_cached
+from bridged.records import AnswerRecords, Trouble, UsualAnswer
+from bridged.taps.seen import MAX_ITEMS, Key, Seen, usual_answer, usual_counts, without_cached
 from bridged.taps.typed_json import Count, decoded, last_object
 
 _DONE = b"[DONE]"
@@ -178,7 +178,7 @@ class ChatReader(msgspec.Struct):
         self.seen.count(_told(usage))
 
 
-def usual(data: bytes) -> AnswerRecords | None:
+def usual(data: bytes) -> UsualAnswer | None:
     """A whole answer of text and usage alone, at once; None for what a reader has to look at."""
     try:
         chunk = _chunks.decode(data)
@@ -192,7 +192,7 @@ def usual(data: bytes) -> AnswerRecords | None:
         if message is not None and message.tool_calls:
             return None
     counts = usual_counts(_told(usage))
-    return None if counts is None else usual_records(chunk.id, chunk.model, without_cached(counts))
+    return None if counts is None else usual_answer(chunk.id, without_cached(counts))
 
 
 def _told(usage: _Usage) -> list[tuple[str, object]]:

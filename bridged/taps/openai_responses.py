@@ -11,8 +11,8 @@ from typing import Any, ClassVar
 
 import msgspec
 
-from bridged.records import AnswerRecords, Trouble
-from bridged.taps.seen import Seen, usual_counts, usual_records, without_cached
+from bridged.records import AnswerRecords, Trouble, UsualAnswer
+from bridged.taps.seen import Seen, usual_answer, usual_counts, without_cached
 from bridged.taps.typed_json import Count, decoded, last_object
 
 _OVER = frozenset({"response.completed", "response.incomplete", "response.failed"})
@@ -196,7 +196,7 @@ class ResponsesReader(msgspec.Struct):
         self.seen.count(_told(usage))
 
 
-def usual(data: bytes) -> AnswerRecords | None:
+def usual(data: bytes) -> UsualAnswer | None:
     """A whole answer of text and usage alone, at once; None for what a reader has to look at."""
     try:
         response = _documents.decode(data)
@@ -208,7 +208,7 @@ def usual(data: bytes) -> AnswerRecords | None:
         if item.type != "message" or item.phase is not None:
             return None
     counts = usual_counts(_told(response.usage))
-    return None if counts is None else usual_records(response.id, response.model, without_cached(counts))
+    return None if counts is None else usual_answer(response.id, without_cached(counts))
 
 
 def _told(usage: _Usage) -> list[tuple[str, object]]:

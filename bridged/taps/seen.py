@@ -4,7 +4,7 @@ from collections.abc import Iterable, Mapping
 
 import msgspec
 
-from bridged.records import AnswerRecords, ModelThought, TokenUsage, ToolUsage, Trouble
+from bridged.records import AnswerRecords, ModelThought, TokenUsage, ToolUsage, Trouble, UsualAnswer
 
 # Of all tool inputs and thoughts of one answer together.
 MAX_TEXT_BYTES = 1024 * 1024
@@ -205,13 +205,20 @@ def usual_counts(told: Iterable[tuple[str, object]]) -> dict[str, int] | None:
     return counts or None
 
 
-def usual_records(msg_id: str | None, model: str | None, counts: Mapping[str, int]) -> AnswerRecords:
-    """A whole answer of which nothing but usage is recorded. `counts` as for `Seen.records`, and there are some."""
-    return AnswerRecords(
+def usual_answer(msg_id: str | None, counts: Mapping[str, int]) -> UsualAnswer:
+    """`counts` as for `Seen.records`, and there are some."""
+    further = (
+        _NOTHING_FURTHER
+        if counts.keys() <= _COLUMNS
+        else {name: counts[name] for name in counts if name not in _COLUMNS}
+    )
+    return (
         (msg_id or "")[:MAX_NAME_CHARACTERS],
-        (model or "")[:MAX_NAME_CHARACTERS],
-        _token_usage(counts, False),
-        over=True,
+        counts.get("input", 0),
+        counts.get("output", 0),
+        counts.get("cache_read", 0),
+        counts.get("cache_write", 0),
+        further,
     )
 
 
