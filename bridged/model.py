@@ -221,7 +221,8 @@ def header_values(headers: Headers, name: str) -> list[str]:
 
 def headers_of(headers: Headers, names: frozenset[str]) -> Headers:
     """Those with these lower-case names."""
-    return tuple([pair for pair in headers if _lowered[pair[0]] in names])
+    lowered = _lowered
+    return tuple([pair for pair in headers if lowered[pair[0]] in names])
 
 
 def named_values(headers: Headers, names: frozenset[str]) -> dict[str, str]:

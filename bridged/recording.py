@@ -134,7 +134,8 @@ class Recording:
             or interception.attempts
         ):
             return None
-        named = named_values(self._headers, _ANSWER_HEADERS)
+        headers = self._headers = headers_of(self._headers, _ANSWER_HEADERS)
+        named = named_values(headers, _ANSWER_HEADERS)
         if _JSON not in named.get("content-type", "") or "content-encoding" in named:
             return None
         answer = read(pieces[0])
@@ -149,7 +150,7 @@ class Recording:
             interception.status or status,
             int((self._ended_seconds - interception.started_seconds) * 1_000_000),
             None if first_byte_seconds is None else int(first_byte_seconds * 1_000_000),
-            request_id_of(self._headers),
+            request_id_of(headers) if len(headers) > 1 else "",
             answer,
             self._turn,
         )

@@ -1,0 +1,220 @@
+"""What is read at once of a usual interception is what its report says, to the byte."""
+
+import json
+from dataclasses import dataclass
+from typing import Any, cast
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from bridged.conversation import Conversation
+from bridged.interception import Interception
+from bridged.model import Headers, RequestFacts, Resolution
+from bridged.recording import Recording
+from bridged.report_messages import Row, row_of
+from bridged.routes import match
+from bridged.taps import USUAL, answer_tap
+
+PATHS = {
+    "anthropic.messages": "/v1/messages",
+    "openai.chat_completions": "/v1/chat/completions",
+    "openai.responses": "/v1/responses",
+}
+AGENT = (("User-Agent", "codex_cli_rs/0.1"), ("session-id", "s-1"))
+JSON = ("Content-Type", "application/json; charset=utf-8")
+
+# Most of what is drawn is usual, or the short way would hardly ever be taken.
+USUALLY = st.integers(0, 9).map(bool)
+COUNTS = USUALLY.flatmap(
+    lambda usual: st.integers(0, 300) if usual else st.sampled_from([-1, None, 10**11, 10**11 + 1, 3.0, 3.5, "7", True])
+)
+TEXTS = st.text(max_size=20) | st.none()
+
+
+def _objects(**fields: st.SearchStrategy[Any]) -> st.SearchStrategy[dict[str, Any]]:
+    return st.fixed_dictionaries({}, optional=fields)
+
+
+def _answers(usage: st.SearchStrategy[Any], **fields: st.SearchStrategy[Any]) -> st.SearchStrategy[dict[str, Any]]:
+    return st.fixed_dictionaries({"usage": usage}, optional=fields)
+
+
+CHAT_DETAILS = _objects(cached_tokens=COUNTS, cache_write_tokens=COUNTS, audio_tokens=COUNTS) | st.none()
+CHAT_USAGE = _objects(
+    prompt_tokens=COUNTS,
+    completion_tokens=COUNTS,
+    prompt_tokens_details=CHAT_DETAILS,
+    completion_tokens_details=_objects(reasoning_tokens=COUNTS) | st.none(),
+)
+CHAT_MESSAGE = _objects(
+    content=TEXTS,
+    tool_calls=st.lists(_objects(id=TEXTS, function=_objects(name=TEXTS, arguments=TEXTS)), max_size=2) | st.none(),
+)
+CHAT = _answers(
+    CHAT_USAGE,
+    id=TEXTS,
+    model=TEXTS,
+    choices=st.lists(_objects(message=CHAT_MESSAGE, delta=CHAT_MESSAGE, finish_reason=TEXTS), max_size=2),
+    error=_objects(type=TEXTS, message=TEXTS) | st.none(),
+)
+MESSAGES = _answers(
+    _objects(
+        input_tokens=COUNTS,
+        output_tokens=COUNTS,
+        cache_read_input_tokens=COUNTS,
+        cache_creation_input_tokens=COUNTS,
+        cache_creation=_objects(ephemeral_1h_input_tokens=COUNTS) | st.none(),
+        server_tool_use=_objects(web_search_requests=COUNTS) | st.none(),
+        output_tokens_details=_objects(thinking_tokens=COUNTS) | st.none(),
+    ),
+    id=TEXTS,
+    type=st.sampled_from(["message", "error"]),
+    content=st.lists(
+        _objects(type=st.sampled_from(["text", "thinking", "tool_use", "other"]), thinking=TEXTS, name=TEXTS, id=TEXTS),
+        max_size=2,
+    ),
+    error=_objects(type=TEXTS, message=TEXTS) | st.none(),
+)
+RESPONSES = _answers(
+    _objects(
+        input_tokens=COUNTS,
+        output_tokens=COUNTS,
+        input_tokens_details=_objects(cached_tokens=COUNTS, cache_write_tokens=COUNTS) | st.none(),
+        output_tokens_details=_objects(reasoning_tokens=COUNTS) | st.none(),
+    ),
+    id=TEXTS,
+    output=st.lists(
+        _objects(
+            type=st.sampled_from(["message", "reasoning", "function_call", "web_search_call"]),
+            phase=st.sampled_from(["commentary", "final_answer"]),
+            name=TEXTS,
+            call_id=TEXTS,
+            content=st.just([{"text": "so"}]),
+        ),
+        max_size=2,
+    ),
+    error=_objects(code=TEXTS, message=TEXTS) | st.none(),
+)
+ANSWERS = {"anthropic.messages": MESSAGES, "openai.chat_completions": CHAT, "openai.responses": RESPONSES}
+HEADERS = st.lists(
+    st.sampled_from([JSON, ("content-type", "text/plain")])
+    | st.tuples(st.just("content-encoding"), st.sampled_from(["gzip", "identity"]))
+    | st.tuples(st.sampled_from(["X-Request-Id", "request-id", "Date"]), st.sampled_from(["", "a", "b"])),
+    max_size=4,
+)
+
+
+@dataclass(kw_only=True)
+class Ended:
+    """What a recording reads of an interception."""
+
+    facts: RequestFacts
+    error: str = ""
+    stopped: bool = False
+    status: int = 200
+    started_seconds: float = 1.0
+    first_byte_seconds: float | None = 0.25
+    attempts: tuple[()] = ()
+    client: None = None
+
+
+@dataclass(kw_only=True)
+class Resolved:
+    """What it reads of a resolution."""
+
+    receipt: bytes = b"receipt"
+    upstream_model: str = "m-1"
+    credential: None = None
+
+
+def recorded(operation: str, headers: Headers, pieces: list[bytes], prompt: str | None) -> Recording:
+    recording = Recording("0190e2f4-1111-7abc-8def-0123456789ab", _match(operation), AGENT, answer_tap)
+    asked = Conversation(messages=[], model="m")
+    recording.read_turn(asked, b"", 1024)
+    if prompt is not None:
+        body = json.dumps({"model": "m", "messages": [{"role": "user", "content": prompt}], "input": prompt}).encode()
+        recording.read_turn(None, body, 1 << 20)
+    take = recording.answer_begins(200, headers, is_stream=False)
+    assert take is not None
+    for piece in pieces:
+        take(piece)
+    recording.ended(2.0)
+    # The wall clock is read at the end.
+    recording._ended_micros = 1_700_000_000_000_000
+    return recording
+
+
+def _match(operation: str) -> Any:
+    return match("POST", PATHS[operation], (), "")
+
+
+def rows(operation: str, headers: Headers, pieces: list[bytes], prompt: str | None) -> tuple[Row | None, Row | None]:
+    """By the short way, None where it does not take it, and by the long one."""
+    ended = cast(Interception, Ended(facts=RequestFacts(model="m", stream=False)))
+    resolved = cast(Resolution, Resolved())
+    short = recorded(operation, headers, pieces, prompt).usual_row(ended, resolved)
+    report = recorded(operation, headers, pieces, prompt).report(ended, resolved)
+    if short is not None:
+        assert not report.answer.troubles, "what is counted as trouble is not usual"
+    return short, row_of(report)
+
+
+@pytest.mark.parametrize("operation", PATHS)
+@given(data=st.data())
+def test_a_usual_row_is_that_of_the_report(operation: str, data: st.DataObject) -> None:
+    answer = json.dumps(data.draw(ANSWERS[operation])).encode()
+    cut = 0 if data.draw(USUALLY) else data.draw(st.integers(0, len(answer)))
+    pieces = [one for one in (answer[:cut], answer[cut:]) if one]
+    headers = (JSON, *(() if data.draw(USUALLY) else data.draw(HEADERS)))
+    short, long = rows(
+        operation, headers, pieces, data.draw(TEXTS.filter(lambda one: one is None or one.isprintable()))
+    )
+    assert short is None or short == long
+
+
+USUAL_ANSWERS = {
+    "anthropic.messages": {
+        "id": "msg_1",
+        "content": [{"type": "text"}],
+        "usage": {"input_tokens": 3, "output_tokens": 4},
+    },
+    "openai.chat_completions": {
+        "id": "chatcmpl-1",
+        "choices": [{"message": {"content": "x"}}],
+        "usage": {
+            "prompt_tokens": 7,
+            "completion_tokens": 4,
+            "prompt_tokens_details": {"cached_tokens": 5},
+            "completion_tokens_details": {"reasoning_tokens": 0},
+        },
+    },
+    "openai.responses": {
+        "id": "resp_1",
+        "output": [{"type": "message"}],
+        "usage": {"input_tokens": 7, "output_tokens": 4, "input_tokens_details": {"cached_tokens": 5}},
+    },
+}
+
+
+@pytest.mark.parametrize("operation", PATHS)
+def test_an_answer_of_text_and_usage_takes_the_short_way(operation: str) -> None:
+    short, long = rows(
+        operation, (JSON, ("x-request-id", "r-1")), [json.dumps(USUAL_ANSWERS[operation]).encode()], "hi"
+    )
+    assert short is not None
+    assert short == long
+
+
+def test_operations_that_are_read_at_once_are_those_of_routes() -> None:
+    paths = {
+        "/v1/messages",
+        "/v1/chat/completions",
+        "/v1/responses",
+        "/v1beta/openai/chat/completions",
+        "/openai/deployments/d/chat/completions",
+        "/openai/deployments/d/responses",
+        "/chat/completions",
+        "/responses",
+    }
+    assert {match("POST", path, (), "").operation for path in paths} == USUAL.keys()
