@@ -17,10 +17,10 @@ from bridged.conversation import Conversation
 from bridged.endings import STOPPED, ending_of
 from bridged.model import DialectName, Headers, Resolution, headers_of, named_values
 from bridged.quoted_keys import without_keys
-from bridged.records import NO_ANSWER, NO_TURN, AnswerRecords, Ending, Report, Trouble
+from bridged.records import NO_ANSWER, NO_TURN, AnswerRecords, Ending, Report, Trouble, UsualAnswer
 from bridged.report_messages import Facts, Row, usual_row
 from bridged.routes import RouteMatch
-from bridged.taps import ANSWER_HEADERS, USUAL, read_turn
+from bridged.taps import ANSWER_HEADERS, USUAL, answer_tap, kind_of, read_turn
 from bridged.taps.answer_tap import AnswerTap
 from bridged.taps.turns import turn_of
 from daemonkit.secret import masked
@@ -35,7 +35,7 @@ _BEDROCK = DialectName.BEDROCK
 # Of an answer that is no stream; as long as that, it would be held for long.
 _MOST_HELD_BYTES = 256 * 1024
 _AGENT_CHARACTERS = 512
-_OK, _JSON = 200, "json"
+_OK, _JSON = 200, "application/json"
 _REMEMBERED_AGENTS = 256
 _MESSAGE_CHARACTERS = 1024
 _ID_CHARACTERS = 256
@@ -118,15 +118,15 @@ class Recording:
     def usual_row(self, interception: "Interception", resolution: Resolution) -> Row | None:
         """The report of an interception that has ended as nearly all do, as it is sent; None for any other.
 
-        It says what `report` would (report_messages.row_of), for a third of the work: a whole answer in one piece, with
-        its usage and nothing else that is recorded. ValueError for what is no text.
+        It says what `report` would (report_messages.row_of), for a third of the work: a whole answer, with its usage
+        and nothing else that is recorded. It stands in for `answer_tap` and no other. ValueError for what is no text.
         """
         pieces, read, status = self._pieces, USUAL.get(self._match.operation), self._status
         if (
-            pieces is None
+            not pieces
             or read is None
             or status != _OK
-            or len(pieces) != 1
+            or self._make_tap is not answer_tap
             or self._answer is not None
             or self._has_failed
             or interception.error
@@ -136,9 +136,9 @@ class Recording:
             return None
         headers = self._headers = headers_of(self._headers, _ANSWER_HEADERS)
         named = named_values(headers, _ANSWER_HEADERS)
-        if _JSON not in named.get("content-type", "") or "content-encoding" in named:
+        if "content-encoding" in named or kind_of(named.get("content-type", "")) != _JSON:
             return None
-        answer = read(pieces[0])
+        answer = _read_at_once(read, pieces[0] if len(pieces) == 1 else b"".join(pieces))
         if answer is None:
             return None
         self._pieces = None
@@ -260,6 +260,15 @@ class Recording:
 
 # Programs are few, and name themselves with every request.
 _user_agent = lru_cache(maxsize=_REMEMBERED_AGENTS)(masked)
+
+
+def _read_at_once(read: Callable[[bytes], UsualAnswer | None], data: bytes) -> UsualAnswer | None:
+    try:
+        return read(data)
+    except Exception:
+        # The tap is asked next, and says it if it fails as well.
+        log.exception("an answer could not be read at once")
+        return None
 
 
 def request_id_of(headers: Headers) -> str:
