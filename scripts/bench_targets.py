@@ -24,6 +24,14 @@ READY_SECONDS = 20.0
 EVENTS_A_BURST = 200
 # The last comes from bench_paced.py, the others from nginx.
 ANSWERS = ("json", "sse", "large", "paced")
+# Everything that may be on and is off by default; the limits are above what any workload reaches.
+_LIMITS_AND_BREAKERS = {
+    "BRIDGED_MAX_CONCURRENCY": "1000",
+    "BRIDGED_MAX_PROVIDER_CONCURRENCY": "1000",
+    "BRIDGED_MAX_USER_CONCURRENCY": "1000",
+    "BRIDGED_RATE_LIMIT": "1000000",
+    "BRIDGED_CIRCUIT_BREAKER_ENABLED": "true",
+}
 # Both nginx are one worker without a log. Its folders are its own, so that it runs as any user.
 _NGINX = """
 daemon off; worker_processes 1; pid {folder}/nginx.pid; error_log stderr crit; {user}
@@ -153,20 +161,17 @@ def pair(
     name: str = "drawbridge",
     prefix: str = "",
     flags: Sequence[str] = (),
+    everything: bool = False,
 ) -> Iterator[Target]:
     """Both daemons with a database, a user and a token of their own.
 
-    `prefix`: those of scripts/bench_plain_*.py. `flags` are for credentiald.
+    `prefix`: those of scripts/bench_plain_*.py. `flags` are for credentiald. `everything`: with pools of keys, fallback
+    providers, breakers and limits.
     """
     folder.mkdir()
-    environ = {
-        f"CODER_AIBRIDGE_PROVIDER_{number}_{name}": value
-        for number, kind in enumerate(ANSWERS)
-        for name, value in (
-            ("TYPE", "openai"), ("NAME", kind), ("KEY", "benchmark"),
-            ("BASE_URL", f"http://127.0.0.1:{upstreams[kind]}/{kind}/v1"),
-        )
-    }  # fmt: skip
+    environ = _providers(upstreams, everything=everything)
+    if everything:
+        environ |= _LIMITS_AND_BREAKERS
     if prefix:
         path = os.pathsep.join([str(Path(__file__).resolve().parent), os.environ.get("PYTHONPATH", "")])
         environ["PYTHONPATH"] = path
@@ -185,6 +190,19 @@ def pair(
             urls={kind: f"{base_url}/{kind}/v1/chat/completions" for kind in ANSWERS},
             headers={"Authorization": f"Bearer {token}"},
         )
+
+
+def _providers(upstreams: dict[str, int], *, everything: bool) -> dict[str, str]:
+    """As settings of credentiald's. `everything`: each has a second key, and the next one as its fallback."""
+    environ: dict[str, str] = {}
+    for number, (kind, next_kind) in enumerate(zip(ANSWERS, (*ANSWERS[1:], ANSWERS[0]), strict=True)):
+        settings = {"TYPE": "openai", "NAME": kind, "BASE_URL": f"http://127.0.0.1:{upstreams[kind]}/{kind}/v1"}
+        if everything:
+            settings |= {"KEYS": "benchmark,benchmark-two", "FALLBACK_PROVIDER": next_kind}
+        else:
+            settings |= {"KEY": "benchmark"}
+        environ |= {f"CODER_AIBRIDGE_PROVIDER_{number}_{name}": value for name, value in settings.items()}
+    return environ
 
 
 def question(size_bytes: int, *, stream: bool = False) -> str:
