@@ -33,11 +33,7 @@ def read_top_level(body: bytes) -> RequestFacts:
     """
     try:
         # msgspec skips what it does not need without looking at its encoding.
-        text = body.decode("utf-8")
-        try:
-            top_level: Conversation | _TopLevel = _conversations.decode(text)
-        except msgspec.MsgspecError:
-            top_level = _decode(text)
+        top_level = _decode(body.decode("utf-8"))
     except UnicodeDecodeError:
         raise Refused("INVALID_BODY", "the body is not UTF-8") from None
     except msgspec.ValidationError as error:
@@ -51,10 +47,13 @@ def read_top_level(body: bytes) -> RequestFacts:
 
 def _decode(text: str) -> Conversation | _TopLevel:
     try:
-        return _conversations.decode(text)
+        try:
+            return _conversations.decode(text)
+        except msgspec.ValidationError:
+            # Messages of a wrong type are the upstream's to judge.
+            return _decoder.decode(text)
     except msgspec.ValidationError:
-        # Messages of a wrong type are the upstream's to judge.
-        return _decoder.decode(text)
+        raise
     except msgspec.DecodeError:
         # Half an emoji, left where a client cut a text, is a lone surrogate. JSON's grammar allows it (RFC 8259, 8.2),
         # msgspec does not. Whether it is good enough is the upstream's to judge, so it is looked past.

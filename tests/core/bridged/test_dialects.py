@@ -230,6 +230,32 @@ def test_other_fields_do_not_matter(others: dict[str, object]) -> None:
     assert facts(body) == RequestFacts(model="m", stream=True)
 
 
+FIELDS = st.fixed_dictionaries(
+    {},
+    optional={
+        "model": st.none() | st.text(st.characters(max_codepoint=0xD7FF), max_size=5) | st.just(5),
+        "stream": st.none() | st.booleans() | st.just("true"),
+        "messages": st.none() | st.lists(st.just({"role": "user"}), max_size=2) | st.just("text"),
+        "text": st.sampled_from(["", "\ud83d", "\U0001f600"]),
+    },
+)
+
+
+@given(FIELDS, st.sampled_from(["", "]"]))
+def test_two_fields_are_judged_and_of_messages_that_are_none_the_rest_is_read(
+    fields: dict[str, object], trailing: str
+) -> None:
+    body = (json.dumps(fields) + trailing).encode()
+    model, stream, messages = fields.get("model"), fields.get("stream"), fields.get("messages")
+    if trailing or model == 5 or stream == "true":
+        with pytest.raises(Refused, match="INVALID_BODY"):
+            facts(body)
+        return
+    found = facts(body)
+    assert found == RequestFacts(model=model or "", stream=bool(stream))
+    assert (found.conversation is None) == (messages == "text")
+
+
 @given(st.binary(max_size=40))
 def test_any_bytes_are_read_or_refused(body: bytes) -> None:
     try:
