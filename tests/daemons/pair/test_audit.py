@@ -4,18 +4,12 @@ import asyncio
 import json
 from pathlib import Path
 
-from tests.support.http import Answer, send
+from tests.support.chats import chat
 from tests.support.pair import CENTRAL_KEY, Pair, running_pair
 from tests.support.processes import command, credentiald
 
 PROVIDERS = {"openai": {"TYPE": "openai", "KEY": CENTRAL_KEY, "BASE_URL": "{upstream}/v1"}}
-BODY = b'{"model":"m","messages":[]}'
 FILE = "credentiald.audit.db"
-
-
-async def chat(pair: Pair) -> Answer:
-    headers = {"Authorization": f"Bearer {pair.token}"}
-    return await send(pair.bridged.addresses["http"], "POST", "/openai/v1/chat/completions", headers, BODY)
 
 
 async def asked(pair: Pair, *words: str, key: str | None = None) -> str:

@@ -7,30 +7,18 @@ from pathlib import Path
 import pytest
 import pytest_asyncio
 
-from tests.support.http import Answer, exchange, parse, send
-from tests.support.pair import CENTRAL_KEY, Pair, running_pair
+from tests.support.chats import BODY, CHAT, PROVIDERS, chat
+from tests.support.http import exchange, parse, send
+from tests.support.pair import Pair, running_pair
 from tests.support.rpc import rpcs
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
-
-PROVIDERS = {
-    "openai": {"TYPE": "openai", "KEY": CENTRAL_KEY, "BASE_URL": "{upstream}/v1"},
-    "anthropic": {"TYPE": "anthropic", "KEY": CENTRAL_KEY, "BASE_URL": "{upstream}"},
-    "google": {"TYPE": "google", "KEY": CENTRAL_KEY, "BASE_URL": "{upstream}"},
-}
-CHAT = "/openai/v1/chat/completions"
-BODY = b'{"model":"m","messages":[]}'
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def pair(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Pair]:
     async with running_pair(tmp_path_factory.mktemp("pair"), PROVIDERS) as running:
         yield running
-
-
-async def chat(pair: Pair, token: str) -> Answer:
-    headers = {"Authorization": f"Bearer {token}"}
-    return await send(pair.bridged.addresses["http"], "POST", CHAT, headers, BODY)
 
 
 async def test_a_bridge_with_a_wrong_service_token_says_503_and_not_401(tmp_path: Path) -> None:

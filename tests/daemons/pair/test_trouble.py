@@ -7,25 +7,13 @@ import time
 
 import pytest
 
-from tests.support.http import Answer, send
-from tests.support.pair import CENTRAL_KEY, running_pair, status_of
+from tests.support.chats import PROVIDERS, chat
+from tests.support.http import send
+from tests.support.pair import running_pair, status_of
 from tests.support.processes import command, credentiald
 
 # What is measured here would be another thing beside other tests.
 pytestmark = pytest.mark.alone
-
-PROVIDERS = {
-    "openai": {"TYPE": "openai", "KEY": CENTRAL_KEY, "BASE_URL": "{upstream}/v1"},
-    "anthropic": {"TYPE": "anthropic", "KEY": CENTRAL_KEY, "BASE_URL": "{upstream}"},
-    "google": {"TYPE": "google", "KEY": CENTRAL_KEY, "BASE_URL": "{upstream}"},
-}
-CHAT = "/openai/v1/chat/completions"
-BODY = b'{"model":"m","messages":[]}'
-
-
-async def chat(pair, token=None) -> Answer:
-    authorization = f"Bearer {pair.token if token is None else token}"
-    return await send(pair.bridged.addresses["http"], "POST", CHAT, {"Authorization": authorization}, BODY)
 
 
 async def test_a_stopped_credentiald_is_503_within_the_timeout_and_heals(tmp_path):
