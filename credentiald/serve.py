@@ -15,7 +15,9 @@ import uvloop
 
 from credentiald import record_log, unsealing
 from credentiald.audit_book import Mode, running_audit
-from credentiald.bootstrap import StartRefused, fitting_sealer, note_start, prepare
+from credentiald.bootstrap import fitting_sealer, prepare
+from credentiald.bootstrap.audit_start import note_start
+from credentiald.bootstrap.refusals import StartRefused
 from credentiald.errors import Refusal, StoreUnavailable
 from credentiald.metrics import Metrics
 from credentiald.model import Gateway, Provider

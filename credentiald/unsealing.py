@@ -14,7 +14,8 @@ from datetime import UTC, datetime
 from functools import partial
 
 from credentiald import ids
-from credentiald.bootstrap import FirstKey, Outside, Prepared, StartRefused, UnwrappedKeyWrong, outside_of, prepare
+from credentiald.bootstrap import FirstKey, Outside, Prepared, outside_of, prepare
+from credentiald.bootstrap.refusals import StartRefused, UnwrappedKeyWrong
 from credentiald.sealing_keys import new_key_id
 from credentiald.sealing_wrapping import WrapFailed, Wrapping
 from credentiald.settings import Loaded

@@ -73,7 +73,8 @@ def init(as_json: bool, new_tokens: bool, **params: Any) -> None:
     that exists already, it is checked and nothing is made. Where a token was lost, --new-tokens makes new ones.
     """
     loaded = _load(params)
-    from credentiald.bootstrap import StartRefused, renew_tokens
+    from credentiald.bootstrap.first_services import renew_tokens
+    from credentiald.bootstrap.refusals import StartRefused
     from credentiald.sealing_wrapping import WrapFailed
     from credentiald.unsealing import place_of
     from credentiald.unsealing import prepared as prepare
@@ -81,7 +82,7 @@ def init(as_json: bool, new_tokens: bool, **params: Any) -> None:
     try:
         prepared = asyncio.run(prepare(place_of(loaded)))
         if new_tokens and not prepared.created:
-            renew_tokens(prepared, now=datetime.now(UTC))
+            renew_tokens(prepared.database_path, now=datetime.now(UTC))
             click.echo("made new tokens for the services admin and bridge", err=True)
     except (StartRefused, WrapFailed) as refusal:
         raise Refused(*str(refusal).splitlines()) from None

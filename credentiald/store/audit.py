@@ -293,7 +293,7 @@ def _all(conn: Connection) -> Iterator[Row]:
 
 @asynccontextmanager
 async def open_audit(url: str) -> AsyncIterator[AuditFile]:
-    """The audit of the database at `url`, for the length of the block. It must have been prepared (bootstrap.py).
+    """The audit of the database at `url`, for the length of the block. It must have been prepared (bootstrap/).
 
     ValueError for a URL that is not supported, StoreUnavailable.
     """

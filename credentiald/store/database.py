@@ -126,7 +126,7 @@ class Database(Connections):
 
 @asynccontextmanager
 async def open_database(url: str, sealer: Sealer) -> AsyncIterator[Database]:
-    """The database for the length of the block. It must have been prepared (bootstrap.py).
+    """The database for the length of the block. It must have been prepared (bootstrap/).
 
     ValueError for a URL that is not supported, SchemaMismatch, StoreUnavailable, Sealed.
     """

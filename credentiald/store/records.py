@@ -86,7 +86,7 @@ def prepare(conn: sqlite3.Connection, database_id: str) -> None:
 
 @asynccontextmanager
 async def open_records(url: str) -> AsyncIterator[Records]:
-    """The records of the database at `url`, for the length of the block. They must have been prepared (bootstrap.py).
+    """The records of the database at `url`, for the length of the block. They must have been prepared (bootstrap/).
 
     ValueError for a URL that is not supported, StoreUnavailable.
     """

@@ -49,7 +49,7 @@ def test_the_flag_wins_over_the_variable_and_that_over_the_default(flag, variabl
 
 
 def test_the_defaults_are_those_of_the_daemon():
-    from credentiald.bootstrap import ADMIN_TOKEN_FILE as made_file
+    from credentiald.bootstrap.first_services import ADMIN_TOKEN_FILE as made_file
     from credentiald.settings import Settings
 
     settings = Settings()

@@ -17,6 +17,9 @@ from credentiald.audit_book import Mode, running_audit
 from credentiald.audit_chain import Head, Verdict
 from credentiald.audit_metrics import AuditMetrics
 from credentiald.audit_model import Act, Draft, Kind, Revision, Who
+from credentiald.bootstrap.audit_start import note_start
+from credentiald.bootstrap.first_services import renew_tokens
+from credentiald.bootstrap.refusals import StartRefused
 from credentiald.cli.root import cli
 from credentiald.model import User
 from credentiald.store import audit, audit_archive, audit_heads, revision, sqlite, users
@@ -147,7 +150,7 @@ def change(folder: Path, name: str) -> None:
 
 def started(folder: Path) -> list[str]:
     """Note a start; the names of what was changed unseen, as the audit has it."""
-    count = bootstrap.note_start(url_in(folder), version="1", mode="on", now=NOW)
+    count = note_start(url_in(folder), version="1", mode="on", now=NOW)
     with closing(sqlite.connect(path_in(folder))) as conn:
         kinds = conn.execute("SELECT kind, body FROM entries ORDER BY sequence DESC LIMIT 2").fetchall()
     assert kinds[0]["kind"] == "start"
@@ -165,7 +168,7 @@ def test_what_was_changed_while_nobody_audited_is_told_at_the_next_start_and_onc
     change(folder, "bob")
     assert started(folder) == ["ann", "bob"]
     assert started(folder) == []
-    bootstrap.renew_tokens(bootstrap.prepare(url_in(folder), None, now=NOW), now=NOW)
+    renew_tokens(bootstrap.prepare(url_in(folder), None, now=NOW).database_path, now=NOW)
     assert started(folder) == ["admin", "bridge"]
     assert followed(folder).damage is None
 
@@ -175,7 +178,7 @@ def test_all_that_was_changed_is_told_however_much_it_was(folder):
     with closing(sqlite.connect(folder / "store.db")) as conn, sqlite.transaction(conn, write=True):
         for number in range(1001):
             users.create(conn, User(id=f"u{number}", username=f"u{number}", create_time=NOW, update_time=NOW))
-    assert bootstrap.note_start(url_in(folder), version="1", mode="on", now=NOW) == 1001
+    assert note_start(url_in(folder), version="1", mode="on", now=NOW) == 1001
     with closing(sqlite.connect(path_in(folder))) as conn:
         bodies = conn.execute("SELECT body FROM entries WHERE kind = 'unattributed'").fetchall()
     assert sum(len(audit_model.told_of(body).revisions) for (body,) in bodies) == 1001
@@ -208,7 +211,7 @@ def test_damage_is_found_by_verify_and_is_no_reason_not_to_start(conn, folder, b
     assert "bob" in started(folder)
     assert followed(folder).damage.sequence == last - 1
     conn.execute(f"UPDATE entries SET body = {body} WHERE sequence = 1")
-    with pytest.raises(bootstrap.StartRefused, match="its first entry was changed"):
+    with pytest.raises(StartRefused, match="its first entry was changed"):
         prepare(folder)
 
 
@@ -243,15 +246,15 @@ def test_a_file_that_does_not_hold_what_the_database_knows_is_missed(folder, con
         1,
         True,
     )
-    with pytest.raises(bootstrap.StartRefused, match="put that file back"):
-        bootstrap.note_start(url_in(folder), version="1", mode="strict", now=NOW)
-    bootstrap.note_start(url_in(folder), version="1", mode="on", now=NOW)
+    with pytest.raises(StartRefused, match="put that file back"):
+        note_start(url_in(folder), version="1", mode="strict", now=NOW)
+    note_start(url_in(folder), version="1", mode="on", now=NOW)
     assert "entries of the audit are gone" in caplog.text
     with closing(sqlite.connect(path_in(folder))) as left:
         [(body,)] = left.execute("SELECT body FROM entries WHERE kind = 'lost'").fetchall()
     assert audit_model.told_of(body).head == str(gone)
     assert verify(folder).exit_code == 0
-    bootstrap.note_start(url_in(folder), version="1", mode="strict", now=NOW)
+    note_start(url_in(folder), version="1", mode="strict", now=NOW)
 
 
 def test_what_was_archived_since_is_not_missed(folder, conn):
@@ -259,7 +262,7 @@ def test_what_was_archived_since_is_not_missed(folder, conn):
     append(conn, "one")
     audit_archive.archive(path_in(folder), folder / "old.db", before_micros=2**62, by="me", now_micros=lambda: 8)
     assert verify(folder).exit_code == 0
-    bootstrap.note_start(url_in(folder), version="1", mode="strict", now=NOW)
+    note_start(url_in(folder), version="1", mode="strict", now=NOW)
 
 
 # -- the command ------------------------------------------------------------------------------------------------------

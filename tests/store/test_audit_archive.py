@@ -17,11 +17,13 @@ import uvloop
 from click.testing import CliRunner, Result
 from prometheus_client import CollectorRegistry
 
-from credentiald import audit_model, bootstrap
+from credentiald import audit_model
 from credentiald.audit_book import Mode, running_audit
 from credentiald.audit_chain import DamageKind, Head, Row
 from credentiald.audit_metrics import AuditMetrics
 from credentiald.audit_model import Act, Draft, Kind, Revision, Who
+from credentiald.bootstrap.audit_start import note_start
+from credentiald.bootstrap.refusals import StartRefused
 from credentiald.cli.root import cli
 from credentiald.model import User
 from credentiald.store import audit, audit_archive, revision, sqlite, users
@@ -134,7 +136,7 @@ def cut(conn: sqlite3.Connection, until: int, *, is_archive: int = 0) -> None:
 def test_a_beginning_that_nobody_archived_is_a_gap(folder, conn, is_archive):
     cut(conn, 5, is_archive=is_archive)
     assert verify(folder).output.startswith("entry 1: gap: entries 1 to 5 are missing")
-    with pytest.raises(bootstrap.StartRefused, match="its first entry was changed"):
+    with pytest.raises(StartRefused, match="its first entry was changed"):
         prepare(folder)
 
 
@@ -315,7 +317,7 @@ def change(folder: Path, conn: sqlite3.Connection, name: str, *, is_told: bool) 
 
 
 def test_what_archived_entries_tell_is_known_at_the_next_start(folder, conn):
-    bootstrap.note_start(url_in(folder), version="1", mode="on", now=NOW)
+    note_start(url_in(folder), version="1", mode="on", now=NOW)
     for name, is_told in (("ann", True), ("bob", False), ("cid", True)):
         change(folder, conn, name, is_told=is_told)
     archive(folder, "one.db", before_micros=2**62)
@@ -323,10 +325,10 @@ def test_what_archived_entries_tell_is_known_at_the_next_start(folder, conn):
     archive(folder, "two.db", before_micros=2**62)
     change(folder, conn, "eve", is_told=False)
     prepare(folder)
-    assert bootstrap.note_start(url_in(folder), version="1", mode="on", now=NOW) == 2
+    assert note_start(url_in(folder), version="1", mode="on", now=NOW) == 2
     [unseen] = [row for row in rows_in(live(folder)) if row.kind == "unattributed"]
     assert [one.name for one in audit_model.told_of(unseen.body).revisions] == ["bob", "eve"]
-    assert bootstrap.note_start(url_in(folder), version="1", mode="on", now=NOW) == 0
+    assert note_start(url_in(folder), version="1", mode="on", now=NOW) == 0
 
 
 def test_a_chain_without_its_beginning_still_names_its_database(folder, tmp_path_factory):
@@ -335,7 +337,7 @@ def test_a_chain_without_its_beginning_still_names_its_database(folder, tmp_path
     prepare(other)
     live(folder).rename(live(other))
     assert DamageKind.FOREIGN.value in verify(other).output
-    with pytest.raises(bootstrap.StartRefused, match="another database"):
+    with pytest.raises(StartRefused, match="another database"):
         prepare(other)
 
 

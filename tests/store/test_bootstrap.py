@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 
 from credentiald import bootstrap, tokens
-from credentiald.bootstrap import Prepared, StartRefused
+from credentiald.bootstrap import Prepared
+from credentiald.bootstrap.refusals import StartRefused
 from credentiald.sealing import Keyring, Sealer, central_key_context, user_key_context
 from credentiald.store import meta, migrations, providers, services, sqlite, user_keys, users
 from credentiald.store.database import open_database

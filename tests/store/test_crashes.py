@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from credentiald import bootstrap, tokens
+from credentiald.bootstrap.refusals import StartRefused
 from credentiald.model import Role
 from credentiald.store import meta, revision, services, sqlite, users
 from tests.support import store_child
@@ -126,7 +127,7 @@ def test_a_first_write_that_a_crash_left_in_a_rollback_journal_is_undone(tmp_pat
     writing.close()
     path.write_bytes(crashed)
     Path(f"{path}-journal").write_bytes(journal)
-    with pytest.raises(bootstrap.StartRefused, match="another program"):
+    with pytest.raises(StartRefused, match="another program"):
         bootstrap.prepare(store_child.url_in(tmp_path), None, now=NOW)
     conn = sqlite3.connect(path)
     assert [row[0] for row in conn.execute("SELECT name FROM sqlite_master").fetchall()] == ["before_the_crash"]

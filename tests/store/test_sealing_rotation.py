@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from credentiald import bootstrap
+from credentiald.bootstrap.refusals import StartRefused
 from credentiald.errors import InvalidArgument, SealingKeyUnknown
 from credentiald.metrics import Metrics
 from credentiald.sealing import Keyring
@@ -280,7 +281,7 @@ async def test_two_keys_of_one_id_are_told_apart_and_the_wrong_one_seals_nothing
         with pytest.raises(SealingKeyUnknown):
             await other.step(sealing_rows.Place())
         await other.refresh()
-    with pytest.raises(bootstrap.StartRefused, match=r"'k2' of .* is not the one"):
+    with pytest.raises(StartRefused, match=r"'k2' of .* is not the one"):
         bootstrap.prepare(url_in(tmp_path), Secret(there.read_text()), now=NOW)
     # Given the right one, it takes that in place of what it had.
     there.write_text(here.read_text())
