@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import itertools
+import math
 import re
 import statistics
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, fields
 
 _FINISHED = re.compile(r"^finished in [^,]+, ([\d.]+) req/s", re.MULTILINE)
@@ -28,13 +30,19 @@ class Load:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Figures:
-    """One target under one workload. CPU is that of all its processes, PSS what they occupy together."""
+    """One target under one workload. CPU and thousands of instructions, the kernel's among them, are those of all its
+    processes, PSS what they occupy together. NaN for what could not be counted."""
 
     cpu_us: float
+    kinstructions: float
     p50_us: float
     p99_us: float
     requests_per_second: float
     pss_mib: float
+
+
+# The rounds of each target under each workload.
+Seen = dict[str, dict[str, list[Figures]]]
 
 
 def read_load(output: str, log: str) -> Load:
@@ -75,13 +83,37 @@ def ratios(ours: Figures, floor: Figures) -> dict[str, float]:
     return {name: value / asdict(floor)[name] for name, value in asdict(ours).items()}
 
 
-def table(rows: Sequence[tuple[str, str, Figures]], floor: str) -> str:
-    """Workload, target and figures in columns; below each other target's row its ratios to the `floor`."""
-    floors = {workload: figures for workload, target, figures in rows if target == floor}
-    lines = [f"{'workload':14} {'target':12} {'CPU µs':>9} {'p50 µs':>9} {'p99 µs':>9} {'req/s':>9} {'PSS MiB':>9}"]
-    for workload, target, figures in rows:
-        lines.append(f"{workload:14} {target:12} " + " ".join(f"{one:9.1f}" for one in asdict(figures).values()))
-        if target != floor:
-            times = ratios(figures, floors[workload]).values()
-            lines.append(f"{'':14} {'× ' + floor:12} " + " ".join(f"{one:9.2f}" for one in times))
+def comparisons(seen: Seen, ours: str, floor: str) -> Iterator[str]:
+    """A line for each target that ours is compared with beside the floor: what of it we took, round by round."""
+    for workload, targets in seen.items():
+        for other in [name for name in targets if name not in (ours, floor)]:
+            pairs = list(zip(targets[ours], targets[other], strict=True))
+            cpu = compared([(one.cpu_us, two.cpu_us) for one, two in pairs])
+            counted = compared([(one.kinstructions, two.kinstructions) for one, two in pairs])
+            yield f"{workload}: {ours} took of {other}: CPU {cpu}, instructions {counted}"
+
+
+def compared(pairs: Sequence[tuple[float, float]]) -> str:
+    """The median of the ratios of pairs, and between which of them it would be in 19 of 20 such runs (order statistics,
+    whatever the distribution); less than six pairs cannot tell."""
+    found = sorted(one / two for one, two in pairs)
+    count = len(found)
+    # How many of them are below the true median is that often heads in `count` throws of a coin.
+    below = (math.comb(count, heads) / 2**count for heads in range(count))
+    outside = sum(chance <= 0.025 for chance in itertools.accumulate(below))
+    middle = f"{statistics.median(found):.3f}"
+    return f"{middle} ({found[outside - 1]:.3f} to {found[-outside]:.3f})" if outside else f"{middle} (too few rounds)"
+
+
+def table(seen: Seen, floor: str) -> str:
+    """Workload, target and medians in columns; below each other target's row its ratios to the `floor`."""
+    heads = ("CPU µs", "k instr", "p50 µs", "p99 µs", "req/s", "PSS MiB")
+    lines = [f"{'workload':14} {'target':12} " + " ".join(f"{head:>9}" for head in heads)]
+    for workload, targets in seen.items():
+        medians = {target: median(rounds) for target, rounds in targets.items()}
+        for target, figures in medians.items():
+            lines.append(f"{workload:14} {target:12} " + " ".join(f"{one:9.1f}" for one in asdict(figures).values()))
+            if target != floor:
+                times = ratios(figures, medians[floor]).values()
+                lines.append(f"{'':14} {'× ' + floor:12} " + " ".join(f"{one:9.2f}" for one in times))
     return "\n".join(lines)

@@ -1,28 +1,32 @@
 """The upstream of scripts/bench that takes its time: `python bench_paced.py PORT FILE`, a stream of the events in FILE.
 
-An event every ten milliseconds, each in a write of its own, as models write. Streams are spread over the milliseconds,
-as they are where clients do not know each other.
+An event every ten milliseconds, each in a write of its own, as models write. Streams are spread evenly over these, in
+the order in which they begin, so that of fifty nearly every event comes alone: how many come together decides what one
+costs whoever reads them, and must not differ from run to run.
 """
 
 from __future__ import annotations
 
 import asyncio
 import itertools
+import selectors
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
-TICK_SECONDS = 0.001
-TICKS_AN_EVENT = 10
+TICK_SECONDS = 0.0002
+TICKS_AN_EVENT = 50
 _HEAD = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n"
 _END = b"0\r\n\r\n"
 
 
 class Stream(asyncio.Protocol):
-    """One connection: a request, its stream, the next request."""
+    """One connection: a request, its stream, the next request. Each stream is of the next crowd."""
 
-    def __init__(self, events: list[bytes], crowds: list[set[Stream]], number: int) -> None:
+    def __init__(self, events: list[bytes], crowds: Iterator[set[Stream]]) -> None:
         self._events = events
-        self._crowd = crowds[number % len(crowds)]
+        self._crowds = crowds
+        self._crowd: set[Stream] = set()
         self._received = b""
         self._next = 0
         self._transport: asyncio.Transport | None = None
@@ -40,6 +44,7 @@ class Stream(asyncio.Protocol):
                 self._received = b""
                 self._next = 0
                 self._transport.write(_HEAD)
+                self._crowd = next(self._crowds)
                 self._crowd.add(self)
 
     def connection_lost(self, error: Exception | None) -> None:
@@ -61,8 +66,8 @@ async def serve(port: int, events: list[bytes]) -> None:
     """Until killed."""
     loop = asyncio.get_running_loop()
     crowds: list[set[Stream]] = [set() for _ in range(TICKS_AN_EVENT)]
-    numbers = itertools.count()
-    await loop.create_server(lambda: Stream(events, crowds, next(numbers)), "127.0.0.1", port)
+    one_by_one = itertools.cycle(crowds)
+    await loop.create_server(lambda: Stream(events, one_by_one), "127.0.0.1", port)
     due = loop.time()
     for crowd in itertools.cycle(crowds):
         for stream in list(crowd):
@@ -73,4 +78,7 @@ async def serve(port: int, events: list[bytes]) -> None:
 
 if __name__ == "__main__":
     written = [event + b"\n\n" for event in Path(sys.argv[2]).read_bytes().split(b"\n\n") if event]
-    asyncio.run(serve(int(sys.argv[1]), [b"%x\r\n%b\r\n" % (len(one), one) for one in written]))
+    chunks = [b"%x\r\n%b\r\n" % (len(one), one) for one in written]
+    # asyncio waits for whole milliseconds with the selectors that it prefers.
+    with asyncio.Runner(loop_factory=lambda: asyncio.SelectorEventLoop(selectors.SelectSelector())) as runner:
+        runner.run(serve(int(sys.argv[1]), chunks))

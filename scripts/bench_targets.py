@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import json
+import math
 import os
+import shutil
 import socket
 import subprocess
 import sys
@@ -22,6 +24,8 @@ from tests.support.processes import bridged, commanded, credentiald
 
 READY_SECONDS = 20.0
 EVENTS_A_BURST = 200
+# In user mode and the kernel, in lines that read_instructions reads.
+_COUNTED = ("--event=instructions:uk", "--field-separator=|")
 # The last comes from bench_paced.py, the others from nginx.
 ANSWERS = ("json", "sse", "large", "paced")
 # Everything that may be on and is off by default; the limits are above what any workload reaches.
@@ -104,6 +108,11 @@ class Target:
         lines = [line for pid in self._all_pids() for line in Path(f"/proc/{pid}/smaps_rollup").read_text().split("\n")]
         return sum(int(line.split()[1]) for line in lines if line.startswith("Pss:")) / 1024
 
+    def counting(self, result: Path) -> list[str]:
+        """What to put before a command, so that `result` says how many instructions this target takes meanwhile."""
+        pids = ",".join(map(str, self._all_pids()))
+        return ["perf", "stat", *_COUNTED, f"--output={result}", f"--pid={pids}"]
+
     def _all_pids(self) -> list[int]:
         """The processes with all that descend from them."""
         found, waiting = [], list(self.pids)
@@ -112,6 +121,20 @@ class Target:
             for task in Path(f"/proc/{pid}/task").iterdir():
                 waiting += map(int, (task / "children").read_text().split())
         return found
+
+
+def can_count() -> bool:
+    """Whether there is `perf`, and it may count what the kernel does as well (kernel.perf_event_paranoid)."""
+    if shutil.which("perf") is None:
+        return False
+    done = subprocess.run(["perf", "stat", *_COUNTED, "true"], stdin=subprocess.DEVNULL, capture_output=True, text=True)
+    return done.returncode == 0 and not math.isnan(read_instructions(done.stderr))
+
+
+def read_instructions(output: str) -> float:
+    """How many `perf stat` counted, in fields between bars; NaN where it could not."""
+    counts = [line.split("|")[0] for line in output.splitlines() if "|instructions:uk|" in line]
+    return float(counts[0]) if counts and counts[0].isdigit() else math.nan
 
 
 @contextlib.contextmanager

@@ -1,16 +1,29 @@
 """scripts/bench: what it reads from the load tool, what it makes of it, and what it says without its tools."""
 
 import json
+import math
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from scripts.bench_figures import BadRun, Figures, Load, median, percentile, ratios, read_load, table
-from scripts.bench_targets import EVENTS_A_BURST, burst, json_answer, question
+from scripts.bench_figures import (
+    BadRun,
+    Figures,
+    Load,
+    compared,
+    comparisons,
+    median,
+    percentile,
+    ratios,
+    read_load,
+    table,
+)
+from scripts.bench_targets import EVENTS_A_BURST, burst, json_answer, question, read_instructions
 from tests.support.clone import ROOT
 
 # As h2load 1.52 writes them.
@@ -25,8 +38,8 @@ traffic: 5.86KB (6000) total, 900B (900) headers (space savings 0.00%), 4.88KB (
 LOG = "".join(
     f"176000000000{number}\t200\t{microseconds}\n" for number, microseconds in enumerate((30, 10, 50, 20, 40))
 )
-NGINX = Figures(cpu_us=10.0, p50_us=100.0, p99_us=200.0, requests_per_second=1000.0, pss_mib=5.0)
-OURS = Figures(cpu_us=25.0, p50_us=300.0, p99_us=800.0, requests_per_second=500.0, pss_mib=100.0)
+NGINX = Figures(cpu_us=10.0, kinstructions=40.0, p50_us=100.0, p99_us=200.0, requests_per_second=1000.0, pss_mib=5.0)
+OURS = Figures(cpu_us=25.0, kinstructions=60.0, p50_us=300.0, p99_us=800.0, requests_per_second=500.0, pss_mib=100.0)
 
 
 def test_rate_and_latency_are_read_from_the_load_tool() -> None:
@@ -68,26 +81,61 @@ def test_a_percentile_is_the_smallest_value_that_so_many_do_not_exceed(values: l
 
 
 def test_each_figure_has_its_own_median() -> None:
-    middle = Figures(cpu_us=12.0, p50_us=900.0, p99_us=100.0, requests_per_second=700.0, pss_mib=6.0)
+    middle = Figures(
+        cpu_us=12.0, kinstructions=70.0, p50_us=900.0, p99_us=100.0, requests_per_second=700.0, pss_mib=6.0
+    )
 
     assert median([OURS, NGINX, middle]) == Figures(
-        cpu_us=12.0, p50_us=300.0, p99_us=200.0, requests_per_second=700.0, pss_mib=6.0
+        cpu_us=12.0, kinstructions=60.0, p50_us=300.0, p99_us=200.0, requests_per_second=700.0, pss_mib=6.0
     )
 
 
 def test_ratios_are_multiples_of_the_floor() -> None:
-    expected = {"cpu_us": 2.5, "p50_us": 3.0, "p99_us": 4.0, "requests_per_second": 0.5, "pss_mib": 20.0}
+    expected = {
+        "cpu_us": 2.5,
+        "kinstructions": 1.5,
+        "p50_us": 3.0,
+        "p99_us": 4.0,
+        "requests_per_second": 0.5,
+        "pss_mib": 20.0,
+    }
 
     assert ratios(OURS, NGINX) == expected
 
 
 def test_the_table_has_the_ratios_below_the_figures() -> None:
-    heading, floor, ours, times = table([("json", "nginx", NGINX), ("json", "drawbridge", OURS)], "nginx").splitlines()
+    heading, floor, ours, times = table({"json": {"nginx": [NGINX], "drawbridge": [OURS]}}, "nginx").splitlines()
 
     assert heading.split()[:4] == ["workload", "target", "CPU", "µs"]
-    assert floor.split() == ["json", "nginx", "10.0", "100.0", "200.0", "1000.0", "5.0"]
-    assert ours.split() == ["json", "drawbridge", "25.0", "300.0", "800.0", "500.0", "100.0"]
-    assert times.split() == ["×", "nginx", "2.50", "3.00", "4.00", "0.50", "20.00"]
+    assert floor.split() == ["json", "nginx", "10.0", "40.0", "100.0", "200.0", "1000.0", "5.0"]
+    assert ours.split() == ["json", "drawbridge", "25.0", "60.0", "300.0", "800.0", "500.0", "100.0"]
+    assert times.split() == ["×", "nginx", "2.50", "1.50", "3.00", "4.00", "0.50", "20.00"]
+
+
+def test_instructions_are_read_from_the_counter() -> None:
+    counted = "# started on Sun Nov 22 16:55:09 2026\n\n2200000000||instructions:uk|4001339182|100.00||\n"
+
+    assert read_instructions(counted) == 2_200_000_000
+    assert math.isnan(read_instructions(counted.replace("2200000000", "<not supported>")))
+    assert math.isnan(read_instructions("Error: no access"))
+
+
+def test_targets_are_compared_round_by_round_with_an_interval_that_is_as_wide_as_the_rounds_are_few() -> None:
+    pairs = [(1.1, 1.0), (2.4, 2.0), (3.9, 3.0), (1.0, 1.0), (1.25, 1.0), (1.28, 1.0)]
+
+    assert compared(pairs[:5]) == "1.200 (too few rounds)"
+    assert compared(pairs) == "1.225 (1.000 to 1.300)"
+    # Of nine the second and the last but one.
+    assert compared([(float(number), 1.0) for number in range(1, 10)]) == "5.000 (2.000 to 8.000)"
+
+
+def test_what_is_compared_is_ours_with_each_target_beside_the_floor() -> None:
+    slower = replace(OURS, cpu_us=20.0, kinstructions=80.0)
+    seen = {"json": {"nginx": [NGINX], "drawbridge": [OURS], "no records": [slower]}}
+
+    assert list(comparisons(seen, "drawbridge", "nginx")) == [
+        "json: drawbridge took of no records: CPU 1.250 (too few rounds), instructions 0.750 (too few rounds)"
+    ]
 
 
 @pytest.mark.parametrize("size_bytes", [1024, 1 << 20])
