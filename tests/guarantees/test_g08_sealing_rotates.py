@@ -1,6 +1,6 @@
 """G8: rotating the sealing key is online and resumable.
 
-Proved on a credentiald that runs, with some hundred sealed secrets: while they are sealed anew, questions get the
+Proved on a credentiald that runs, with some thousand sealed secrets: while they are sealed anew, questions get the
 keys of before, every one; the process is killed (kill -9) in the middle, time after time, at once after it had begun
 and while it goes on; each time every row opens with what the sealing file has, and the next process goes on by
 itself. At the end nothing needs the old key: it is retired, which was refused before, and everything opens without
@@ -13,7 +13,6 @@ import asyncio
 import contextlib
 import signal
 import sqlite3
-import time
 from collections import Counter
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -32,16 +31,17 @@ from tests.support.credentiald import bearer
 from tests.support.processes import credentiald
 from tests.support.rpc import Rpcs, rpcs
 
-# Several steps of a rotation, each of which is a transaction.
-SECRETS = 1200
+# Some steps of a rotation, each of which is a transaction and a rest; and so many that it is not over before a machine
+# that is busy has killed it so often.
+SECRETS, MANY_SECRETS, KILLS = 1200, 5000, 3
 KEYS = {"one": "sk-central-canary-81", "mine": "sk-own-canary-82"}
 
 
-def filled(folder: Path) -> None:
+def filled(folder: Path, secrets: int) -> None:
     """Many users with a key each, in the file."""
     sealer = sealer_of(folder)
     with contextlib.closing(sqlite3.connect(folder / "credentiald.db")) as file, file:
-        for number in range(SECRETS):
+        for number in range(secrets):
             user_id, credential_id = f"user-{number:05}", f"credential-{number:05}"
             context = user_key_context(user_id=user_id, provider_id="p", credential_id=credential_id)
             sealed = sealer.seal_material(ApiKeyMaterial(value=Secret(f"sk-{number}")), context)
@@ -126,38 +126,33 @@ async def test_a_rotation_that_is_killed_again_and_again_fails_no_question_and_e
                 user_key_service_pb2.SetUserKeyRequest(provider="mine", user="ann", key=KEYS["mine"]),
                 metadata=bearer(rpc.admin_token),
             )
-            filled(tmp_path)
+            filled(tmp_path, MANY_SECRETS)
             before, [(old, count)] = opened(tmp_path)[0], opened(tmp_path)[1].items()
-            assert count == SECRETS + 3
+            assert count == MANY_SECRETS + 3
             async with asking(rpc, token) as answers:
                 await until(lambda: len(answers) == len(KEYS))
                 await rotate(rpc)
                 # The first death: it has begun, or is about to.
                 plane.stop(signal.SIGKILL)
             said += answers
-    after, sealed = opened(tmp_path)
-    assert after == before
-    lives, remaining = 0, sealed[old]
-    while remaining:
-        lives += 1
-        assert lives < 20
+    for life in range(KILLS + 1):
+        after, _ = opened(tmp_path)
+        assert after == before
+        remaining = sealed_by(tmp_path)[old]
+        assert remaining
+        # It goes on without being told; it dies as soon as it came a little further, the last one when all is done.
+        enough = remaining if life < KILLS else 1
         with credentiald(tmp_path) as plane:
             async with rpcs(tmp_path, plane) as rpc, asking(rpc, token) as answers:
-                began = time.monotonic()
-                if lives == 1:
+                if life == 0:
                     with pytest.raises(grpc.aio.AioRpcError, match="INVALID_ARGUMENT"):
                         await rpc.call("RetireSealingKey", pb.RetireSealingKeyRequest(id=old))
-                # It goes on without being told; it dies as soon as it came a little further.
-                await until(lambda most=remaining: sealed_by(tmp_path)[old] < most)
-                assert time.monotonic() - began < 15
+                await until(lambda least=enough: sealed_by(tmp_path)[old] < least)
                 await until(lambda: len(answers) >= len(KEYS))
                 plane.stop(signal.SIGKILL)
             said += answers
-        after, sealed = opened(tmp_path)
-        assert after == before
-        assert sealed[old] < remaining
-        remaining = sealed[old]
-    assert lives >= 3
+    after, sealed = opened(tmp_path)
+    assert after == before
     assert set(said) == set(KEYS.items())
     [new] = sealed
     assert new != old
@@ -176,7 +171,7 @@ async def test_what_is_stored_meanwhile_is_sealed_with_the_new_key_and_ids_stay(
         async with rpcs(tmp_path, plane) as rpc:
             _, token = await rpc.user("ann")
             await rpc.provider("mine", "http://127.0.0.1:9/v1", flags=(False, True, False))
-            filled(tmp_path)
+            filled(tmp_path, SECRETS)
             [old] = sealed_by(tmp_path)
             await rotate(rpc)
             await rpc.administered_keys.SetUserKey(
