@@ -20,7 +20,8 @@ from enum import StrEnum
 from credentiald import audit_model
 from credentiald.audit_chain import EMPTY, Head, Row
 from credentiald.audit_metrics import AuditMetrics
-from credentiald.audit_model import MOST_RELEASES, WRITTEN, Draft, Kind, Refused, Told
+from credentiald.audit_model import MOST_RELEASES, WRITTEN, Draft, Kind, Told
+from credentiald.audit_refusals import AuditRefusals
 from credentiald.errors import AuditUnavailable, StoreUnavailable
 from credentiald.record_model import Noted
 from credentiald.store import audit
@@ -32,11 +33,6 @@ log = logging.getLogger("credentiald.audit")
 
 # How long a release waits for others.
 RELEASE_SECONDS = 0.5
-# How long callers are gathered that were not let in, and how many kinds of them are told apart.
-REFUSALS_SECONDS = 10.0
-_MOST_REFUSALS = 16
-# Of one caller in that time, further refused acts are only counted.
-_REFUSED_ACTS = 20
 _RETRY_SECONDS = 1.0
 _HEAD_SECONDS = 60.0
 _MOST_RELEASES_WAITING = 100_000
@@ -101,10 +97,7 @@ class AuditBook:
         self._entries: deque[_Entry] = deque()
         self._lost: _Lost | None = None
         self.lost_count = 0
-        self._refused: Counter[tuple[str, str, str, str]] = Counter()
-        self._refused_others = 0
-        self._refused_acts: Counter[str] = Counter()
-        self._refusals_timer: asyncio.TimerHandle | None = None
+        self.refusals = AuditRefusals(self._tell_refusals)
         self._timer: asyncio.TimerHandle | None = None
         self._due_seconds = 0.0
         self._flushing: asyncio.Task[None] | None = None
@@ -178,38 +171,7 @@ class AuditBook:
         self._flush_within(0.0, anyway=is_strict or not self._is_in_trouble)
         return done
 
-    def refused(self, *, peer: str, what: str, reason: str, caller: str) -> None:
-        """Somebody was not let in. Such callers are gathered: they cost nobody's disk a line each."""
-        key = (audit_model.host_of(peer), what, reason, caller)
-        if key in self._refused or len(self._refused) < _MOST_REFUSALS:
-            self._refused[key] += 1
-        else:
-            self._refused_others += 1
-        self._gather_refusals()
-
-    def may_tell_refused_act(self, caller: str) -> bool:
-        """Whether a refused act of this caller gets an entry of its own; else it is to be told of by `refused`."""
-        self._refused_acts[caller] += 1
-        self._gather_refusals()
-        return self._refused_acts[caller] <= _REFUSED_ACTS
-
-    def may_begin_act(self, caller: str) -> bool:
-        """Whether this caller has not had so many acts refused of late that no further one is even announced."""
-        return self._refused_acts.get(caller, 0) < _REFUSED_ACTS
-
-    def _gather_refusals(self) -> None:
-        if self._refusals_timer is None and not self._closed:
-            self._refusals_timer = asyncio.get_running_loop().call_later(REFUSALS_SECONDS, self._tell_refusals)
-
-    def _tell_refusals(self) -> None:
-        self._refusals_timer = None
-        self._refused_acts.clear()
-        if not self._refused:
-            return
-        found = tuple(Refused(*key, count) for key, count in self._refused.items())
-        told = Told(refused=found, others=self._refused_others)
-        self._refused.clear()
-        self._refused_others = 0
+    def _tell_refusals(self, told: Told) -> None:
         self.tell(Draft(Kind.REFUSALS, audit_model.body_of(told), self._now()))
 
     # -- the end of the chain -----------------------------------------------------------------------------------------
@@ -406,9 +368,7 @@ class AuditBook:
 
     async def close(self) -> None:
         """Write what is there, once, and export the head."""
-        if self._refusals_timer is not None:
-            self._refusals_timer.cancel()
-            self._tell_refusals()
+        self.refusals.close()
         self._closed = True
         if self._timer is not None:
             self._timer.cancel()

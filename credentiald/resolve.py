@@ -6,7 +6,6 @@ one state. Nobody without a valid token learns which providers exist.
 """
 
 import asyncio
-import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
@@ -14,17 +13,13 @@ from typing import ParamSpec, TypeVar
 
 from credentiald import receipts
 from credentiald.authenticate import token_and_user_of
-from credentiald.aws.access import Wanted
-from credentiald.aws.regions import Identity, Placement
 from credentiald.aws.supply import NotFetchedYet
-from credentiald.bridge_instances import Instance
 from credentiald.catalog import effective_base_url, has_operation, wire_of
 from credentiald.errors import (
     AccessTokenMissing,
     AskSingly,
     CallerNotAllowed,
     GatewayDisabled,
-    KeyPoolExhausted,
     OperationNotAllowed,
     ProviderDisabled,
     Refusal,
@@ -34,10 +29,9 @@ from credentiald.errors import (
     UserSuspended,
 )
 from credentiald.ids import canonical_uuid, uuid7
-from credentiald.key_health import Choice, Complaints, choose
+from credentiald.key_health import Complaints
 from credentiald.model import (
     ApiKeyMaterial,
-    AwsKeyPairMaterial,
     BedrockOptions,
     Caller,
     Material,
@@ -51,7 +45,7 @@ from credentiald.model import (
 from credentiald.plane import Plane, policy_inputs, refusal_of
 from credentiald.policy import choose_source
 from credentiald.record_model import Origin
-from credentiald.sealing import SealContext, central_key_context, user_key_context
+from credentiald.source_credential import Found, chosen_of, held_of
 from credentiald.store import key_health, providers, revision, user_keys, users
 from credentiald.store.connection import Connection
 from credentiald.store.times import to_micros
@@ -122,24 +116,6 @@ class Answer:
     by_health: bool
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Found:
-    """What one read of the store brought: everything but the opened secret.
-
-    `access_token_id` is empty where the caller named the user. `complaints` are those of a pool's keys.
-    """
-
-    provider: Provider
-    user: User
-    # Empty where the caller named the user.
-    access_token_id: str
-    expire_time: datetime | None
-    source: Source
-    sealed: tuple[tuple[str, SealedSecret], ...]
-    complaints: Complaints
-    revision: int
-
-
 async def resolve(plane: Plane, caller: Caller, question: Question, *, wait_seconds: float = _WAIT_SECONDS) -> Answer:
     """The answer to one question, or a refusal.
 
@@ -166,7 +142,7 @@ async def resolve_many(plane: Plane, caller: Caller, questions: Sequence[Questio
     """
     now = plane.clock()
 
-    def find_each(conn: Connection) -> list[_Found | Refusal]:
+    def find_each(conn: Connection) -> list[Found | Refusal]:
         read: _Read = {}
         return [_or_refusal(_find, conn, plane, caller.service, question, read, now=now) for question in questions]
 
@@ -199,13 +175,13 @@ def _or_refusal(work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T | 
         return refusal
 
 
-def _answer(plane: Plane, caller: Caller, question: Question, found: _Found, *, now: datetime) -> Answer:
+def _answer(plane: Plane, caller: Caller, question: Question, found: Found, *, now: datetime) -> Answer:
     """What was found, with the secret opened and the marks of this one request."""
     provider, gateway = found.provider, plane.gateway
     asker = (caller.service.id if caller.service else "", question.instance_id)
-    chosen = _chosen(plane, found, question.failed_credential_ids, asker, now=now)
+    chosen = chosen_of(plane, found, question.failed_credential_ids, asker, now=now)
     placement = plane.aws.placement(provider, chosen.identity) if wire_of(provider) == "bedrock" else None
-    held = _held(plane, found, chosen, placement)
+    held = held_of(plane, found, chosen, placement)
     resolution_id = uuid7(now)
     origin = Origin(
         service_id=caller.service.id if caller.service else "",
@@ -250,7 +226,7 @@ def _answer(plane: Plane, caller: Caller, question: Question, found: _Found, *, 
 
 def _find(
     conn: Connection, plane: Plane, service: Service | None, question: Question, read: _Read, *, now: datetime
-) -> _Found:
+) -> Found:
     """Every check up to the policy, and the sealed secret of the source that it chose.
 
     `read` is what questions of the same batch have read already, in the same transaction.
@@ -283,7 +259,7 @@ def _find(
         sealed = ((user_key[0].credential_id, user_key[1]),)
     elif source is Source.CENTRAL_KEY and provider.name not in plane.environment:
         sealed = tuple((key.credential_id, blob) for key, blob in providers.sealed_central_keys(conn, provider.id))
-    return _Found(
+    return Found(
         provider=provider,
         user=user,
         access_token_id=token.id if token else "",
@@ -325,102 +301,10 @@ def check_operation(provider: Provider, operation: str) -> None:
         raise OperationNotAllowed(provider=provider.name, operation=operation)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Chosen:
-    """The credential of the chosen source as it is stored, opened; `material` is None for ambient and presented.
-
-    `is_probe` and `until_time` are those of key_health.Choice.
-    """
-
-    identity: Identity
-    credential_id: str
-    material: Material | None = None
-    is_probe: bool = False
-    until_time: datetime | None = None
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Held:
-    """The credential that goes to the bridge, with its end, and when it is to be looked at again."""
-
-    material: Material | None
-    expire_time: datetime | None = None
-    look_again_time: datetime | None = None
-
-
-def _chosen(plane: Plane, found: _Found, failed: frozenset[str], asker: Instance, *, now: datetime) -> _Chosen:
-    """The credential of the chosen source that is best for this request, opened.
-
-    Never one of another source: when all have failed, that is the answer.
-    """
-    provider = found.provider
-    if found.source is Source.PRESENTED_KEY:
-        return _Chosen(identity=Identity.BEARER, credential_id="")
-    if found.source is Source.AMBIENT:
-        ids = [plane.ambient_credential_id(provider)]
-        choice = _choice(plane, found, ids, failed, asker, now=now)
-        return _Chosen(identity=Identity.AMBIENT, credential_id=ids[choice.place])
-    configured = plane.environment.get(provider.name)
-    if found.source is Source.CENTRAL_KEY and configured is not None:
-        ids = [key.credential_id for key in provider.central_keys]
-        choice = _choice(plane, found, ids, failed, asker, now=now)
-        material = configured.materials[choice.place]
-    else:
-        ids = [credential_id for credential_id, _ in found.sealed]
-        choice = _choice(plane, found, ids, failed, asker, now=now)
-        material = plane.sealer.open_material(found.sealed[choice.place][1], _context(found, ids[choice.place]))
-    return _Chosen(
-        identity=Identity.PAIR if isinstance(material, AwsKeyPairMaterial) else Identity.BEARER,
-        credential_id=ids[choice.place],
-        material=material,
-        is_probe=choice.is_probe,
-        until_time=choice.until_time,
-    )
-
-
-def _choice(
-    plane: Plane, found: _Found, ids: Sequence[str], failed: frozenset[str], asker: Instance, *, now: datetime
-) -> Choice:
-    choice = choose(ids, found.complaints, plane.probes.ends, asker=asker, failed=failed, now=now)
-    if isinstance(choice, Choice):
-        return choice
-    raise KeyPoolExhausted(
-        provider=found.provider.name,
-        retry_after_seconds=str(max(1, math.ceil(choice.wait.total_seconds()))),
-        cause=choice.cause.value,
-        **({"fallback_provider": found.provider.fallback_provider} if found.provider.fallback_provider else {}),
-    )
-
-
-def _held(plane: Plane, found: _Found, chosen: _Chosen, placement: Placement | None) -> _Held:
-    """What the bridge gets. The chain and roles are AWS's: a refusal, or NotFetchedYet, where they have nothing."""
-    role_arn = found.provider.bedrock.role_arn if found.provider.bedrock else ""
-    is_pair = isinstance(chosen.material, AwsKeyPairMaterial)
-    if placement is None or (chosen.identity is not Identity.AMBIENT and not (is_pair and role_arn)):
-        return _Held(material=chosen.material)
-    grant = plane.aws.credential(
-        Wanted(
-            provider=found.provider,
-            user_id=found.user.id,
-            username=found.user.username,
-            region=placement.region.name,
-            pair=chosen.material if isinstance(chosen.material, AwsKeyPairMaterial) else None,
-            pair_id=chosen.credential_id if is_pair else "",
-        )
-    )
-    return _Held(material=grant.material, expire_time=grant.expire_time, look_again_time=grant.look_again_time)
-
-
 def _earlier(one: datetime | None, other: datetime | None) -> datetime | None:
     if one is None or other is None:
         return one or other
     return min(one, other)
-
-
-def _context(found: _Found, credential_id: str) -> SealContext:
-    if found.source is Source.USER_KEY:
-        return user_key_context(user_id=found.user.id, provider_id=found.provider.id, credential_id=credential_id)
-    return central_key_context(provider_id=found.provider.id, credential_id=credential_id)
 
 
 def upstream_model(bedrock: BedrockOptions | None, model: str) -> str:

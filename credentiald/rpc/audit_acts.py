@@ -19,8 +19,9 @@ from drawbridge.v1 import admin_service_pb2
 from google.protobuf.message import Message
 
 from credentiald import audit_model
-from credentiald.audit_book import REFUSALS_SECONDS, AuditBook
+from credentiald.audit_book import AuditBook
 from credentiald.audit_model import Act, Draft, Kind, Revision, Who
+from credentiald.audit_refusals import REFUSALS_SECONDS
 from credentiald.errors import AuditUnavailable, Refusal, TooManyRefusedActs
 from credentiald.model import Caller
 from credentiald.plane import Plane
@@ -53,7 +54,7 @@ class Acts:
 
     def not_admitted(self, method: str, peer: str, refusal: Refusal, caller: Caller | None) -> None:
         """Somebody was not let in."""
-        self._book.refused(peer=peer, what=_name(method), reason=refusal.reason(), caller=_caller_name(caller))
+        self._book.refusals.refused(peer=peer, what=_name(method), reason=refusal.reason(), caller=_caller_name(caller))
 
     async def run(
         self,
@@ -99,20 +100,20 @@ class Acts:
 
     def _check_may_begin(self, one: "_OneAct") -> None:
         """TooManyRefusedActs, which is only counted: it costs the disk nothing."""
-        if self._book.may_begin_act(_caller_id(one.caller)):
+        if self._book.refusals.may_begin_act(_caller_id(one.caller)):
             return
         refusal = TooManyRefusedActs(retry_after_seconds=str(round(REFUSALS_SECONDS)))
         name = _caller_name(one.caller)
-        self._book.refused(peer=one.who.peer, what=_name(one.method), reason=refusal.reason(), caller=name)
+        self._book.refusals.refused(peer=one.who.peer, what=_name(one.method), reason=refusal.reason(), caller=name)
         raise refusal
 
     async def _tell_refused(self, one: "_OneAct", refusal: Refusal, seconds_left: Callable[[], float]) -> None:
         if one.rule.told is Told.LOOK and not one.rule.is_told(one.caller, one.request, None):
             return
         reason, name = refusal.reason(), _caller_name(one.caller)
-        may_tell = self._book.may_tell_refused_act(_caller_id(one.caller))
+        may_tell = self._book.refusals.may_tell_act(_caller_id(one.caller))
         if not one.revisions and not one.intent and not may_tell:
-            self._book.refused(peer=one.who.peer, what=_name(one.method), reason=reason, caller=name)
+            self._book.refusals.refused(peer=one.who.peer, what=_name(one.method), reason=reason, caller=name)
             return
         # Nothing was done: the refusal stands, whether or not it can be written down at once.
         await self._is_written(one.draft(reason), seconds_left)

@@ -14,9 +14,10 @@ from credentiald.plane import Plane
 from credentiald.record_book import RecordBook
 from credentiald.resolve import resolve
 from credentiald.rpc import codec, health_codec, outcome_codec
+from credentiald.rpc.answered import noted_one, openings
 from credentiald.rpc.guard import current_caller, seconds_to_wait
 from credentiald.rpc.record_codec import instance_of
-from credentiald.rpc.resolve_stream import ResolveStreams, noted_one, openings
+from credentiald.rpc.resolve_stream import ResolveStreams
 from credentiald.rpc.watch_streams import WatchStreams
 from credentiald.store import revision
 from credentiald.store.times import to_micros

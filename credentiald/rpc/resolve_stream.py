@@ -22,16 +22,15 @@ from credentiald import receipts, tokens
 from credentiald.answers import Answers, Kept, Key, counts_until
 from credentiald.audit_book import AuditBook
 from credentiald.bridge_instances import INSTANCE_CHARACTERS
-from credentiald.catalog import TURNS
 from credentiald.errors import AuditUnavailable, InvalidArgument, Refusal, StoreUnavailable
 from credentiald.ids import uuid7_many, uuid_bytes
 from credentiald.metrics import Metrics
-from credentiald.model import BedrockOptions, Caller, Role
+from credentiald.model import BedrockOptions, Caller
 from credentiald.plane import Plane
 from credentiald.record_book import RecordBook
-from credentiald.record_model import NAME_CHARACTERS, Decided, Noted
 from credentiald.resolve import Answer, Question, resolve_many, upstream_model
 from credentiald.rpc import codec, reply_bytes, status
+from credentiald.rpc.answered import OneAnswered, decided_of, noted_of, openings
 from credentiald.rpc.guard import admit_again
 from credentiald.store.database import State
 
@@ -46,11 +45,6 @@ _METHOD = "drawbridge.v1.CredentialService/ResolveProviderStream"
 _STORE_SECONDS = 1.0
 # How often old answers are looked for, so that opened keys do not stay for want of a next request.
 SWEEP_SECONDS = 15.0
-
-
-# The question, the ids of interception and resolution, the decision, and the MAC of the receipt where that was written
-# when the batch was answered.
-_OneAnswered = tuple[pb.ResolveProviderRequest, bytes, bytes, Decided, bytes]
 
 
 class ResolveStreams:
@@ -114,7 +108,7 @@ class ResolveStreams:
                 state = self._state()
             now = self._plane.clock()
             started_seconds = time.perf_counter()
-            answered: list[_OneAnswered] = []
+            answered: list[OneAnswered] = []
             try:
                 results = await self._results(request.items, caller, state, now, answered)
                 if self._audit_first:
@@ -125,17 +119,17 @@ class ResolveStreams:
             finally:
                 # Only now that the answers are out; also where the caller is lost that may just have got them.
                 if answered:
-                    noted = _noted(answered, _micros(now))
+                    noted = noted_of(answered, _micros(now))
                     self._book.note(openings(noted))
                     if self._audit is not None and not self._audit_first:
                         self._audit.released(noted)
 
-    async def _audited(self, results: list[bytes], answered: list[_OneAnswered], now: datetime) -> list[bytes]:
+    async def _audited(self, results: list[bytes], answered: list[OneAnswered], now: datetime) -> list[bytes]:
         """The results when the audit tells of them; where it cannot, a refusal in the place of each."""
         try:
             if self._audit is not None:
                 async with asyncio.timeout(_STORE_SECONDS):
-                    await self._audit.release(_noted(answered, _micros(now)))
+                    await self._audit.release(noted_of(answered, _micros(now)))
         except (AuditUnavailable, TimeoutError):
             answered.clear()
             return [self._refused(AuditUnavailable()) for _ in results]
@@ -178,7 +172,7 @@ class ResolveStreams:
         caller: Caller,
         state: State | None,
         now: datetime,
-        answered: list[_OneAnswered],
+        answered: list[OneAnswered],
     ) -> list[bytes]:
         """The results in the order of the questions, each as bytes of a ResolveProviderStreamResponse.
 
@@ -195,7 +189,7 @@ class ResolveStreams:
         return results
 
     def _kept_results(
-        self, items: Sequence[pb.ResolveProviderRequest], caller: Caller, now: datetime, answered: list[_OneAnswered]
+        self, items: Sequence[pb.ResolveProviderRequest], caller: Caller, now: datetime, answered: list[OneAnswered]
     ) -> list[bytes]:
         """The results that are known already, empty where they are not; what was answered goes to `answered`.
 
@@ -241,7 +235,7 @@ class ResolveStreams:
         caller: Caller,
         state: State | None,
         now: datetime,
-        answered: list[_OneAnswered],
+        answered: list[OneAnswered],
     ) -> list[bytes]:
         """The results of questions that need the store, in one read of it; what was answered is kept, and told of."""
         questions = [_question(item) for item in items]
@@ -339,49 +333,6 @@ def _trace(
                 "drawbridge.questions_together": len(items),
             },
         )
-
-
-def noted_one(request: pb.ResolveProviderRequest, question: Question, answer: Answer, caller: Caller) -> list[Noted]:
-    """A single question that was answered, as records and the audit are told of it."""
-    ids = (question.interception_id.encode(), answer.resolution_id.encode())
-    return _noted([(request, *ids, decided_of(answer, question.operation, caller), b"")], answer.resolve_time_micros)
-
-
-def _noted(answered: Sequence[_OneAnswered], micros: int) -> list[Noted]:
-    """What was answered; nothing of the questions stays but these texts."""
-    return [
-        (
-            interception_id,
-            resolution_id,
-            decided,
-            item.model[:NAME_CHARACTERS],
-            item.client[:NAME_CHARACTERS],
-            item.bridge_instance_id,
-            mac,
-            micros,
-        )
-        for item, interception_id, resolution_id, decided, mac in answered
-    ]
-
-
-def openings(noted: Sequence[Noted]) -> list[Noted]:
-    """Those that are interceptions. Whom we could not hear of any more, nothing is kept open for."""
-    return [one for one in noted if one[2].opens and one[0] and 0 < len(one[5]) <= INSTANCE_CHARACTERS]
-
-
-def decided_of(answer: Answer, operation: str, caller: Caller) -> Decided:
-    """What a decision says of the interceptions that it answers."""
-    opens = caller.role is Role.BRIDGE and operation in TURNS
-    return Decided(
-        answer.origin,
-        operation,
-        answer.provider.bedrock,
-        opens,
-        caller.service.name if caller.service else "",
-        caller.role.value,
-        answer.user.username,
-        answer.access_token_id,
-    )
 
 
 def _may_stay(answer: Answer, item: pb.ResolveProviderRequest) -> bool:

@@ -22,7 +22,7 @@ from drawbridge.v1 import (
 from google.protobuf.field_mask_pb2 import FieldMask
 from google.protobuf.timestamp_pb2 import Timestamp
 
-from credentiald import audit_book, audit_model
+from credentiald import audit_book, audit_model, audit_refusals
 from credentiald.audit_book import Mode
 from credentiald.audit_chain import Head, Row
 from credentiald.metrics import Metrics
@@ -253,7 +253,7 @@ async def test_every_release_is_told_whether_it_was_decided_now_or_kept(tmp_path
 
 
 async def test_who_is_not_let_in_to_administration_is_counted_together(tmp_path, monkeypatch):
-    monkeypatch.setattr(audit_book, "REFUSALS_SECONDS", 0.2)
+    monkeypatch.setattr(audit_refusals, "REFUSALS_SECONDS", 0.2)
     async with running(tmp_path) as one:
         _, user = await one.make_user("ann")
         for token in ("", "dbs_wrong", "dbs_wrong", user):
