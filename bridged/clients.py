@@ -60,11 +60,12 @@ _SESSION_HEADERS = {
 }
 
 
-# The headers that are read here, for named_values.
-HEADER_NAMES = frozenset(
-    {"user-agent", "originator"}
-    | {header for header, _ in _BY_HEADER}
-    | {header for headers in _SESSION_HEADERS.values() for header in headers}
+# The headers that are read here.
+HEADER_NAMES = (
+    "user-agent",
+    "originator",
+    *(header for header, _ in _BY_HEADER),
+    *(header for headers in _SESSION_HEADERS.values() for header in headers),
 )
 
 
@@ -74,6 +75,8 @@ def client_name(named: Mapping[str, str]) -> str:
     name = _of_agent(agent) if len(agent) <= _REMEMBERED_CHARACTERS else _of_agent.__wrapped__(agent)
     if name:
         return name
+    if agent and len(named) == 1:
+        return UNKNOWN
     originator = named.get("originator")
     if originator is not None and originator.lower() in _BY_ORIGINATOR:
         return _BY_ORIGINATOR[originator.lower()]

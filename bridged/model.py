@@ -219,35 +219,39 @@ def header_values(headers: Headers, name: str) -> list[str]:
     return [value.strip(" \t") for key, value in headers if len(key) == length and key.lower() == name]
 
 
-def headers_of(headers: Headers, names: frozenset[str]) -> Headers:
-    """Those with these lower-case names."""
-    lowered = _lowered
-    return tuple([pair for pair in headers if lowered[pair[0]] in names])
+class HeaderNames(dict[str, str]):
+    """Names of headers that somebody reads: looked up as they are written, in lower case; "" for all others."""
 
+    def __init__(self, *names: str) -> None:
+        """`names` in lower case."""
+        super().__init__()
+        self._names = frozenset(names)
 
-def named_values(headers: Headers, names: frozenset[str]) -> dict[str, str]:
-    """The values of the headers with these lower-case names that are not blank, those of one name joined with commas.
-
-    One look at each header, for who wants several of them.
-    """
-    found: dict[str, str] = {}
-    for name, value in headers:
-        key = _lowered[name]
-        if key in names and (text := value.strip()):
-            found[key] = f"{found[key]}, {text}" if key in found else text
-    return found
-
-
-class _Lowered(dict[str, str]):
-    """Names of headers in lower case. They are few, and asked for with every request."""
-
-    def __missing__(self, name: str) -> str:
-        lowered = name.lower()
-        if len(self) < _REMEMBERED_NAMES and len(name) <= _REMEMBERED_CHARACTERS:
-            self[name] = lowered
-        return lowered
+    def __missing__(self, written: str) -> str:
+        lowered = written.lower()
+        found = lowered if lowered in self._names else ""
+        if len(self) < _REMEMBERED_NAMES and len(written) <= _REMEMBERED_CHARACTERS:
+            self[written] = found
+        return found
 
 
 # Names are chosen by clients, so there is a bound to how many are remembered; and a token is longer than this.
 _REMEMBERED_NAMES, _REMEMBERED_CHARACTERS = 2048, 32
-_lowered = _Lowered()
+
+
+def headers_of(headers: Headers, names: HeaderNames) -> Headers:
+    """Those with these names."""
+    return tuple([pair for pair in headers if names[pair[0]]])
+
+
+def named_values(headers: Headers, names: HeaderNames) -> dict[str, str]:
+    """The values of the headers with these names that are not blank, those of one name joined with commas.
+
+    One look at each header, for who wants several of them.
+    """
+    found: dict[str, str] = {}
+    for written, value in headers:
+        name = names[written]
+        if name and (text := value.strip()):
+            found[name] = f"{found[name]}, {text}" if name in found else text
+    return found

@@ -15,7 +15,7 @@ import msgspec
 from bridged.clients import HEADER_NAMES, client_name, session_id
 from bridged.conversation import Conversation
 from bridged.endings import STOPPED, ending_of
-from bridged.model import DialectName, Headers, Resolution, headers_of, named_values
+from bridged.model import DialectName, HeaderNames, Headers, Resolution, headers_of, named_values
 from bridged.quoted_keys import without_keys
 from bridged.records import NO_ANSWER, NO_TURN, AnswerRecords, Ending, Report, Trouble, UsualAnswer
 from bridged.report_messages import Facts, Row, usual_row
@@ -39,10 +39,11 @@ _OK, _JSON = 200, "application/json"
 _REMEMBERED_AGENTS = 256
 _MESSAGE_CHARACTERS = 1024
 _ID_CHARACTERS = 256
-_REQUEST_HEADERS = HEADER_NAMES | {"content-encoding"}
+_REQUEST_HEADERS = HeaderNames("content-encoding", *HEADER_NAMES)
 # Where upstreams put their id of a request; the first that is there.
-_REQUEST_ID_HEADERS = frozenset({"x-request-id", "request-id", "x-amzn-requestid", "apim-request-id"})
-_ANSWER_HEADERS = ANSWER_HEADERS | _REQUEST_ID_HEADERS
+_ID_HEADERS = ("x-request-id", "request-id", "x-amzn-requestid", "apim-request-id")
+_REQUEST_ID_HEADERS = HeaderNames(*_ID_HEADERS)
+_ANSWER_HEADERS = HeaderNames(*ANSWER_HEADERS, *_ID_HEADERS)
 
 
 class TapMaker(Protocol):
@@ -134,7 +135,7 @@ class Recording:
             or interception.attempts
         ):
             return None
-        headers = self._headers = headers_of(self._headers, _ANSWER_HEADERS)
+        headers = self._headers
         named = named_values(headers, _ANSWER_HEADERS)
         if "content-encoding" in named or kind_of(named.get("content-type", "")) != _JSON:
             return None
@@ -150,7 +151,7 @@ class Recording:
             interception.status or status,
             int((self._ended_seconds - interception.started_seconds) * 1_000_000),
             None if first_byte_seconds is None else int(first_byte_seconds * 1_000_000),
-            request_id_of(headers) if len(headers) > 1 else "",
+            request_id_of(headers) if len(named) > 1 else "",
             answer,
             self._turn,
         )
@@ -274,7 +275,7 @@ def _read_at_once(read: Callable[[bytes], UsualAnswer | None], data: bytes) -> U
 def request_id_of(headers: Headers) -> str:
     """The upstream's own id of a request, as the headers of its answer have it; empty where they do not."""
     for name, value in headers:
-        if name.lower() in _REQUEST_ID_HEADERS:
+        if _REQUEST_ID_HEADERS[name]:
             return value[:_ID_CHARACTERS]
     return ""
 

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Mapping
 from functools import lru_cache
 
-from bridged.model import DialectName, Headers, named_values
+from bridged.model import DialectName, HeaderNames, Headers, named_values
 from bridged.records import NO_TURN, Turn, UsualAnswer
 from bridged.taps import anthropic_messages, openai_chat, openai_responses, turns
 from bridged.taps.answer_tap import AnswerReader, AnswerTap, DecodingTap, DocumentTap, EventsTap, MessagesTap
@@ -16,7 +16,8 @@ from bridged.taps.openai_chat import ChatReader
 from bridged.taps.openai_responses import ResponsesReader
 
 # What the head of an answer tells a tap; taps of Bedrock read more.
-ANSWER_HEADERS = frozenset({"content-type", "content-encoding", "x-amzn-errortype", "x-amzn-requestid"})
+ANSWER_HEADERS = ("content-type", "content-encoding", "x-amzn-errortype", "x-amzn-requestid")
+_NAMES = HeaderNames(*ANSWER_HEADERS)
 _EVENTS = "text/event-stream"
 _MESSAGES = "application/vnd.amazon.eventstream"
 _CONVERSE = ("bedrock.converse", "bedrock.converse_stream")
@@ -46,7 +47,7 @@ def answer_tap(dialect: DialectName, operation: str, *, status: int, headers: He
     if status < _FIRST_GOOD or _FIRST_REDIRECT <= status < _FIRST_ERROR:
         return None
     tap: AnswerTap
-    named = named_values(headers, ANSWER_HEADERS)
+    named = named_values(headers, _NAMES)
     if status >= _FIRST_ERROR:
         tap = ErrorTap(status, named=named.get("x-amzn-errortype", "").partition(":")[0])
     else:

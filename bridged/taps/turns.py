@@ -21,8 +21,11 @@ from bridged.records import NO_TURN, Turn
 from bridged.taps.typed_json import decoded
 
 MAX_PROMPT_BYTES = 1024 * 1024
+# A character has at most four bytes, so nearly all prompts are known to fit.
+_SURELY_FITS_CHARACTERS = MAX_PROMPT_BYTES // 4
 MAX_ID_CHARACTERS = 512
 MAX_MODEL_CHARACTERS = 512
+_CHAT = DialectName.OPENAI_CHAT
 # How many messages of the system there may be behind the user's.
 MAX_BEHIND = 64
 _BEHIND = frozenset({"system", "developer"})
@@ -88,7 +91,8 @@ _sessions = msgspec.json.Decoder(_Session)
 
 def turn_of(dialect: DialectName, conversation: Conversation) -> Turn:
     """What a request says of its conversation; NO_TURN for what cannot be read."""
-    return _TURNS[dialect](conversation)
+    # An Enum's members are hashed in Python.
+    return _chat_turn(conversation) if dialect is _CHAT else _TURNS[dialect](conversation)
 
 
 def read_turn(dialect: DialectName, body: bytes) -> Turn:
@@ -114,7 +118,7 @@ def _messages_turn(conversation: Conversation) -> Turn:
 def _chat_turn(conversation: Conversation) -> Turn:
     found = _last_text_message(conversation.messages)
     if found is not None:
-        return _turn(found.content, ())
+        return Turn(found.content) if len(found.content) <= _SURELY_FITS_CHARACTERS else _turn(found.content, ())
     message = _last(conversation.messages)
     if message is None:
         return NO_TURN
@@ -191,17 +195,11 @@ def _last_text(parts: Sequence[_Part]) -> str | None:
 def _turn(prompt: str | None, results: Iterable[str | None], *, session_id: str = "") -> Turn:
     ids = [result for result in results if result]
     prompt_bytes = 0
-    # A character has at most four bytes, so nearly all are known to fit.
-    if prompt is not None and len(prompt) * 4 > MAX_PROMPT_BYTES:
+    if prompt is not None and len(prompt) > _SURELY_FITS_CHARACTERS:
         encoded = prompt.encode()
         if len(encoded) > MAX_PROMPT_BYTES:
             prompt_bytes, prompt = len(encoded), encoded[:MAX_PROMPT_BYTES].decode("utf-8", "ignore")
-    return Turn(
-        prompt=prompt,
-        prompt_bytes=prompt_bytes,
-        correlating_tool_call_id=ids[-1][:MAX_ID_CHARACTERS] if ids else "",
-        session_id=session_id,
-    )
+    return Turn(prompt, prompt_bytes, ids[-1][:MAX_ID_CHARACTERS] if ids else "", session_id)
 
 
 def _session_of(raw: msgspec.Raw) -> str:

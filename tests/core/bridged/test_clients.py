@@ -3,7 +3,7 @@
 import pytest
 
 from bridged.clients import HEADER_NAMES, MAX_SESSION_CHARACTERS, UNKNOWN, client_name, session_id
-from bridged.model import Headers, named_values
+from bridged.model import HeaderNames, Headers, named_values
 
 
 @pytest.mark.parametrize(
@@ -49,7 +49,7 @@ def test_user_agents(agent: str, name: str) -> None:
     ],
 )  # fmt: skip
 def test_other_headers(headers: Headers, name: str) -> None:
-    assert client_name(named_values(headers, HEADER_NAMES)) == name
+    assert client_name(named_values(headers, HeaderNames(*HEADER_NAMES))) == name
 
 
 @pytest.mark.parametrize(
@@ -74,4 +74,4 @@ def test_other_headers(headers: Headers, name: str) -> None:
     ],
 )
 def test_sessions(client: str, headers: Headers, expected: str | None) -> None:
-    assert session_id(client, named_values(headers, HEADER_NAMES), in_body="from-body") == expected
+    assert session_id(client, named_values(headers, HeaderNames(*HEADER_NAMES)), in_body="from-body") == expected
