@@ -6,12 +6,12 @@ among them: the last value of each wins. Input tokens leave out cached ones alre
 Format: platform.claude.com, "Messages" and "Streaming messages".
 """
 
-from typing import ClassVar
+from typing import ClassVar, Generic, Literal, TypeVar
 
 import msgspec
 
 from bridged.records import AnswerRecords, Trouble, UsualAnswer
-from bridged.taps.seen import Seen, usual_answer, usual_counts
+from bridged.taps.seen import GoodCount, Seen, reported, usual_answer
 from bridged.taps.typed_json import Count, decoded, last_object
 
 # In a block of text nothing matters but what ends it and what counts. What follows in blocks of other kinds does.
@@ -25,29 +25,31 @@ _TOOL = "tool_use"
 # A union with None would take nothing but null.
 _NOTHING = msgspec.Raw()
 
-
-class _CacheCreation(msgspec.Struct, gc=False):
-    ephemeral_1h_input_tokens: Count | None = None
-    ephemeral_5m_input_tokens: Count | None = None
+C = TypeVar("C")
 
 
-class _ServerTools(msgspec.Struct, gc=False):
-    web_search_requests: Count | None = None
-    web_fetch_requests: Count | None = None
+class _CacheCreation(msgspec.Struct, Generic[C], gc=False):
+    ephemeral_1h_input_tokens: C | None = None
+    ephemeral_5m_input_tokens: C | None = None
 
 
-class _OutputDetails(msgspec.Struct, gc=False):
-    thinking_tokens: Count | None = None
+class _ServerTools(msgspec.Struct, Generic[C], gc=False):
+    web_search_requests: C | None = None
+    web_fetch_requests: C | None = None
 
 
-class _Usage(msgspec.Struct, gc=False):
-    input_tokens: Count | None = None
-    output_tokens: Count | None = None
-    cache_read_input_tokens: Count | None = None
-    cache_creation_input_tokens: Count | None = None
-    cache_creation: _CacheCreation | None = None
-    server_tool_use: _ServerTools | None = None
-    output_tokens_details: _OutputDetails | None = None
+class _OutputDetails(msgspec.Struct, Generic[C], gc=False):
+    thinking_tokens: C | None = None
+
+
+class _Usage(msgspec.Struct, Generic[C], gc=False):
+    input_tokens: C | None = None
+    output_tokens: C | None = None
+    cache_read_input_tokens: C | None = None
+    cache_creation_input_tokens: C | None = None
+    cache_creation: _CacheCreation[C] | None = None
+    server_tool_use: _ServerTools[C] | None = None
+    output_tokens_details: _OutputDetails[C] | None = None
 
 
 class _Metrics(msgspec.Struct, gc=False, rename="camel"):
@@ -75,7 +77,7 @@ class _Error(msgspec.Struct, gc=False):
 class _Message(msgspec.Struct, gc=False):
     id: str | None = None
     model: str | None = None
-    usage: _Usage | None = None
+    usage: _Usage[Count] | None = None
     content: list[_Block] | None = None
 
 
@@ -90,7 +92,7 @@ class _Event(msgspec.Struct, gc=False):
     message: _Message | None = None
     content_block: _Block | None = None
     delta: _Delta | None = None
-    usage: _Usage | None = None
+    usage: _Usage[Count] | None = None
     error: _Error | None = None
     metrics: _Metrics | None = msgspec.field(default=None, name="amazon-bedrock-invocationMetrics")
 
@@ -101,9 +103,29 @@ class _Document(_Message, gc=False):
     metrics: _Metrics | None = msgspec.field(default=None, name="amazon-bedrock-invocationMetrics")
 
 
+class _TextBlock(msgspec.Struct, gc=False):
+    type: Literal["text"]
+    id: str | None = None
+    name: str | None = None
+    thinking: str | None = None
+
+
+class _UsualAnswer(msgspec.Struct, gc=False):
+    """A whole answer that `usual` takes, and one that is an error: with good counts, and text only."""
+
+    usage: _Usage[GoodCount]
+    id: str | None = None
+    model: str | None = None
+    content: list[_TextBlock] | None = None
+    type: str = ""
+    error: _Error | None = None
+    metrics: None = msgspec.field(default=None, name="amazon-bedrock-invocationMetrics")
+
+
 _events = msgspec.json.Decoder(_Event)
 _documents = msgspec.json.Decoder(_Document)
-_usages = msgspec.json.Decoder(_Usage)
+_usual_answers = msgspec.json.Decoder(_UsualAnswer)
+_usages = msgspec.json.Decoder(_Usage[Count])
 
 
 class MessagesReader(msgspec.Struct):
@@ -200,7 +222,7 @@ class MessagesReader(msgspec.Struct):
     def _fail(self, error: _Error | None) -> None:
         self.seen.fail(*((error.type, error.message) if error else (None, None)))
 
-    def _count(self, usage: _Usage | None) -> None:
+    def _count(self, usage: _Usage[Count] | None) -> None:
         if usage is None:
             return
         self.seen.count(_told(usage))
@@ -220,19 +242,14 @@ class MessagesReader(msgspec.Struct):
 def usual(data: bytes) -> UsualAnswer | None:
     """A whole answer of text and usage alone, at once; None for what a reader has to look at."""
     try:
-        document = _documents.decode(data)
+        answer = _usual_answers.decode(data)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         return None
-    if document.usage is None or document.metrics is not None or document.type == "error":
-        return None
-    for block in document.content or ():
-        if block.type != "text":
-            return None
-    counts = usual_counts(_told(document.usage))
-    return None if counts is None else usual_answer(document.id, counts)
+    told = _told(answer.usage)
+    return None if answer.type == "error" else usual_answer(answer.id, reported(told))
 
 
-def _told(usage: _Usage) -> list[tuple[str, object]]:
+def _told(usage: _Usage[C]) -> list[tuple[str, C | None]]:
     """Its counts, by the names under which they are recorded."""
     told = [
         ("input", usage.input_tokens),

@@ -9,37 +9,39 @@ Format: platform.openai.com, "Chat Completions"; `cache_write_tokens` as OpenAI'
 
 import re
 from collections.abc import Sequence
-from typing import Any, ClassVar
+from typing import Annotated, Any, ClassVar, Generic, TypeVar
 
 import msgspec
 
 from bridged.records import AnswerRecords, Trouble, UsualAnswer
-from bridged.taps.seen import MAX_ITEMS, Key, Seen, usual_answer, usual_counts, without_cached
+from bridged.taps.seen import MAX_ITEMS, GoodCount, Key, Seen, plain_answer, reported, usual_answer, without_cached
 from bridged.taps.typed_json import Count, decoded, last_object
 
 _DONE = b"[DONE]"
 # What a last event may tell: an error, or why the model stopped.
 _TELLS = re.compile(rb'"(?:error"|finish_reason"[ \t\r\n]*:[ \t\r\n]*")')
 
-
-class _PromptDetails(msgspec.Struct, gc=False):
-    cached_tokens: Count | None = None
-    cache_write_tokens: Count | None = None
-    audio_tokens: Count | None = None
+C = TypeVar("C")
 
 
-class _CompletionDetails(msgspec.Struct, gc=False):
-    reasoning_tokens: Count | None = None
-    audio_tokens: Count | None = None
-    accepted_prediction_tokens: Count | None = None
-    rejected_prediction_tokens: Count | None = None
+class _PromptDetails(msgspec.Struct, Generic[C], gc=False):
+    cached_tokens: C | None = None
+    cache_write_tokens: C | None = None
+    audio_tokens: C | None = None
 
 
-class _Usage(msgspec.Struct, gc=False):
-    prompt_tokens: Count | None = None
-    completion_tokens: Count | None = None
-    prompt_tokens_details: _PromptDetails | None = None
-    completion_tokens_details: _CompletionDetails | None = None
+class _CompletionDetails(msgspec.Struct, Generic[C], gc=False):
+    reasoning_tokens: C | None = None
+    audio_tokens: C | None = None
+    accepted_prediction_tokens: C | None = None
+    rejected_prediction_tokens: C | None = None
+
+
+class _Usage(msgspec.Struct, Generic[C], gc=False):
+    prompt_tokens: C | None = None
+    completion_tokens: C | None = None
+    prompt_tokens_details: _PromptDetails[C] | None = None
+    completion_tokens_details: _CompletionDetails[C] | None = None
 
 
 class _Function(msgspec.Struct, gc=False):
@@ -77,12 +79,34 @@ class _Chunk(msgspec.Struct, gc=False):
     id: str | None = None
     model: str | None = None
     choices: list[_Choice] | None = None
-    usage: _Usage | None = None
+    usage: _Usage[Count] | None = None
     error: _Error | None = None
 
 
+class _UsualMessage(msgspec.Struct, gc=False):
+    tool_calls: Annotated[list[_ToolCall], msgspec.Meta(max_length=0)] | None = None
+
+
+class _UsualChoice(msgspec.Struct, gc=False):
+    index: int | None = None
+    delta: _UsualMessage | None = None
+    message: _UsualMessage | None = None
+    finish_reason: str | None = None
+
+
+class _UsualAnswer(msgspec.Struct, gc=False):
+    """A whole answer that `usual` takes, and nothing else is one: with good counts, and neither calls nor an error."""
+
+    usage: _Usage[GoodCount]
+    id: str | None = None
+    model: str | None = None
+    choices: list[_UsualChoice] | None = None
+    error: None = None
+
+
 _chunks = msgspec.json.Decoder(_Chunk)
-_usages = msgspec.json.Decoder(_Usage)
+_usual_answers = msgspec.json.Decoder(_UsualAnswer)
+_usages = msgspec.json.Decoder(_Usage[Count])
 
 
 class ChatReader(msgspec.Struct):
@@ -174,28 +198,24 @@ class ChatReader(msgspec.Struct):
         if usage is not None:
             self._count(usage)
 
-    def _count(self, usage: _Usage) -> None:
+    def _count(self, usage: _Usage[Count]) -> None:
         self.seen.count(_told(usage))
 
 
 def usual(data: bytes) -> UsualAnswer | None:
     """A whole answer of text and usage alone, at once; None for what a reader has to look at."""
     try:
-        chunk = _chunks.decode(data)
+        answer = _usual_answers.decode(data)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         return None
-    usage = chunk.usage
-    if usage is None or chunk.error is not None:
-        return None
-    for choice in chunk.choices or ():
-        message = choice.delta or choice.message
-        if message is not None and message.tool_calls:
-            return None
-    counts = usual_counts(_told(usage))
-    return None if counts is None else usual_answer(chunk.id, without_cached(counts))
+    usage = answer.usage
+    if usage.prompt_tokens_details is None and usage.completion_tokens_details is None:
+        return plain_answer(answer.id, usage.prompt_tokens, usage.completion_tokens)
+    told = _told(usage)
+    return usual_answer(answer.id, without_cached(reported(told)))
 
 
-def _told(usage: _Usage) -> list[tuple[str, object]]:
+def _told(usage: _Usage[C]) -> list[tuple[str, C | None]]:
     """Its counts, by the names under which they are recorded."""
     told = [("input", usage.prompt_tokens), ("output", usage.completion_tokens)]
     of_prompt, of_completion = usage.prompt_tokens_details, usage.completion_tokens_details

@@ -7,12 +7,12 @@ Input tokens count cached ones too, which are taken out.
 Format: platform.openai.com, "Responses" and its "Streaming events".
 """
 
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Generic, Literal, TypeVar
 
 import msgspec
 
 from bridged.records import AnswerRecords, Trouble, UsualAnswer
-from bridged.taps.seen import Seen, usual_answer, usual_counts, without_cached
+from bridged.taps.seen import GoodCount, Seen, plain_answer, reported, usual_answer, without_cached
 from bridged.taps.typed_json import Count, decoded, last_object
 
 _OVER = frozenset({"response.completed", "response.incomplete", "response.failed"})
@@ -28,21 +28,23 @@ _BUILT_IN_CALLS = {
 _NOTHING = msgspec.Raw()
 _MAX_OUTPUT_ITEMS = 4096
 
-
-class _InputDetails(msgspec.Struct, gc=False):
-    cached_tokens: Count | None = None
-    cache_write_tokens: Count | None = None
+C = TypeVar("C")
 
 
-class _OutputDetails(msgspec.Struct, gc=False):
-    reasoning_tokens: Count | None = None
+class _InputDetails(msgspec.Struct, Generic[C], gc=False):
+    cached_tokens: C | None = None
+    cache_write_tokens: C | None = None
 
 
-class _Usage(msgspec.Struct, gc=False):
-    input_tokens: Count | None = None
-    output_tokens: Count | None = None
-    input_tokens_details: _InputDetails | None = None
-    output_tokens_details: _OutputDetails | None = None
+class _OutputDetails(msgspec.Struct, Generic[C], gc=False):
+    reasoning_tokens: C | None = None
+
+
+class _Usage(msgspec.Struct, Generic[C], gc=False):
+    input_tokens: C | None = None
+    output_tokens: C | None = None
+    input_tokens_details: _InputDetails[C] | None = None
+    output_tokens_details: _OutputDetails[C] | None = None
 
 
 class _Part(msgspec.Struct, gc=False):
@@ -77,7 +79,7 @@ class _Error(msgspec.Struct, gc=False):
 class _Response(msgspec.Struct, gc=False):
     id: str | None = None
     model: str | None = None
-    usage: _Usage | None = None
+    usage: _Usage[Count] | None = None
     output: list[_Item] | None = None
     error: _Error | None = None
 
@@ -92,12 +94,36 @@ class _Event(msgspec.Struct, gc=False):
     code: Any = None
     message: str | None = None
     # Of an event that was too long: nothing else of it is left.
-    usage: _Usage | None = None
+    usage: _Usage[Count] | None = None
+
+
+class _UsualItem(msgspec.Struct, gc=False):
+    type: Literal["message"]
+    phase: None = None
+    id: str | None = None
+    call_id: str | None = None
+    name: str | None = None
+    arguments: str | None = None
+    input: str | None = None
+    status: str | None = None
+    summary: list[_Part] | None = None
+    content: list[_Part] | None = None
+
+
+class _UsualAnswer(msgspec.Struct, gc=False):
+    """A whole answer that `usual` takes, and nothing else is one: with good counts, messages only, and no error."""
+
+    usage: _Usage[GoodCount]
+    id: str | None = None
+    model: str | None = None
+    output: list[_UsualItem] | None = None
+    error: None = None
 
 
 _events = msgspec.json.Decoder(_Event)
 _documents = msgspec.json.Decoder(_Response)
-_usages = msgspec.json.Decoder(_Usage)
+_usual_answers = msgspec.json.Decoder(_UsualAnswer)
+_usages = msgspec.json.Decoder(_Usage[Count])
 
 
 class ResponsesReader(msgspec.Struct):
@@ -192,26 +218,24 @@ class ResponsesReader(msgspec.Struct):
         if usage is not None:
             self._count(usage)
 
-    def _count(self, usage: _Usage) -> None:
+    def _count(self, usage: _Usage[Count]) -> None:
         self.seen.count(_told(usage))
 
 
 def usual(data: bytes) -> UsualAnswer | None:
     """A whole answer of text and usage alone, at once; None for what a reader has to look at."""
     try:
-        response = _documents.decode(data)
+        answer = _usual_answers.decode(data)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         return None
-    if response.usage is None or response.error is not None:
-        return None
-    for item in response.output or ():
-        if item.type != "message" or item.phase is not None:
-            return None
-    counts = usual_counts(_told(response.usage))
-    return None if counts is None else usual_answer(response.id, without_cached(counts))
+    usage = answer.usage
+    if usage.input_tokens_details is None and usage.output_tokens_details is None:
+        return plain_answer(answer.id, usage.input_tokens, usage.output_tokens)
+    told = _told(usage)
+    return usual_answer(answer.id, without_cached(reported(told)))
 
 
-def _told(usage: _Usage) -> list[tuple[str, object]]:
+def _told(usage: _Usage[C]) -> list[tuple[str, C | None]]:
     """Its counts, by the names under which they are recorded."""
     told = [("input", usage.input_tokens), ("output", usage.output_tokens)]
     of_input, of_output = usage.input_tokens_details, usage.output_tokens_details

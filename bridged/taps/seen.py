@@ -1,6 +1,7 @@
 """What a tap has seen so far, within bounds: tool calls and thoughts grow here, fragment by fragment."""
 
 from collections.abc import Iterable, Mapping
+from typing import Annotated
 
 import msgspec
 
@@ -15,6 +16,8 @@ MAX_NAME_CHARACTERS = 512
 MAX_ERROR_CHARACTERS = 4096
 # Of one kind of tokens in one answer: more is no count. Sums of a few stay below what credentiald takes (record.proto).
 MAX_COUNT = 100_000_000_000
+# One that `Seen.count` takes as it is.
+GoodCount = Annotated[int, msgspec.Meta(ge=0, le=MAX_COUNT)]
 
 _NOTHING_FURTHER: Mapping[str, int] = {}
 _NO_TROUBLES: frozenset[Trouble] = frozenset()
@@ -194,32 +197,30 @@ class Seen(msgspec.Struct):
         item.text += encoded
 
 
-def usual_counts(told: Iterable[tuple[str, object]]) -> dict[str, int] | None:
-    """What was reported, by name; None where there is nothing, or a count that `Seen.count` has to judge."""
-    counts = {}
-    for name, value in told:
-        if value is not None:
-            if type(value) is not int or not 0 <= value <= MAX_COUNT:
-                return None
-            counts[name] = value
-    return counts or None
-
-
-def usual_answer(msg_id: str | None, counts: Mapping[str, int]) -> UsualAnswer:
-    """`counts` as for `Seen.records`, and there are some."""
-    further = (
-        _NOTHING_FURTHER
-        if counts.keys() <= _COLUMNS
-        else {name: counts[name] for name in counts if name not in _COLUMNS}
-    )
+def usual_answer(msg_id: str | None, counts: Mapping[str, int]) -> UsualAnswer | None:
+    """`counts` as for `Seen.records`; None where there are none."""
+    if not counts:
+        return None
     return (
         (msg_id or "")[:MAX_NAME_CHARACTERS],
         counts.get("input", 0),
         counts.get("output", 0),
         counts.get("cache_read", 0),
         counts.get("cache_write", 0),
-        further,
+        _further(counts),
     )
+
+
+def plain_answer(msg_id: str | None, new: int | None, out: int | None) -> UsualAnswer | None:
+    """The same of one that counts input and output at most."""
+    if new is None and out is None:
+        return None
+    return (msg_id or "")[:MAX_NAME_CHARACTERS], new or 0, out or 0, 0, 0, _NOTHING_FURTHER
+
+
+def reported(told: Iterable[tuple[str, GoodCount | None]]) -> dict[str, int]:
+    """What was reported, by name."""
+    return {name: count for name, count in told if count is not None}
 
 
 def without_cached(counts: Mapping[str, int]) -> Mapping[str, int]:
@@ -231,12 +232,17 @@ def without_cached(counts: Mapping[str, int]) -> Mapping[str, int]:
 
 
 def _token_usage(counts: Mapping[str, int], partial: bool) -> TokenUsage:
-    has_further = not counts.keys() <= _COLUMNS
     return TokenUsage(
         counts.get("input", 0),
         counts.get("output", 0),
         counts.get("cache_read", 0),
         counts.get("cache_write", 0),
-        {name: counts[name] for name in counts if name not in _COLUMNS} if has_further else _NOTHING_FURTHER,
+        _further(counts),
         partial,
     )
+
+
+def _further(counts: Mapping[str, int]) -> Mapping[str, int]:
+    if counts.keys() <= _COLUMNS:
+        return _NOTHING_FURTHER
+    return {name: counts[name] for name in counts if name not in _COLUMNS}
