@@ -17,7 +17,7 @@ from bridged.http1.exchange import Exchange
 from bridged.http1.response_head import BodyFraming
 from bridged.http1.upstream import UpstreamError
 from bridged.http_types import UpstreamBroken, UpstreamNotAllowed, UpstreamTimeout
-from bridged.model import Headers, Refused, Source, header_values
+from bridged.model import Headers, Refused, Source
 from bridged.sse import StreamEnd
 from bridged.taps.scanner import TOGETHER_BYTES
 from bridged.taps.usage_chunk import UsageChunkFilter
@@ -69,7 +69,7 @@ class AnswerRelay:
                 self._judge(status)
             framing = _COUNTED if body is _UPSTREAM_COUNTED else _NO_BODY if body is _UPSTREAM_NO_BODY else _CHUNKED
             # A length that stands beside another framing does not count (RFC 9112, 6.3), nor does one in a 204.
-            lines, is_stream, length_bytes = response_lines(
+            lines, is_stream, length_bytes, is_plain, request_id = response_lines(
                 headers,
                 interception_id=interception.interception_id,
                 date=self._bridge.date_line(),
@@ -78,9 +78,11 @@ class AnswerRelay:
             if is_stream and body is not _UPSTREAM_NO_BODY:
                 self.stream_end = StreamEnd()
                 framing = _CHUNKED
-            if self.usage_filter is not None and not (is_stream and status == _OK and _is_plain(headers)):
+            if self.usage_filter is not None and not (is_stream and status == _OK and is_plain):
                 self.usage_filter = None
-            self._tap = interception.answer_begins(status, headers, is_stream=is_stream)
+            self._tap = interception.answer_begins(
+                status, headers, is_stream=is_stream, is_plain=is_plain, request_id=request_id
+            )
             self._exchange.send_head(status, lines, body=framing, length_bytes=length_bytes, more=more)
         except Exception as failure:
             interception.fail(failure)
@@ -212,7 +214,3 @@ class AnswerRelay:
         self._interception.upstream_failed(reason)
         said = f"the upstream's {after}" if self._exchange.head_sent else f"the upstream {before}"
         return Refused(reason, f"{said}: try again")
-
-
-def _is_plain(headers: Headers) -> bool:
-    return all(value.lower() in ("", "identity") for value in header_values(headers, "content-encoding"))

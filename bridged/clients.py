@@ -58,8 +58,7 @@ _SESSION_HEADERS = {
     CODER_AGENTS: ("x-coder-chat-id",),
     OPENCODE: ("x-opencode-session", "x-session-id", "x-session-affinity"),
 }
-
-
+CLIENTS_WITH_SESSIONS = frozenset(_SESSION_HEADERS)
 # The headers that are read here.
 HEADER_NAMES = (
     "user-agent",

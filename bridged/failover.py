@@ -14,13 +14,13 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 from bridged.endings import category_of_status
+from bridged.headers import request_id_of
 from bridged.http1.response_head import BodyFraming
 from bridged.http1.upstream import ResponseReceiver, UpstreamError
 from bridged.key_outcomes import NO_ANSWER, KeyOutcome, Kind, is_held, outcome_at_head, outcome_of
 from bridged.model import Headers, Refused, Resolution
 from bridged.outcomes import EXHAUSTED, Rest, exhausted
 from bridged.quoted_keys import without_keys
-from bridged.recording import request_id_of
 from bridged.records import Attempt
 
 if TYPE_CHECKING:

@@ -13,10 +13,10 @@ import time
 from typing import TYPE_CHECKING
 
 from bridged.endings import category_of_reason, category_of_status
+from bridged.headers import request_id_of
 from bridged.http1.response_head import BodyFraming
 from bridged.http1.upstream import ResponseReceiver, UpstreamError
 from bridged.model import Headers, Refused, Resolution
-from bridged.recording import request_id_of
 from bridged.records import Attempt
 
 if TYPE_CHECKING:

@@ -9,12 +9,16 @@ hints at a secret, or that hold what looks like one, are not remembered.
 from bridged.client_token import may_carry_token, may_hold_any_token
 from bridged.headers import (
     IDENTITY,
+    MAX_ID_CHARACTERS,
+    REQUEST_ID_HEADERS,
     Fate,
     fate_of_request,
     fate_of_response,
     is_event_stream,
+    is_plain,
     is_plain_connection,
     request_headers,
+    request_id_of,
     response_headers,
     without_token,
 )
@@ -34,6 +38,7 @@ _STREAM = 8
 _ENCODED = 16
 _CACHE = 32
 _NOT_OF_STREAMS = 64
+_ID = 128
 
 
 def _line(pair: Pair) -> bytes | None:
@@ -116,13 +121,13 @@ class _ResponseLines(dict[Pair, tuple[bytes, int]]):
         line, fate = _line(pair), fate_of_response(name)
         if line is None or fate is None or (fate is Fate.CONNECTION and not is_plain_connection(value)):
             return b"", _ODD
-        if fate is Fate.DROPPED or fate is Fate.CONNECTION:
-            return b"", 0
         key = name.lower()
+        if fate is Fate.DROPPED or fate is Fate.CONNECTION:
+            return b"", _ID if key in REQUEST_ID_HEADERS else 0
         if key == "content-type":
             return line, _STREAM if is_event_stream((pair,)) else 0
         if key == "content-encoding":
-            return line, 0 if value.lower() in ("", "identity") else _ENCODED
+            return line, 0 if is_plain((pair,)) else _ENCODED
         return line, _MARKS.get(key, 0)
 
 
@@ -135,12 +140,14 @@ _MARKS = {
     "x_accel_buffering": _NOT_OF_STREAMS,
     "x-accel_buffering": _NOT_OF_STREAMS,
     "x_accel-buffering": _NOT_OF_STREAMS,
+    **dict.fromkeys(REQUEST_ID_HEADERS, _ID),
 }
 _RESPONSE = _ResponseLines()
 
 
-# What goes to the client: the lines, whether the body is an event stream, and what Content-Length says.
-AnswerLines = tuple[bytes, bool, int | None]
+# What goes to the client: the lines, whether the body is an event stream, and what Content-Length says. And what is
+# recorded: whether the body is not compressed, and the upstream's own id of the request.
+AnswerLines = tuple[bytes, bool, int | None, bool, str]
 
 
 def response_lines(upstream_headers: Headers, *, interception_id: str, date: bytes, keeps_length: bool) -> AnswerLines:
@@ -152,6 +159,7 @@ def response_lines(upstream_headers: Headers, *, interception_id: str, date: byt
     lines: list[bytes] = []
     marks = 0
     length_bytes = None
+    request_id = ""
     for pair in upstream_headers:
         line, mark = _RESPONSE[pair]
         lines.append(line)
@@ -159,6 +167,8 @@ def response_lines(upstream_headers: Headers, *, interception_id: str, date: byt
             marks |= mark
             if mark == _LENGTH:
                 length_bytes = int(pair[1])
+            elif mark == _ID:
+                request_id = request_id or pair[1][:MAX_ID_CHARACTERS]
     if marks & _ODD or (marks & _LENGTH and not keeps_length):
         return _by_headers(upstream_headers, interception_id, date, keeps_length=keeps_length)
     is_stream = marks & (_STREAM | _ENCODED) == _STREAM
@@ -172,7 +182,7 @@ def response_lines(upstream_headers: Headers, *, interception_id: str, date: byt
         lines.append(b"X-Accel-Buffering: no\r\n" if marks & _CACHE else _UNCACHED_STREAM)
     if not marks & _DATE:
         lines.append(date)
-    return b"".join(lines), is_stream, length_bytes
+    return b"".join(lines), is_stream, length_bytes, not marks & _ENCODED, request_id
 
 
 _UNCACHED_STREAM = b"X-Accel-Buffering: no\r\nCache-Control: no-cache\r\n"
@@ -189,4 +199,10 @@ def _by_headers(upstream_headers: Headers, interception_id: str, date: bytes, *,
         raise Refused("UPSTREAM_UNREACHABLE", "the upstream's answer is not well-formed HTTP") from None
     if not header_values(headers, "date"):
         lines += date
-    return lines, is_event_stream(upstream_headers), int(lengths[0]) if lengths else None
+    return (
+        lines,
+        is_event_stream(upstream_headers),
+        int(lengths[0]) if lengths else None,
+        is_plain(upstream_headers),
+        request_id_of(upstream_headers),
+    )

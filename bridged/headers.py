@@ -10,7 +10,7 @@ from enum import Enum
 from urllib.parse import quote
 
 from bridged.client_token import KEY_HEADERS, is_ours, may_be_ours
-from bridged.model import Headers, Refused, Resolution, header_values
+from bridged.model import HeaderNames, Headers, Refused, Resolution, header_values
 from daemonkit.secret import Secret
 
 HOP_BY_HOP = frozenset(
@@ -28,6 +28,11 @@ HOP_BY_HOP = frozenset(
         "upgrade",
     }
 )
+
+# Where upstreams put their id of a request; the first that is there.
+REQUEST_ID_HEADERS = ("x-request-id", "request-id", "x-amzn-requestid", "apim-request-id")
+MAX_ID_CHARACTERS = 256
+_REQUEST_IDS = HeaderNames(*REQUEST_ID_HEADERS)
 
 # Each dropped name is compared in lower case and with '_' as '-', as gateways behind us may fold them.
 REQUEST_DROPPED = (
@@ -229,7 +234,17 @@ def is_event_stream(headers: Headers) -> bool:
     kinds = header_values(headers, "content-type")
     if not any(value.partition(";")[0].strip().lower() == "text/event-stream" for value in kinds):
         return False
+    return is_plain(headers)
+
+
+def is_plain(headers: Headers) -> bool:
+    """Whether a body is not compressed."""
     return all(value.lower() in ("", "identity") for value in header_values(headers, "content-encoding"))
+
+
+def request_id_of(headers: Headers) -> str:
+    """The upstream's own id of a request, as the headers of its answer have it; empty where they do not."""
+    return next((value[:MAX_ID_CHARACTERS] for name, value in headers if value and _REQUEST_IDS[name]), "")
 
 
 def _folded(name: str) -> str:

@@ -237,10 +237,12 @@ class Interception:
         if self.breaker_pass is not None:
             self.breaker_pass.unanswered(reason)
 
-    def answer_begins(self, status: int, headers: Headers, *, is_stream: bool) -> Callable[[bytes], None] | None:
+    def answer_begins(
+        self, status: int, headers: Headers, *, is_stream: bool, is_plain: bool, request_id: str
+    ) -> Callable[[bytes], None] | None:
         """The answer's head goes to the client: the request's body is not needed any more.
 
-        What takes a copy of the answer's body, if anything does.
+        What takes a copy of the answer's body, if anything does. The rest as `response_lines` says it.
         """
         self.status = status
         if self.breaker_pass is not None:
@@ -259,7 +261,7 @@ class Interception:
         recording = self.recording
         if recording is None:
             return None
-        return recording.answer_begins(status, headers, is_stream=is_stream)
+        return recording.answer_begins(status, headers, is_stream=is_stream, is_plain=is_plain, request_id=request_id)
 
     def tap_failed(self) -> None:
         """What took a copy of the answer's body raised."""

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Protocol
 
 import msgspec
 
-from bridged.clients import HEADER_NAMES, client_name, session_id
+from bridged.clients import CLIENTS_WITH_SESSIONS, HEADER_NAMES, client_name, session_id
 from bridged.conversation import Conversation
 from bridged.endings import STOPPED, ending_of
 from bridged.model import DialectName, HeaderNames, Headers, Resolution, headers_of, named_values
@@ -20,7 +20,7 @@ from bridged.quoted_keys import without_keys
 from bridged.records import NO_ANSWER, NO_TURN, AnswerRecords, Ending, Report, Trouble, UsualAnswer
 from bridged.report_messages import Facts, Row, usual_row
 from bridged.routes import RouteMatch
-from bridged.taps import ANSWER_HEADERS, USUAL, answer_tap, kind_of, read_turn
+from bridged.taps import ANSWER_HEADERS, USUAL, answer_tap, read_turn
 from bridged.taps.answer_tap import AnswerTap
 from bridged.taps.turns import turn_of
 from daemonkit.secret import masked
@@ -35,15 +35,11 @@ _BEDROCK = DialectName.BEDROCK
 # Of an answer that is no stream; as long as that, it would be held for long.
 _MOST_HELD_BYTES = 256 * 1024
 _AGENT_CHARACTERS = 512
-_OK, _JSON = 200, "application/json"
+_OK = 200
 _REMEMBERED_AGENTS = 256
 _MESSAGE_CHARACTERS = 1024
-_ID_CHARACTERS = 256
 _REQUEST_HEADERS = HeaderNames("content-encoding", *HEADER_NAMES)
-# Where upstreams put their id of a request; the first that is there.
-_ID_HEADERS = ("x-request-id", "request-id", "x-amzn-requestid", "apim-request-id")
-_REQUEST_ID_HEADERS = HeaderNames(*_ID_HEADERS)
-_ANSWER_HEADERS = HeaderNames(*ANSWER_HEADERS, *_ID_HEADERS)
+_ANSWER_HEADERS = HeaderNames(*ANSWER_HEADERS)
 
 
 class TapMaker(Protocol):
@@ -59,8 +55,8 @@ class Recording:
     """
 
     __slots__ = (
-        "_answer", "_ended_micros", "_ended_seconds", "_has_failed", "_headers", "_interception_id", "_make_tap",
-        "_match", "_named", "_pieces", "_status", "_tap", "_turn", "client", "held_bytes",
+        "_answer", "_ended_micros", "_ended_seconds", "_has_failed", "_headers", "_interception_id", "_is_plain",
+        "_make_tap", "_match", "_named", "_pieces", "_request_id", "_status", "_tap", "_turn", "client", "held_bytes",
     )  # fmt: skip
 
     def __init__(self, interception_id: str, match: RouteMatch, headers: Headers, make_tap: TapMaker) -> None:
@@ -75,6 +71,8 @@ class Recording:
         self._pieces: list[bytes] | None = None
         self._status: int | None = None
         self._headers: Headers = ()
+        self._is_plain = True
+        self._request_id = ""
         self._answer: AnswerRecords | None = None
         self._ended_seconds = 0.0
         self._ended_micros = 0
@@ -93,9 +91,11 @@ class Recording:
         except Exception:
             self._failed()
 
-    def answer_begins(self, status: int, headers: Headers, *, is_stream: bool) -> Callable[[bytes], None] | None:
+    def answer_begins(
+        self, status: int, headers: Headers, *, is_stream: bool, is_plain: bool, request_id: str
+    ) -> Callable[[bytes], None] | None:
         """The head of an upstream's answer, as the client gets it. What takes the pieces of its body, if anything."""
-        self._status, self._headers = status, headers
+        self._status, self._headers, self._is_plain, self._request_id = status, headers, is_plain, request_id
         if not is_stream and self._match.dialect is not _BEDROCK:
             self._pieces = []
             return self._hold
@@ -128,16 +128,13 @@ class Recording:
             or read is None
             or status != _OK
             or self._make_tap is not answer_tap
+            or not self._is_plain
             or self._answer is not None
             or self._has_failed
             or interception.error
             or interception.stopped
             or interception.attempts
         ):
-            return None
-        headers = self._headers
-        named = named_values(headers, _ANSWER_HEADERS)
-        if "content-encoding" in named or kind_of(named.get("content-type", "")) != _JSON:
             return None
         answer = _read_at_once(read, pieces[0] if len(pieces) == 1 else b"".join(pieces))
         if answer is None:
@@ -151,7 +148,7 @@ class Recording:
             interception.status or status,
             int((self._ended_seconds - interception.started_seconds) * 1_000_000),
             None if first_byte_seconds is None else int(first_byte_seconds * 1_000_000),
-            request_id_of(headers) if len(named) > 1 else "",
+            self._request_id,
             answer,
             self._turn,
         )
@@ -182,7 +179,7 @@ class Recording:
             ending,
             # Of an answer that was broken off the client has the head.
             interception.status or self._status or 0,
-            request_id_of(self._headers),
+            self._request_id,
             self._ended_micros,
             int((self._ended_seconds - interception.started_seconds) * 1_000_000),
             None if first_byte_seconds is None else int(first_byte_seconds * 1_000_000),
@@ -194,9 +191,10 @@ class Recording:
         asked, turn, named = interception.facts, self._turn, self._named
         # Clients are configured by hand: a token may stand anywhere.
         agent = named.get("user-agent", "")
-        session = session_id(self.client, named, in_body=turn.session_id)
+        client = self.client
+        session = session_id(client, named, in_body=turn.session_id) if client in CLIENTS_WITH_SESSIONS else None
         return (
-            self.client,
+            client,
             _user_agent(agent) if len(agent) <= _AGENT_CHARACTERS else masked(agent)[:_AGENT_CHARACTERS],
             masked(session) if session else "",
             turn.correlating_tool_call_id,
@@ -270,14 +268,6 @@ def _read_at_once(read: Callable[[bytes], UsualAnswer | None], data: bytes) -> U
         # The tap is asked next, and says it if it fails as well.
         log.exception("an answer could not be read at once")
         return None
-
-
-def request_id_of(headers: Headers) -> str:
-    """The upstream's own id of a request, as the headers of its answer have it; empty where they do not."""
-    for name, value in headers:
-        if _REQUEST_ID_HEADERS[name]:
-            return value[:_ID_CHARACTERS]
-    return ""
 
 
 def _without_keys(ending: Ending, interception: "Interception", resolution: Resolution) -> Ending:

@@ -103,21 +103,20 @@ def row_of(report: Report) -> Row | None:
         report.streaming,
     )
     counts = _NO_COUNTS if usage is None else _counts(usage)
-    return _row(
-        facts,
-        (
-            report.receipt,
-            report.end_micros,
-            report.http_status,
-            report.duration_micros,
-            _NONE if first_byte_micros is None else first_byte_micros,
-            request_id,
-            response_id,
-            *counts,
-            prompt,
-            prompt_bytes,
-        ),
+    entries = (
+        report.receipt,
+        report.end_micros,
+        report.http_status,
+        report.duration_micros,
+        _NONE if first_byte_micros is None else first_byte_micros,
+        request_id,
+        response_id,
+        *counts,
+        prompt,
+        prompt_bytes,
     )
+    texts = f"{prompt}{request_id}{response_id}{counts[-1]}"
+    return _new(Row, (_bytes_of_facts(facts) + len(report.receipt) + _bytes_in(texts), facts, entries))
 
 
 def usual_row(
@@ -136,32 +135,25 @@ def usual_row(
     prompt, prompt_bytes = turn.prompt, turn.prompt_bytes
     if prompt is None:
         prompt, prompt_bytes = "", _NONE
-    return _row(
-        facts,
-        (
-            receipt,
-            end_micros,
-            http_status,
-            duration_micros,
-            _NONE if first_byte_micros is None else first_byte_micros,
-            upstream_request_id,
-            response_id,
-            new,
-            out,
-            read,
-            written,
-            msgspec.json.encode(further).decode() if further else "",
-            prompt,
-            prompt_bytes,
-        ),
+    metadata = msgspec.json.encode(further).decode() if further else ""
+    entries = (
+        receipt,
+        end_micros,
+        http_status,
+        duration_micros,
+        _NONE if first_byte_micros is None else first_byte_micros,
+        upstream_request_id,
+        response_id,
+        new,
+        out,
+        read,
+        written,
+        metadata,
+        prompt,
+        prompt_bytes,
     )
-
-
-def _row(facts: Facts, entries: Entries) -> Row:
-    receipt, _, _, _, _, request_id, response_id, _, _, _, _, metadata, prompt, _ = entries
-    size_bytes = _ROW_BYTES + _bytes_of_facts(facts) + len(receipt)
-    size_bytes += _bytes_in(f"{prompt}{request_id}{response_id}{metadata}")
-    return _new(Row, (size_bytes, facts, entries))
+    texts = f"{prompt}{upstream_request_id}{response_id}{metadata}"
+    return _new(Row, (_bytes_of_facts(facts) + len(receipt) + _bytes_in(texts), facts, entries))
 
 
 def item(report: Report) -> bytes:
@@ -231,8 +223,8 @@ def _bytes_in(text: str) -> int:
 
 @lru_cache(maxsize=_REMEMBERED)
 def _bytes_of_facts(facts: Facts) -> int:
-    """Likewise."""
-    return sum(_bytes_in(text) for text in facts if isinstance(text, str))
+    """Of a row with these, without its own texts. Likewise."""
+    return _ROW_BYTES + sum(_bytes_in(text) for text in facts if isinstance(text, str))
 
 
 def _columns(rows: Sequence[Row]) -> bytes:

@@ -66,7 +66,7 @@ def read_turn(dialect: DialectName, body: bytes, *, content_encoding: str = "", 
 
 
 def _framed(dialect: DialectName, operation: str, headers: Headers, named: Mapping[str, str]) -> AnswerTap:
-    kind = kind_of(named.get("content-type", ""))
+    kind = _kind_of(named.get("content-type", ""))
     if dialect is DialectName.BEDROCK:
         reader = _bedrock_reader(operation, headers, named.get("x-amzn-requestid", ""))
         return MessagesTap(reader) if kind == _MESSAGES else DocumentTap(reader)
@@ -76,8 +76,7 @@ def _framed(dialect: DialectName, operation: str, headers: Headers, named: Mappi
 
 # Upstreams say the same again and again.
 @lru_cache(maxsize=64)
-def kind_of(content_type: str) -> str:
-    """What a Content-Type says of the framing, without parameters and in lower case."""
+def _kind_of(content_type: str) -> str:
     return content_type.partition(";")[0].rstrip().lower()
 
 

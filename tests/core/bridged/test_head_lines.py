@@ -4,8 +4,15 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from bridged.head_lines import request_lines, response_lines
-from bridged.headers import is_event_stream, request_headers, response_headers, without_token
+from bridged.head_lines import AnswerLines, request_lines, response_lines
+from bridged.headers import (
+    is_event_stream,
+    is_plain,
+    request_headers,
+    request_id_of,
+    response_headers,
+    without_token,
+)
 from bridged.http1.fields import field_lines
 from bridged.model import Headers, Refused, header_values
 from daemonkit.secret import Secret
@@ -17,7 +24,7 @@ NAMES = st.sampled_from(
         "Accept", "accept-encoding", "Accept_Encoding", "Authorization", "Cache-Control", "Connection",
         "Content-Encoding", "Content-Type", "Cookie", "Date", "Referer", "Set-Cookie", "Transfer-Encoding",
         "User-Agent", "X-Accel-Buffering", "x_accel_buffering", "x-api-key", "X-Forwarded-For",
-        "X-Interception-Id", "X-Private",
+        "X-Interception-Id", "X-Private", "X-Request-Id", "request-id",
         "X-Session-Token", "bad name", "",
     ]
 )  # fmt: skip
@@ -60,19 +67,20 @@ def test_an_answer_leaves_as_the_tables_say_also_the_second_time(
     headers: Headers, length: Headers, keeps_length: bool
 ) -> None:
     headers = (*headers, *length)
-    expected: tuple[bytes, bool, int | None] | str
+    expected: AnswerLines | str
     try:
         kept = response_headers(headers, interception_id="iid")
         if not keeps_length:
             kept = tuple(pair for pair in kept if pair[0].lower() != "content-length")
         lengths = [int(value) for name, value in kept if name.lower() == "content-length"]
         dated = field_lines(kept) + (b"" if header_values(kept, "date") else DATE)
-        expected = dated, is_event_stream(headers), lengths[0] if lengths else None
+        length_bytes = lengths[0] if lengths else None
+        expected = dated, is_event_stream(headers), length_bytes, is_plain(headers), request_id_of(headers)
     except Refused as refused:
         expected = refused.reason
     for _ in range(2):
         try:
-            answer: tuple[bytes, bool, int | None] | str = response_lines(
+            answer: AnswerLines | str = response_lines(
                 headers, interception_id="iid", date=DATE, keeps_length=keeps_length
             )
         except Refused as refused:

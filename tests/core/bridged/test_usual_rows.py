@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bridged.conversation import Conversation
+from bridged.headers import is_plain, request_id_of
 from bridged.interception import Interception
 from bridged.model import Headers, RequestFacts, Resolution
 from bridged.recording import Recording
@@ -135,7 +136,9 @@ def recorded(operation: str, headers: Headers, pieces: list[bytes], prompt: str 
     if prompt is not None:
         body = json.dumps({"model": "m", "messages": [{"role": "user", "content": prompt}], "input": prompt}).encode()
         recording.read_turn(None, body, 1 << 20)
-    take = recording.answer_begins(200, headers, is_stream=False)
+    take = recording.answer_begins(
+        200, headers, is_stream=False, is_plain=is_plain(headers), request_id=request_id_of(headers)
+    )
     assert take is not None
     for piece in pieces:
         take(piece)
@@ -204,6 +207,53 @@ def test_an_answer_of_text_and_usage_takes_the_short_way(operation: str) -> None
     )
     assert short is not None
     assert short == long
+
+
+# What has to be looked at: calls, thoughts, errors, counts that are none, and what is of another type.
+UNUSUAL: dict[str, list[dict[str, Any]]] = {
+    "anthropic.messages": [
+        {"content": [{"type": "text"}, {"type": "tool_use", "id": "t", "name": "n", "input": {}}]},
+        {"content": [{"type": "thinking", "thinking": "so"}]},
+        {"content": [{"type": "text", "id": 1}]},
+        {"type": "error", "error": {"type": "overloaded_error", "message": "m"}},
+        {"usage": {"input_tokens": -1}},
+        {"usage": {"input_tokens": 10**11 + 1}},
+        {"usage": {"input_tokens": True}},
+        {"usage": {}},
+        {"usage": None},
+        {"model": 1},
+        {"amazon-bedrock-invocationMetrics": {"outputTokenCount": 1}},
+    ],
+    "openai.chat_completions": [
+        {"choices": [{"message": {"tool_calls": [{"id": "c", "function": {"name": "n", "arguments": "{}"}}]}}]},
+        {"choices": [{"delta": {"tool_calls": [{"index": 0}]}}]},
+        {"choices": [{"index": "0", "message": {}}]},
+        {"error": {"type": "server_error", "message": "m"}},
+        {"usage": {"prompt_tokens": 3.0}},
+        {"usage": {"prompt_tokens": "7"}},
+        {"usage": {"prompt_tokens": 1, "prompt_tokens_details": {"cached_tokens": -1}}},
+        {"usage": {}},
+        {"usage": None},
+    ],
+    "openai.responses": [
+        {"output": [{"type": "function_call", "call_id": "c", "name": "n", "arguments": "{}"}]},
+        {"output": [{"type": "reasoning", "summary": [{"text": "so"}]}]},
+        {"output": [{"type": "message", "phase": "commentary", "content": [{"text": "so"}]}]},
+        {"output": [{"type": "message", "content": "so"}]},
+        {"error": {"code": "server_error", "message": "m"}},
+        {"usage": {"input_tokens": 1, "output_tokens_details": {"reasoning_tokens": -1}}},
+        {"usage": {}},
+        {"usage": None},
+    ],
+}
+
+
+@pytest.mark.parametrize(
+    ("operation", "changes"), [(operation, changes) for operation, all_of in UNUSUAL.items() for changes in all_of]
+)
+def test_what_has_to_be_looked_at_is_left_to_the_report(operation: str, changes: dict[str, Any]) -> None:
+    short, _ = rows(operation, (JSON,), [json.dumps({**USUAL_ANSWERS[operation], **changes}).encode()], "hi")
+    assert short is None
 
 
 def test_operations_that_are_read_at_once_are_those_of_routes() -> None:
