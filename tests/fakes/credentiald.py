@@ -20,6 +20,7 @@ failed nor reported. `outcomes` is what was reported of keys; `outcome_refuse` r
 """
 
 import asyncio
+import socket
 import uuid
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -37,6 +38,7 @@ from google.protobuf import any_pb2, duration_pb2
 from google.rpc import code_pb2, error_details_pb2, status_pb2
 from grpc_status import rpc_status
 
+from tests.support import ports
 from tests.support.usual import messages_of
 
 SERVICE_TOKEN = "dbs_test-service-token"
@@ -189,6 +191,7 @@ class FakeCredentiald(pb_grpc.CredentialServiceServicer, RecordServiceServicer):
         # Replies lack their first result, as those of a server with a bug would.
         self.short_replies = False
         self._server: grpc.aio.Server | None = None
+        self._kept_port: socket.socket | None = None
         self.reports = 0
         self.reported: list[record_pb.InterceptionRecords] = []
         self.report_refuse: Refuse | None = None
@@ -217,12 +220,21 @@ class FakeCredentiald(pb_grpc.CredentialServiceServicer, RecordServiceServicer):
         if not self.address.startswith("unix:"):
             self.address = f"{self.address.rpartition(':')[0]}:{port}"
         await self._server.start()
+        self.forget()
 
     async def stop(self) -> None:
-        """Gone at once, with whatever was under way."""
+        """Gone at once, with whatever was under way. Nobody else gets the port meanwhile."""
         if self._server is not None:
             await self._server.stop(None)
             self._server = None
+            if not self.address.startswith("unix:"):
+                self._kept_port = ports.keep(self.address)
+
+    def forget(self) -> None:
+        """Let go of the port that is kept after a stop."""
+        if self._kept_port is not None:
+            self._kept_port.close()
+            self._kept_port = None
 
     def hang(self, *, unary: bool = True, batches: bool = True) -> None:
         """From now on accept calls and batches and answer none; without `unary` only batches, and the reverse."""
@@ -480,3 +492,4 @@ async def running_credentiald(address: str = "127.0.0.1:0") -> AsyncIterator[Fak
     finally:
         fake.go_on()
         await fake.stop()
+        fake.forget()

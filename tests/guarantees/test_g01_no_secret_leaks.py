@@ -48,6 +48,7 @@ from tests.support.bridge import until
 from tests.support.credentiald import bearer
 from tests.support.http import exchange, send
 from tests.support.pair import Pair, running_pair
+from tests.support.ports import keeping
 from tests.support.processes import command, credentiald
 from tests.support.raw_http import raw_client, request
 from tests.support.rpc import rpcs
@@ -350,7 +351,8 @@ async def test_the_token_for_vault_comes_out_nowhere(tmp_path):
             sinks.add("output of both daemons", pair.output)
             vault.denied = True
             again = credentiald(tmp_path, environ, *same)
-            daemon = await asyncio.to_thread(again.__enter__)
+            with keeping(*addresses.values()):
+                daemon = await asyncio.to_thread(again.__enter__)
             try:
                 await until(lambda: "denied" in daemon.output)
                 address = pair.bridged.addresses["http"]
@@ -366,7 +368,7 @@ async def test_the_token_for_vault_comes_out_nowhere(tmp_path):
         with serving_vault(FakeVault()) as theirs:
             with contextlib.closing(sqlite3.connect(tmp_path / "credentiald.db")) as conn, conn:
                 conn.execute("UPDATE sealing_keys SET source = ?", (f"vault:{theirs.address}/transit/drawbridge",))
-            with credentiald(tmp_path, environ, *same) as daemon:
+            with credentiald(tmp_path, environ) as daemon:
                 await until(lambda: "the database names it and no setting does" in daemon.output)
                 sinks.add("output of the one that was misled", daemon.output)
             assert theirs.asked == []

@@ -26,7 +26,7 @@ from drawbridge.v1 import provider_pb2, user_key_service_pb2
 from tests.support.credentiald import bearer
 from tests.support.http import Answer, send
 from tests.support.pair import Pair, running_pair
-from tests.support.processes import clean_environment, credentiald
+from tests.support.processes import START_SECONDS, clean_environment, credentiald
 from tests.support.rpc import Rpcs, rpcs
 
 # Where a key is, and whose it is: table, provider, user.
@@ -251,7 +251,7 @@ def test_credentiald_does_not_start_with_a_deployment_secret_that_was_changed(tm
         [sys.executable, "-m", "credentiald", "serve", *(
             part for flag in ("--listen", "--admin-listen", "--metrics-listen") for part in (flag, "127.0.0.1:0")
         )],
-        cwd=folders[0], env=clean_environment(), capture_output=True, text=True, timeout=10,
+        cwd=folders[0], env=clean_environment(), capture_output=True, text=True, timeout=START_SECONDS,
     )  # fmt: skip
     assert done.returncode not in (0, None)
     assert "sealing" in done.stderr

@@ -282,11 +282,11 @@ async def test_a_long_upload_is_not_taken_for_a_slow_upstream(
 ) -> None:
     upstream.script(reply(200, b"done"))
     head = request("POST", "/openai/v1/embeddings", headers=[AUTH, ("Transfer-Encoding", "chunked")])
-    async with running_bridge(credentiald, first_byte_timeout_seconds=0.1) as bridge, raw_client(bridge.port) as client:
+    async with running_bridge(credentiald, first_byte_timeout_seconds=0.5) as bridge, raw_client(bridge.port) as client:
         await client.send(head)
         for _ in range(4):
             await client.send(b"1\r\nx\r\n")
-            await asyncio.sleep(0.15)  # the clock is what is tested
+            await asyncio.sleep(0.3)  # the clock is what is tested
         await client.send(b"0\r\n\r\n")
         answer: RawAnswer = await client.read_answer()
     assert (answer.status, answer.body, upstream.requests[0].body) == (200, b"done", b"xxxx")

@@ -26,16 +26,20 @@ from tests.support.processes import command, commanded, credentiald
 
 KILLS = int(os.environ.get("DRAWBRIDGE_KILLS", "4"))
 LONGEST_LIFE_SECONDS = 1.5
+DEADLINE_SECONDS = 30
 
 
 class Writers:
-    """Threads that create users until told to stop, by command line and by gRPC; `acknowledged` is what succeeded."""
+    """Threads that create users until told to stop, by command line and by gRPC; `acknowledged` is what succeeded.
+
+    `first` is set with the first of them.
+    """
 
     def __init__(self, folder: Path, running) -> None:
         self.acknowledged: set[str] = set()
         self._running = running
         self._folder = folder
-        self._stopping = threading.Event()
+        self.first, self._stopping = threading.Event(), threading.Event()
         works = [self._by_command, self._by_command, self._by_rpc, self._by_rpc]
         self._threads = [threading.Thread(target=work) for work in works]
         for thread in self._threads:
@@ -45,7 +49,7 @@ class Writers:
         while not self._stopping.is_set():
             name = f"cli-{uuid4().hex}"
             if command(self._folder, self._running, "users", "create", name).returncode == 0:
-                self.acknowledged.add(name)
+                self._note(name)
 
     def _by_rpc(self) -> None:
         token = (self._folder / "credentiald.admin-token").read_text().strip()
@@ -61,7 +65,11 @@ class Writers:
                     )
                 except grpc.RpcError:
                     continue
-                self.acknowledged.add(name)
+                self._note(name)
+
+    def _note(self, name: str) -> None:
+        self.acknowledged.add(name)
+        self.first.set()
 
     def stop(self) -> None:
         self._stopping.set()
@@ -74,9 +82,12 @@ def test_every_acknowledged_write_survives_kills_at_random_points(tmp_path):
     dice = random.Random(seed)
     acknowledged: set[str] = set()
     by_command = 0
-    for _ in range(KILLS):
+    for life in range(KILLS):
         with credentiald(tmp_path) as running:
             writers = Writers(tmp_path, running)
+            if not life:
+                # However slow the machine, something is acknowledged.
+                writers.first.wait(DEADLINE_SECONDS)
             # How long it may live is the random point of the kill, not a wait for something.
             time.sleep(dice.uniform(0, LONGEST_LIFE_SECONDS))
             running.stop(signal.SIGKILL)

@@ -27,10 +27,14 @@ from tests.support.reports import INSTANCE, whole
 
 KILLS = int(os.environ.get("DRAWBRIDGE_KILLS", "4"))
 LONGEST_LIFE_SECONDS = 1.5
+DEADLINE_SECONDS = 30
 
 
 class Bridges:
-    """Threads that resolve and report as bridges do: what was not acknowledged is kept, and sent again."""
+    """Threads that resolve and report as bridges do: what was not acknowledged is kept, and sent again.
+
+    `first` is set with the first answer.
+    """
 
     def __init__(self, bridge_token: str, access_token: str) -> None:
         self.answered: set[str] = set()
@@ -40,6 +44,7 @@ class Bridges:
         self._access_token = access_token
         self._unsent: list[tuple[str, pb.InterceptionRecords]] = []
         self._lock = threading.Lock()
+        self.first = threading.Event()
 
     def work(self, running: Daemon, stopping: threading.Event) -> None:
         """Ask and report until told to stop."""
@@ -76,6 +81,7 @@ class Bridges:
             self.answered.add(interception_id)
             self.output_tokens += usage.output_tokens
             self._unsent.append((interception_id, whole(answer.receipt, token_usages=[usage])))
+        self.first.set()
 
     def _report(self, stub: RecordServiceStub) -> None:
         with self._lock:
@@ -104,12 +110,15 @@ def test_after_kills_at_random_points_the_records_are_what_the_upstream_counted(
             tmp_path, running, "providers", "create", "corp", "--type", "openai", "--key-stdin", key="sk-1234567890"
         )
     bridges = Bridges((tmp_path / "credentiald.bridge-token").read_text().strip(), access_token)
-    for _ in range(KILLS):
+    for life in range(KILLS):
         with credentiald(tmp_path) as running:
             stopping = threading.Event()
             threads = [threading.Thread(target=bridges.work, args=(running, stopping)) for _ in range(4)]
             for thread in threads:
                 thread.start()
+            if not life:
+                # However slow the machine, something is answered.
+                bridges.first.wait(DEADLINE_SECONDS)
             # How long it may live is the random point of the kill, not a wait for something.
             time.sleep(dice.uniform(0, LONGEST_LIFE_SECONDS))
             running.stop(signal.SIGKILL)

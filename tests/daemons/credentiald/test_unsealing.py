@@ -1,7 +1,6 @@
 """Sealing keys that AWS KMS or Vault encrypts: a start that finds them out of reach waits for them, sealed (G5, G8)."""
 
 import json
-import socket
 import sqlite3
 import subprocess
 import sys
@@ -23,6 +22,7 @@ from moto.server import ThreadedMotoServer
 
 from tests.fakes.vault import FakeVault
 from tests.fakes.vault import serving as serving_vault
+from tests.support import ports
 from tests.support.credentiald import bearer, reason_of
 from tests.support.processes import clean_environment, command, commanded, credentiald
 
@@ -42,10 +42,11 @@ def moto(port=0):
         server.stop()
 
 
-def free_port():
-    with closing(socket.socket()) as one:
-        one.bind(("127.0.0.1", 0))
-        return one.getsockname()[1]
+@contextmanager
+def kept_port():
+    """A port where nobody listens yet, and that nobody else is given."""
+    with closing(ports.keep("127.0.0.1:0")) as one:
+        yield one.getsockname()[1]
 
 
 def new_key_at(url):
@@ -184,7 +185,7 @@ def test_kms_out_of_reach_starts_sealed_and_opens_by_itself_on_the_same_ports(tm
         with credentiald(tmp_path, kms(url, arn)) as daemon:
             until_ready(daemon)
             put_key(tmp_path, daemon)
-    with credentiald(tmp_path, kms(url, arn)) as daemon:
+    with ports.keeping(f"127.0.0.1:{port}"), credentiald(tmp_path, kms(url, arn)) as daemon:
         assert reason_when_sealed(daemon, "no connection").startswith(f"sealed: aws-kms:{arn}: ")
         assert readiness(daemon)[0] == 503
         assert refused_with(daemon, tmp_path) == SEALED
@@ -204,19 +205,19 @@ def test_kms_out_of_reach_starts_sealed_and_opens_by_itself_on_the_same_ports(tm
 
 
 def test_a_first_start_waits_for_kms_too_and_makes_nothing_before(tmp_path):
-    port = free_port()
     arn = f"arn:aws:kms:{REGION}:123456789012:key/none"
-    with credentiald(tmp_path, kms(f"http://127.0.0.1:{port}", arn)) as daemon:
-        reason_when_sealed(daemon, "no connection")
-        assert refused_with(daemon, None) == SEALED
-        assert not (tmp_path / "credentiald.db").exists()
-        with moto(port):
-            assert "NotFoundException" in reason_when_sealed(daemon, "there is no such key")
-    made = subprocess.run(
-        [sys.executable, "-m", "credentiald", "init", "--sealing-key-source", f"aws-kms:{arn}"],
-        cwd=tmp_path, env=clean_environment(**AWS, AWS_ENDPOINT_URL_KMS=f"http://127.0.0.1:{port}"),
-        capture_output=True, text=True, timeout=60,
-    )  # fmt: skip
+    with kept_port() as port:
+        with credentiald(tmp_path, kms(f"http://127.0.0.1:{port}", arn)) as daemon:
+            reason_when_sealed(daemon, "no connection")
+            assert refused_with(daemon, None) == SEALED
+            assert not (tmp_path / "credentiald.db").exists()
+            with moto(port):
+                assert "NotFoundException" in reason_when_sealed(daemon, "there is no such key")
+        made = subprocess.run(
+            [sys.executable, "-m", "credentiald", "init", "--sealing-key-source", f"aws-kms:{arn}"],
+            cwd=tmp_path, env=clean_environment(**AWS, AWS_ENDPOINT_URL_KMS=f"http://127.0.0.1:{port}"),
+            capture_output=True, text=True, timeout=60,
+        )  # fmt: skip
     assert (made.returncode, "no connection" in made.stderr) == (1, True)
 
 

@@ -256,6 +256,7 @@ def test_listeners_are_announced_also_where_the_log_would_not_say_so(tmp_path, f
     assert all(re.fullmatch(r"listening listener=\w+ address=127\.0\.0\.1:\d+\n", line) for line in lines)
 
 
+@pytest.mark.alone
 async def test_the_drain_takes_no_longer_than_its_grace(tmp_path):
     with credentiald(tmp_path, None, "--grace", "2s") as plane:
         async with (

@@ -383,14 +383,14 @@ async def test_a_stream_may_last_as_long_as_it_keeps_coming(upstream: ScriptedUp
 
 
 async def test_a_slow_client_is_not_taken_for_a_slow_upstream(upstream: ScriptedUpstream) -> None:
-    limits = {"connect_timeout_seconds": 5, "first_byte_timeout_seconds": 0.1, "idle_timeout_seconds": 0.1}
+    limits = {"connect_timeout_seconds": 5, "first_byte_timeout_seconds": 0.4, "idle_timeout_seconds": 0.4}
     upstream.on("/large", reply(body=bytes(8 * MIB)))
     async with running_pool(**limits) as pool:
         sending = begin(pool, outgoing(upstream.port, method="POST", streamed=True))
         await upstream.wait_for_request(0)
         reading = begin(pool, outgoing(upstream.port, target="/large"), pause_at_head=True)
         await reading.until(lambda: reading.framing)
-        await asyncio.sleep(0.4)
+        await asyncio.sleep(1.0)
         assert not sending.is_over
         assert not reading.is_over
         sending.call.send_body(b"at last")
