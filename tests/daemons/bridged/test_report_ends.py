@@ -3,7 +3,6 @@
 import gc
 import gzip
 import json
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -149,11 +148,9 @@ async def test_a_client_that_leaves_at_the_last_event_has_the_whole_answer(
 
 
 @pytest.fixture
-def earlier_left_out() -> Iterator[None]:
+def earlier_left_out() -> None:
     """What there is by now is no object of the collector's: other tests left it, and going through it takes long."""
     gc.freeze()
-    yield
-    gc.unfreeze()
 
 
 def conversations() -> list[Conversation]:

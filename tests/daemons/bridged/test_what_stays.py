@@ -39,7 +39,6 @@ def without_collector() -> Iterator[None]:
         yield
     finally:
         gc.enable()
-        gc.unfreeze()
 
 
 def what_is_left() -> list[object]:
