@@ -79,7 +79,7 @@ def check(as_json: bool, **params: Any) -> None:
     Each with where it comes from, secrets as <set>. With errors they are all listed instead, and the exit code is 2.
     """
     loaded = _load(params)
-    from bridged.settings import config_check_lines
+    from daemonkit.load import aligned_lines
 
     for warning in loaded.warnings:
         click.echo(f"bridged: {warning}", err=True)
@@ -89,7 +89,7 @@ def check(as_json: bool, **params: Any) -> None:
         rows = [{"name": one.name, "value": one.text, "origin": one.origin} for one in loaded.effective]
         click.echo(json.dumps(rows, indent=2))
     else:
-        for line in config_check_lines(loaded):
+        for line in aligned_lines(loaded.effective):
             click.echo(line)
 
 

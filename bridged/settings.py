@@ -1,18 +1,15 @@
 """All settings of bridged, and how they are loaded: every error at once, before anything is opened."""
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from bridged.settings_table import GATEWAY_PREFIX, LISTENERS, SECTION, TOKEN_FILE, Settings
-from daemonkit.listen import is_local_target, shared_errors
-from daemonkit.load import aligned_lines, click_options, open_sources
-from daemonkit.logs import log_errors, log_target_problem
+from daemonkit.checks import LOOKS, NO_LOOKS, Looks, serving_errors
+from daemonkit.listen import is_local_target
+from daemonkit.load import click_options, open_sources
 from daemonkit.names import unknown_keys, unknown_variables
-from daemonkit.otel_extra import otel_extra_problem
 from daemonkit.settings import ConfigErrors, Effective, ReadFile, Sources, read, read_text_file, rows, secret_file
-from daemonkit.tls import TlsFiles, listener_errors, tls_problem
-from daemonkit.trace_settings import trace_errors
 
 if TYPE_CHECKING:
     import click
@@ -22,7 +19,6 @@ __all__ = [
     "READ_BY_CREDENTIALD",
     "Loaded",
     "Settings",
-    "config_check_lines",
     "load",
     "load_from_cli",
     "options",
@@ -65,49 +61,18 @@ def options() -> list["click.Option"]:
 
 def load_from_cli(params: Mapping[str, str | None], environ: Mapping[str, str]) -> Loaded:
     """The configuration from click's parameters, the environment and the files of this machine, or ConfigErrors."""
-    return load(
-        params,
-        environ,
-        read_file=read_text_file,
-        check_tls=tls_problem,
-        check_log=log_target_problem,
-        check_traces=otel_extra_problem,
-    )
-
-
-def config_check_lines(loaded: Loaded) -> list[str]:
-    """The effective settings with their origin, a line each, without secrets."""
-    return aligned_lines(loaded.effective)
+    return load(params, environ, read_file=read_text_file, looks=LOOKS)
 
 
 def load(
-    flags: Mapping[str, str | None],
-    environ: Mapping[str, str],
-    *,
-    read_file: ReadFile,
-    check_tls: Callable[[TlsFiles], str | None] | None = None,
-    check_log: Callable[[str], str | None] | None = None,
-    check_traces: Callable[[], str | None] | None = None,
+    flags: Mapping[str, str | None], environ: Mapping[str, str], *, read_file: ReadFile, looks: Looks = NO_LOOKS
 ) -> Loaded:
-    """The configuration, or ConfigErrors with all that is wrong.
-
-    `check_tls` tries TLS files, `check_log` the places of logs, and `check_traces` looks for what traces need, which is
-    I/O; each says what is wrong or None.
-    """
+    """The configuration, or ConfigErrors with all that is wrong."""
     sources, errors = open_sources(flags, environ, read_file, config_env="BRIDGED_CONFIG")
     own = read(SECTION, sources)
     settings = own.values
     errors += [*_unknown_names(sources), *own.errors, *_credentiald_errors(settings)]
-    errors += listener_errors(
-        [settings.listener(name) for name in LISTENERS],
-        insecure_plaintext=settings.insecure_plaintext,
-        check_files=check_tls,
-    )
-    errors += shared_errors({name: getattr(settings, name) for name in LISTENERS}, workers=settings.workers)
-    if check_log is not None:
-        errors += log_errors(settings.log_human, settings.log_json, check_log)
-    if check_traces is not None:
-        errors += trace_errors(settings.traces, environ, check_traces)
+    errors += serving_errors(settings, LISTENERS, environ, looks)
     if errors:
         raise ConfigErrors(list(dict.fromkeys(errors)))
     return Loaded(

@@ -1,6 +1,6 @@
 """All settings of credentiald, and how they are loaded: every error at once, before anything is opened."""
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -10,11 +10,9 @@ from credentiald.environment_fields import known_names
 from credentiald.gateway_settings import GatewaySettings
 from credentiald.model import EnvironmentProvider, Gateway
 from credentiald.settings_table import LISTENERS, SECTION, Settings
-from daemonkit.listen import shared_errors
-from daemonkit.load import aligned_lines, click_options, open_sources
-from daemonkit.logs import log_errors, log_target_problem
+from daemonkit.checks import LOOKS, NO_LOOKS, Looks, serving_errors
+from daemonkit.load import click_options, open_sources
 from daemonkit.names import unknown_keys, unknown_variables
-from daemonkit.otel_extra import otel_extra_problem
 from daemonkit.settings import (
     ConfigErrors,
     Effective,
@@ -23,10 +21,8 @@ from daemonkit.settings import (
     read,
     read_text_file,
     rows,
-    yaml_text,
+    secret_file,
 )
-from daemonkit.tls import TlsFiles, listener_errors, tls_problem
-from daemonkit.trace_settings import trace_errors
 
 if TYPE_CHECKING:
     import click
@@ -36,7 +32,6 @@ __all__ = [
     "SECTIONS",
     "Loaded",
     "Settings",
-    "config_check_lines",
     "load",
     "load_from_cli",
     "options",
@@ -96,57 +91,26 @@ def options() -> list["click.Option"]:
 
 def load_from_cli(params: Mapping[str, str | None], environ: Mapping[str, str]) -> Loaded:
     """The configuration from click's parameters, the environment and the files of this machine, or ConfigErrors."""
-    return load(
-        params,
-        environ,
-        read_file=read_text_file,
-        check_tls=tls_problem,
-        check_log=log_target_problem,
-        check_traces=otel_extra_problem,
-    )
-
-
-def config_check_lines(loaded: Loaded) -> list[str]:
-    """The effective settings with their origin, a line each, without secrets."""
-    return aligned_lines(loaded.effective)
+    return load(params, environ, read_file=read_text_file, looks=LOOKS)
 
 
 def load(
-    flags: Mapping[str, str | None],
-    environ: Mapping[str, str],
-    *,
-    read_file: ReadFile,
-    check_tls: Callable[[TlsFiles], str | None] | None = None,
-    check_log: Callable[[str], str | None] | None = None,
-    check_traces: Callable[[], str | None] | None = None,
+    flags: Mapping[str, str | None], environ: Mapping[str, str], *, read_file: ReadFile, looks: Looks = NO_LOOKS
 ) -> Loaded:
-    """The configuration, or ConfigErrors with all that is wrong.
-
-    `check_tls` tries TLS files, `check_log` the places of logs, and `check_traces` looks for what traces need, which is
-    I/O; each says what is wrong or None.
-    """
+    """The configuration, or ConfigErrors with all that is wrong."""
     sources, errors = open_sources(flags, environ, read_file, config_env="CREDENTIALD_CONFIG")
     own = read(SECTION, sources)
     gateway = read(gateway_settings.SECTION, sources)
     providers = read_environment(sources, gateway.values)
     errors += _unknown_names(sources)
     errors += [*own.errors, *gateway.errors, *providers.errors]
-    errors += listener_errors(
-        [own.values.listener(name) for name in LISTENERS],
-        insecure_plaintext=own.values.insecure_plaintext,
-        check_files=check_tls,
-    )
-    errors += shared_errors({name: getattr(own.values, name) for name in LISTENERS}, workers=own.values.workers)
-    if check_log is not None:
-        errors += log_errors(own.values.log_human, own.values.log_json, check_log)
-    if check_traces is not None:
-        errors += trace_errors(own.values.traces, environ, check_traces)
+    errors += serving_errors(own.values, LISTENERS, environ, looks)
     if errors:
         raise ConfigErrors(list(dict.fromkeys(errors)))
     return Loaded(
         settings=own.values,
-        sealing_keys_path=_secret_path("sealing_keys", sources),
-        vault_token_path=_secret_path("vault_token", sources),
+        sealing_keys_path=secret_file(SECTION, "sealing_keys", sources),
+        vault_token_path=secret_file(SECTION, "vault_token", sources),
         gateway_settings=gateway.values,
         gateway=_gateway(gateway.values, providers),
         effective=(
@@ -156,14 +120,6 @@ def load(
         ),
         warnings=(*_visible_secrets(flags), *providers.warnings),
     )
-
-
-def _secret_path(name: str, sources: Sources) -> str:
-    """The file that a secret setting was read from; empty where it came otherwise."""
-    env = SECTION.env_prefix + name.upper()
-    if sources.environ.get(env) or sources.environ.get(f"{env}_FILE"):
-        return sources.environ.get(f"{env}_FILE", "")
-    return yaml_text(sources.document, f"{name}_file")
 
 
 def _gateway(values: GatewaySettings, providers: EnvironmentReading) -> Gateway:

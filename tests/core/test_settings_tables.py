@@ -17,6 +17,7 @@ from bridged.settings_table import SECTION as BRIDGED
 from credentiald.gateway_settings import SECTION as GATEWAY
 from credentiald.settings_table import SECTION as CREDENTIALD
 from daemonkit.listen import parse_addresses
+from daemonkit.load import aligned_lines
 from daemonkit.names import is_injected
 from daemonkit.secret import Secret
 from daemonkit.settings import ConfigErrors, rows
@@ -168,14 +169,14 @@ def test_a_key_given_as_a_flag_works_and_is_warned_about():
     loaded = load_credentiald({"aibridge_openai_key": "sk-canary"})
     assert len(loaded.gateway.environment_providers) == 1
     assert "--aibridge-openai-key shows the key" in loaded.warnings[0]
-    assert "canary" not in repr(loaded) + "\n".join(credentiald.settings.config_check_lines(loaded))
+    assert "canary" not in repr(loaded) + "\n".join(aligned_lines(loaded.effective))
 
 
 def test_config_check_shows_every_setting_with_its_origin_and_no_secret():
     loaded = load_credentiald(
         {"grace": "9s"}, {"CREDENTIALD_SEALING_KEYS": f"k1:{CANARY_KEY}", "CODER_AIBRIDGE_PROVIDER_0_TYPE": "copilot"}
     )
-    lines = credentiald.settings.config_check_lines(loaded)
+    lines = aligned_lines(loaded.effective)
     words = {line.split("=")[0].strip(): line for line in lines}
     assert words["grace"].split() == ["grace", "=", "9s", "(flag", "--grace)"]
     assert words["sealing_keys"].endswith("<set>" + words["sealing_keys"].split("<set>")[1])
@@ -195,7 +196,7 @@ def test_config_check_shows_what_a_provider_of_the_environment_does_when_somethi
         "CONNECT_TIMEOUT": "500ms",
     }
     loaded = load_credentiald({}, {prefix + name: value for name, value in given.items()})
-    line = next(line for line in credentiald.settings.config_check_lines(loaded) if line.startswith("provider "))
+    line = next(line for line in aligned_lines(loaded.effective) if line.startswith("provider "))
     assert "keys=<2 set>" in line
     assert "fallback_provider=other connect_timeout=0.5s idle_timeout=90s" in line
     assert "canary" not in line

@@ -9,6 +9,7 @@ import pytest
 
 from bridged import settings as bridged_settings
 from credentiald import settings as credentiald_settings
+from daemonkit.checks import Looks
 from daemonkit.settings import ConfigErrors
 from daemonkit.trace_settings import parse_traces, trace_errors, traces_wanted
 
@@ -75,7 +76,7 @@ def test_what_works_is_no_error(environ: Mapping[str, str]) -> None:
 @pytest.mark.parametrize("daemon", [bridged_settings, credentiald_settings])
 def test_a_missing_extra_is_an_error_of_the_configuration_only_where_traces_are_asked_for(daemon) -> None:
     def load(environ: Mapping[str, str]) -> object:
-        return daemon.load({}, environ, read_file=_no_file, check_traces=lambda: "the package is missing")
+        return daemon.load({}, environ, read_file=_no_file, looks=Looks(traces=lambda: "the package is missing"))
 
     with pytest.raises(ConfigErrors) as wrong:
         load(ENDPOINT)
