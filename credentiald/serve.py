@@ -23,6 +23,7 @@ from credentiald.metrics import Metrics
 from credentiald.model import Gateway, Provider
 from credentiald.plane import make_plane
 from credentiald.price_list import PriceList
+from credentiald.readiness import Readiness
 from credentiald.record_book import RecordBook
 from credentiald.record_rounds import running_book
 from credentiald.rpc.sealed_server import sealed_listening
@@ -65,8 +66,6 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("credentiald")
 
-# How long the store may take to say that it is there, for readiness.
-_PING_SECONDS = 1.0
 _NO_AUDIT = "off"
 # The gRPC listeners: name in the log, setting, services.
 _LISTENERS = (("main", "listen", MAIN_SERVICES), ("admin", "admin_listen", ADMIN_SERVICES))
@@ -221,7 +220,7 @@ async def _unsealed(
     place: unsealing.Place,
     listeners: list[RpcListener],
     metrics: Metrics,
-    readiness: "Readiness",
+    readiness: Readiness,
     stop: asyncio.Future[Any],
     worker: Worker | None,
 ) -> tuple[Sealer | None, list[RpcListener]]:
@@ -260,7 +259,7 @@ async def _serve_open(
     sealer: Sealer,
     listeners: list[RpcListener],
     metrics: Metrics,
-    readiness: "Readiness",
+    readiness: Readiness,
     stop: asyncio.Future[Any],
     tracing: "Tracing | None",
     worker: Worker | None,
@@ -352,37 +351,6 @@ async def _refuse_shared_names(db: Database, gateway: Gateway) -> None:
 def _stored(conn: Connection, configured: list[Provider]) -> list[str]:
     ids = providers.ids(conn)
     return [one.name for one in configured if one.id in ids or providers.find(conn, one.name) is not None]
-
-
-class Readiness:
-    """Why credentiald is not ready: sealed, not listening yet or no more, or the store does not answer."""
-
-    def __init__(self) -> None:
-        self._db: Database | None = None
-        # Why the sealing keys are not decrypted; empty where they are.
-        self.sealed = ""
-
-    @asynccontextmanager
-    async def listening(self, db: Database) -> AsyncIterator[None]:
-        """The time between the start of the last listener and the beginning of the drain."""
-        self._db = db
-        try:
-            yield
-        finally:
-            self._db = None
-
-    async def reasons(self) -> list[str]:
-        """Nothing when ready; else what is missing, without details of ours."""
-        if self.sealed:
-            return [self.sealed]
-        if self._db is None:
-            return ["not listening"]
-        try:
-            async with asyncio.timeout(_PING_SECONDS):
-                await self._db.ping()
-        except (TimeoutError, Refusal):
-            return ["the store does not answer"]
-        return []
 
 
 def _listeners(settings: Settings, tls: TlsListeners) -> list[RpcListener]:
