@@ -143,17 +143,22 @@ def trouble_is_refused(path: Path) -> Iterator[None]:
     try:
         yield
     except sqlite3.DatabaseError as error:
-        if isinstance(error, _OUR_FAULT):
-            raise
-        log.error(  # noqa: TRY400 - the cause is a fact about the disk; our stack says nothing about it
-            "the store does not answer",
-            extra={
-                "file": str(path),
-                "cause": str(error),
-                "sqlite_error": getattr(error, "sqlite_errorname", ""),
-            },
-        )
-        raise StoreUnavailable from error
+        raise refused_trouble(error, path) from error
+
+
+def refused_trouble(error: sqlite3.DatabaseError, path: Path) -> StoreUnavailable:
+    """What the trouble is to callers; its cause goes into the log. A bug of ours is raised as it is."""
+    if isinstance(error, _OUR_FAULT):
+        raise error
+    log.error(
+        "the store does not answer",
+        extra={
+            "file": str(path),
+            "cause": str(error),
+            "sqlite_error": getattr(error, "sqlite_errorname", ""),
+        },
+    )
+    return StoreUnavailable()
 
 
 def _identity_of(path: Path) -> tuple[int, int] | None:

@@ -21,7 +21,7 @@ from credentiald.errors import StoreUnavailable
 from credentiald.sealing import DeploymentSecret, Sealer
 from credentiald.store import meta, migrations, sqlite
 from credentiald.store.connection import Connection
-from credentiald.store.connections import Connections, trouble_is_refused
+from credentiald.store.connections import Connections, refused_trouble, trouble_is_refused
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -72,6 +72,7 @@ class Database(Connections):
         super().__init__(writer, readers, path=path, name="store")
         # Reads nothing but the version of the file, on the loop.
         self._watcher = watcher
+        self._versions = watcher.cursor()
         self._database_id = database_id
         self._deployment_secret = deployment_secret
 
@@ -96,8 +97,10 @@ class Database(Connections):
         """
         if self._closed:
             raise StoreUnavailable
-        with trouble_is_refused(self._path):
-            return self._generation, sqlite.data_version(self._watcher)
+        try:
+            return self._generation, sqlite.data_version(self._versions)
+        except sqlite3.DatabaseError as error:
+            raise refused_trouble(error, self._path) from error
 
     async def write(self, query: Callable[Concatenate[Connection, P], T], *args: P.args, **kwargs: P.kwargs) -> T:
         """As that of Connections; the task's observer sees it."""

@@ -82,10 +82,13 @@ def wait_at_most(conn: sqlite3.Connection, seconds: float) -> None:
     conn.execute(f"PRAGMA busy_timeout = {round(seconds * 1000)}").fetchall()
 
 
-def data_version(conn: sqlite3.Connection) -> int:
-    """A number that changes with every commit of another connection (sqlite.org/pragma.html#pragma_data_version)."""
+def data_version(cursor: sqlite3.Cursor) -> int:
+    """A number that changes with every commit of another connection (sqlite.org/pragma.html#pragma_data_version).
+
+    Asked for all the time, so with a cursor that the caller keeps.
+    """
     # All rows: a statement that is not finished would keep its snapshot, and with it the write-ahead log, for ever.
-    [(version,)] = conn.execute("PRAGMA data_version").fetchall()
+    [(version,)] = cursor.execute("PRAGMA data_version").fetchall()
     return int(version)
 
 
