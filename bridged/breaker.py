@@ -139,20 +139,26 @@ class Breakers:
         self._breakers: dict[Key, _Breaker] = {}
         # How many changes of state there were: an admission that has seen fewer than its breaker's is out of date.
         self._changes = 0
-        self._usual = Admission(0)
+        # That of whom no breaker concerns.
+        self.usual = Admission(0)
+
+    @property
+    def are_none(self) -> bool:
+        """Whether nothing has failed, so that all are admitted as usual and no success needs to be told."""
+        return not self._breakers
 
     def admit(self, key: Key, base_url: str, now_seconds: float, *, is_shared: bool) -> Admission | Stopped:
         """Whether a request may go. `is_shared`: its credential is not the user's own."""
-        breaker = self._breakers.get(key) if self._breakers else None
+        breaker = self._breakers.get(key)
         if breaker is None:
-            return self._usual
+            return self.usual
         if breaker.base_url != base_url:
             self._forget(key, breaker)
-            return self._usual
+            return self.usual
         if breaker.state is State.CLOSED:
-            return self._usual
+            return self.usual
         if breaker.is_shared_limit and not is_shared:
-            return self._usual
+            return self.usual
         if breaker.state is State.OPEN:
             left_seconds = breaker.since_seconds + self._rules.timeout_seconds - now_seconds
             if left_seconds > 0:
@@ -166,7 +172,7 @@ class Breakers:
 
     def succeeded(self, key: Key, admission: Admission, now_seconds: float) -> None:
         """The upstream answered, and not with a failure."""
-        breaker = self._breakers.get(key) if self._breakers else None
+        breaker = self._breakers.get(key)
         if breaker is None or admission.changes < breaker.changed:
             return
         if breaker.state is State.CLOSED:
@@ -258,7 +264,7 @@ class Breakers:
 
     def _told(self, key: Key, breaker: _Breaker, state: State) -> None:
         self._changes += 1
-        self._usual = Admission(self._changes)
+        self.usual = Admission(self._changes)
         self._on_change(
             Change(
                 key=key,

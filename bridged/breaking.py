@@ -29,12 +29,15 @@ _MODEL_CHARACTERS = 128
 class BreakerPass:
     """One request that a breaker let through, until it is known what became of it; then nothing more is heard of it."""
 
-    __slots__ = ("_admission", "_breaking", "_key", "_resolution")
+    __slots__ = ("_admission", "_breaking", "_model", "_operation", "_resolution")
 
-    def __init__(self, breaking: "Breaking", key: Key, resolution: Resolution, admission: Admission) -> None:
+    def __init__(
+        self, breaking: "Breaking", resolution: Resolution, operation: str, model: str, admission: Admission
+    ) -> None:
         self._breaking = breaking
-        self._key = key
         self._resolution = resolution
+        self._operation = operation
+        self._model = model
         self._admission: Admission | None = admission
 
     def answered(self, status: int) -> None:
@@ -67,14 +70,17 @@ class BreakerPass:
 
     def _succeeded(self) -> None:
         admission, self._admission = self._admission, None
-        if admission is not None:
-            self._breaking.breakers.succeeded(self._key, admission, self._breaking.now())
+        if admission is not None and not self._breaking.breakers.are_none:
+            self._breaking.breakers.succeeded(self._key(), admission, self._breaking.now())
 
     def _failed(self, failure: Failure, error: str) -> None:
         admission, self._admission = self._admission, None
         if admission is not None:
             now_seconds, base_url = self._breaking.now(), self._resolution.base_url
-            self._breaking.breakers.failed(self._key, base_url, admission, now_seconds, failure, error)
+            self._breaking.breakers.failed(self._key(), base_url, admission, now_seconds, failure, error)
+
+    def _key(self) -> Key:
+        return _key_of(self._resolution, self._operation, self._model)
 
 
 class Breaking:
@@ -87,15 +93,18 @@ class Breaking:
 
     def admit(self, resolution: Resolution, operation: str, model: str) -> BreakerPass:
         """Let a request through; BREAKER_OPEN where its upstream is left alone. `model` is the one asked for."""
-        key = (resolution.provider_name, operation, (resolution.upstream_model or model)[:_MODEL_CHARACTERS])
-        admission = self.breakers.admit(key, resolution.base_url, self.now(), is_shared=resolution.source not in _OWN)
+        breakers = self.breakers
+        if breakers.are_none:
+            return BreakerPass(self, resolution, operation, model, breakers.usual)
+        key = _key_of(resolution, operation, model)
+        admission = breakers.admit(key, resolution.base_url, self.now(), is_shared=resolution.source not in _OWN)
         if isinstance(admission, Stopped):
             raise Refused(
                 REFUSAL,
                 "the upstream failed too often and is left alone for a while: try again later",
                 retry_after_seconds=admission.retry_after_seconds,
             )
-        return BreakerPass(self, key, resolution, admission)
+        return BreakerPass(self, resolution, operation, model, admission)
 
     def views(self) -> Sequence[BreakerView]:
         """Those that are not closed. Times are of the wall clock: seconds since 1970."""
@@ -123,3 +132,7 @@ class Breaking:
                 "last_error": change.last_error,
             },
         )
+
+
+def _key_of(resolution: Resolution, operation: str, model: str) -> Key:
+    return resolution.provider_name, operation, (resolution.upstream_model or model)[:_MODEL_CHARACTERS]

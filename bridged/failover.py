@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 
 from bridged.endings import category_of_status
 from bridged.headers import request_id_of
+from bridged.held_answer import MAX_HELD_BYTES, HeldAnswer
 from bridged.http1.response_head import BodyFraming
 from bridged.http1.upstream import ResponseReceiver, UpstreamError
 from bridged.key_outcomes import NO_ANSWER, KeyOutcome, Kind, is_held, outcome_at_head, outcome_of
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
     from bridged.bridge import Bridge
     from bridged.interception import Interception
 
-MAX_HELD_BYTES = 64 * 1024
+_FIRST_CLIENT_ERROR = 400
 # Nobody could say which key is next: the upstream's own answer is better than none.
 _NO_WORD = frozenset({"CREDENTIALD_UNREACHABLE", "STORE_UNAVAILABLE", "CAPACITY"})
 
@@ -39,8 +40,8 @@ class Failover:
     """
 
     __slots__ = (
-        "_began_seconds", "_bridge", "_can_send_again", "_head", "_held", "_inner", "_interception", "_is_told",
-        "_resolution", "_rests", "body", "replay",
+        "_began_seconds", "_bridge", "_can_send_again", "_held", "_inner", "_interception", "_is_told", "_resolution",
+        "_rests", "body", "replay",
     )  # fmt: skip
 
     def __init__(
@@ -63,8 +64,7 @@ class Failover:
         self._rests: dict[str, Rest] = {}
         self._is_told = False
         self._began_seconds = 0.0
-        self._head: tuple[int, Headers, BodyFraming] | None = None
-        self._held = bytearray()
+        self._held: HeldAnswer | None = None
 
     def before(self, receiver: ResponseReceiver, resolution: Resolution) -> "Failover":
         """The receiver for a call with this key, which goes on to the other one."""
@@ -84,24 +84,28 @@ class Failover:
     def response_head(self, status: int, headers: Headers, body: BodyFraming, *, more: bool) -> None:
         """Status and headers of the upstream."""
         try:
-            if is_held(self._resolution.wire_type, status):
-                self._head = (status, headers, body)
+            resolution = self._resolution
+            if status >= _FIRST_CLIENT_ERROR and is_held(resolution.wire_type, status):
+                self._held = HeldAnswer(status, headers, body)
                 return
-            self._tell_probe(outcome_at_head(status))
+            if resolution.probe:
+                self._tell_probe(outcome_at_head(status))
             # Whoever wants to send it again after all has it (answer_to_asking.py).
             self.body = None
-            self._let_go().response_head(status, headers, body, more=more)
+            inner = self._receiver()
+            self._interception.answer_goes_to(inner)
+            inner.response_head(status, headers, body, more=more)
         except Exception as failure:
             self._interception.fail(failure)
 
     def response_data(self, data: bytes, *, more: bool) -> None:
         """Some of the body: of one that is held back, or the rest of the read that brought the head."""
         try:
-            if self._head is None:
+            if self._held is None:
                 self._receiver().response_data(data, more=more)
                 return
-            self._held += data
-            if len(self._held) > MAX_HELD_BYTES:
+            self._held.body += data
+            if len(self._held.body) > MAX_HELD_BYTES:
                 outcome = self._judged()
                 if outcome.kind is Kind.ACCEPTED:
                     self._tell_probe(outcome)
@@ -114,7 +118,7 @@ class Failover:
     def response_end(self) -> None:
         """The upstream's answer is complete."""
         try:
-            if self._head is None:
+            if self._held is None:
                 self._receiver().response_end()
             elif not self._goes_on() and (inner := self._pass_on(more=True)) is not None:
                 inner.response_end()
@@ -124,7 +128,7 @@ class Failover:
     def response_failed(self, error: UpstreamError) -> None:
         """There is no answer, or no rest of it. The head of one that is held back says enough."""
         try:
-            if self._head is None:
+            if self._held is None:
                 self._tell_probe(NO_ANSWER)
                 self._receiver().response_failed(error)
             elif not self._goes_on() and (inner := self._pass_on(more=False)) is not None:
@@ -147,7 +151,7 @@ class Failover:
         interception = self._interception
         if answer.reason == EXHAUSTED:
             self._end(answer)
-        elif answer.reason in _NO_WORD and self._head is not None:
+        elif answer.reason in _NO_WORD and self._held is not None:
             interception.is_not_held_back()
             if (inner := self._pass_on(more=True)) is not None:
                 inner.response_end()
@@ -160,8 +164,7 @@ class Failover:
             # A credentiald that does not look at what it is told.
             self._end(None)
             return False
-        self._head = None
-        self._held.clear()
+        self._held = None
         if resolution.base_url != self._resolution.base_url or resolution.wire_type != self._resolution.wire_type:
             self.replay = None
         return True
@@ -195,10 +198,11 @@ class Failover:
         interception.refuse(exhausted((*self._rests.values(), *untold.values()), refused, now_seconds))
 
     def _judged(self) -> KeyOutcome:
-        if self._head is None:
+        held = self._held
+        if held is None:
             return NO_ANSWER
-        status, headers, _ = self._head
-        outcome = outcome_of(self._resolution.wire_type, status, headers, bytes(self._held), now=datetime.now(UTC))
+        now = datetime.now(UTC)
+        outcome = outcome_of(self._resolution.wire_type, held.status, held.headers, bytes(held.body), now=now)
         # Upstreams have quoted keys in stranger places than the type of an error.
         error = without_keys(outcome.error, self._resolution, self._interception.client)
         return outcome._replace(error=error)
@@ -215,19 +219,19 @@ class Failover:
             self._tell(outcome)
 
     def _note_attempt(self, outcome: KeyOutcome) -> None:
-        if self._head is None:
+        held = self._held
+        if held is None:
             return
-        status, headers, _ = self._head
         seconds = self._bridge.now() - self._began_seconds
         duration_micros = int(seconds * 1_000_000)
         self._interception.held_back(
             Attempt(
                 create_micros=time.time_ns() // 1000 - duration_micros,
                 receipt=self._resolution.receipt,
-                http_status=status,
-                category=category_of_status(status),
-                reason=outcome.error or f"HTTP {status}",
-                upstream_request_id=request_id_of(headers),
+                http_status=held.status,
+                category=category_of_status(held.status),
+                reason=outcome.error or f"HTTP {held.status}",
+                upstream_request_id=request_id_of(held.headers),
                 duration_micros=duration_micros,
             )
         )
@@ -239,21 +243,13 @@ class Failover:
             raise RuntimeError("an answer without a request")
         return self._inner
 
-    def _let_go(self) -> ResponseReceiver:
-        """The rest of the answer goes on without a stop here."""
-        inner = self._receiver()
-        self._interception.answer_goes_to(inner)
-        return inner
-
     def _pass_on(self, *, more: bool) -> ResponseReceiver | None:
         """What was held back goes on its way; to whom the rest goes, if anybody wants it."""
-        inner = self._let_go()
-        if self._head is not None:
-            status, headers, framing = self._head
-            held = bytes(self._held)
-            self._head, self.body = None, None
-            self._held.clear()
-            inner.response_head(status, headers, framing, more=bool(held) or more)
-            if held and self._inner is not None:
-                inner.response_data(held, more=more)
+        inner, held = self._receiver(), self._held
+        self._interception.answer_goes_to(inner)
+        if held is not None:
+            self._held, self.body = None, None
+            inner.response_head(held.status, held.headers, held.framing, more=bool(held.body) or more)
+            if held.body and self._inner is not None:
+                inner.response_data(bytes(held.body), more=more)
         return self._inner

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 from bridged.endings import category_of_reason, category_of_status
 from bridged.headers import request_id_of
+from bridged.held_answer import MAX_HELD_BYTES, HeldAnswer
 from bridged.http1.response_head import BodyFraming
 from bridged.http1.upstream import ResponseReceiver, UpstreamError
 from bridged.model import Headers, Refused, Resolution
@@ -23,7 +24,6 @@ if TYPE_CHECKING:
     from bridged.bridge import Bridge
     from bridged.interception import Interception
 
-MAX_HELD_BYTES = 64 * 1024
 _FAILURES = frozenset({500, 502, 503, 504, 529})
 _EXHAUSTED = "KEY_POOL_EXHAUSTED"
 # Refusals in whose place the fallback provider is asked.
@@ -37,8 +37,8 @@ class Fallback:
     """
 
     __slots__ = (
-        "_began_seconds", "_bridge", "_error", "_has_noted", "_head", "_held", "_inner", "_interception", "_is_over",
-        "_refused", "body", "provider", "resolution",
+        "_began_seconds", "_bridge", "_error", "_has_noted", "_held", "_inner", "_interception", "_is_over", "_refused",
+        "body", "provider", "resolution",
     )  # fmt: skip
 
     def __init__(
@@ -57,8 +57,7 @@ class Fallback:
         self._began_seconds = bridge.now()
         # What there was first: a refusal, or an answer as far as it came.
         self._refused: Refused | None = None
-        self._head: tuple[int, Headers, BodyFraming] | None = None
-        self._held = bytearray()
+        self._held: HeldAnswer | None = None
         self._error: UpstreamError | None = None
         self._has_noted = False
         # The fallback provider was asked for, or there is no need to.
@@ -85,15 +84,14 @@ class Fallback:
     def over(self) -> None:
         """The interception has ended, or the fallback provider has the request."""
         self._is_over = True
-        self._inner = self.body = self._head = self._refused = self._error = None
-        self._held.clear()
+        self._inner = self.body = self._held = self._refused = self._error = None
 
     # -- the first upstream's answer --------------------------------------------------------------------------------
 
     def response_head(self, status: int, headers: Headers, body: BodyFraming, *, more: bool) -> None:
         """Status and headers of the upstream."""
         if status in _FAILURES:
-            self._head = (status, headers, body)
+            self._held = HeldAnswer(status, headers, body)
             self._interception.upstream_answered(status)
             return
         inner = self._receiver()
@@ -102,23 +100,23 @@ class Fallback:
 
     def response_data(self, data: bytes, *, more: bool) -> None:
         """Some of the body: of one that is held back, or the rest of the read that brought the head."""
-        if self._head is None:
+        if self._held is None:
             self._receiver().response_data(data, more=more)
             return
-        self._held += data
-        if len(self._held) > MAX_HELD_BYTES:
+        self._held.body += data
+        if len(self._held.body) > MAX_HELD_BYTES:
             self._pass_on(more=more)
 
     def response_end(self) -> None:
         """The upstream's answer is complete."""
-        if self._head is None:
+        if self._held is None:
             self._receiver().response_end()
         else:
             self._ask()
 
     def response_failed(self, error: UpstreamError) -> None:
         """There is no answer, or no rest of it. The head of one that is held back says enough."""
-        if self._head is None:
+        if self._held is None:
             self._receiver().response_failed(error)
         else:
             self._error = error
@@ -168,7 +166,8 @@ class Fallback:
         if resolution is None or (refused is not None and refused.reason == _EXHAUSTED):
             return
         duration_micros = int((self._bridge.now() - self._began_seconds) * 1_000_000)
-        status, headers, _ = self._head if self._head is not None else (0, (), None)
+        held = self._held
+        status, headers = (held.status, held.headers) if held is not None else (0, ())
         self._has_noted = True
         self._interception.held_back(
             Attempt(
@@ -191,13 +190,11 @@ class Fallback:
 
     def _pass_on(self, *, more: bool) -> ResponseReceiver | None:
         """What was held back goes on its way; to whom the rest goes, if anybody wants it."""
-        inner, head, held = self._receiver(), self._head, bytes(self._held)
-        self._is_over, self._head, self.body = True, None, None
-        self._held.clear()
+        inner, held = self._receiver(), self._held
+        self._is_over, self._held, self.body = True, None, None
         self._interception.answer_goes_to(inner)
-        if head is not None:
-            status, headers, framing = head
-            inner.response_head(status, headers, framing, more=bool(held) or more)
-            if held and self._inner is not None:
-                inner.response_data(held, more=more)
+        if held is not None:
+            inner.response_head(held.status, held.headers, held.framing, more=bool(held.body) or more)
+            if held.body and self._inner is not None:
+                inner.response_data(bytes(held.body), more=more)
         return self._inner

@@ -91,7 +91,8 @@ class Admission:
     """The limits, and who has which slots. Times are of one clock that does not go back, in seconds."""
 
     def __init__(self, limits: AdmissionLimits) -> None:
-        self._limits = limits
+        self._most_of_user = limits.user
+        self._most_of_provider = limits.provider
         self._rates = Rates(limits.rate_per_second) if limits.rate_per_second else None
         self._shares = Shares(limits.bridge)
         # By the names of providers that credentiald has answered with.
@@ -112,7 +113,7 @@ class Admission:
         principal = self._known.get(token) or STRANGERS
         # To strangers nothing is told of users and providers.
         if principal != STRANGERS:
-            if self._limits.user and self._shares.held_by(principal) >= self._limits.user:
+            if self._most_of_user and self._shares.held_by(principal) >= self._most_of_user:
                 return _OVER_USER
             of_provider = self._providers.get(provider)
             if of_provider is not None and not of_provider.room_for(principal, now):
@@ -133,12 +134,12 @@ class Admission:
             if slot.shares is not None:
                 slot.shares.move(slot.principal, user_id, now)
             slot.principal = user_id
-            if self._limits.user and self._shares.held_by(user_id) > self._limits.user:
+            if self._most_of_user and self._shares.held_by(user_id) > self._most_of_user:
                 return _OVER_USER
-        if self._limits.provider:
+        if self._most_of_provider:
             of_provider = self._providers.get(provider)
             if of_provider is None:
-                of_provider = self._providers[provider] = Shares(self._limits.provider)
+                of_provider = self._providers[provider] = Shares(self._most_of_provider)
             if slot.shares is of_provider:
                 return None
             if not of_provider.room_for(user_id, now):

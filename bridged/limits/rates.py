@@ -34,7 +34,9 @@ class Rates:
     def wait_seconds(self, token: int, now: float) -> float:
         """0 where a request of this token is admitted now, and it is counted; else how long it has to wait."""
         now_nanos = int(now * _SECOND)
-        due_nanos = max(self._due.get(token) or 0, now_nanos)
+        due_nanos = self._due.get(token)
+        if due_nanos is None or due_nanos < now_nanos:
+            due_nanos = now_nanos
         early_nanos = due_nanos - now_nanos - self._burst_nanos
         if early_nanos > 0:
             return early_nanos / _SECOND

@@ -41,8 +41,8 @@ class Shares:
         self._strangers_most = self._limit - limit // _STRANGERS_LEAVE_PART
         self._in_use = 0
         self._held: dict[str, int] = {}
-        # How many principals hold so many slots, and the greatest number that one of them holds.
-        self._holders: dict[int, int] = {}
+        # How many principals hold so many slots, by that number (of none it says nothing), and the greatest of these.
+        self._holders = [0]
         self._most = 0
         # Who asked last and when, and when last anybody else did.
         self._last = STRANGERS
@@ -59,9 +59,13 @@ class Shares:
 
     def room_for(self, principal: str, now: float) -> bool:
         """Whether this principal, who asks now, may take a slot."""
-        there_is = self._is_there_room(principal, now)
+        is_stranger = principal == STRANGERS
+        # Nearly always there are plenty, and no more is to be looked at.
+        there_is = (not is_stranger and self._limit - self._in_use > self._reserved) or self._is_there_room(
+            principal, now
+        )
         # A stranger that is let in is soon known, see `move`; perhaps it is who has the other slots.
-        if principal != STRANGERS or not there_is:
+        if not is_stranger or not there_is:
             self._note(principal, now)
         return there_is
 
@@ -82,44 +86,42 @@ class Shares:
     def take(self, principal: str) -> None:
         """A slot is this principal's now."""
         self._in_use += 1
-        self._change(principal, +1)
+        held, holders = self._held, self._holders
+        before = held.get(principal, 0)
+        held[principal] = after = before + 1
+        if after == len(holders):
+            holders.append(0)
+        holders[before] -= 1
+        holders[after] += 1
+        if after > self._most:
+            self._most = after
 
     def give_back(self, principal: str) -> None:
         """One of its slots is free again."""
         self._in_use -= 1
-        self._change(principal, -1)
+        held, holders = self._held, self._holders
+        before = held[principal]
+        after = before - 1
+        if after:
+            held[principal] = after
+        else:
+            del held[principal]
+        holders[before] -= 1
+        holders[after] += 1
+        if before == self._most and not holders[before]:
+            # By steps of one: whoever held the most is now where the most is.
+            self._most = after
 
     def move(self, principal: str, to: str, now: float) -> None:
         """A slot turns out to be somebody else's, who has asked for it."""
-        self._change(principal, -1)
-        self._change(to, +1)
+        self.give_back(principal)
+        self.take(to)
         self._note(to, now)
 
     def _note(self, principal: str, now: float) -> None:
         if principal != self._last:
             self._last, self._before_time = principal, self._last_time
         self._last_time = now
-
-    def _change(self, principal: str, by: int) -> None:
-        held, holders = self._held, self._holders
-        before = held.get(principal, 0)
-        after = before + by
-        if after:
-            held[principal] = after
-            holders[after] = holders.get(after, 0) + 1
-        else:
-            del held[principal]
-        if before:
-            left = holders[before] - 1
-            if left:
-                holders[before] = left
-            else:
-                del holders[before]
-                if before == self._most:
-                    # By steps of one: whoever held the most is now where the most is.
-                    self._most = after
-                    return
-        self._most = max(self._most, after)
 
 
 def _reserved_of(limit: int) -> int:

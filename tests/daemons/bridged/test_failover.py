@@ -10,7 +10,7 @@ import pytest
 from drawbridge.v1 import credential_service_pb2 as pb
 from drawbridge.v1 import provider_pb2, record_pb2
 
-from bridged.failover import MAX_HELD_BYTES
+from bridged.held_answer import MAX_HELD_BYTES
 from tests.fakes.credentiald import FakeCredentiald, Refuse, pool, provider
 from tests.fakes.scripted_upstream import CUT, JSON, STALL, Script, ScriptedUpstream, hang_up, raw, reply, stream
 from tests.support.bridge import AUTH, RunningBridge, running_bridge, until

@@ -10,7 +10,7 @@ import pytest
 from drawbridge.v1 import record_pb2
 
 from bridged.breaker import BreakerRules
-from bridged.fallback import MAX_HELD_BYTES
+from bridged.held_answer import MAX_HELD_BYTES
 from tests.fakes.credentiald import USER_TOKEN, FakeCredentiald, Refuse, pool, provider
 from tests.fakes.scripted_upstream import (
     CUT,
