@@ -20,7 +20,7 @@ from typing import final
 from bridged.afterwards import Afterwards
 from bridged.metrics import Metrics
 from bridged.model import Refused
-from bridged.report_messages import Row, request_parts, size_of
+from bridged.report_messages import Row, request_parts
 from daemonkit.cancellation import end_if_cancelled
 
 log = logging.getLogger(__name__)
@@ -85,23 +85,23 @@ class Recorder:
 
     def add(self, interception_id: str, report: bytes | Row) -> None:
         """Take one report on its way."""
-        size_bytes = size_of(report)
+        size_bytes = len(report) if type(report) is bytes else report[0]
         if self._closed or self._queue_bytes + size_bytes > self._bound_bytes:
             self._lost(STOPPED if self._closed else QUEUE_FULL, [interception_id])
             return
-        self._append(interception_id, report, size_bytes)
+        self._append((interception_id, report, size_bytes, self._now()))
 
     def add_opening(self, opening: bytes) -> None:
         """Take along that an interception is there, where there is room: only with this bridge it would be lost."""
         if not self._closed and self._queue_bytes + len(opening) <= self._bound_bytes:
-            self._append("", opening, len(opening))
+            self._append(("", opening, len(opening), self._now()))
 
-    def _append(self, interception_id: str, report: bytes | Row, size_bytes: int) -> None:
+    def _append(self, waiting: _Waiting) -> None:
         if not self._queue:
             self._added.set()
             self._empty.clear()
-        self._queue.append((interception_id, report, size_bytes, self._now()))
-        self._queue_bytes += size_bytes
+        self._queue.append(waiting)
+        self._queue_bytes += waiting[2]
 
     def unreadable(self, interception_id: str) -> None:
         """A report could not be made; the cause is in the log."""

@@ -18,7 +18,7 @@ from bridged.endings import STOPPED, ending_of
 from bridged.model import DialectName, HeaderNames, Headers, Resolution, headers_of, named_values
 from bridged.quoted_keys import without_keys
 from bridged.records import NO_ANSWER, NO_TURN, AnswerRecords, Ending, Report, Trouble, UsualAnswer
-from bridged.report_messages import Facts, Row, usual_row
+from bridged.report_messages import NO_PROMPT, NONE, Facts, Row, new_row
 from bridged.routes import RouteMatch
 from bridged.taps import ANSWER_HEADERS, USUAL, answer_tap, read_turn
 from bridged.taps.answer_tap import AnswerTap
@@ -122,10 +122,10 @@ class Recording:
         It says what `report` would (report_messages.row_of), for a third of the work: a whole answer, with its usage
         and nothing else that is recorded. It stands in for `answer_tap` and no other. ValueError for what is no text.
         """
-        pieces, read, status = self._pieces, USUAL.get(self._match.operation), self._status
+        pieces, usual, status = self._pieces, USUAL.get(self._match.operation), self._status
         if (
             not pieces
-            or read is None
+            or usual is None
             or status != _OK
             or self._make_tap is not answer_tap
             or not self._is_plain
@@ -136,22 +136,31 @@ class Recording:
             or interception.attempts
         ):
             return None
-        answer = _read_at_once(read, pieces[0] if len(pieces) == 1 else b"".join(pieces))
+        answer = _read_at_once(usual, pieces[0] if len(pieces) == 1 else b"".join(pieces))
         if answer is None:
             return None
         self._pieces = None
+        turn = self._turn
+        response_id, new, out, read, written, metadata = answer
+        prompt, prompt_bytes = (turn.prompt, turn.prompt_bytes) if turn.prompt is not None else NO_PROMPT
         first_byte_seconds = interception.first_byte_seconds
-        return usual_row(
-            self._facts(interception, resolution),
+        entries = (
             resolution.receipt,
             self._ended_micros,
             interception.status or status,
             int((self._ended_seconds - interception.started_seconds) * 1_000_000),
-            None if first_byte_seconds is None else int(first_byte_seconds * 1_000_000),
+            NONE if first_byte_seconds is None else int(first_byte_seconds * 1_000_000),
             self._request_id,
-            answer,
-            self._turn,
+            response_id,
+            new,
+            out,
+            read,
+            written,
+            metadata,
+            prompt,
+            prompt_bytes,
         )
+        return new_row(self._facts(interception, resolution), entries)
 
     def report_so_far(self, interception: "Interception", resolution: Resolution) -> Report:
         """Likewise of one that goes on: nothing of its answer, and no end that means anything."""

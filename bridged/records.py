@@ -83,8 +83,13 @@ class AnswerRecords(msgspec.Struct, gc=False):
 
 NO_ANSWER = AnswerRecords()
 # Of a whole answer of which nothing but usage is recorded: the upstream's id, the four counts of TokenUsage, and its
-# `metadata`.
-UsualAnswer = tuple[str, int, int, int, int, Mapping[str, int]]
+# `metadata` as `further_counts` has it.
+UsualAnswer = tuple[str, int, int, int, int, str]
+
+
+def further_counts(metadata: Mapping[str, int]) -> str:
+    """Counts of further kinds as a JSON object; empty where there are none."""
+    return msgspec.json.encode(metadata).decode() if metadata else ""
 
 
 class Turn(msgspec.Struct, gc=False):

@@ -8,11 +8,10 @@ from collections.abc import Sequence
 from functools import lru_cache
 from typing import NamedTuple
 
-import msgspec
 from drawbridge.v1 import record_pb2 as records
 from drawbridge.v1 import record_service_pb2 as pb
 
-from bridged.records import Attempt, ErrorCategory, Outcome, Report, TokenUsage, Turn, UsualAnswer
+from bridged.records import Attempt, ErrorCategory, Outcome, Report, TokenUsage, further_counts
 from daemonkit.varint import varint
 
 _LENGTH_DELIMITED = 2
@@ -27,8 +26,9 @@ _CATEGORIES = {
     one: records.UpstreamErrorCategory.Value(f"UPSTREAM_ERROR_CATEGORY_{one.value}") for one in ErrorCategory
 }
 # What stands for "there is none" in columns of numbers.
-_NONE = -1
-_NO_COUNTS = (_NONE, 0, 0, 0, "")
+NONE = -1
+_NO_COUNTS = (NONE, 0, 0, 0, "")
+NO_PROMPT = ("", NONE)
 # Of a row without its texts, about.
 _ROW_BYTES = 120
 _COMPLETED = Outcome.COMPLETED
@@ -88,10 +88,6 @@ def row_of(report: Report) -> Row | None:
         or (usage is not None and usage.partial)
     ):
         return None
-    request_id, response_id, first_byte_micros = report.upstream_request_id, answer.msg_id, report.first_byte_micros
-    prompt, prompt_bytes = turn.prompt, turn.prompt_bytes
-    if prompt is None:
-        prompt, prompt_bytes = "", _NONE
     facts = (
         report.client,
         report.user_agent,
@@ -102,58 +98,32 @@ def row_of(report: Report) -> Row | None:
         report.upstream_model,
         report.streaming,
     )
-    counts = _NO_COUNTS if usage is None else _counts(usage)
+    first_byte_micros = report.first_byte_micros
+    prompt, prompt_bytes = (turn.prompt, turn.prompt_bytes) if turn.prompt is not None else NO_PROMPT
     entries = (
         report.receipt,
         report.end_micros,
         report.http_status,
         report.duration_micros,
-        _NONE if first_byte_micros is None else first_byte_micros,
-        request_id,
-        response_id,
-        *counts,
+        NONE if first_byte_micros is None else first_byte_micros,
+        report.upstream_request_id,
+        answer.msg_id,
+        *(_NO_COUNTS if usage is None else _counts(usage)),
         prompt,
         prompt_bytes,
     )
-    texts = f"{prompt}{request_id}{response_id}{counts[-1]}"
-    return _new(Row, (_bytes_of_facts(facts) + len(report.receipt) + _bytes_in(texts), facts, entries))
+    return new_row(facts, entries)
 
 
-def usual_row(
-    facts: Facts,
-    receipt: bytes,
-    end_micros: int,
-    http_status: int,
-    duration_micros: int,
-    first_byte_micros: int | None,
-    upstream_request_id: str,
-    answer: UsualAnswer,
-    turn: Turn,
-) -> Row:
-    """The row of a report of these, without the report. ValueError for what is no text."""
-    response_id, new, out, read, written, further = answer
-    prompt, prompt_bytes = turn.prompt, turn.prompt_bytes
-    if prompt is None:
-        prompt, prompt_bytes = "", _NONE
-    metadata = msgspec.json.encode(further).decode() if further else ""
-    entries = (
-        receipt,
-        end_micros,
-        http_status,
-        duration_micros,
-        _NONE if first_byte_micros is None else first_byte_micros,
-        upstream_request_id,
-        response_id,
-        new,
-        out,
-        read,
-        written,
-        metadata,
-        prompt,
-        prompt_bytes,
-    )
-    texts = f"{prompt}{upstream_request_id}{response_id}{metadata}"
-    return _new(Row, (_bytes_of_facts(facts) + len(receipt) + _bytes_in(texts), facts, entries))
+def new_row(facts: Facts, entries: Entries) -> Row:
+    """The row of these. ValueError for what is no text."""
+    receipt, _, _, _, _, request_id, response_id, _, _, _, _, metadata, prompt, _ = entries
+    size_bytes = _bytes_of_facts(facts) + len(receipt) + len(metadata)
+    if prompt.isascii() and request_id.isascii() and response_id.isascii():
+        size_bytes += len(prompt) + len(request_id) + len(response_id)
+    else:
+        size_bytes += len(f"{prompt}{request_id}{response_id}".encode())
+    return _new(Row, (size_bytes, facts, entries))
 
 
 def item(report: Report) -> bytes:
@@ -206,13 +176,12 @@ def message_of(report: Report) -> pb.InterceptionRecords:
 
 
 def _counts(usage: TokenUsage) -> tuple[int, int, int, int, str]:
-    metadata = usage.metadata
     return (
         usage.input_tokens,
         usage.output_tokens,
         usage.cache_read_input_tokens,
         usage.cache_write_input_tokens,
-        msgspec.json.encode(metadata).decode() if metadata else "",
+        further_counts(usage.metadata),
     )
 
 

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import msgspec
 
-from bridged.records import AnswerRecords, ModelThought, TokenUsage, ToolUsage, Trouble, UsualAnswer
+from bridged.records import AnswerRecords, ModelThought, TokenUsage, ToolUsage, Trouble, UsualAnswer, further_counts
 
 # Of all tool inputs and thoughts of one answer together.
 MAX_TEXT_BYTES = 1024 * 1024
@@ -207,7 +207,7 @@ def usual_answer(msg_id: str | None, counts: Mapping[str, int]) -> UsualAnswer |
         counts.get("output", 0),
         counts.get("cache_read", 0),
         counts.get("cache_write", 0),
-        _further(counts),
+        further_counts(_further(counts)),
     )
 
 
@@ -215,7 +215,7 @@ def plain_answer(msg_id: str | None, new: int | None, out: int | None) -> UsualA
     """The same of one that counts input and output at most."""
     if new is None and out is None:
         return None
-    return (msg_id or "")[:MAX_NAME_CHARACTERS], new or 0, out or 0, 0, 0, _NOTHING_FURTHER
+    return (msg_id or "")[:MAX_NAME_CHARACTERS], new or 0, out or 0, 0, 0, ""
 
 
 def reported(told: Iterable[tuple[str, GoodCount | None]]) -> dict[str, int]:

@@ -11,7 +11,7 @@ not trimmed. One of a wrong type is no prompt: the upstream judges the request.
 import re
 from collections.abc import Callable, Iterable, Sequence
 from itertools import islice
-from typing import Any
+from typing import Any, Literal
 
 import msgspec
 
@@ -68,10 +68,10 @@ class _Message(msgspec.Struct, gc=False):
 
 
 class _TextMessage(msgspec.Struct, gc=False):
-    """A message whose content is a text, as most are: read in one go."""
+    """A message of the user whose content is a text, as most are: read in one go."""
 
     content: str
-    role: str = ""
+    role: Literal["user"]
 
 
 class _Session(msgspec.Struct, gc=False):
@@ -116,10 +116,14 @@ def _messages_turn(conversation: Conversation) -> Turn:
 
 
 def _chat_turn(conversation: Conversation) -> Turn:
-    found = _last_text_message(conversation.messages)
-    if found is not None:
-        return Turn(found.content) if len(found.content) <= _SURELY_FITS_CHARACTERS else _turn(found.content, ())
-    message = _last(conversation.messages)
+    raws = conversation.messages
+    try:
+        text = _text_messages.decode(raws[-1]).content if raws else None
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        text = None
+    if text is not None:
+        return Turn(text) if len(text) <= _SURELY_FITS_CHARACTERS else _turn(text, ())
+    message = _last(raws)
     if message is None:
         return NO_TURN
     if message.role == "tool":
@@ -158,17 +162,6 @@ _TURNS: dict[DialectName, Callable[[Conversation], Turn]] = {
     DialectName.OPENAI_CHAT: _chat_turn,
     DialectName.OPENAI_RESPONSES: _responses_turn,
 }
-
-
-def _last_text_message(raws: Sequence[msgspec.Raw] | None) -> _TextMessage | None:
-    """The last message where it is a text of the user; None for whatever `_last` is to look at."""
-    if not raws:
-        return None
-    try:
-        message = _text_messages.decode(raws[-1])
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-        return None
-    return message if message.role == "user" else None
 
 
 def _last(raws: Sequence[msgspec.Raw] | None) -> _Message | None:

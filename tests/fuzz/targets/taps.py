@@ -5,7 +5,7 @@ What is read of an answer at once, without a tap, is what the tap says.
 The first byte of an input chooses the dialect and the framing, the next two where it is cut.
 """
 
-from collections.abc import Mapping
+import json
 
 import msgspec
 
@@ -86,8 +86,9 @@ def one_input(data: bytes) -> None:
     read_turn(dialect, stream, content_encoding="", max_bytes=MAX_BODY_BYTES)
 
 
-def _records(msg_id: str, new: int, out: int, read: int, written: int, further: Mapping[str, int]) -> AnswerRecords:
-    return AnswerRecords(msg_id=msg_id, usage=TokenUsage(new, out, read, written, further), over=True)
+def _records(msg_id: str, new: int, out: int, read: int, written: int, further: str) -> AnswerRecords:
+    metadata = json.loads(further or "{}")
+    return AnswerRecords(msg_id=msg_id, usage=TokenUsage(new, out, read, written, metadata), over=True)
 
 
 def _tapped(parts: list[bytes], dialect: DialectName, operation: str, headers: Headers) -> AnswerRecords | None:
