@@ -1,4 +1,4 @@
-"""Work that no client waits for: it is done a little after what it is about, many at a time.
+"""Work that no client waits for: it is done a little after what it is about, many pieces at a time.
 
 So it is on nobody's way; and work of one kind that is done in a row costs half of what it costs in between.
 """
@@ -6,7 +6,7 @@ So it is on nobody's way; and work of one kind that is done in a row costs half 
 import asyncio
 import logging
 from collections.abc import Callable
-from typing import final
+from typing import Any, TypeVar, final
 
 log = logging.getLogger(__name__)
 
@@ -16,27 +16,35 @@ LATEST_SECONDS = 0.02
 # What the work holds until it is done, bodies above all.
 ENOUGH_BYTES = 4 * 1024 * 1024
 
+T = TypeVar("T")
+
 
 @final
 class Afterwards:
-    """Pieces of work: first those that are to be done first, then the others, each kind in its order.
-
-    One that fails is logged, and nobody else's trouble.
-    """
+    """Piles of work, one for each kind, which are done in the order in which the piles were made."""
 
     def __init__(self) -> None:
         self._loop = asyncio.get_running_loop()
-        self._first: list[tuple[Callable[..., None], tuple[object, ...]]] = []
-        self._then: list[tuple[Callable[..., None], tuple[object, ...]]] = []
+        self._piles: list[tuple[Callable[[list[Any]], None], list[Any]]] = []
+        self._count = 0
         self._held_bytes = 0
         self._timer: asyncio.Handle | None = None
         self._is_soon = False
 
-    def do(self, work: Callable[..., None], *args: object, first: bool = False, held_bytes: int = 0) -> None:
-        """Call `work` with these arguments soon; they hold so many bytes."""
-        (self._first if first else self._then).append((work, args))
+    def pile(self, work: Callable[[list[T]], None]) -> list[T]:
+        """A new pile. What lies on it goes to `work`, together and in its order; each time, `added` has to be told.
+
+        What `work` raises is logged, and costs what went to it: whose pieces can fail minds each by itself.
+        """
+        pile: list[T] = []
+        self._piles.append((work, pile))
+        return pile
+
+    def added(self, held_bytes: int = 0) -> None:
+        """A piece was put on a pile, which holds so many bytes."""
+        self._count += 1
         self._held_bytes += held_bytes
-        if len(self._first) + len(self._then) >= ENOUGH or self._held_bytes >= ENOUGH_BYTES:
+        if self._count >= ENOUGH or self._held_bytes >= ENOUGH_BYTES:
             if not self._is_soon:
                 self._is_soon = True
                 self._start(self._loop.call_soon(self.do_all))
@@ -49,10 +57,14 @@ class Afterwards:
             self._timer.cancel()
             self._timer = None
         self._is_soon = False
-        work, self._first, self._then, self._held_bytes = [*self._first, *self._then], [], [], 0
-        for one, args in work:
+        self._count = self._held_bytes = 0
+        # What is put on piles meanwhile is for the next time.
+        taken = [(work, pile[:]) for work, pile in self._piles if pile]
+        for _, pile in self._piles:
+            pile.clear()
+        for work, pieces in taken:
             try:
-                one(*args)
+                work(pieces)
             except Exception:
                 log.exception("unhandled error in what is done afterwards")
 

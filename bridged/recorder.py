@@ -234,8 +234,9 @@ class Recorder:
         return batch
 
     def _take_out(self, batch: Sequence[_Waiting]) -> None:
+        self._queue_bytes -= sum([one[2] for one in batch])
         for _ in batch:
-            self._queue_bytes -= self._queue.popleft()[2]
+            self._queue.popleft()
         if not self._queue:
             self._added.clear()
             self._empty.set()

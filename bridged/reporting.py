@@ -2,10 +2,10 @@
 
 import asyncio
 import logging
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
+from functools import partial
 from typing import TYPE_CHECKING
 
-from bridged import report_messages
 from bridged.conversation import Conversation
 from bridged.http1.framing import Request
 from bridged.ids import smallest_id
@@ -13,7 +13,8 @@ from bridged.metrics import Metrics
 from bridged.model import Refused, Resolution
 from bridged.recorder import Recorder
 from bridged.recording import Recording, TapMaker
-from bridged.records import Trouble
+from bridged.records import Report
+from bridged.report_messages import Row, item_of, opening
 from bridged.routes import RouteMatch
 
 if TYPE_CHECKING:
@@ -21,6 +22,8 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
+_Turn = tuple[Recording, Conversation | None, bytes]
+_Ended = tuple[Recording, "Interception", Resolution]
 # As much as is done in one turn of the loop: less than half a millisecond.
 _OPENINGS_AT_ONCE = 32
 
@@ -48,6 +51,12 @@ class Reporting:
         self._make_tap = make_tap
         self._max_body_bytes = max_body_bytes
         self._untold: list[Interception] = []
+        # What requests say of conversations is read first, because it goes into reports.
+        self._turns: list[_Turn] = []
+        self._ended: list[_Ended] = []
+        if recorder is not None:
+            self._turns = recorder.afterwards.pile(self._read_turns)
+            self._ended = recorder.afterwards.pile(partial(self._report_ended, recorder))
 
     def recording_of(self, interception_id: str, match: RouteMatch, request: Request) -> Recording | None:
         """What gathers for the record of a turn; None for other requests. RECORDS_UNAVAILABLE."""
@@ -64,35 +73,39 @@ class Reporting:
     def read_turn(self, recording: Recording, conversation: Conversation | None, body: bytes) -> None:
         """Have what a request says of its conversation read, in a moment."""
         if self._recorder is not None:
-            self._recorder.afterwards.do(
-                recording.read_turn, conversation, body, self._max_body_bytes, first=True, held_bytes=len(body)
-            )
+            self._turns.append((recording, conversation, body))
+            self._recorder.afterwards.added(len(body))
 
     def record(self, interception: "Interception", now_seconds: float) -> None:
         """Have an interception that has ended reported; nothing where it was not resolved."""
         recording, resolution = interception.recording, interception.resolution
         if self._recorder is not None and recording is not None and resolution is not None:
             recording.ended(now_seconds)
-            self._recorder.afterwards.do(
-                self._report, self._recorder, recording, interception, resolution, held_bytes=recording.held_bytes
-            )
+            self._ended.append((recording, interception, resolution))
+            self._recorder.afterwards.added(recording.held_bytes)
 
-    def _report(
-        self, recorder: Recorder, recording: Recording, interception: "Interception", resolution: Resolution
-    ) -> None:
-        troubles: Collection[Trouble] = ()
-        try:
-            item: bytes | report_messages.Row | None = recording.usual_row(interception, resolution)
-            if item is None:
-                report = recording.report(interception, resolution)
-                item, troubles = report_messages.item_of(report), report.answer.troubles
-        except Exception:
-            log.exception("a report could not be made", extra={"interception_id": interception.interception_id})
-            recorder.unreadable(interception.interception_id)
-            return
-        recorder.add(interception.interception_id, item)
-        for trouble in troubles:
+    def _read_turns(self, turns: Sequence[_Turn]) -> None:
+        max_bytes = self._max_body_bytes
+        for recording, conversation, body in turns:
+            recording.read_turn(conversation, body, max_bytes)
+
+    def _report_ended(self, recorder: Recorder, ended: Sequence[_Ended]) -> None:
+        for recording, interception, resolution in ended:
+            interception_id = interception.interception_id
+            try:
+                item = recording.usual_row(interception, resolution) or self._reported(
+                    recording.report(interception, resolution)
+                )
+            except Exception:
+                log.exception("a report could not be made", extra={"interception_id": interception_id})
+                recorder.unreadable(interception_id)
+            else:
+                recorder.add(interception_id, item)
+
+    def _reported(self, report: Report) -> bytes | Row:
+        for trouble in report.answer.troubles:
             self._metrics.tap_troubled(trouble.value)
+        return item_of(report)
 
     def tell_openings(self) -> None:
         """credentiald is there again: tell it what is under way, some at a time.
@@ -113,7 +126,7 @@ class Reporting:
             if recording is None or resolution is None or interception not in self._under_way:
                 continue
             try:
-                recorder.add_opening(report_messages.opening(recording.report_so_far(interception, resolution)))
+                recorder.add_opening(opening(recording.report_so_far(interception, resolution)))
             except Exception:
                 log.exception("an opening could not be told", extra={"interception_id": interception.interception_id})
         if self._untold:
