@@ -118,7 +118,7 @@ def row_of(report: Report) -> Row | None:
 def new_row(facts: Facts, entries: Entries) -> Row:
     """The row of these. ValueError for what is no text."""
     receipt, _, _, _, _, request_id, response_id, _, _, _, _, metadata, prompt, _ = entries
-    size_bytes = _bytes_of_facts(facts) + len(receipt) + len(metadata)
+    size_bytes = _bytes_of_facts(facts) + len(receipt) + (_bytes_in(metadata) if metadata else 0)
     if prompt.isascii() and request_id.isascii() and response_id.isascii():
         size_bytes += len(prompt) + len(request_id) + len(response_id)
     else:
