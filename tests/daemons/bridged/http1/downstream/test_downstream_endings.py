@@ -96,12 +96,12 @@ async def test_a_body_that_drips_is_told_to_the_carrier(head: tuple[str, str]) -
 
 
 async def test_a_body_that_is_slow_but_not_too_slow_comes_to_its_end() -> None:
-    limits = Limits(body_seconds=0.3, body_bytes_per_second=10)
+    limits = Limits(body_seconds=1.0, body_bytes_per_second=10)
     async with http1_server(Scripted(), limits=limits) as running, raw_client(running.port) as client:
-        await client.send(request("POST", "/x", headers=[("Content-Length", "50")]))
+        await client.send(request("POST", "/x", headers=[("Content-Length", "75")]))
         answer = asyncio.create_task(client.read_answer())
-        await drip(client, b"x" * 50, until_done=answer)
-        assert (await answer).body == b"x" * 50
+        await drip(client, b"x" * 75, until_done=answer)
+        assert (await answer).body == b"x" * 75
 
 
 async def test_a_body_that_nobody_wants_yet_is_not_timed() -> None:
