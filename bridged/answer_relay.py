@@ -19,6 +19,7 @@ from bridged.http1.upstream import UpstreamError
 from bridged.http_types import UpstreamBroken, UpstreamNotAllowed, UpstreamTimeout
 from bridged.model import Headers, Refused, Source
 from bridged.sse import StreamEnd
+from bridged.taps.openai_chat import USAGE_MARK
 from bridged.taps.scanner import TOGETHER_BYTES
 from bridged.taps.usage_chunk import UsageChunkFilter
 
@@ -36,6 +37,7 @@ _REDIRECTS = frozenset({301, 302, 303, 307, 308})
 _OK, _FIRST_REDIRECT, _UNAUTHORIZED = 200, 300, 401
 _KEYS_OF_OURS = frozenset({Source.CENTRAL_KEY, Source.AMBIENT})
 _KEY_REFUSED = "UPSTREAM_KEY_REFUSED"
+_BLANK = b"\n\n"
 
 
 class AnswerRelay:
@@ -45,8 +47,8 @@ class AnswerRelay:
     """
 
     __slots__ = (
-        "_bridge", "_exchange", "_interception", "_tap", "_untapped", "_untapped_bytes", "sent_bytes", "stream_end",
-        "usage_filter",
+        "_bridge", "_exchange", "_interception", "_is_between", "_show_at_bytes", "_tap", "_untapped", "sent_bytes",
+        "stream_end", "usage_filter",
     )  # fmt: skip
 
     def __init__(self, interception: "Interception", bridge: "Bridge", exchange: Exchange) -> None:
@@ -54,9 +56,11 @@ class AnswerRelay:
         self._bridge = bridge
         self._exchange = exchange
         self._tap: Callable[[bytes], None] | None = None
-        # What the tap has not seen yet of a stream; how long that is, with one byte more for each piece.
+        # What the tap has not seen yet of a stream, and with how many bytes sent it is shown to it.
         self._untapped: list[bytes] = []
-        self._untapped_bytes = 0
+        self._show_at_bytes = TOGETHER_BYTES
+        # In a stream, behind a whole event: nothing stands open, and nothing is held back.
+        self._is_between = False
         self.usage_filter: UsageChunkFilter | None = None
         self.stream_end: StreamEnd | None = None
         self.sent_bytes = 0
@@ -109,33 +113,54 @@ class AnswerRelay:
     def response_data(self, data: bytes, *, more: bool) -> None:
         """Some of the body."""
         try:
-            if self.usage_filter is None and self.stream_end is None:
+            usage_filter = self.usage_filter
+            if (
+                self._is_between
+                and data[-2:] == _BLANK
+                # To look for bytes in a short text there is nothing faster.
+                and (usage_filter is None or not data.partition(USAGE_MARK)[1])
+            ):
+                # Whole events without usage, as nearly every piece of a stream is: nothing stands open behind them.
+                sent = data
+                if usage_filter is not None and usage_filter.null is not None:
+                    sent = data.replace(usage_filter.null, b"")
+                self._exchange.send(sent, more=more)
+                self.sent_bytes += len(sent)
+            elif self.stream_end is not None:
+                self._send_cut(data, self.stream_end, more=more)
+            else:
                 self._exchange.send(data, more=more)
                 self.sent_bytes += len(data)
-            else:
-                self._send(data if self.usage_filter is None else self.usage_filter.feed(data), more=more)
             if self._tap is not None:
                 self._untapped.append(data)
-                self._untapped_bytes += len(data) + 1
-                if self._untapped_bytes > TOGETHER_BYTES or self.stream_end is None:
+                if self.sent_bytes >= self._show_at_bytes or self.stream_end is None:
                     self._show_some(self._tap)
         except Exception as failure:
             self._interception.fail(failure)
+
+    def _send_cut(self, data: bytes, stream_end: StreamEnd, *, more: bool) -> None:
+        """A piece of a stream that may begin or end anywhere, and have anything in it."""
+        usage_filter = self.usage_filter
+        sent = data if usage_filter is None else usage_filter.feed(data)
+        self._send(sent, more=more)
+        self._is_between = stream_end.is_between and (usage_filter is None or usage_filter.is_between)
+        # What is held back waits for the tap, too; and each piece is a byte longer, so that there are not too many.
+        self._show_at_bytes -= len(data) - len(sent) + 1
 
     def _show_some(self, tap: Callable[[bytes], None]) -> None:
         """Show what was put together to the tap, and a long piece by itself."""
         pieces = self._untapped
         last = pieces.pop()
+        self._show_at_bytes = self.sent_bytes + TOGETHER_BYTES
         try:
             if pieces:
                 tap(b"".join(pieces))
                 pieces.clear()
-            self._untapped_bytes = len(last) + 1
-            if self._untapped_bytes > TOGETHER_BYTES or self.stream_end is None:
-                self._untapped_bytes = 0
+            if len(last) >= TOGETHER_BYTES or self.stream_end is None:
                 tap(last)
             else:
                 pieces.append(last)
+                self._show_at_bytes -= len(last)
         except Exception:
             self._tap = None
             pieces.clear()
@@ -160,8 +185,8 @@ class AnswerRelay:
 
     def send_held(self) -> None:
         """What was held back goes out as well, before the end of whatever kind."""
-        if self.usage_filter is not None:
-            self._send(self.usage_filter.end(), more=True)
+        if self.usage_filter is not None and (held := self.usage_filter.end()):
+            self._send(held, more=True)
 
     def response_end(self) -> None:
         """The answer is complete."""

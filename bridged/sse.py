@@ -30,7 +30,9 @@ class StreamEnd:
             self._head, self._has_data, self._after_cr = b"", False, False
             return
         # What lies before the last blank line is over.
-        start = max(_after_last(b"\n\n", chunk), _after_last(b"\r\n\r\n", chunk))
+        start = _after_last(b"\n\n", chunk)
+        if chunk.find(b"\r") >= 0:
+            start = max(start, _after_last(b"\r\n\r\n", chunk))
         if start:
             self._head, self._has_data = b"", False
         elif self._after_cr and chunk.startswith(b"\n"):
@@ -55,6 +57,11 @@ class StreamEnd:
     def is_open(self) -> bool:
         """Whether a line or an event with data stands open: what ends here was cut."""
         return bool(self._head) or self._has_data
+
+    @property
+    def is_between(self) -> bool:
+        """Whether the last byte ended an event, whatever follows. Whole events with LF that follow change nothing."""
+        return not (self._head or self._has_data or self._after_cr)
 
     def closing_bytes(self, *, join: bool = False) -> bytes:
         """What to send before an error event, so that it stands on lines of its own.

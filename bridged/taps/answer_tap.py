@@ -4,6 +4,7 @@ A tap is a framing (event stream, JSON, AWS's binary stream) around the reader o
 raises nothing and holds a bounded amount of memory.
 """
 
+from collections.abc import Sequence
 from typing import Protocol
 
 import msgspec
@@ -33,7 +34,7 @@ class AnswerReader(Protocol):
 
     def event(self, data: bytes) -> None: ...
 
-    def last_event(self, data: bytes) -> None: ...
+    def last_events(self, events: Sequence[bytes]) -> None: ...
 
     def document(self, data: bytes) -> None: ...
 

@@ -6,6 +6,7 @@ among them: the last value of each wins. Input tokens leave out cached ones alre
 Format: platform.claude.com, "Messages" and "Streaming messages".
 """
 
+from collections.abc import Sequence
 from typing import ClassVar, Generic, Literal, TypeVar
 
 import msgspec
@@ -15,7 +16,7 @@ from bridged.taps.seen import GoodCount, Seen, reported, usual_answer
 from bridged.taps.typed_json import Count, decoded, last_object
 
 # In a block of text nothing matters but what ends it and what counts. What follows in blocks of other kinds does.
-_IN_TEXT = (b'content_block_start"', b'output_tokens"')
+_IN_TEXT = (b'content_block_start"', b"output_tokens")
 # Some upstreams begin with a ping.
 _AT_START = (*_IN_TEXT, b'message_start"')
 _IN_OTHERS = (*_IN_TEXT, b'input_json_delta"', b'thinking_delta"', b'content_block_stop"')
@@ -155,16 +156,17 @@ class MessagesReader(msgspec.Struct):
             self._count(event.usage)
         self._fall_back_to(event.metrics)
 
-    def last_event(self, data: bytes) -> None:
-        """One of the events that a stream ended with."""
-        if b"message_stop" in data or b'"error"' in data:
-            event = decoded(_events, data)
-            if event is None:
-                return
-            if event.type == "message_stop":
-                self.seen.finished = True
-            elif event.type == "error":
-                self._fail(event.error)
+    def last_events(self, events: Sequence[bytes]) -> None:
+        """The events that a stream ended with."""
+        for data in events:
+            if data.find(b"message_stop") >= 0 or data.find(b'"error"') >= 0:
+                event = decoded(_events, data)
+                if event is None:
+                    continue
+                if event.type == "message_stop":
+                    self.seen.finished = True
+                elif event.type == "error":
+                    self._fail(event.error)
 
     def document(self, data: bytes) -> None:
         """A whole answer."""

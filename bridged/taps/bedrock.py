@@ -7,6 +7,8 @@ stream or in the headers of a whole answer, and nothing else.
 Format: AWS, "Converse", "ConverseStream", "InvokeModel", "InvokeModelWithResponseStream" (Bedrock API Reference).
 """
 
+from collections.abc import Sequence
+
 import msgspec
 
 from bridged.aws.event_stream import Message
@@ -140,7 +142,7 @@ class ConverseReader:
         if event.delta is not None:
             self._extend(index, event.delta)
 
-    def last_event(self, data: bytes) -> None:
+    def last_events(self, events: Sequence[bytes]) -> None:
         """Converse sends no event stream of this kind."""
 
     def document(self, data: bytes) -> None:
@@ -228,7 +230,7 @@ class InvokeReader(MessagesReader, kw_only=True):
             elif not self._has_begun or self._matters(chunk.data):
                 self._has_begun = True
                 self.event(chunk.data)
-                self.last_event(chunk.data)
+                self.last_events((chunk.data,))
 
     def _matters(self, data: bytes) -> bool:
         return b"message_stop" in data or _METRICS in data or any(mark in data for mark in self.marks)

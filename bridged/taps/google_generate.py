@@ -8,6 +8,7 @@ Format: ai.google.dev, "GenerateContentResponse".
 """
 
 import re
+from collections.abc import Sequence
 from typing import ClassVar
 
 import msgspec
@@ -94,8 +95,8 @@ class GenerateReader(msgspec.Struct):
         else:
             self._read(response)
 
-    def last_event(self, data: bytes) -> None:
-        """One of the events that a stream ended with: all of them were read."""
+    def last_events(self, events: Sequence[bytes]) -> None:
+        """The events that a stream ended with: all of them were read."""
 
     def document(self, data: bytes) -> None:
         """A whole answer, or an array of the answers of a stream, which may be cut."""

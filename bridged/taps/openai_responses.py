@@ -7,6 +7,7 @@ Input tokens count cached ones too, which are taken out.
 Format: platform.openai.com, "Responses" and its "Streaming events".
 """
 
+from collections.abc import Sequence
 from typing import Any, ClassVar, Generic, Literal, TypeVar
 
 import msgspec
@@ -129,7 +130,7 @@ _usages = msgspec.json.Decoder(_Usage[Count])
 class ResponsesReader(msgspec.Struct):
     """One answer."""
 
-    marks: ClassVar[tuple[bytes, ...]] = (b'"response.output_item.done"', b'"response"')
+    marks: ClassVar[tuple[bytes, ...]] = (b"response.output_item.done", b'"response"')
     usage_key: ClassVar[bytes] = b"usage"
 
     seen: Seen = msgspec.field(default_factory=Seen)
@@ -151,10 +152,10 @@ class ResponsesReader(msgspec.Struct):
         elif event.item is not None and event.type == "response.output_item.done":
             self._gather(event.output_index, event.item)
 
-    def last_event(self, data: bytes) -> None:
-        """One of the events that a stream ended with."""
-        if b'"error"' in data:
-            event = decoded(_events, data)
+    def last_events(self, events: Sequence[bytes]) -> None:
+        """The events that a stream ended with."""
+        for data in events:
+            event = decoded(_events, data) if data.find(b'"error"') >= 0 else None
             if event is not None and event.type == "error":
                 self._fail(event.error or _Error(code=event.code, message=event.message))
 

@@ -12,6 +12,7 @@ import re
 import msgspec
 
 from bridged.json_edit import JsonObject, MalformedJson, is_object
+from bridged.taps.openai_chat import USAGE_MARK
 from bridged.taps.typed_json import decoded
 
 # The extra chunk is short. An open event that is longer is none, and is not held back.
@@ -21,7 +22,6 @@ _OPTIONS = b'"stream_options":{"include_usage":true}'
 # Two line ends in a row; atomic, so that a CR LF is never taken for two of them.
 _EVENT_END = re.compile(rb"(?>\r\n|\n|\r)(?>\r\n|\n|\r)")
 _LINE_END = re.compile(rb"\r\n|\n|\r")
-_USAGE = b'_tokens"'
 # In a text the quotes would be escaped, so what is found is a member.
 _NULLS = (b',"usage":null', b', "usage": null')
 _OPENING = re.compile(rb"[ \t\r\n]*\{")
@@ -78,15 +78,20 @@ class UsageChunkFilter:
     """Takes the extra chunk out of one stream, which may be cut anywhere.
 
     What is not whole yet is held back, as far as it may be the extra chunk; no client can read it before it is whole.
+
+    While `is_between` holds, a piece that ends with a blank line (of LF) and has no USAGE_MARK need not be fed: it
+    passes, but for each `null` in it.
     """
 
-    __slots__ = ("_after_cr", "_has_begun", "_held", "_in_long", "_is_between", "_long_end", "_null", "_took_out")
+    __slots__ = ("_after_cr", "_has_begun", "_held", "_in_long", "_long_end", "_took_out", "is_between", "null")
 
     def __init__(self) -> None:
-        self._null: bytes | None = None  # how chunks say that they have no usage, if they do
+        self.null: bytes | None = None
+        """How chunks say that they have no usage, if they do."""
         self._has_begun = False
         self._held = b""
-        self._is_between = False  # nothing is held, nothing stands open, and it is not the beginning
+        self.is_between = False
+        """Whether nothing is held, nothing stands open, and it is not the beginning."""
         self._in_long = False  # inside an event that is too long to be it
         self._long_end = b""  # its last bytes: the blank line that ends it may be cut
         self._after_cr = False  # the last event ended with a CR: an LF that follows is a part of it
@@ -94,11 +99,8 @@ class UsageChunkFilter:
 
     def feed(self, data: bytes) -> bytes:
         """What goes to the client now."""
-        # Nearly every piece is one event or more. To look for bytes in a short text there is nothing faster.
-        if self._is_between and data[-2:] == b"\n\n" and not data.rpartition(_USAGE)[1]:
-            return data if self._null is None else data.replace(self._null, b"")
         fed = self._without_null(self._feed_slowly(data))
-        self._is_between = self._has_begun and not (self._held or self._after_cr or self._in_long)
+        self.is_between = self._has_begun and not (self._held or self._after_cr or self._in_long)
         return fed
 
     def _feed_slowly(self, data: bytes) -> bytes:
@@ -122,8 +124,8 @@ class UsageChunkFilter:
             self._has_begun = begin >= 0
             # The first of them tells; the rest of a long piece need not be looked through.
             end = data.find(b"\n\n", begin) if self._has_begun else -1
-            self._null = next((null for null in _NULLS if data.find(null, 0, end if end >= 0 else None) >= 0), None)
-        return data if self._null is None else data.replace(self._null, b"")
+            self.null = next((null for null in _NULLS if data.find(null, 0, end if end >= 0 else None) >= 0), None)
+        return data if self.null is None else data.replace(self.null, b"")
 
     def _after_line_end(self, data: bytes) -> bytes:
         """An LF behind the CR that an event ended with goes where the event went."""
@@ -163,13 +165,12 @@ class UsageChunkFilter:
         whole_end = text.rfind(b"\n\n") + 2
         if whole_end < 2:
             return self._released(text)
-        # From the end it is three times as fast.
-        if whole_end == len(text) and text.rfind(_USAGE) < 0:
+        if whole_end == len(text) and text.find(USAGE_MARK) < 0:
             self._held = b""
             return text
         passed: list[bytes] = []
         kept = start = 0
-        while (place := text.find(_USAGE, start, whole_end)) >= 0:
+        while (place := text.find(USAGE_MARK, start, whole_end)) >= 0:
             begin = text.rfind(b"\n\n", kept, place)
             begin = kept if begin < 0 else begin + 2
             end = text.find(b"\n\n", place) + 2
@@ -192,7 +193,7 @@ class UsageChunkFilter:
         return text
 
     def _is_extra(self, event: bytes) -> bool:
-        if _USAGE not in event:
+        if event.find(USAGE_MARK) < 0:
             return False
         lines = [line[5:] for line in _LINE_END.split(event.removeprefix(_BOM)) if line.startswith(b"data:")]
         chunk = decoded(_chunks, b"\n".join(lines))

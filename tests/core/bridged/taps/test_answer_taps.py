@@ -475,8 +475,10 @@ def test_a_chat_stream_that_fails_after_its_reason_to_finish_is_partial() -> Non
 
 def test_an_error_chunk_is_told() -> None:
     error = {"error": {"message": "slow down", "type": "rate_limit_error", "code": 429}}
-    found = tapped([_chat({"id": "c", "choices": []}, error)], dialect=CHAT)
-    assert (found.error_type, found.error_message) == ("rate_limit_error", "slow down")
+    stream = _chat({"id": "c", "choices": []}, error)
+    for pieces in ([stream], [event + b"\n\n" for event in stream.split(b"\n\n") if event]):
+        found = tapped(pieces, dialect=CHAT)
+        assert (found.error_type, found.error_message) == ("rate_limit_error", "slow down")
 
 
 def test_more_cached_tokens_than_tokens_are_no_negative_count() -> None:

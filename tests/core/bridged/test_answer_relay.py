@@ -1,0 +1,136 @@
+"""An answer on its way to the client: whole events take a shorter way than what is cut, and nobody can tell."""
+
+import itertools
+from collections.abc import Callable
+from typing import Any, cast
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from bridged.answer_relay import AnswerRelay
+from bridged.http1.response_head import BodyFraming
+from bridged.sse import StreamEnd
+from bridged.taps.scanner import TOGETHER_BYTES
+from bridged.taps.usage_chunk import UsageChunkFilter
+from tests.support.taps import data
+
+CHUNK = b'data: {"choices":[{"delta":{"content":"word"}}]}\n\n'
+EXTRA = b'data: {"choices":[],"usage":{"prompt_tokens":1,"completion_tokens":2}}\n\n'
+PIECES = [
+    CHUNK,
+    CHUNK * 3,
+    CHUNK * 100,
+    CHUNK.replace(b"\n", b"\r\n"),
+    CHUNK.replace(b"\n", b"\r"),
+    b'data: {"choices":[{"delta":{"content":"etion_tokens"}}]}\n\n',
+    b'data: {"choices":[{"delta":{"content":"word"}}],"usage":null}\n\n',
+    b'data: {"choices":[{"delta":{"content":"\\",\\"usage\\":null"}}]}\n\n',
+    b'data: {"choices":[{"delta":{}}],\ndata: "usage":{"completion_tokens":2}}\n\n',
+    EXTRA,
+    EXTRA.replace(b"\n", b"\r\n"),
+    b'data:{"choices":[],\ndata: "usage":{"completion_tokens":2}}\n\n',
+    b": comment\n\n",
+    b"\n\n",
+    b"\n",
+    b"\r",
+    b"data: [DONE]\n\n",
+]
+
+
+class Client:
+    """Who gets the answer, in place of an exchange."""
+
+    def __init__(self) -> None:
+        self.got = b""
+
+    def send(self, sent: bytes, *, more: bool) -> None:
+        self.got += sent
+
+    def send_head(self, *_: object, **__: object) -> None:
+        """Heads are others' business."""
+
+
+class Surroundings:
+    """The interception that an answer belongs to, with a tap, and the bridge."""
+
+    interception_id = "id"
+
+    def __init__(self, tap: Callable[[bytes], None] | None) -> None:
+        self.tap = tap
+
+    def answer_begins(self, *_: object, **__: object) -> Callable[[bytes], None] | None:
+        return self.tap
+
+    def date_line(self) -> bytes:
+        return b""
+
+    def fail(self, failure: Exception) -> None:
+        raise failure
+
+    def tap_failed(self) -> None:
+        raise AssertionError("the tap failed")
+
+
+def relay(tap: Callable[[bytes], None] | None, usage_filter: UsageChunkFilter | None) -> tuple[AnswerRelay, Client]:
+    client, around = Client(), cast(Any, Surroundings(tap))
+    made = AnswerRelay(around, around, cast(Any, client))
+    made.usage_filter = usage_filter
+    made.response_head(200, (("Content-Type", "text/event-stream"),), BodyFraming.CHUNKED, more=False)
+    return made, client
+
+
+def carried(pieces: list[bytes], *, with_filter: bool) -> tuple[bytes, bool, list[bytes]]:
+    """What the client got, whether something stands open, and what the tap was shown."""
+    shown: list[bytes] = []
+    answer, client = relay(shown.append, UsageChunkFilter() if with_filter else None)
+    for piece in pieces:
+        answer.response_data(piece, more=False)
+    answer.send_held()
+    answer.show_rest()
+    assert answer.stream_end is not None
+    assert answer.sent_bytes == len(client.got)
+    return client.got, answer.stream_end.is_open, shown
+
+
+def expected(stream: bytes, *, with_filter: bool) -> tuple[bytes, bool]:
+    """Likewise by the parts alone, in one piece."""
+    taken_out, end = UsageChunkFilter(), StreamEnd()
+    got = taken_out.feed(stream) + taken_out.end() if with_filter else stream
+    end.feed(got)
+    return got, end.is_open
+
+
+@pytest.mark.parametrize("with_filter", [False, True])
+@given(
+    parts=st.lists(st.sampled_from(PIECES), max_size=12),
+    cuts=st.lists(st.integers(min_value=0, max_value=600), max_size=3),
+)
+def test_whatever_is_whole_in_a_piece_makes_no_difference(
+    parts: list[bytes], cuts: list[int], with_filter: bool
+) -> None:
+    stream = b"".join(parts)
+    got, is_open, shown = carried([part for part in parts if part], with_filter=with_filter)
+    assert (got, is_open) == expected(stream, with_filter=with_filter)
+    assert b"".join(shown) == stream
+    places = sorted({0, len(stream), *(min(cut, len(stream)) for cut in cuts)})
+    again = [stream[begin:end] for begin, end in itertools.pairwise(places)]
+    assert carried(again, with_filter=with_filter)[:2] == (got, is_open)
+
+
+@pytest.mark.parametrize("line_end", [b"\n", b"\r\n"])
+def test_a_recorded_stream_passes_the_same_wherever_it_is_cut(line_end: bytes) -> None:
+    stream = data("openai_chat.sse").replace(b"\n", line_end)
+    whole = expected(stream, with_filter=True)
+    assert len(whole[0]) < len(stream)
+    for cut in range(1, len(stream), 3):
+        assert carried([stream[:cut], stream[cut:]], with_filter=True)[:2] == whole, cut
+
+
+def test_a_tap_is_shown_short_pieces_together_and_long_ones_at_once() -> None:
+    shown = carried([CHUNK] * 200 + [CHUNK * 100, CHUNK], with_filter=True)[2]
+
+    assert max(len(piece) for piece in shown[:-2]) <= TOGETHER_BYTES
+    assert min(len(piece) for piece in shown[:-3]) > TOGETHER_BYTES - len(CHUNK)
+    assert shown[-2:] == [CHUNK * 100, CHUNK]
+    assert b"".join(shown) == CHUNK * 301
