@@ -5,7 +5,7 @@ micro-dollars. A price or cost of None is not known ("unpriced"), which is never
 """
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 from credentiald.model import ModelPrices
 from credentiald.record_model import TokenUsage
@@ -53,7 +53,12 @@ def written_usd(micros: int) -> str:
 
 
 def cost_micros(prices: ModelPrices, usage: TokenUsage) -> int | None:
-    """What one upstream call cost, in micro-dollars, rounded once to the nearest (a half goes up).
+    """What one upstream call cost, in micro-dollars, rounded once to the nearest (a half goes up); None as below."""
+    return cost_of(prices, _counts(usage))
+
+
+def cost_of(prices: ModelPrices, counts: Iterable[int]) -> int | None:
+    """The same for its counts of tokens: input, output, read from a cache, written into one.
 
     None where no price is known at all, where a kind of tokens was used whose price is not known, and where the cost
     is beyond belief.
@@ -62,7 +67,7 @@ def cost_micros(prices: ModelPrices, usage: TokenUsage) -> int | None:
         return None
     # Micro-dollars times a million: nothing is lost before the one division.
     total = 0
-    for count, price_micros in zip(_counts(usage), prices, strict=True):
+    for count, price_micros in zip(counts, prices, strict=True):
         if count:
             if price_micros is None:
                 return None
@@ -72,9 +77,14 @@ def cost_micros(prices: ModelPrices, usage: TokenUsage) -> int | None:
 
 
 def priced(usage: TokenUsage, table: PriceTable, *, provider_id: str, upstream_model: str, model: str) -> TokenUsage:
-    """The usage with its cost. The model that the upstream was asked for comes before the one that the client named."""
-    prices = table.get((provider_id, upstream_model)) or table.get((provider_id, model))
+    """The usage with its cost."""
+    prices = prices_of(table, provider_id=provider_id, upstream_model=upstream_model, model=model)
     return usage if prices is None else usage._replace(cost_micros=cost_micros(prices, usage))
+
+
+def prices_of(table: PriceTable, *, provider_id: str, upstream_model: str, model: str) -> ModelPrices | None:
+    """The model that the upstream was asked for comes before the one that the client named."""
+    return table.get((provider_id, upstream_model)) or table.get((provider_id, model))
 
 
 _UNKNOWN = ModelPrices()

@@ -8,9 +8,10 @@ is written and read for every request: the array is hashed once for all of them,
 """
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from hashlib import blake2b
 from hmac import compare_digest
+from operator import itemgetter
 from types import MappingProxyType
 from typing import NamedTuple
 
@@ -27,6 +28,11 @@ _UNCHANGED = _TIME + _TIME_BYTES
 _MOST_KNOWN = 4096
 # What a named tuple's own constructor ends in; that takes three times as long, and this is for every request.
 _new = tuple.__new__
+
+# Slices that are made once are half of what taking one costs.
+_id_part = itemgetter(slice(1, _RESOLUTION))
+_mac_part = itemgetter(slice(-_MAC_BYTES, None))
+_noted_mac = itemgetter(6)
 
 # Unchanged part, interception id and resolution id to a receipt.
 WriteOne = Callable[[bytes, bytes, bytes], bytes]
@@ -79,6 +85,19 @@ def read(key: bytes, raw: bytes) -> Receipt | None:
 def mac_of(raw: bytes) -> bytes:
     """What nobody has who was not given the receipt."""
     return raw[-_MAC_BYTES:]
+
+
+def all_noted(raws: Sequence[bytes], noted: Mapping[bytes, Noted]) -> list[Noted] | None:
+    """What is noted of the interceptions of these receipts; None unless something is of each, and each MAC is its own.
+
+    As `reader` does it one by one, with one comparison of all MACs.
+    """
+    found = [one for one in map(noted.get, map(_id_part, raws)) if one]
+    if len(found) < len(raws):
+        return None
+    # A receipt with an id is longer than a MAC, so none of them can be in two places.
+    are_ours = compare_digest(b"".join(map(_noted_mac, found)), b"".join(map(_mac_part, raws)))
+    return found if are_ours else None
 
 
 def reader(key: bytes, noted: Mapping[bytes, Noted] = MappingProxyType({})) -> Callable[[bytes], Receipt | None]:

@@ -4,7 +4,7 @@ A report (record_model.py) has values of its own for its end and each of its rec
 request, and to take them apart again when they are stored, costs more than to store them.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
 from credentiald.record_model import (
@@ -117,10 +117,21 @@ _USAGE = slice(Usual._fields.index("usage_id"), Usual._fields.index("prompt_id")
 _PROMPT = slice(_USAGE.stop, Usual._fields.index("tool_calls"))
 
 Told = Report | Usual
+# The same of many: a Usual whose fields are columns, of which each has a value for each of them.
+UsualColumns = Any
 
 
 def report_of(told: Told) -> Report:
     return told if isinstance(told, Report) else told.report()
+
+
+def in_columns(rows: Iterable[Usual]) -> UsualColumns:
+    """Of one row at least."""
+    return Usual._make(zip(*rows, strict=True))
+
+
+def in_rows(columns: UsualColumns) -> list[Usual]:
+    return list(map(Usual._make, zip(*columns, strict=True)))
 
 
 def usual_of(report: Report) -> Usual | None:

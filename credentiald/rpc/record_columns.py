@@ -5,17 +5,20 @@ What every entry of a column has to fulfil is asked of the column, and values ar
 report is the same as if it had come as a message of its own.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from itertools import compress, repeat
+from operator import le
+from types import MappingProxyType
 from typing import Annotated, Any, NamedTuple
 
 import msgspec
 from drawbridge.v1 import record_service_pb2 as pb
 
+from credentiald import receipts
 from credentiald.errors import InvalidArgument
 from credentiald.receipts import Receipt
-from credentiald.record_model import NAME_CHARACTERS, NONE, Facts, Origin, Outcome, Rejection
+from credentiald.record_model import NAME_CHARACTERS, NONE, Facts, Noted, Origin, Outcome, Rejection
 from credentiald.record_rules import WHOLE, KeepRule
 from credentiald.rpc.record_codec import (
     MOST_COUNT,
@@ -30,6 +33,8 @@ from credentiald.rpc.record_codec import (
 from credentiald.usual_report import Told, Usual
 
 _COMPLETED = Outcome.COMPLETED.value
+# Of a UUID in text, as ids in receipts are.
+_ID_CHARACTERS = 36
 _MOST_KNOWN = 1024
 _MOST_KNOWN_CHARACTERS = 512
 # What a named tuple's own constructor ends in; that takes three times as long, and this is for every request.
@@ -63,15 +68,21 @@ class Columns(NamedTuple):
 
 
 class ColumnsReader:
-    """Reads columns. `read_receipt` is a `receipts.reader`."""
+    """Reads columns. `read_receipt` is a `receipts.reader` that knows what is `noted`."""
 
-    def __init__(self, read_receipt: Callable[[bytes], Receipt | None]) -> None:
+    def __init__(
+        self, read_receipt: Callable[[bytes], Receipt | None], noted: Mapping[bytes, Noted] = MappingProxyType({})
+    ) -> None:
         self._read_receipt = read_receipt
+        self._noted = noted
         # Metadata as bridges write it, and as it is stored; the same for many.
         self._known: dict[str, str] = {"": "{}"}
 
     def reports(self, columns: Columns, service_id: str, frame: Frame) -> list[Told | Rejection]:
         """Of each row its report, or why there is none. One that is not whole is a Report that says so."""
+        noted = receipts.all_noted(columns.receipts, self._noted)
+        if noted and {one[2].origin[0] for one in noted} == {service_id}:
+            return [*self._sound(columns, _said(noted), frame)]
         read = list(map(self._read_receipt, columns.receipts))
         rejections = {
             place: Rejection.RECEIPT_OF_ANOTHER_SERVICE if one and one.interception_id else Rejection.RECEIPT_INVALID
@@ -80,23 +91,21 @@ class ColumnsReader:
             if not one or not one[0] or one[2][0] != service_id
         }
         if not rejections:
-            return [*self._sound(columns, read, frame)]
+            return [*self._sound(columns, zip(*read, strict=True), frame)] if read else []
         is_sound = [place not in rejections for place in range(len(read))]
         left = Columns._make(list(compress(column, is_sound)) for column in columns)
-        reports = iter(self._sound(left, list(compress(read, is_sound)), frame))
+        reports = iter(self._sound(left, zip(*compress(read, is_sound), strict=True), frame) if any(is_sound) else ())
         return [rejections.get(place) or next(reports) for place in range(len(read))]
 
-    def _sound(self, columns: Columns, read: Sequence[Receipt | None], frame: Frame) -> Sequence[Told]:
-        """The reports of rows whose receipts are good."""
-        if not read:
-            return []
+    def _sound(self, columns: Columns, said: Any, frame: Frame) -> Sequence[Told]:
+        """The reports of rows whose receipts are good. `said` has what these say, as columns."""
         bridge_instance_id, rules, now_micros = frame
-        receipts: Any = zip(*read, strict=True)
-        ids, resolutions, origins, starts = receipts
-        ends = [
-            end if start <= end <= now_micros else within(start, end, now_micros) if end else now_micros
-            for start, end in zip(starts, columns.end_micros, strict=True)
-        ]
+        ids, resolutions, origins, starts = said
+        ends = columns.end_micros
+        if max(ends) > now_micros or not all(map(le, starts, ends)):
+            ends = [
+                within(start, end, now_micros) if end else now_micros for start, end in zip(starts, ends, strict=True)
+            ]
         kinds = {text: self._metadata(text) for text in set(columns.token_metadata)}
         texts = _kept(columns.prompts, origins, rules.prompts)
         reports: list[Usual] = list(
@@ -115,8 +124,7 @@ class ColumnsReader:
                     columns.upstream_request_ids,
                     columns.duration_micros,
                     columns.first_byte_micros,
-                    # Records have their interception's id with a place at its end, as a bridge makes them.
-                    [one[:-4] + "0000" for one in ids],
+                    _with_place(ids, b"0000"),
                     ends,
                     columns.response_ids,
                     columns.input_tokens,
@@ -126,11 +134,11 @@ class ColumnsReader:
                     [kinds[text] for text in columns.token_metadata],
                     repeat(0),
                     repeat(NONE),
-                    [one[:-4] + "0001" for one in ids],
+                    _with_place(ids, b"0001"),
                     starts,
                     columns.response_ids,
                     texts,
-                    map(length_of, columns.prompt_bytes, columns.prompts),
+                    _lengths(columns.prompt_bytes, columns.prompts),
                     repeat(()),
                     repeat(()),
                 ),
@@ -156,27 +164,55 @@ class ColumnsReader:
 
 
 def columns_of(usual: pb.UsualInterceptions) -> Columns:
-    """The columns as the message has them, within their bounds. INVALID_ARGUMENT."""
+    """The columns as the message has them, within their bounds. INVALID_ARGUMENT.
+
+    A slice of all takes half of what a list of what protobuf lets one step through takes.
+    """
     columns = Columns(
-        receipts=list(usual.receipts),
+        receipts=usual.receipts[:],
         facts=_facts(usual),
-        end_micros=list(usual.end_micros),
+        end_micros=usual.end_micros[:],
         http_statuses=_bounded(usual.http_statuses, 0, MOST_STATUS),
         duration_micros=_bounded(usual.duration_micros, 0, MOST_MICROS),
         first_byte_micros=_bounded(usual.first_byte_micros, NONE, MOST_MICROS),
         upstream_request_ids=_cut(usual.upstream_request_ids),
         response_ids=_cut(usual.response_ids),
-        input_tokens=list(usual.input_tokens),
-        output_tokens=list(usual.output_tokens),
-        cache_read_input_tokens=list(usual.cache_read_input_tokens),
-        cache_write_input_tokens=list(usual.cache_write_input_tokens),
-        token_metadata=list(usual.token_metadata),
-        prompts=list(usual.prompts),
-        prompt_bytes=list(usual.prompt_bytes),
+        input_tokens=usual.input_tokens[:],
+        output_tokens=usual.output_tokens[:],
+        cache_read_input_tokens=usual.cache_read_input_tokens[:],
+        cache_write_input_tokens=usual.cache_write_input_tokens[:],
+        token_metadata=usual.token_metadata[:],
+        prompts=usual.prompts[:],
+        prompt_bytes=usual.prompt_bytes[:],
     )
     if len(set(map(len, columns))) > 1:
         raise InvalidArgument(field="usual", problem="all columns must have as many entries")
     return columns
+
+
+def _said(noted: Sequence[Noted]) -> Any:
+    """What the receipts say of interceptions that are noted, as columns."""
+    columns: Any = zip(*noted, strict=True)
+    ids, resolutions, decisions, _, _, _, _, starts = columns
+    return list(map(bytes.decode, ids)), list(map(bytes.decode, resolutions)), [one[0] for one in decisions], starts
+
+
+def _with_place(ids: Sequence[str], place: bytes) -> list[str]:
+    """Ids of records: their interceptions' with a place at the end, as a bridge makes them.
+
+    All in one piece, which takes half of what each by itself does.
+    """
+    text = bytearray("\n".join(ids).encode())
+    for offset, digit in enumerate(place, _ID_CHARACTERS - len(place)):
+        text[offset :: _ID_CHARACTERS + 1] = bytes((digit,)) * len(ids)
+    return text.decode().split("\n")
+
+
+def _lengths(told: Sequence[int], texts: Sequence[str]) -> Sequence[int]:
+    here = list(map(len, texts))
+    if here == told and all(map(str.isascii, texts)):
+        return here
+    return list(map(length_of, told, texts))
 
 
 def _kept(texts: Sequence[str], origins: Sequence[Origin], rule: KeepRule) -> Sequence[str]:
@@ -209,21 +245,21 @@ def _partly(row: Usual, prompt_bytes: int) -> Told:
 
 def _facts(usual: pb.UsualInterceptions) -> list[Facts]:
     each = [facts_of(one) for one in usual.facts]
-    places = list(usual.facts_indexes)
+    places = usual.facts_indexes[:]
     if places and not 0 <= min(places) <= max(places) < len(each):
         raise InvalidArgument(field="usual.facts_indexes", problem="must be places in usual.facts")
     return [each[place] for place in places]
 
 
-def _bounded(column: Sequence[int], least: int, most: int) -> list[int]:
-    numbers = list(column)
+def _bounded(column: Sequence[int], least: int, most: int) -> Sequence[int]:
+    numbers = column[:]
     if numbers and not (least <= min(numbers) and max(numbers) <= most):
         return [within(least, number, most) for number in numbers]
     return numbers
 
 
-def _cut(column: Sequence[str]) -> list[str]:
-    texts = list(column)
+def _cut(column: Sequence[str]) -> Sequence[str]:
+    texts = column[:]
     if texts and max(map(len, texts)) > NAME_CHARACTERS:
         return [text[:NAME_CHARACTERS] for text in texts]
     return texts

@@ -1,6 +1,7 @@
 """RecordService: bridges report what became of their interceptions."""
 
 import asyncio
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 from drawbridge.v1 import record_service_pb2 as pb
@@ -17,7 +18,7 @@ from credentiald.rpc.guard import current_caller
 from credentiald.rpc.record_codec import Frame, ReportReader, instance_of
 from credentiald.rpc.record_columns import ColumnsReader, columns_of
 from credentiald.store.times import to_micros
-from credentiald.usual_report import Told
+from credentiald.usual_report import Told, Usual
 
 MAX_INTERCEPTIONS = 1000
 # After how many records those who ask get their turn.
@@ -38,17 +39,16 @@ class Records(RecordServiceServicer):
         self._rules = rules
         self._read_receipt = receipts.reader(plane.receipt_key, book.noted)
         self._reader = ReportReader(self._read_receipt)
-        self._columns = ColumnsReader(self._read_receipt)
+        self._columns = ColumnsReader(self._read_receipt, book.noted)
 
     async def AppendRecords(self, request: pb.AppendRecordsRequest, context: Any) -> pb.AppendRecordsResponse:
         if len(request.interceptions) + len(request.usual.receipts) > MAX_INTERCEPTIONS:
             raise InvalidArgument(field="interceptions", problem=f"at most {MAX_INTERCEPTIONS} in one message")
         instance = instance_of(_service_id(), request.bridge_instance_id)
         self._book.heard(instance, to_micros(self._plane.clock()))
-        sound, rejected, size_bytes = await self._judged(request)
+        sound, places, rejected, size_bytes = await self._judged(request)
         if sound:
-            refused = await self._book.append(list(sound.values()), size_bytes=size_bytes)
-            places = list(sound) if refused else []
+            refused = await self._book.append(sound, size_bytes=size_bytes)
             rejected.update((places[place], rejection) for place, rejection in refused.items())
         for rejection in rejected.values():
             self._metrics.records.rejected(rejection.value)
@@ -59,15 +59,18 @@ class Records(RecordServiceServicer):
             ]
         )
 
-    async def _judged(self, request: pb.AppendRecordsRequest) -> tuple[dict[int, Told], dict[int, Rejection], int]:
-        """By place, a report of each message that makes one, and why one makes none or was not taken whole.
+    async def _judged(
+        self, request: pb.AppendRecordsRequest
+    ) -> tuple[list[Told], list[int], dict[int, Rejection], int]:
+        """A report of each message that makes one, their places, and why one makes none or was not taken whole.
 
         With about how many bytes the reports have.
         """
         service_id = _service_id()
         frame = Frame(request.bridge_instance_id, self._rules, to_micros(self._plane.clock()))
         read_receipt, report_of = self._read_receipt, self._reader.report_of
-        sound: dict[int, Told] = {}
+        sound: list[Told] = []
+        places: list[int] = []
         rejected: dict[int, Rejection] = {}
         records = all_bytes = 0
         for place, message in enumerate(request.interceptions):
@@ -77,7 +80,9 @@ class Records(RecordServiceServicer):
             elif receipt.origin.service_id != service_id:
                 rejected[place] = Rejection.RECEIPT_OF_ANOTHER_SERVICE
             else:
-                sound[place] = report = report_of(message, receipt, frame)
+                report = report_of(message, receipt, frame)
+                sound.append(report)
+                places.append(place)
                 if not report.is_whole:
                     rejected[place] = Rejection.RECORD_INVALID
                 count, size_bytes = _weight(report)
@@ -90,16 +95,24 @@ class Records(RecordServiceServicer):
         rows, first = len(columns.receipts), len(request.interceptions)
         for start in range(0, rows, _ROWS_AT_ONCE):
             judged = self._columns.reports(columns.part(start, start + _ROWS_AT_ONCE), service_id, frame)
-            for place, one in enumerate(judged, first + start):
-                if isinstance(one, Rejection):
-                    rejected[place] = one
-                    continue
-                sound[place] = one
-                if isinstance(one, Report) and not one.is_whole:
-                    rejected[place] = Rejection.RECORD_INVALID
+            numbers: Sequence[int] = range(first + start, first + start + len(judged))
+            if set(map(type, judged)) != {Usual}:
+                rejected.update(_rejections(judged, numbers))
+                numbers = [place for place, one in zip(numbers, judged, strict=True) if not isinstance(one, Rejection)]
+            sound += [one for one in judged if not isinstance(one, Rejection)]
+            places += numbers
             await asyncio.sleep(0)
         all_bytes += rows * _ROW_BYTES + sum(map(len, columns.prompts))
-        return sound, rejected, all_bytes
+        return sound, places, rejected, all_bytes
+
+
+def _rejections(judged: Iterable[Told | Rejection], places: Iterable[int]) -> Iterator[tuple[int, Rejection]]:
+    """By place, what was rejected of columns: a row, or a part of what it brings."""
+    for one, place in zip(judged, places, strict=True):
+        if isinstance(one, Rejection):
+            yield place, one
+        elif isinstance(one, Report) and not one.is_whole:
+            yield place, Rejection.RECORD_INVALID
 
 
 def _weight(report: Report) -> tuple[int, int]:

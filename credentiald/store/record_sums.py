@@ -4,7 +4,7 @@ They are brought up to date in the transaction that stores what they count, so q
 """
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from operator import itemgetter
@@ -21,7 +21,7 @@ from credentiald.record_model import (
 )
 from credentiald.store import bulk
 from credentiald.store.connection import Connection, Row, Value
-from credentiald.usual_report import Usual
+from credentiald.usual_report import Usual, UsualColumns
 
 # What a session says of its providers and models is for people: a client that invents names must not swell it.
 _MOST_NAMES = 32
@@ -63,10 +63,7 @@ _OWN_SESSION = bulk.Form(
     _OWN_WRITTEN,
     alike=len(_OWN_ALIKE),
 )
-_own_row = itemgetter(
-    *map(Usual._fields.index, ("interception_id", "start_micros", *_COUNTS[:-1], "prompt")),
-)
-_prompt = itemgetter(Usual._fields.index("prompt"))
+_own_columns = itemgetter(*map(Usual._fields.index, ("interception_id", "start_micros", *_COUNTS[:-1])))
 _DAY_KEY = ("start_day", "user_id", "provider_name", "model", "client")
 _DAY_COUNTS = ("interceptions", "token_usages", *_COUNTS)
 _NOTHING = (0,) * len(_DAY_COUNTS)
@@ -201,16 +198,12 @@ class Sums:
         return day
 
 
-def insert_own(conn: Connection, told: Mapping[Kind, Sequence[Usual]]) -> set[str] | None:
+def insert_own(conn: Connection, told: Sequence[tuple[Kind, UsualColumns]]) -> set[str] | None:
     """Write the sessions of interceptions that stand for themselves.
 
     None, or the ids of those that were not there: a client may have named a session by such an id.
     """
-    groups: dict[tuple[Value, ...], list[tuple[Value, ...]]] = {}
-    for kind, group in told.items():
-        if group:
-            rows = groups.setdefault(_own_alike(kind), [])
-            rows += _own_rows(group)
+    groups = [(_own_alike(kind), (*_own_columns(columns), _cut(columns.prompt))) for kind, columns in told]
     return bulk.insert_new(conn, "sessions", _OWN_SESSION, groups, "session_id")
 
 
@@ -225,10 +218,10 @@ def _own_alike(kind: Kind) -> tuple[Value, ...]:
     )
 
 
-def _own_rows(told: Sequence[Usual]) -> list[tuple[Value, ...]]:
-    if max(map(len, map(_prompt, told))) > _PROMPT_CHARACTERS:
-        told = [one._replace(prompt=one.prompt[:_PROMPT_CHARACTERS]) for one in told]
-    return list(map(_own_row, told))
+def _cut(prompts: Sequence[str]) -> Sequence[str]:
+    if max(map(len, prompts)) > _PROMPT_CHARACTERS:
+        return [one[:_PROMPT_CHARACTERS] for one in prompts]
+    return prompts
 
 
 def counts_of(usage: TokenUsage) -> tuple[int, ...]:

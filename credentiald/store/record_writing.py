@@ -73,15 +73,19 @@ class Stored:
     def unfolded(self) -> "Stored":
         """The same, all as by the long way: for who looks at each record."""
         opened = [record_merge.opened(None, one) for one in self.usual.opened.values()]
-        told = [(one, one.draft()) for one in self.usual.wholes.values()]
-        facts = [(draft, fact) for one, draft in told for fact in facts_of(one.told.report())]
+        told = [
+            (group.is_new, draft, report)
+            for group in self.usual.groups
+            for draft, report in zip(group.drafts(), group.reports(), strict=True)
+        ]
+        facts = [(draft, fact) for _, draft, report in told for fact in facts_of(report)]
         return Stored(
             started=[
                 *(draft for draft in opened if draft is not None),
-                *(draft for one, draft in told if one.is_new),
+                *(draft for is_new, draft, _ in told if is_new),
                 *self.started,
             ],
-            ended=[draft for _, draft in told] + self.ended,
+            ended=[draft for _, draft, _ in told] + self.ended,
             facts=facts + self.facts,
             taken=self.taken,
         )
@@ -90,11 +94,9 @@ class Stored:
 def store(conn: Connection, batch: Batch, prices: PriceTable = NO_PRICES) -> Stored:
     """Store what is new of a batch, token usages with their cost; what was."""
     stored = Stored(usual=record_usual.store(conn, batch.openings, batch.reports, prices))
-    opened, wholes = stored.usual.opened, stored.usual.wholes
-    places = {one.place for one in wholes.values()}
-    openings = [one for one in batch.openings if one[0] not in wholes and one[0] not in opened]
-    reports = [(place, report_of(one)) for place, one in enumerate(batch.reports) if place not in places]
-    if openings or reports or batch.vanished:
+    openings, told = stored.usual.rest(batch.openings, batch.reports)
+    if openings or told or batch.vanished:
+        reports = [(place, report_of(one)) for place, one in told]
         _store_rest(conn, openings, reports, batch.vanished, prices, stored)
     _note_heard(conn, batch.heard)
     return stored

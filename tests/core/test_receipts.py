@@ -52,16 +52,7 @@ def test_all_receipts_of_one_decision_have_one_length():
 @given(RECEIPTS, st.binary(min_size=32, max_size=32))
 def test_of_what_is_noted_the_mac_is_enough_and_nothing_less_is(receipt, other):
     raw = receipts.write(KEY, receipt)
-    noted: Noted = (
-        receipt.interception_id.encode(),
-        receipt.resolution_id.encode(),
-        Decided(receipt.origin, "openai.responses", None, True),
-        "gpt-5",
-        "Codex",
-        "bridge-1",
-        receipts.mac_of(raw),
-        receipt.resolve_time_micros,
-    )
+    noted = noted_of(receipt, raw)
     # With another key, so that nothing but the note can tell.
     read = receipts.reader(bytes(32), {noted[0]: noted})
     assert read(raw) == (receipt if receipt.interception_id else None)
@@ -71,3 +62,37 @@ def test_of_what_is_noted_the_mac_is_enough_and_nothing_less_is(receipt, other):
     merged = receipts.reader(bytes(32), {noted[0]: (*noted[:6], b"", noted[-1])})
     assert merged(raw) is None
     assert merged(raw[:37]) is None
+
+
+@given(
+    st.lists(RECEIPTS.filter(lambda one: one.interception_id), max_size=4, unique_by=lambda one: one.interception_id)
+)
+def test_of_many_that_are_noted_all_are_or_none(given):
+    raws = [receipts.write(KEY, one) for one in given]
+    noted = {one[0]: one for one in map(noted_of, given, raws)}
+    assert receipts.all_noted(raws, noted) == [*noted.values()]
+    for place, one in enumerate(noted):
+        others = {key: value for key, value in noted.items() if key != one}
+        assert receipts.all_noted(raws, others) is None
+        merged = noted | {one: (*noted[one][:6], b"", noted[one][-1])}
+        assert receipts.all_noted(raws, merged) is None
+        for wrong in (raws[place][:-1], raws[place][:37], raws[place][:-32] + receipts.mac_of(raws[place - 1])[::-1]):
+            assert receipts.all_noted([*raws[:place], wrong, *raws[place + 1 :]], noted) is None
+    if len(raws) > 1:
+        # The same MACs, but each for another interception.
+        swapped = [raw[:-32] + receipts.mac_of(other) for raw, other in zip(raws, raws[1:] + raws[:1], strict=True)]
+        assert receipts.all_noted(swapped, noted) is None
+
+
+def noted_of(receipt: receipts.Receipt, raw: bytes) -> Noted:
+    """What is noted when the receipt is given out."""
+    return (
+        receipt.interception_id.encode(),
+        receipt.resolution_id.encode(),
+        Decided(receipt.origin, "openai.responses", None, True),
+        "gpt-5",
+        "Codex",
+        "bridge-1",
+        receipts.mac_of(raw),
+        receipt.resolve_time_micros,
+    )

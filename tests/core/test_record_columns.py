@@ -1,6 +1,6 @@
 """Columns of usual interceptions are read as the messages that say the same."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import pytest
@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from credentiald import receipts
 from credentiald.errors import InvalidArgument
 from credentiald.receipts import Receipt
-from credentiald.record_model import Rejection, Report
+from credentiald.record_model import Decided, Noted, Rejection, Report
 from credentiald.record_rules import KeepRule, KeepRules
 from credentiald.rpc.record_codec import Frame, ReportReader
 from credentiald.rpc.record_columns import ColumnsReader, columns_of
@@ -21,6 +21,7 @@ from tests.support.usual import messages_of
 
 KEY = b"k" * 32
 NOW = START + 9 * SECOND
+NOTHING: Mapping[bytes, Noted] = {}
 ANY = st.integers(-(2**63), 2**63 - 1)
 TEXTS = st.text(st.characters(exclude_categories=["Cs"]), max_size=300)
 COUNTS = st.integers(-1, 10**12) | st.integers(0, 100) | ANY
@@ -57,12 +58,36 @@ def columns(rows: Sequence[dict[str, Any]], *, receipt: bytes | None = None, **m
     return pb.UsualInterceptions(**values | more)
 
 
-def read(usual: pb.UsualInterceptions, rules: KeepRules = RULES[0], service_id: str | None = None) -> list[Any]:
+def read(
+    usual: pb.UsualInterceptions,
+    rules: KeepRules = RULES[0],
+    service_id: str | None = None,
+    noted: Mapping[bytes, Noted] = NOTHING,
+) -> list[Any]:
     """Rejections, and reports as they would be of messages."""
-    reader = ColumnsReader(receipts.reader(KEY))
+    # What is noted is known without the key.
+    reader = ColumnsReader(receipts.reader(b"" if noted else KEY, noted), noted)
     frame = Frame("bridge-1", rules, NOW)
     found = reader.reports(columns_of(usual), an_origin().service_id if service_id is None else service_id, frame)
     return [one if isinstance(one, Rejection) else report_of(one) for one in found]
+
+
+def noted(count: int) -> dict[bytes, Noted]:
+    """What is noted of the interceptions of so many rows."""
+    written = [a_receipt(number) for number in range(count)]
+    return {
+        one.interception_id.encode(): (
+            one.interception_id.encode(),
+            one.resolution_id.encode(),
+            Decided(one.origin, "openai.responses", None, True),
+            "gpt-5",
+            "Codex",
+            "bridge-1",
+            receipts.mac_of(receipts.write(KEY, one)),
+            one.resolve_time_micros,
+        )
+        for one in written
+    }
 
 
 @given(
@@ -85,6 +110,7 @@ def test_a_row_is_the_report_that_its_message_would_be(rows, facts, data, rules)
     found = read(usual, rules)
     # A count that cannot be is no usage at all in a message; -1 in a column says that there is none.
     assert [one._replace(is_whole=True) for one in found] == [one._replace(is_whole=True) for one in expected]
+    assert found == read(usual, rules, noted=noted(len(rows)))
     for one, row in zip(found, rows, strict=True):
         assert one.is_whole == (row["input_tokens"] == -1 or bool(one.token_usages))
 
@@ -115,6 +141,20 @@ def test_receipts_are_judged_one_by_one():
 def test_columns_that_do_not_fit_together_are_refused(changes):
     with pytest.raises(InvalidArgument):
         read(columns([SOUND], **changes))
+
+
+def test_what_is_noted_is_judged_as_its_receipts_would_be():
+    usual = columns([SOUND] * 3)
+    usual.receipts[1] = receipts.write(KEY, a_receipt(1, service_id="another"))
+    expected = read(usual)
+    assert [isinstance(one, Report) for one in expected] == [True, False, True]
+    known = noted(3)
+    one = an_id(1).encode()
+    decided = Decided(a_receipt(1, service_id="another").origin, "openai.responses", None, True)
+    known[one] = (*known[one][:2], decided, *known[one][3:6], receipts.mac_of(usual.receipts[1]), START)
+    assert read(usual, noted=known) == expected
+    usual.receipts[2] = usual.receipts[2][:-32] + bytes(32)
+    assert read(usual, noted=known)[1:] == [Rejection.RECEIPT_OF_ANOTHER_SERVICE, Rejection.RECEIPT_INVALID]
 
 
 def test_no_columns_are_no_reports():

@@ -140,8 +140,8 @@ def test_what_was_opened_before_is_completed_once(tmp_path):
         done = stored(conn, Batch(reports=[report, a_report(3, facts=some_facts(), end=an_end(3))]), {})
         again = stored(conn, Batch(reports=[report]), {})
         [session, _] = contents(conn)["sessions"]
-    assert [(one.told.report(), one.is_new) for one in done.usual.wholes.values()] == [(report, False)]
-    assert not again.usual.wholes
+    assert [(group.reports(), group.is_new) for group in done.usual.groups] == [([report], False)]
+    assert not again.usual.groups
     assert session["interceptions"] == 1
 
 
@@ -159,12 +159,29 @@ def test_most_take_the_short_way_and_what_is_odd_the_long_one(tmp_path):
         done = stored(conn, Batch(openings=openings, reports=[*reports, reports[8]._replace(facts=None)]), {})
         again = stored(conn, Batch(openings=openings, reports=reports), {})
         assert len(contents(conn)["token_usages"]) == 9
-    usual = {one.told.interception_id: one.is_new for one in done.usual.wholes.values()}
+    usual = {one: group.is_new for group in done.usual.groups for one in group.told.interception_id}
     assert usual == {an_id(number): True for number in (2, 3, 7, 8, 9)}
     assert [(tally.new, *tally.sums, kind.outcome) for kind, tally in done.usual.tallies.items()] == [
         (5, 5, 5, 50, 100, 150, 200, 0, 5, "COMPLETED")
     ]
-    assert not again.usual.wholes
+    assert not again.usual.groups
+
+
+def test_what_is_told_twice_at_once_counts_as_told_once(tmp_path):
+    openings = [an_opening(1), an_opening(2)]
+    first, second = (
+        a_report(one, facts=some_facts(), token_usages=(a_usage(id=an_id(one)),), end=an_end(one)) for one in (1, 2)
+    )
+    for name, reports in (("once", [first, second]), ("twice", [first, first, second])):
+        with empty_records(tmp_path / f"{name}.db") as conn:
+            done = stored(conn, Batch(openings=openings, reports=reports), {})
+            assert [list(group.places) for group in done.usual.groups] == [[0, len(reports) - 1]]
+            (tally,) = done.usual.tallies.values()
+            assert (tally.new, tally.sums[1]) == (2, 2)
+            found = contents(conn)
+        if name == "once":
+            expected = found
+    assert found == expected
 
 
 @given(st.data())
@@ -180,7 +197,7 @@ def contents_after(batches: list[Batch], prices, *, pieces_each: int):
     with TemporaryDirectory() as folder, empty_records(Path(folder) / "records.db") as conn:
         told = [stored(conn, batch, prices) for batch in batches]
         if pieces_each > 1:
-            assert not any(one.usual.wholes for one in told)
+            assert not any(one.usual.groups for one in told)
         taken = {place // pieces_each for place in told[-1].taken}
         return contents(conn), news(told), taken
 
