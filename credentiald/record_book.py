@@ -14,14 +14,14 @@ from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from datetime import datetime
 from itertools import accumulate, islice, takewhile
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from credentiald import record_log, record_merge
 from credentiald.bridge_instances import Instance, Instances
 from credentiald.errors import Refusal, StoreUnavailable
 from credentiald.metrics import Metrics
 from credentiald.prices import NO_PRICES, PriceTable
-from credentiald.record_model import Noted, Opening, Rejection
+from credentiald.record_model import Noted, OpeningRow, Rejection
 from credentiald.resolve import upstream_model
 from credentiald.store import record_writing
 from credentiald.store.record_writing import Batch, Stored
@@ -50,8 +50,6 @@ _OPENINGS_AT_ONCE = 2000
 _REPORT_BYTES_AT_ONCE = 4 * 1024 * 1024
 # More reports than this that cannot be stored are no trouble of theirs.
 _MOST_UNSTORABLE = 16
-# What a named tuple's own constructor ends in; that takes three times as long, and this is for every request.
-_new = tuple.__new__
 
 
 @dataclass(slots=True, eq=False)
@@ -199,7 +197,7 @@ class RecordBook:
         heard = self.instances.unwritten()
         if not (reports or noted or heard):
             return False
-        openings = [_opening(one) for one in noted]
+        openings = _openings(noted)
         try:
             stored = await self._stored(Batch(openings=openings, reports=reports, heard=heard))
             self._stored_now(noted)
@@ -224,7 +222,7 @@ class RecordBook:
         """A bug that one record brings out must not be its neighbours' trouble."""
         places = [(one, place) for one in waiting for place in range(len(one.reports))]
         try:
-            lost = await self._unstorable(noted, lambda some: Batch(openings=[_opening(one) for one in some]))
+            lost = await self._unstorable(noted, lambda some: Batch(openings=_openings(some)))
             self._stored_now(noted)
             self._metrics.records.openings_dropped(len(lost))
             failed = await self._unstorable(
@@ -287,8 +285,7 @@ class RecordBook:
     def _traced(self, batch: Batch) -> AbstractContextManager[None]:
         if self._tracing is None:
             return nullcontext()
-        ids = [one.interception_id for one in batch.openings]
-        return self._tracing.commit([*ids, *(one.interception_id for one in batch.reports)])
+        return self._tracing.commit([one[0] for one in (*batch.openings, *batch.reports)])
 
     async def _tell(self, stored: Stored) -> None:
         """Log what was stored."""
@@ -308,11 +305,7 @@ class RecordBook:
     def _due_openings(self, reports: Sequence[Told], *, all_openings: bool) -> list[Noted]:
         """The openings that are stored now: those of the reports, and the oldest."""
         openings = self._openings
-        due = {}
-        for report in reports:
-            key = report.interception_id.encode()
-            if (one := openings.get(key)) is not None:
-                due[key] = one
+        due = {key: openings[key] for key in [one[0].encode() for one in reports] if key in openings}
         if not all_openings and asyncio.get_running_loop().time() < self._retry_seconds:
             return list(due.values())
         now_micros = to_micros(self._clock())
@@ -386,22 +379,21 @@ class RecordBook:
         self._metrics.records.openings_dropped(len(self._openings))
 
 
-def _opening(noted: Noted) -> Opening:
-    interception_id, resolution_id, decided, model, client, bridge_instance_id, _, micros = noted
-    return _new(
-        Opening,
-        (
-            interception_id.decode(),
-            resolution_id.decode(),
-            decided.origin,
-            bridge_instance_id,
-            decided.operation,
-            model,
-            # Few providers have models of their own.
-            "" if decided.bedrock is None else upstream_model(decided.bedrock, model),
-            client,
-            micros,
-        ),
+def _openings(noted: Sequence[Noted]) -> list[OpeningRow]:
+    """What was noted, as it is stored."""
+    if not noted:
+        return []
+    columns: Any = zip(*noted, strict=True)
+    ids, resolution_ids, decisions, models, clients, bridge_instance_ids, _, times = columns
+    origins, operations, bedrock, *_ = zip(*decisions, strict=True)
+    upstream_models = [
+        # Few providers have models of their own.
+        "" if options is None else upstream_model(options, model)
+        for options, model in zip(bedrock, models, strict=True)
+    ]
+    texts = map(bytes.decode, ids), map(bytes.decode, resolution_ids)
+    return list(
+        zip(*texts, origins, bridge_instance_ids, operations, models, upstream_models, clients, times, strict=True)
     )
 
 

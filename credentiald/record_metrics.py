@@ -131,8 +131,8 @@ class RecordMetrics:
         tokens: dict[tuple[str, str], list[int]] = {}
         for draft in stored.started:
             kinds["interception", draft.provider_name] += 1
-        for opening in stored.usual.opened.values():
-            kinds["interception", opening.origin.provider_name] += 1
+        for _, _, origin, *_ in stored.usual.opened.values():
+            kinds["interception", origin.provider_name] += 1
         for draft, fact in stored.facts:
             kinds[_KINDS[type(fact)], draft.provider_name] += 1
             if isinstance(fact, TokenUsage):

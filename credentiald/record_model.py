@@ -8,7 +8,7 @@ that rows are made from is no value, for the same reason: each microsecond here 
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from credentiald.model import BedrockOptions
 
@@ -90,6 +90,10 @@ class Opening(NamedTuple):
     upstream_model: str
     client: str
     start_micros: int
+
+
+# The values of an Opening: its type is half of what making one takes.
+OpeningRow = tuple[Any, ...]
 
 
 class Facts(NamedTuple):

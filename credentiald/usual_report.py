@@ -116,16 +116,19 @@ class Usual(NamedTuple):
 _USAGE = slice(Usual._fields.index("usage_id"), Usual._fields.index("prompt_id"))
 _PROMPT = slice(_USAGE.stop, Usual._fields.index("tool_calls"))
 
-Told = Report | Usual
+# The values of a Usual: its type is most of what making one takes.
+UsualRow = tuple[Any, ...]
+Told = Report | UsualRow
 # The same of many: a Usual whose fields are columns, of which each has a value for each of them.
 UsualColumns = Any
 
 
 def report_of(told: Told) -> Report:
-    return told if isinstance(told, Report) else told.report()
+    """What is told, with values of their own."""
+    return told if isinstance(told, Report) else Usual._make(told).report()
 
 
-def in_columns(rows: Iterable[Usual]) -> UsualColumns:
+def in_columns(rows: Iterable[UsualRow]) -> UsualColumns:
     """Of one row at least."""
     return Usual._make(zip(*rows, strict=True))
 

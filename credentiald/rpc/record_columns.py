@@ -6,7 +6,6 @@ report is the same as if it had come as a message of its own.
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from functools import partial
 from itertools import compress, repeat
 from operator import le
 from types import MappingProxyType
@@ -30,15 +29,13 @@ from credentiald.rpc.record_codec import (
     metadata_text,
     within,
 )
-from credentiald.usual_report import Told, Usual
+from credentiald.usual_report import Told, Usual, UsualRow
 
 _COMPLETED = Outcome.COMPLETED.value
 # Of a UUID in text, as ids in receipts are.
 _ID_CHARACTERS = 36
 _MOST_KNOWN = 1024
 _MOST_KNOWN_CHARACTERS = 512
-# What a named tuple's own constructor ends in; that takes three times as long, and this is for every request.
-_usual = partial(tuple.__new__, Usual)
 _Count = Annotated[int, msgspec.Meta(ge=-(1 << 63), le=(1 << 63) - 1)]
 _kinds = msgspec.json.Decoder(dict[str, _Count])
 
@@ -81,8 +78,10 @@ class ColumnsReader:
     def reports(self, columns: Columns, service_id: str, frame: Frame) -> list[Told | Rejection]:
         """Of each row its report, or why there is none. One that is not whole is a Report that says so."""
         noted = receipts.all_noted(columns.receipts, self._noted)
-        if noted and {one[2].origin[0] for one in noted} == {service_id}:
-            return [*self._sound(columns, _said(noted), frame)]
+        if noted:
+            said = _said(noted)
+            if {origin[0] for origin in said[2]} == {service_id}:
+                return [*self._sound(columns, said, frame)]
         read = list(map(self._read_receipt, columns.receipts))
         rejections = {
             place: Rejection.RECEIPT_OF_ANOTHER_SERVICE if one and one.interception_id else Rejection.RECEIPT_INVALID
@@ -108,45 +107,42 @@ class ColumnsReader:
             ]
         kinds = {text: self._metadata(text) for text in set(columns.token_metadata)}
         texts = _kept(columns.prompts, origins, rules.prompts)
-        reports: list[Usual] = list(
-            map(
-                _usual,
-                zip(
-                    ids,
-                    resolutions,
-                    origins,
-                    starts,
-                    repeat(bridge_instance_id),
-                    columns.facts,
-                    ends,
-                    repeat(_COMPLETED),
-                    columns.http_statuses,
-                    columns.upstream_request_ids,
-                    columns.duration_micros,
-                    columns.first_byte_micros,
-                    _with_place(ids, b"0000"),
-                    ends,
-                    columns.response_ids,
-                    columns.input_tokens,
-                    columns.output_tokens,
-                    columns.cache_read_input_tokens,
-                    columns.cache_write_input_tokens,
-                    [kinds[text] for text in columns.token_metadata],
-                    repeat(0),
-                    repeat(NONE),
-                    _with_place(ids, b"0001"),
-                    starts,
-                    columns.response_ids,
-                    texts,
-                    _lengths(columns.prompt_bytes, columns.prompts),
-                    repeat(()),
-                    repeat(()),
-                ),
-            )
+        rows: list[UsualRow] = list(
+            zip(  # In the order of Usual.
+                ids,
+                resolutions,
+                origins,
+                starts,
+                repeat(bridge_instance_id),
+                columns.facts,
+                ends,
+                repeat(_COMPLETED),
+                columns.http_statuses,
+                columns.upstream_request_ids,
+                columns.duration_micros,
+                columns.first_byte_micros,
+                _with_place(ids, b"0000"),
+                ends,
+                columns.response_ids,
+                columns.input_tokens,
+                columns.output_tokens,
+                columns.cache_read_input_tokens,
+                columns.cache_write_input_tokens,
+                [kinds[text] for text in columns.token_metadata],
+                repeat(0),
+                repeat(NONE),
+                _with_place(ids, b"0001"),
+                starts,
+                columns.response_ids,
+                texts,
+                _lengths(columns.prompt_bytes, columns.prompts),
+                repeat(()),
+                repeat(()),
+            ),
         )
         if min(columns.prompt_bytes) < 0 or None in kinds.values() or not _all_are_counts(columns):
-            return [_partly(one, told) for one, told in zip(reports, columns.prompt_bytes, strict=True)]
-        return reports
+            return [_partly(one, told) for one, told in zip(rows, columns.prompt_bytes, strict=True)]
+        return rows
 
     def _metadata(self, text: str) -> str | None:
         """As it is stored; None for what is no object of counts."""
@@ -228,11 +224,12 @@ def _all_are_counts(columns: Columns) -> bool:
         columns.cache_read_input_tokens,
         columns.cache_write_input_tokens,
     )
-    return min(map(min, counts)) >= 0 and max(map(max, counts)) <= MOST_COUNT
+    return all(_are_within(0, column, MOST_COUNT) for column in counts)
 
 
-def _partly(row: Usual, prompt_bytes: int) -> Told:
+def _partly(values: UsualRow, prompt_bytes: int) -> Told:
     """Without the records that the row has not."""
+    row = Usual._make(values)
     if prompt_bytes < 0:
         row = row.without_prompt()
     counts = row.input_tokens, row.output_tokens, row.cache_read_input_tokens, row.cache_write_input_tokens
@@ -246,16 +243,20 @@ def _partly(row: Usual, prompt_bytes: int) -> Told:
 def _facts(usual: pb.UsualInterceptions) -> list[Facts]:
     each = [facts_of(one) for one in usual.facts]
     places = usual.facts_indexes[:]
-    if places and not 0 <= min(places) <= max(places) < len(each):
+    if not _are_within(0, places, len(each) - 1):
         raise InvalidArgument(field="usual.facts_indexes", problem="must be places in usual.facts")
     return [each[place] for place in places]
 
 
 def _bounded(column: Sequence[int], least: int, most: int) -> Sequence[int]:
     numbers = column[:]
-    if numbers and not (least <= min(numbers) and max(numbers) <= most):
-        return [within(least, number, most) for number in numbers]
-    return numbers
+    return numbers if _are_within(least, numbers, most) else [within(least, number, most) for number in numbers]
+
+
+def _are_within(least: int, numbers: Sequence[int], most: int) -> bool:
+    """Whether all are. To sort what is the same or nearly in order takes a third of what `min` and `max` do."""
+    in_order = sorted(numbers)
+    return not in_order or (least <= in_order[0] and in_order[-1] <= most)
 
 
 def _cut(column: Sequence[str]) -> Sequence[str]:

@@ -18,7 +18,7 @@ from credentiald.rpc.guard import current_caller
 from credentiald.rpc.record_codec import Frame, ReportReader, instance_of
 from credentiald.rpc.record_columns import ColumnsReader, columns_of
 from credentiald.store.times import to_micros
-from credentiald.usual_report import Told, Usual
+from credentiald.usual_report import Told
 
 MAX_INTERCEPTIONS = 1000
 # After how many records those who ask get their turn.
@@ -96,7 +96,7 @@ class Records(RecordServiceServicer):
         for start in range(0, rows, _ROWS_AT_ONCE):
             judged = self._columns.reports(columns.part(start, start + _ROWS_AT_ONCE), service_id, frame)
             numbers: Sequence[int] = range(first + start, first + start + len(judged))
-            if set(map(type, judged)) != {Usual}:
+            if set(map(type, judged)) != {tuple}:
                 rejected.update(_rejections(judged, numbers))
                 numbers = [place for place, one in zip(numbers, judged, strict=True) if not isinstance(one, Rejection)]
             sound += [one for one in judged if not isinstance(one, Rejection)]

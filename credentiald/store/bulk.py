@@ -16,6 +16,8 @@ from credentiald.store.connection import Connection, Row, Value
 _SIZES = (256, 32, 4, 1)
 # Fewer rows that are alike are no matter for a statement of their own.
 _LEAST_ALIKE = 4
+# So that there are few statements: each form has one for each number of columns that are shared.
+_LEAST_SHARED = 32
 _Values = tuple[Value, ...]
 # Rows, column by column: to put values in their places so takes a tenth of what it does row by row.
 Columns = Sequence[Sequence[Value]]
@@ -25,14 +27,13 @@ class Form(NamedTuple):
     """An insertion that says part of each row by itself: to hand over a text costs as much as to write three columns.
 
     `given` are the columns that rows bring, in their order. `written` are SQL for further columns, or for given ones in
-    place of what was brought; `{column}` in it stands for what was brought. Of the given columns, the last so many are
-    often `alike` for many rows: what is the same is handed over once for them.
+    place of what was brought; `{column}` in it stands for what was brought. Where all rows have the same in the last of
+    the given columns, it is handed over once: those come last in which they often do.
     """
 
     head: str
     given: tuple[str, ...]
     written: tuple[tuple[str, str], ...] = ()
-    alike: int = 0
 
 
 def or_null(column: str) -> tuple[str, str]:
@@ -52,10 +53,8 @@ def insert(conn: Connection, head: str, rows: Sequence[Sequence[Value]], tail: s
 
 def insert_formed(conn: Connection, form: Form, columns: Columns) -> int:
     """How many rows were inserted: with `INSERT OR IGNORE`, those that were not there."""
-    return sum(
-        conn.execute(_formed(form, stop - start, 0), _row_by_row(columns, start, stop)).rowcount
-        for start, stop in _spans(len(columns[0]))
-    )
+    parts = ([column[start:stop] for column in columns] for start, stop in _spans(len(columns[0])))
+    return sum(_insert_part(conn, form, part, ()) for part in parts)
 
 
 def insert_groups(conn: Connection, form: Form, groups: Sequence[tuple[_Values, Columns]]) -> int:
@@ -64,14 +63,22 @@ def insert_groups(conn: Connection, form: Form, groups: Sequence[tuple[_Values, 
     others: list[list[Value]] = [[] for _ in form.given]
     for alike, columns in groups:
         for start, stop in _spans(len(columns[0])):
+            part = [column[start:stop] for column in columns]
             if stop - start < _LEAST_ALIKE:
-                few = (*(column[start:stop] for column in columns), *([value] * (stop - start) for value in alike))
-                for column, values in zip(others, few, strict=True):
+                for column, values in zip(others, [*part, *([value] * (stop - start) for value in alike)], strict=True):
                     column += values
             else:
-                given = [*alike, *_row_by_row(columns, start, stop)]
-                inserted += conn.execute(_formed(form, stop - start, form.alike), given).rowcount
+                inserted += _insert_part(conn, form, part, alike)
     return inserted + insert_formed(conn, form, others)
+
+
+def _insert_part(conn: Connection, form: Form, columns: list[Sequence[Value]], alike: Sequence[Value]) -> int:
+    """Insert rows that are `alike` after these columns, and perhaps in the last of them, too."""
+    count = len(columns[0])
+    shared = [*alike]
+    while count >= _LEAST_SHARED and len(columns) > 1 and columns[-1].count(columns[-1][0]) == count:
+        shared.insert(0, columns.pop()[0])
+    return conn.execute(_formed(form, count, len(shared)), [*shared, *_row_by_row(columns)]).rowcount
 
 
 def insert_new(
@@ -126,12 +133,12 @@ def _spans(count: int) -> Iterator[tuple[int, int]]:
         start = stop
 
 
-def _row_by_row(columns: Columns, start: int, stop: int) -> list[Value]:
-    """The values of some rows, one row after the other."""
+def _row_by_row(columns: Columns) -> list[Value]:
+    """All values, one row after the other."""
     width = len(columns)
-    values: list[Value] = [None] * (width * (stop - start))
+    values: list[Value] = [None] * (width * len(columns[0]))
     for place, column in enumerate(columns):
-        values[place::width] = column[start:stop]
+        values[place::width] = column
     return values
 
 

@@ -19,6 +19,7 @@ from credentiald.record_model import (
     InterceptionDraft,
     Kind,
     Opening,
+    OpeningRow,
     Origin,
     Report,
     Tally,
@@ -28,8 +29,8 @@ from credentiald.usual_report import Told, Usual, UsualColumns, in_columns, in_r
 
 # Columns in which interceptions of a group differ, in the order of `Group.own`.
 OWN = (
-    "id", "resolution_id", "session_id", "start_time", "end_time", "upstream_request_id", "duration_micros",
-    "first_byte_micros",
+    "id", "resolution_id", "session_id", "start_time", "end_time", "duration_micros", "first_byte_micros",
+    "upstream_request_id",
 )  # fmt: skip
 # Those in which they are alike, in the order of `Like.row`.
 ALIKE = (
@@ -95,9 +96,9 @@ class Group:
             [session_id] * len(self.places) if session_id else told.interception_id,
             told.start_micros,
             told.end_micros,
-            told.upstream_request_id,
             told.duration_micros,
             told.first_byte_micros,
+            told.upstream_request_id,
         ]
 
     def drafts(self) -> list[InterceptionDraft]:
@@ -122,20 +123,20 @@ class _Some(NamedTuple):
 
     places: Sequence[int]
     rows: Sequence[Any]
-    openings: Sequence[Opening]
+    openings: Sequence[OpeningRow]
 
     def where(self, mask: Sequence[bool]) -> "_Some":
         return self if all(mask) else _Some._make(list(compress(column, mask)) for column in self)
 
 
 def usual_groups(
-    waiting: Mapping[str, Opening], ids: Sequence[str], told: Sequence[Told]
+    waiting: Mapping[str, OpeningRow], ids: Sequence[str], told: Sequence[Told]
 ) -> tuple[list[Group], list[Group]]:
     """Those that are told of at once, that answer no tool call, and that had no trouble.
 
     First those whose openings are here, then those that must have been opened before.
     """
-    rows = [one if isinstance(one, Usual) else usual_of(one) for one in told]
+    rows = [usual_of(one) if isinstance(one, Report) else one for one in told]
     some = _Some(range(len(ids)), rows, [waiting.get(one, _NOT_HERE) for one in ids])
     if not all(rows) or len(set(ids)) < len(ids):
         # The first report of an interception or none: its reports count in their order.

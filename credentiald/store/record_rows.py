@@ -52,9 +52,4 @@ def fact_row(interception_id: str, fact: Fact) -> tuple[Value, ...]:
 def insert_facts(conn: Connection, kind: type[Fact], rows: Sequence[tuple[Value, ...]]) -> None:
     """Store new facts of one kind."""
     if rows:
-        insert_columns(conn, kind, list(zip(*rows, strict=True)))
-
-
-def insert_columns(conn: Connection, kind: type[Fact], columns: bulk.Columns) -> None:
-    """The same, column by column."""
-    bulk.insert_formed(conn, _FORMS[kind], columns)
+        bulk.insert_formed(conn, _FORMS[kind], list(zip(*rows, strict=True)))

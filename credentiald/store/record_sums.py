@@ -57,13 +57,14 @@ _OWN_WRITTEN = (
     ("last_prompt_time", "CASE {last_prompt} WHEN '' THEN 0 ELSE {start_time} END"),
 )
 _OWN_ALIKE = ("user_id", "providers", "provider_types", "models", "client")
+# Many clients never use a cache.
+_OWN_COUNTS = ("input_tokens", "output_tokens", "cost_micros", "cache_read_input_tokens", "cache_write_input_tokens")
 _OWN_SESSION = bulk.Form(
     "INSERT OR IGNORE INTO sessions",
-    ("session_id", "start_time", *_COUNTS[:-1], "last_prompt", *_OWN_ALIKE),
+    ("last_prompt", "session_id", "start_time", *_OWN_COUNTS, *_OWN_ALIKE),
     _OWN_WRITTEN,
-    alike=len(_OWN_ALIKE),
 )
-_own_columns = itemgetter(*map(Usual._fields.index, ("interception_id", "start_micros", *_COUNTS[:-1])))
+_own_columns = itemgetter(*map(Usual._fields.index, ("interception_id", "start_micros", *_OWN_COUNTS)))
 _DAY_KEY = ("start_day", "user_id", "provider_name", "model", "client")
 _DAY_COUNTS = ("interceptions", "token_usages", *_COUNTS)
 _NOTHING = (0,) * len(_DAY_COUNTS)
@@ -203,7 +204,7 @@ def insert_own(conn: Connection, told: Sequence[tuple[Kind, UsualColumns]]) -> s
 
     None, or the ids of those that were not there: a client may have named a session by such an id.
     """
-    groups = [(_own_alike(kind), (*_own_columns(columns), _cut(columns.prompt))) for kind, columns in told]
+    groups = [(_own_alike(kind), (_cut(columns.prompt), *_own_columns(columns))) for kind, columns in told]
     return bulk.insert_new(conn, "sessions", _OWN_SESSION, groups, "session_id")
 
 

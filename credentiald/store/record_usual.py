@@ -19,11 +19,10 @@ from credentiald.record_model import (
     Kind,
     ModelThought,
     Opening,
+    OpeningRow,
     Origin,
-    Prompt,
     Report,
     Tally,
-    TokenUsage,
     ToolCall,
     facts_of,
 )
@@ -42,7 +41,7 @@ from credentiald.store.record_groups import (
     tokens,
     usual_groups,
 )
-from credentiald.store.record_rows import COLUMNS, insert_columns, insert_facts
+from credentiald.store.record_rows import COLUMNS, insert_facts
 from credentiald.usual_report import Told, UsualColumns
 
 _FORM = bulk.Form(
@@ -50,7 +49,6 @@ _FORM = bulk.Form(
     (*OWN, *ALIKE),
     # It answers nothing, so it begins its thread.
     (*((one, "''") for one in ABSENT), ("thread_root_id", "{id}"), bulk.or_null("first_byte_micros")),
-    alike=len(ALIKE),
 )
 _OPENING_OWN = ("id", "resolution_id", "start_time")
 _OPENING_ALIKE = (*Origin._fields, "bridge_instance_id", "operation", "model", "upstream_model", "client")
@@ -59,7 +57,6 @@ _OPENING = bulk.Form(
     "INSERT OR IGNORE INTO interceptions",
     _OPENING_OWN + _OPENING_ALIKE,
     tuple((one, _EMPTY.get(one, "''")) for one in COLUMNS if one not in _OPENING_OWN + _OPENING_ALIKE),
-    alike=len(_OPENING_ALIKE),
 )
 # What tells an opening from another's, from another, and from one that says more than the report.
 _OPENED = (
@@ -83,10 +80,21 @@ _COMPLETION = (
     " AND +interceptions.session_id = '' AND +interceptions.end_time IS NULL RETURNING id",
 )
 
-_usage_columns = fields(
-    "interception_id", "usage_id", "usage_micros", "usage_response_id", "input_tokens", "output_tokens",
-    "cache_read_input_tokens", "cache_write_input_tokens", "metadata", "partial", "cost_micros",
+_USAGES = bulk.Form(
+    "INSERT INTO token_usages",
+    (
+        "interception_id", "id", "create_time", "response_id", "input_tokens", "output_tokens", "cost_micros",
+        "cache_read_input_tokens", "cache_write_input_tokens", "metadata", "partial",
+    ),
+    (bulk.or_null("cost_micros"),),
 )  # fmt: skip
+_usage_columns = fields(
+    "interception_id", "usage_id", "usage_micros", "usage_response_id", "input_tokens", "output_tokens", "cost_micros",
+    "cache_read_input_tokens", "cache_write_input_tokens", "metadata", "partial",
+)  # fmt: skip
+_PROMPTS = bulk.Form(
+    "INSERT INTO prompts", ("interception_id", "id", "create_time", "response_id", "text", "text_bytes")
+)
 _prompt_columns = fields(
     "interception_id", "prompt_id", "prompt_micros", "prompt_response_id", "prompt", "prompt_bytes"
 )  # fmt: skip
@@ -96,22 +104,24 @@ _prompt_columns = fields(
 class Taken:
     """What was stored by the short way. `opened` are openings alone, by id, whose reports are to come."""
 
-    opened: Mapping[str, Opening] = field(default_factory=dict)
+    opened: Mapping[str, OpeningRow] = field(default_factory=dict)
     groups: Sequence[Group] = ()
     tallies: Mapping[Kind, Tally] = field(default_factory=dict)
 
-    def rest(self, openings: Sequence[Opening], told: Sequence[Told]) -> tuple[list[Opening], list[tuple[int, Told]]]:
+    def rest(
+        self, openings: Sequence[OpeningRow], told: Sequence[Told]
+    ) -> tuple[list[Opening], list[tuple[int, Told]]]:
         """What was not: openings, and what was told, with its places."""
         places = set(chain.from_iterable(group.places for group in self.groups))
         new = [group.told.interception_id for group in self.groups if group.is_new]
-        left = []
+        left: list[Opening] = []
         if len(self.opened) + sum(map(len, new)) < len(openings):
             stored = self.opened.keys() | set(chain.from_iterable(new))
-            left = [one for one in openings if one[0] not in stored]
+            left = [Opening._make(one) for one in openings if one[0] not in stored]
         return left, [(place, one) for place, one in enumerate(told) if place not in places]
 
 
-def store(conn: Connection, openings: Sequence[Opening], told: Sequence[Told], prices: PriceTable) -> Taken:
+def store(conn: Connection, openings: Sequence[OpeningRow], told: Sequence[Told], prices: PriceTable) -> Taken:
     """Store what is usual of these."""
     waiting = {one[0]: one for one in openings}
     if len(waiting) < len(openings):
@@ -143,7 +153,7 @@ def _inserted(conn: Connection, groups: list[Group]) -> list[Group]:
     return groups if new is None else only(groups, new)
 
 
-def _opened(conn: Connection, waiting: dict[str, Opening]) -> dict[str, Opening]:
+def _opened(conn: Connection, waiting: dict[str, OpeningRow]) -> dict[str, OpeningRow]:
     """Those that were new of openings of which nothing else is told yet."""
     rows: defaultdict[GroupRow, list[GroupRow]] = defaultdict(list)
     for interception_id, resolution_id, origin, *asked, start in waiting.values():
@@ -172,8 +182,8 @@ def _with_costs(group: Group, table: PriceTable) -> Group:
 
 
 def _store_facts(conn: Connection, told: UsualColumns) -> None:
-    insert_columns(conn, TokenUsage, _having(told.usage_id, _usage_columns(told)))
-    insert_columns(conn, Prompt, _having(told.prompt_id, _prompt_columns(told)))
+    bulk.insert_formed(conn, _USAGES, _having(told.usage_id, _usage_columns(told)))
+    bulk.insert_formed(conn, _PROMPTS, _having(told.prompt_id, _prompt_columns(told)))
     for kind, facts in ((ToolCall, told.tool_calls), (ModelThought, told.model_thoughts)):
         if any(facts):
             each = zip(told.interception_id, facts, strict=True)

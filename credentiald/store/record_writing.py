@@ -16,6 +16,7 @@ from credentiald.record_model import (
     Fact,
     InterceptionDraft,
     Opening,
+    OpeningRow,
     Report,
     ThreadPlace,
     TokenUsage,
@@ -51,7 +52,7 @@ class Batch:
     """What waits to be stored. `vanished` are interceptions that end now, presumably, with the time; `heard` is when
     each bridge was last heard of."""
 
-    openings: Sequence[Opening] = ()
+    openings: Sequence[OpeningRow] = ()
     reports: Sequence[Told] = ()
     vanished: Sequence[tuple[str, int]] = ()
     heard: Mapping[Instance, int] = field(default_factory=dict)
@@ -72,7 +73,7 @@ class Stored:
 
     def unfolded(self) -> "Stored":
         """The same, all as by the long way: for who looks at each record."""
-        opened = [record_merge.opened(None, one) for one in self.usual.opened.values()]
+        opened = [record_merge.opened(None, Opening._make(one)) for one in self.usual.opened.values()]
         told = [
             (group.is_new, draft, report)
             for group in self.usual.groups

@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -182,6 +183,31 @@ def test_what_is_told_twice_at_once_counts_as_told_once(tmp_path):
         if name == "once":
             expected = found
     assert found == expected
+
+
+@pytest.mark.parametrize("usage", [{}, {"partial": True}, {"cache_read_input_tokens": 7}])
+def test_many_at_once_are_stored_as_each_by_itself(tmp_path, usage):
+    """Where many in a row have the same, it is handed over once; one of these has another usage than all others."""
+    numbers = range(1, 80)
+    openings = [an_opening(number) for number in numbers]
+    reports = [
+        a_report(
+            number,
+            facts=some_facts(),
+            token_usages=(a_usage(id=an_id(number), **(usage if number == 20 else {})),),
+            prompts=(a_prompt(f"prompt {number % 2}", id=an_id(number)),),
+            end=an_end(number, upstream_request_id="" if number % 40 else "request"),
+        )
+        for number in numbers
+    ]
+    apart = [Batch(openings=[one], reports=[report]) for one, report in zip(openings, reports, strict=True)]
+    found = []
+    for name, batches in (("together", [Batch(openings=openings, reports=reports)]), ("apart", apart)):
+        with empty_records(tmp_path / f"{name}.db") as conn:
+            for batch in batches:
+                assert stored(conn, batch, PRICES).usual.groups
+            found.append(contents(conn))
+    assert found[0] == found[1]
 
 
 @given(st.data())
