@@ -114,6 +114,7 @@ class Usual(NamedTuple):
 
 
 _USAGE = slice(Usual._fields.index("usage_id"), Usual._fields.index("prompt_id"))
+_TOKENS = slice(Usual._fields.index("input_tokens"), Usual._fields.index("metadata"))
 _PROMPT = slice(_USAGE.stop, Usual._fields.index("tool_calls"))
 
 # The values of a Usual: its type is most of what making one takes.
@@ -131,6 +132,13 @@ def report_of(told: Told) -> Report:
 def in_columns(rows: Iterable[UsualRow]) -> UsualColumns:
     """Of one row at least."""
     return Usual._make(zip(*rows, strict=True))
+
+
+def counts_in(columns: UsualColumns) -> tuple[int, ...]:
+    """The sums of their usages: tokens as a usage has them, the cost, and how many have none."""
+    # Where there is no usage, its numbers are 0; where there is no price, the cost is NONE.
+    unpriced = columns.cost_micros.count(NONE)
+    return (*map(sum, columns[_TOKENS]), sum(columns.cost_micros) - NONE * unpriced, unpriced)
 
 
 def in_rows(columns: UsualColumns) -> list[Usual]:

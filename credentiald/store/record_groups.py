@@ -25,7 +25,7 @@ from credentiald.record_model import (
     Tally,
 )
 from credentiald.store.connection import Value
-from credentiald.usual_report import Told, Usual, UsualColumns, in_columns, in_rows, usual_of
+from credentiald.usual_report import Told, Usual, UsualColumns, counts_in, in_columns, in_rows, usual_of
 
 # Columns in which interceptions of a group differ, in the order of `Group.own`.
 OWN = (
@@ -104,6 +104,10 @@ class Group:
     def drafts(self) -> list[InterceptionDraft]:
         """The rows as the long way has them."""
         return [_draft(own + self.like.row) for own in zip(*self.own(), strict=True)]
+
+    def each(self) -> "list[Group]":
+        """Every one by itself."""
+        return [part for one in self.told.interception_id for part in self.only((one,))]
 
     def reports(self) -> list[Report]:
         """What was told."""
@@ -229,12 +233,9 @@ def tally_of(groups: Sequence[Group]) -> Tally:
     """What was reported of interceptions of one kind."""
     told = joined(groups)
     count = len(told.interception_id)
-    # Where there is no usage, its numbers are 0; where there is no price, the cost is NONE.
-    unpriced = told.cost_micros.count(NONE)
-    cost_micros = sum(told.cost_micros) - NONE * unpriced
     return Tally(
         sum(len(one.places) for one in groups if one.is_new),
-        (count, count - told.usage_id.count(""), *map(sum, tokens(told)), cost_micros, unpriced),
+        (count, count - told.usage_id.count(""), *counts_in(told)),
         count - told.prompt_id.count(""),
         sum(map(len, told.tool_calls)),
         sum(map(len, told.model_thoughts)),

@@ -21,7 +21,7 @@ from credentiald.record_model import (
 )
 from credentiald.store import bulk
 from credentiald.store.connection import Connection, Row, Value
-from credentiald.usual_report import Usual, UsualColumns
+from credentiald.usual_report import Usual, UsualColumns, counts_in
 
 # What a session says of its providers and models is for people: a client that invents names must not swell it.
 _MOST_NAMES = 32
@@ -104,29 +104,6 @@ class Sums:
 
     def interception(self, draft: InterceptionDraft, count: int = 1) -> None:
         """Count one interception whose session is known now; -1 for one that was counted and moves."""
-        self.in_session(draft, count)
-        self._day(draft)[0] += count
-
-    def fact(self, draft: InterceptionDraft, fact: Fact) -> None:
-        """Count one new record."""
-        self.fact_in_session(draft, fact)
-        if isinstance(fact, TokenUsage):
-            day = self._day(draft)
-            day[1] += 1
-            for place, count in enumerate(counts_of(fact), 2):
-                day[place] += count
-
-    def kind(self, kind: Kind, tally: Tally) -> None:
-        """Count many for their day; each is counted for its session by itself."""
-        day = self._days.setdefault(
-            (kind.start_day, kind.origin.user_id, kind.origin.provider_name, kind.model, kind.client),
-            [0] * len(_DAY_COUNTS),
-        )
-        for place, count in enumerate(tally.sums):
-            day[place] += count
-
-    def in_session(self, draft: InterceptionDraft, count: int = 1) -> None:
-        """Count one interception for its session alone."""
         session = self._session(draft)
         session.providers[draft.provider_name] = None
         session.provider_types[draft.provider_type] = None
@@ -137,17 +114,61 @@ class Sums:
         session.last_active_time = max(session.last_active_time, draft.start_time)
         session.interceptions += count
         session.threads += count * (draft.thread_root_id == draft.id)
+        self._day(draft)[0] += count
 
-    def fact_in_session(self, draft: InterceptionDraft, fact: Fact) -> None:
-        """Count one new record for its session alone."""
+    def fact(self, draft: InterceptionDraft, fact: Fact) -> None:
+        """Count one new record."""
         if isinstance(fact, TokenUsage):
             counts = counts_of(fact)
             session = self._session(draft)
             session.counts = [old + new for old, new in zip(session.counts, counts, strict=True)]
+            day = self._day(draft)
+            day[1] += 1
+            for place, count in enumerate(counts, 2):
+                day[place] += count
         elif isinstance(fact, Prompt) and fact.text:
             session = self._session(draft)
             if draft.start_time >= session.last_prompt_time:
                 session.last_prompt, session.last_prompt_time = fact.text[:_PROMPT_CHARACTERS], draft.start_time
+
+    def kind(self, kind: Kind, tally: Tally) -> None:
+        """Count many for their day; each is counted for its session by itself."""
+        day = self._days.setdefault(
+            (kind.start_day, kind.origin.user_id, kind.origin.provider_name, kind.model, kind.client),
+            [0] * len(_DAY_COUNTS),
+        )
+        for place, count in enumerate(tally.sums):
+            day[place] += count
+
+    def usual_in_session(self, session_id: str, told: Sequence[tuple[Kind, UsualColumns]]) -> None:
+        """Count many for the one session that all of them belong to, of which nothing is counted yet.
+
+        They are usual (usual_report.py): each begins a thread.
+        """
+        # Of what has a name, the latest word counts.
+        told = sorted(told, key=_latest)
+        kinds = [kind for kind, _ in told]
+        starts = [start for _, columns in told for start in columns.start_micros]
+        prompts = [
+            one
+            for _, columns in told
+            for one in zip(columns.start_micros, columns.interception_id, columns.prompt, strict=True)
+            if one[-1]
+        ]
+        last_prompt_time, _, last_prompt = max(prompts, default=(0, "", ""))
+        self._sessions[kinds[0].origin.user_id, session_id] = _Session(
+            dict.fromkeys(kind.origin.provider_name for kind in kinds),
+            dict.fromkeys(kind.origin.provider_type for kind in kinds),
+            dict.fromkeys(kind.model for kind in kinds if kind.model),
+            next((kind.client for kind in reversed(kinds) if kind.client), ""),
+            min(starts),
+            max(starts),
+            len(starts),
+            len(starts),
+            list(map(sum, zip(*(counts_in(columns) for _, columns in told), strict=True))),
+            last_prompt[:_PROMPT_CHARACTERS],
+            last_prompt_time,
+        )
 
     def store(self, conn: Connection) -> None:
         """Add it to what is stored."""
@@ -206,6 +227,11 @@ def insert_own(conn: Connection, told: Sequence[tuple[Kind, UsualColumns]]) -> s
     """
     groups = [(_own_alike(kind), (_cut(columns.prompt), *_own_columns(columns))) for kind, columns in told]
     return bulk.insert_new(conn, "sessions", _OWN_SESSION, groups, "session_id")
+
+
+def _latest(told: tuple[Kind, UsualColumns]) -> tuple[int, str]:
+    _, columns = told
+    return max(zip(columns.start_micros, columns.interception_id, strict=True))
 
 
 def _own_alike(kind: Kind) -> tuple[Value, ...]:

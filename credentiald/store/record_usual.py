@@ -15,16 +15,13 @@ from operator import itemgetter
 from credentiald.prices import PriceTable, cost_of, prices_of
 from credentiald.record_model import (
     NONE,
-    InterceptionDraft,
     Kind,
     ModelThought,
     Opening,
     OpeningRow,
     Origin,
-    Report,
     Tally,
     ToolCall,
-    facts_of,
 )
 from credentiald.store import bulk, record_sums
 from credentiald.store.connection import Connection
@@ -198,23 +195,17 @@ def _having(ids: Sequence[str], columns: bulk.Columns) -> bulk.Columns:
 def _store_sessions(conn: Connection, groups: Sequence[Group]) -> None:
     """Sessions of one, which are new; then what belongs to sessions that may be there."""
     own = [one for one in groups if not one.like.client_session_id]
-    named = [one for one in groups if one.like.client_session_id]
+    named: defaultdict[tuple[str, str], list[Group]] = defaultdict(list)
+    for group in groups:
+        if group.like.client_session_id:
+            named[group.like.kind.origin.user_id, group.like.client_session_id].append(group)
     new = record_sums.insert_own(conn, [(one.like.kind, one.told) for one in own])
     if new is not None:
-        named += only(own, {interception_id for one in own for interception_id in one.told.interception_id} - new)
-    told = [pair for one in named for pair in zip(one.drafts(), one.reports(), strict=True)]
-    if not told:
-        return
-    told.sort(key=_when)
+        left = {interception_id for one in own for interception_id in one.told.interception_id} - new
+        for group in only(own, left):
+            for one in group.each():
+                named[one.like.kind.origin.user_id, one.told.interception_id[0]].append(one)
     sums = record_sums.Sums()
-    for draft, _ in told:
-        sums.in_session(draft)
-    for draft, report in told:
-        for fact in facts_of(report):
-            sums.fact_in_session(draft, fact)
+    for (_, session_id), some in named.items():
+        sums.usual_in_session(session_id, [(one.like.kind, one.told) for one in some])
     sums.store(conn)
-
-
-def _when(told: tuple[InterceptionDraft, Report]) -> tuple[int, str]:
-    draft, _ = told
-    return draft.start_time, draft.id

@@ -15,6 +15,7 @@ from credentiald.store.record_writing import Batch, Stored
 from credentiald.usual_report import usual_of
 from tests.support.records import (
     BOB,
+    SECOND,
     START,
     a_prompt,
     a_report,
@@ -208,6 +209,45 @@ def test_many_at_once_are_stored_as_each_by_itself(tmp_path, usage):
                 assert stored(conn, batch, PRICES).usual.groups
             found.append(contents(conn))
     assert found[0] == found[1]
+
+
+def test_of_what_a_session_says_the_latest_word_counts_whatever_the_order(tmp_path):
+    # Number: client, prompt.
+    told = {1: ("Codex", "one"), 2: ("Claude Code", "two"), 3: ("Codex", "three"), 4: ("Zed", ""), 5: ("", "")}
+    reports = [
+        a_report(
+            number,
+            facts=some_facts(client_session_id="s-1", client=client),
+            prompts=(a_prompt(prompt, id=an_id(number)),),
+            token_usages=(a_usage(id=an_id(number), input_tokens=number),),
+            end=an_end(number),
+        )
+        for number, (client, prompt) in told.items()
+    ]
+    openings = [an_opening(number, client=client) for number, (client, _) in told.items()]
+    for order in ([0, 1, 2, 3, 4], [4, 3, 2, 1, 0], [3, 2, 4, 0, 1]):
+        with empty_records(tmp_path / f"{order}.db") as conn:
+            done = stored(conn, Batch(openings=openings, reports=[reports[place] for place in order]), {})
+            assert sum(len(group.places) for group in done.usual.groups) == 5
+            (session,) = contents(conn)["sessions"]
+        found = session["client"], session["last_prompt"], session["last_prompt_time"], session["last_active_time"]
+        assert found == ("Zed", "three", START + 3 * SECOND, START + 5 * SECOND)
+        assert (session["start_time"], session["interceptions"], session["threads"]) == (START + SECOND, 5, 5)
+        assert (session["input_tokens"], session["unpriced_token_usages"]) == (15, 5)
+
+
+def test_interceptions_after_which_sessions_are_named_are_counted_in_these(tmp_path):
+    reports = [a_report(number, facts=some_facts(), end=an_end(number)) for number in (1, 2, 3)]
+    named = [
+        a_report(10 + number, facts=some_facts(client_session_id=an_id(number)), end=an_end(10 + number))
+        for number in (1, 2)
+    ]
+    with empty_records(tmp_path / "records.db") as conn:
+        stored(conn, Batch(openings=[an_opening(11), an_opening(12)], reports=named), {})
+        done = stored(conn, Batch(openings=[an_opening(number) for number in (1, 2, 3)], reports=reports), {})
+        sessions = {one["session_id"]: one["interceptions"] for one in contents(conn)["sessions"]}
+    assert [group.told.interception_id for group in done.usual.groups] == [tuple(an_id(number) for number in (1, 2, 3))]
+    assert sessions == {an_id(1): 2, an_id(2): 2, an_id(3): 1}
 
 
 @given(st.data())
