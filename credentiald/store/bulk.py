@@ -75,10 +75,17 @@ def insert_groups(conn: Connection, form: Form, groups: Sequence[tuple[_Values, 
 def _insert_part(conn: Connection, form: Form, columns: list[Sequence[Value]], alike: Sequence[Value]) -> int:
     """Insert rows that are `alike` after these columns, and perhaps in the last of them, too."""
     count = len(columns[0])
-    shared = [*alike]
-    while count >= _LEAST_SHARED and len(columns) > 1 and columns[-1].count(columns[-1][0]) == count:
-        shared.insert(0, columns.pop()[0])
+    shared = [*_taken_same(columns), *alike]
     return conn.execute(_formed(form, count, len(shared)), [*shared, *_row_by_row(columns)]).rowcount
+
+
+def _taken_same(columns: list[Sequence[Value]]) -> list[Value]:
+    """What is the same in all rows of the last columns, which are taken from the list; never the first."""
+    count = len(columns[0])
+    same: list[Value] = []
+    while count >= _LEAST_SHARED and len(columns) > 1 and columns[-1].count(columns[-1][0]) == count:
+        same.insert(0, columns.pop()[0])
+    return same
 
 
 def insert_new(
@@ -109,10 +116,17 @@ def select_for(conn: Connection, head: str, rows: Sequence[Sequence[Value]], tai
 
     This, and not `(one, other) IN (VALUES …)`, for which SQLite looks through the whole table whatever its indexes.
     """
-    for part in _parts(rows):
-        yield from conn.execute(
-            _row_selection(head, len(part), len(part[0]), tail), tuple(chain.from_iterable(part))
-        ).fetchall()
+    if rows:
+        yield from select_for_columns(conn, head, list(zip(*rows, strict=True)), tail)
+
+
+def select_for_columns(conn: Connection, head: str, columns: Columns, tail: str) -> Iterator[Row]:
+    """The same for rows that are given column by column."""
+    for start, stop in _spans(len(columns[0])):
+        part = [column[start:stop] for column in columns]
+        same = _taken_same(part)
+        statement = _row_selection(head, stop - start, len(part), len(same), tail)
+        yield from conn.execute(statement, [*same, *_row_by_row(part)]).fetchall()
 
 
 def delete(conn: Connection, head: str, keys: Sequence[Value]) -> int:
@@ -169,6 +183,9 @@ def _selection(head: str, count: int, tail: str) -> str:
 
 
 @cache
-def _row_selection(head: str, count: int, width: int, tail: str) -> str:
-    row = f"({', '.join('?' * width)})"
-    return f"{head} (VALUES {', '.join([row] * count)}) {tail}"
+def _row_selection(head: str, count: int, own: int, same: int, tail: str) -> str:
+    """For rows with so many values of their own, and so many that are the same for all and come first."""
+    shared = [f"?{number}" for number in range(1, same + 1)]
+    starts = range(same + 1, same + 1 + count * own, own)
+    rows = (", ".join([*(f"?{number}" for number in range(first, first + own)), *shared]) for first in starts)
+    return f"{head} (VALUES {', '.join(f'({row})' for row in rows)}) {tail}"

@@ -116,6 +116,8 @@ class Group:
     def only(self, ids: Container[str]) -> "list[Group]":
         """Those with such an id as a group, if there are any."""
         are_in = [one in ids for one in self.told.interception_id]
+        if all(are_in):
+            return [self]
         if not any(are_in):
             return []
         told = Usual._make(list(compress(column, are_in)) for column in self.told)

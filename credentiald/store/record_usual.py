@@ -24,7 +24,7 @@ from credentiald.record_model import (
     ToolCall,
 )
 from credentiald.store import bulk, record_sums
-from credentiald.store.connection import Connection
+from credentiald.store.connection import Connection, Value
 from credentiald.store.record_groups import (
     ABSENT,
     ALIKE,
@@ -57,23 +57,25 @@ _OPENING = bulk.Form(
 )
 # What tells an opening from another's, from another, and from one that says more than the report.
 _OPENED = (
-    "id", "service_id", "user_id", "provider_id", "resolution_id", "start_time", "operation", "model",
-    "upstream_model", "client",
+    "resolution_id", "start_time", "service_id", "user_id", "provider_id", "operation", "model", "upstream_model",
+    "client",
 )  # fmt: skip
 # What completes it.
 _COMPLETING = (
-    "user_agent", "session_id", "streaming", "end_time", "outcome", "http_status", "upstream_request_id",
-    "duration_micros", "first_byte_micros",
+    "session_id", "end_time", "duration_micros", "first_byte_micros", "upstream_request_id", "user_agent", "streaming",
+    "outcome", "http_status",
 )  # fmt: skip
-_completing = itemgetter(*map((*OWN, *ALIKE).index, (*_OPENED, *_COMPLETING)))
-_TOLD = {column: f"told.column{place}" for place, column in enumerate((*_OPENED, *_COMPLETING), 1)}
+# Both, in the order of rows.
+_IN_ORDER = tuple(one for one in (*OWN, *ALIKE) if one in ("id", *_OPENED, *_COMPLETING))
+_completing = itemgetter(*map((*OWN, *ALIKE).index, _IN_ORDER))
+_TOLD = {column: f"told.column{place}" for place, column in enumerate(_IN_ORDER, 1)}
 # Few indexes have a part in it; with `+`, none is one by which rows would be looked for.
 _COMPLETION = (
     f"UPDATE interceptions SET thread_root_id = {_TOLD['id']},"  # noqa: S608 - names of ours
-    f" {', '.join(f'{one} = {_TOLD[one]}' for one in _COMPLETING[:-1])},"
+    f" {', '.join(f'{one} = {_TOLD[one]}' for one in _COMPLETING if one != 'first_byte_micros')},"
     f" first_byte_micros = NULLIF({_TOLD['first_byte_micros']}, {NONE}) FROM",
     f"AS told WHERE interceptions.id = {_TOLD['id']}"
-    f" AND {' AND '.join(f'+interceptions.{one} = {_TOLD[one]}' for one in _OPENED[1:])}"
+    f" AND {' AND '.join(f'+interceptions.{one} = {_TOLD[one]}' for one in _OPENED)}"
     " AND +interceptions.session_id = '' AND +interceptions.end_time IS NULL RETURNING id",
 )
 
@@ -162,8 +164,17 @@ def _opened(conn: Connection, waiting: dict[str, OpeningRow]) -> dict[str, Openi
 
 def _completed(conn: Connection, groups: list[Group]) -> list[Group]:
     """Those of which nothing but their opening was there."""
-    rows = [_completing(own + one.like.row) for one in groups for own in zip(*one.own(), strict=True)]
-    return only(groups, {row[0] for row in bulk.select_for(conn, _COMPLETION[0], rows, _COMPLETION[1])})
+    if not groups:
+        return []
+    columns = [list(chain.from_iterable(some)) for some in zip(*map(_completing_columns, groups), strict=True)]
+    completed = bulk.select_for_columns(conn, _COMPLETION[0], columns, _COMPLETION[1])
+    return only(groups, {row[0] for row in completed})
+
+
+def _completing_columns(group: Group) -> Sequence[Sequence[Value]]:
+    count = len(group.places)
+    columns: Sequence[Sequence[Value]] = _completing([*group.own(), *([value] * count for value in group.like.row)])
+    return columns
 
 
 def _with_costs(group: Group, table: PriceTable) -> Group:

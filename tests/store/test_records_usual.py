@@ -201,14 +201,19 @@ def test_many_at_once_are_stored_as_each_by_itself(tmp_path, usage):
         )
         for number in numbers
     ]
-    apart = [Batch(openings=[one], reports=[report]) for one, report in zip(openings, reports, strict=True)]
-    found = []
-    for name, batches in (("together", [Batch(openings=openings, reports=reports)]), ("apart", apart)):
+    batches = {
+        "apart": [Batch(openings=[one], reports=[report]) for one, report in zip(openings, reports, strict=True)],
+        "together": [Batch(openings=openings, reports=reports)],
+        "openings before": [Batch(openings=openings), Batch(reports=reports)],
+    }
+    found = {}
+    for name, some in batches.items():
         with empty_records(tmp_path / f"{name}.db") as conn:
-            for batch in batches:
-                assert stored(conn, batch, PRICES).usual.groups
-            found.append(contents(conn))
-    assert found[0] == found[1]
+            done = [stored(conn, batch, PRICES) for batch in some]
+            assert sum(len(group.places) for one in done for group in one.usual.groups) == len(reports)
+            found[name] = contents(conn)
+    assert found["together"] == found["apart"]
+    assert found["openings before"] == found["apart"]
 
 
 def test_of_what_a_session_says_the_latest_word_counts_whatever_the_order(tmp_path):
