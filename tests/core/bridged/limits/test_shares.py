@@ -104,6 +104,25 @@ def test_a_stranger_that_was_refused_gets_the_next_slot_before_who_has_them_all(
     assert asked(shares, STRANGERS, 3.0)
 
 
+@pytest.mark.parametrize("seed", range(4))
+def test_the_last_slots_are_measured_by_who_has_the_most_at_the_time(seed: int) -> None:
+    chance = random.Random(seed)
+    shares, held = Shares(40), Counter[str]()
+    users = PEOPLE[:-1]
+    for user in users:
+        shares.room_for(user, 0.0)
+    for _ in range(3000):
+        user = chance.choice(users)
+        if chance.random() < 0.6:
+            free = 40 - held.total()
+            expected = free > 5 or (free > 0 and held[user] * 6 <= max(held.values()) * free)
+            assert asked(shares, user) is expected
+            held[user] += expected
+        elif held[user]:
+            shares.give_back(user)
+            held[user] -= 1
+
+
 class AnyOrder(RuleBasedStateMachine):
     """Slots taken, moved and given back in any order, held to a plain count of them."""
 
