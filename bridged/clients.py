@@ -19,8 +19,7 @@ OPENCODE = "OpenCode"
 
 MAX_SESSION_CHARACTERS = 256
 
-# Agents are few; one that is longer than any of them is looked at each time.
-_REMEMBERED_AGENTS, _REMEMBERED_CHARACTERS = 512, 256
+_REMEMBERED_AGENTS = 512
 
 # What a lower-cased User-Agent begins with.
 _BY_AGENT = (
@@ -40,6 +39,9 @@ _BY_AGENT = (
     ("junie:", "Junie"),
     ("geminicli", "Gemini CLI"),
 )
+# No more of an agent is looked at and remembered. It is too short for a token, which may stand anywhere where a client
+# is configured by hand.
+_AGENT_CHARACTERS = max(len(beginning) for beginning, _ in _BY_AGENT)
 _BY_ORIGINATOR = {"kilo-code": KILO_CODE, "roo-code": ROO_CODE}
 # Headers that one client alone sends, for those that call with the User-Agent of a library.
 _BY_HEADER = (
@@ -71,7 +73,7 @@ HEADER_NAMES = (
 def client_name(named: Mapping[str, str]) -> str:
     """The client's name from its headers (HEADER_NAMES), `Unknown` where nothing tells. The User-Agent comes first."""
     agent = named.get("user-agent", "")
-    name = _of_agent(agent) if len(agent) <= _REMEMBERED_CHARACTERS else _of_agent.__wrapped__(agent)
+    name = _of_agent(agent[:_AGENT_CHARACTERS])
     if name:
         return name
     if agent and len(named) == 1:
@@ -98,9 +100,9 @@ def session_id(client: str, named: Mapping[str, str], *, in_body: str = "") -> s
 
 
 @lru_cache(maxsize=_REMEMBERED_AGENTS)
-def _of_agent(agent: str) -> str:
-    agent = agent.lower()
-    return next((name for beginning, name in _BY_AGENT if agent.startswith(beginning)), "")
+def _of_agent(agent_beginning: str) -> str:
+    agent_beginning = agent_beginning.lower()
+    return next((name for beginning, name in _BY_AGENT if agent_beginning.startswith(beginning)), "")
 
 
 def _bounded(value: str) -> str | None:

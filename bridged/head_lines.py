@@ -121,9 +121,9 @@ class _ResponseLines(dict[Pair, tuple[bytes, int]]):
         line, fate = _line(pair), fate_of_response(name)
         if line is None or fate is None or (fate is Fate.CONNECTION and not is_plain_connection(value)):
             return b"", _ODD
-        key = name.lower()
         if fate is Fate.DROPPED or fate is Fate.CONNECTION:
-            return b"", _ID if key in REQUEST_ID_HEADERS else 0
+            return b"", 0
+        key = name.lower()
         if key == "content-type":
             return line, _STREAM if is_event_stream((pair,)) else 0
         if key == "content-encoding":

@@ -13,6 +13,6 @@ class HeldAnswer:
     """`body` is what came of it; above MAX_HELD_BYTES it is held no longer."""
 
     status: int
-    headers: Headers
+    headers: Headers = field(repr=False)
     framing: BodyFraming
-    body: bytearray = field(default_factory=bytearray)
+    body: bytearray = field(default_factory=bytearray, repr=False)

@@ -43,9 +43,8 @@ class Refused(Exception):
     Status and default Retry-After come from `errors.REFUSALS`; `grpc_code` decides for reasons of a newer
     credentiald. `message` says what to do next and never holds key or token material, nor bytes of the client's
     request. `allow` lists the methods of a 405. `fallback_provider` is the name of the provider that may be asked in
-    place of the one that is refused.
-    request. `allow` lists the methods of a 405. `retry_after_ms` is for who understands it, beside the whole seconds.
-    `limit` is which of our own limits was reached, empty for every other reason.
+    place of the one that is refused. `retry_after_ms` is for who understands it, beside the whole seconds. `limit` is
+    which of our own limits was reached, empty for every other reason.
     """
 
     def __init__(

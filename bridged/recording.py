@@ -7,7 +7,6 @@ import logging
 import sys
 import time
 from collections.abc import Callable
-from functools import lru_cache
 from typing import TYPE_CHECKING, Protocol
 
 import msgspec
@@ -15,6 +14,7 @@ import msgspec
 from bridged.clients import CLIENTS_WITH_SESSIONS, HEADER_NAMES, client_name, session_id
 from bridged.conversation import Conversation
 from bridged.endings import STOPPED, ending_of
+from bridged.http1.fields import may_hold_secret
 from bridged.model import DialectName, HeaderNames, Headers, Resolution, headers_of, named_values
 from bridged.quoted_keys import without_keys
 from bridged.records import NO_ANSWER, NO_TURN, AnswerRecords, Ending, Report, Trouble, UsualAnswer
@@ -198,13 +198,11 @@ class Recording:
     def _facts(self, interception: "Interception", resolution: Resolution) -> Facts:
         """What its request says."""
         asked, turn, named = interception.facts, self._turn, self._named
-        # Clients are configured by hand: a token may stand anywhere.
-        agent = named.get("user-agent", "")
         client = self.client
         session = session_id(client, named, in_body=turn.session_id) if client in CLIENTS_WITH_SESSIONS else None
         return (
             client,
-            _user_agent(agent) if len(agent) <= _AGENT_CHARACTERS else masked(agent)[:_AGENT_CHARACTERS],
+            _AGENTS[named.get("user-agent", "")],
             masked(session) if session else "",
             turn.correlating_tool_call_id,
             self._match.operation,
@@ -266,8 +264,22 @@ class Recording:
         log.error("a tap failed and was taken away", exc_info=sys.exception(), extra=facts)
 
 
-# Programs are few, and name themselves with every request.
-_user_agent = lru_cache(maxsize=_REMEMBERED_AGENTS)(masked)
+class _Agents(dict[str, str]):
+    """User agents as they are recorded, remembered: programs are few, and name themselves with every request.
+
+    Clients are configured by hand, and a token may stand anywhere: one that may have a secret in it is not remembered.
+    """
+
+    def __missing__(self, agent: str) -> str:
+        shown = masked(agent)[:_AGENT_CHARACTERS]
+        if len(agent) <= _AGENT_CHARACTERS and not may_hold_secret("user-agent", agent):
+            if len(self) >= _REMEMBERED_AGENTS:
+                self.clear()
+            self[agent] = shown
+        return shown
+
+
+_AGENTS = _Agents()
 
 
 def _read_at_once(read: Callable[[bytes], UsualAnswer | None], data: bytes) -> UsualAnswer | None:

@@ -47,6 +47,10 @@ class Row(NamedTuple):
     facts: Facts
     entries: Entries
 
+    def __repr__(self) -> str:
+        """How long it is, and none of what was said in it."""
+        return f"Row({self.size_bytes} bytes)"
+
 
 _COLUMNS = (
     "receipts", "end_micros", "http_statuses", "duration_micros", "first_byte_micros", "upstream_request_ids",

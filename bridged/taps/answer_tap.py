@@ -89,6 +89,9 @@ class DocumentTap(msgspec.Struct):
     _data: bytearray = msgspec.field(default_factory=bytearray)
     _overlong: bool = False
 
+    # Nothing of what was said: a Struct would print it all.
+    __repr__ = object.__repr__
+
     def feed(self, data: bytes) -> None:
         """Some more of it. Of a text that is too long only the end is kept, where usage stands."""
         held = self._data

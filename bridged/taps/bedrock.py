@@ -218,6 +218,8 @@ class InvokeReader(MessagesReader, kw_only=True):
     headers: Headers
     _has_begun: bool = False
 
+    __repr__ = object.__repr__
+
     def message(self, message: Message) -> None:
         """One message of a stream."""
         kind = message.headers.get(":event-type")

@@ -61,6 +61,9 @@ class Seen(msgspec.Struct):
     _thoughts: dict[Key, _Growing] = msgspec.field(default_factory=dict)
     _room_bytes: int = MAX_TEXT_BYTES
 
+    # Nothing of what was said: a Struct would print it all.
+    __repr__ = object.__repr__
+
     def identify(self, msg_id: str | None, model: str | None) -> None:
         """Take note of the answer's id and model; the first that are not empty stay."""
         self.msg_id = self.msg_id or (msg_id or "")[:MAX_NAME_CHARACTERS]

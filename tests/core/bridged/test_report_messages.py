@@ -197,6 +197,8 @@ def test_what_is_no_text_makes_no_row(field: str) -> None:
 def test_nothing_that_is_printed_of_a_report_shows_its_receipt() -> None:
     report = empty_report()
     assert "canary" not in repr(report)
+    report.turn = Turn(prompt="prompt-canary")
+    assert "canary" not in repr(report_messages.row_of(report))
     report.model = "\ud800"
     with pytest.raises(ValueError):
         report_messages.item(report)

@@ -11,11 +11,11 @@ from hypothesis import strategies as st
 from bridged.conversation import Conversation
 from bridged.headers import is_plain, request_id_of
 from bridged.interception import Interception
-from bridged.model import Headers, RequestFacts, Resolution
+from bridged.model import DialectName, Headers, RequestFacts, Resolution
 from bridged.recording import Recording
 from bridged.report_messages import Row, row_of
-from bridged.routes import match
-from bridged.taps import USUAL, answer_tap
+from bridged.routes import ROUTES, match
+from bridged.taps import USUAL, answer_tap, anthropic_messages, openai_chat, openai_responses
 
 PATHS = {
     "anthropic.messages": "/v1/messages",
@@ -256,15 +256,11 @@ def test_what_has_to_be_looked_at_is_left_to_the_report(operation: str, changes:
     assert short is None
 
 
-def test_operations_that_are_read_at_once_are_those_of_routes() -> None:
-    paths = {
-        "/v1/messages",
-        "/v1/chat/completions",
-        "/v1/responses",
-        "/v1beta/openai/chat/completions",
-        "/openai/deployments/d/chat/completions",
-        "/openai/deployments/d/responses",
-        "/chat/completions",
-        "/responses",
+def test_turns_are_read_at_once_as_their_dialects_say() -> None:
+    dialects = {
+        DialectName.ANTHROPIC_MESSAGES: anthropic_messages.usual,
+        DialectName.OPENAI_CHAT: openai_chat.usual,
+        DialectName.OPENAI_RESPONSES: openai_responses.usual,
     }
-    assert {match("POST", path, (), "").operation for path in paths} == USUAL.keys()
+    turns = [route for route in ROUTES if route.intercepted and route.dialect in dialects]
+    assert {route.operation: dialects[route.dialect] for route in turns} == USUAL

@@ -1,11 +1,13 @@
 """Tables that remember lines and names: within bounds, and nothing that looks like a secret."""
 
+import gc
+
 import pytest
 
-from bridged import client_token, head_lines, headers
+from bridged import client_token, clients, head_lines, headers, recording
 from bridged.http1 import framing, request_head, response_head
 from bridged.http1.framing import HeadLimits, Malformed
-from bridged.model import Refused
+from bridged.model import HeaderNames, Refused, named_values
 from daemonkit.secret import Secret
 
 TOKEN = "dbu_" + "A" * 49
@@ -13,6 +15,8 @@ LINES = [
     f"Authorization: Bearer {TOKEN}",
     f"Referer: https://h/x?key={TOKEN}",
     f"X-Own: {TOKEN}",
+    f"User-Agent: own/1 {TOKEN}",
+    f"User-Agent: {TOKEN}",
     f"{TOKEN}: x",
     TOKEN,
     "X-Own: sk-ant-Zq9xVw",
@@ -34,6 +38,8 @@ def everything_remembered() -> str:
             dict(head_lines._INTERCEPTED),
             dict(head_lines._PASSED),
             dict(head_lines._RESPONSE),
+            dict(recording._AGENTS),
+            [one for one in gc.get_referents(clients._of_agent) if isinstance(one, dict)],
         ]
     ).lower()
 
@@ -53,6 +59,27 @@ def test_no_line_that_holds_what_looks_like_a_secret_is_remembered(line: str) ->
     assert "remembered.example" in remembered
     for secret in (TOKEN, "Zq9xVw"):
         assert secret.lower() not in remembered
+
+
+@pytest.mark.parametrize("agent", [f"codex_exec/1 {TOKEN}", f"codex_exec/{TOKEN}", "codex_exec/1 (Bearer Zq9xVw)"])
+def test_a_user_agent_with_a_secret_in_it_tells_the_client_and_is_not_remembered(agent: str) -> None:
+    names = HeaderNames(*clients.HEADER_NAMES)
+    for one in ("codex_exec/remembered", agent):
+        named = named_values((("User-Agent", one),), names)
+        assert clients.client_name(named) == clients.CODEX
+        assert TOKEN not in recording._AGENTS[named["user-agent"]]
+    remembered = everything_remembered()
+    assert "codex_exec/remembered" in remembered
+    for secret in (TOKEN, "Zq9xVw"):
+        assert secret.lower() not in remembered
+
+
+def test_user_agents_are_remembered_within_bounds() -> None:
+    for number in range(2000):
+        assert recording._AGENTS[f"own/{number}"] == f"own/{number}"
+    assert 0 < len(recording._AGENTS) <= 256
+    assert recording._AGENTS["a" * 600] == "a" * 512
+    assert max(map(len, recording._AGENTS)) <= 512
 
 
 def test_a_request_line_that_leaves_with_a_query_is_not_remembered() -> None:

@@ -2,6 +2,7 @@
 
 import json
 import re
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
@@ -39,6 +40,19 @@ def test_where_the_network_cuts_an_answer_does_not_matter(recorded: Recorded) ->
 def test_an_answer_may_come_byte_by_byte(recorded: Recorded) -> None:
     pieces = [recorded.body[at : at + 1] for at in range(len(recorded.body))]
     assert seen(recorded, pieces) == recorded.expected
+
+
+@every
+def test_nothing_that_is_printed_of_a_tap_shows_what_was_said(recorded: Recorded) -> None:
+    tap: Any = answer_tap(recorded.dialect, recorded.operation, status=200, headers=recorded.headers)
+    tap.feed(recorded.body)
+    # A method that waits for its turn is printed with what it belongs to.
+    printed = repr([tap, tap.feed, tap._reader.seen, tap._reader])
+    expected = recorded.expected
+    said = [expected.msg_id, *(one.input for one in expected.tools), *(one.content for one in expected.thoughts)]
+    said += [value for _, value in recorded.headers]
+    assert not [one for one in said if len(one) > 4 and one in printed]
+    assert len(printed) < 1000
 
 
 @every_stream
