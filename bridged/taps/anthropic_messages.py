@@ -7,12 +7,12 @@ Format: platform.claude.com, "Messages" and "Streaming messages".
 """
 
 from collections.abc import Sequence
-from typing import ClassVar, Generic, Literal, TypeVar
+from typing import Any, ClassVar, Generic, Literal, TypeVar
 
 import msgspec
 
 from bridged.records import AnswerRecords, Trouble, UsualAnswer
-from bridged.taps.seen import GoodCount, Seen, reported, usual_answer
+from bridged.taps.seen import COLUMNS, GoodCount, Seen, further_texts, usual_answer
 from bridged.taps.typed_json import Count, decoded, last_object
 
 # In a block of text nothing matters but what ends it and what counts. What follows in blocks of other kinds does.
@@ -123,6 +123,15 @@ class _UsualAnswer(msgspec.Struct, gc=False):
     metrics: None = msgspec.field(default=None, name="amazon-bedrock-invocationMetrics")
 
 
+_NO_CACHE_CREATION: _CacheCreation[Any] = _CacheCreation()
+_NO_SERVER_TOOLS: _ServerTools[Any] = _ServerTools()
+_NO_OUTPUT_DETAILS: _OutputDetails[Any] = _OutputDetails()
+# Under which counts are recorded.
+_NAMES = (
+    *COLUMNS, "cache_ephemeral_1h_input", "cache_ephemeral_5m_input", "web_search_requests", "web_fetch_requests",
+    "output_reasoning",
+)  # fmt: skip
+_further = further_texts(_NAMES)
 _events = msgspec.json.Decoder(_Event)
 _documents = msgspec.json.Decoder(_Document)
 _usual_answers = msgspec.json.Decoder(_UsualAnswer)
@@ -227,7 +236,7 @@ class MessagesReader(msgspec.Struct):
     def _count(self, usage: _Usage[Count] | None) -> None:
         if usage is None:
             return
-        self.seen.count(_told(usage))
+        self.seen.count(zip(_NAMES, _counts(usage), strict=True))
 
     def _fall_back_to(self, metrics: _Metrics | None) -> None:
         if metrics is not None and "output" not in self.seen.counts:
@@ -247,25 +256,25 @@ def usual(data: bytes) -> UsualAnswer | None:
         answer = _usual_answers.decode(data)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         return None
-    told = _told(answer.usage)
-    return None if answer.type == "error" else usual_answer(answer.id, reported(told))
+    if answer.type == "error":
+        return None
+    counts = _counts(answer.usage)
+    return usual_answer(answer.id, counts, _further, input_has_cached=False)
 
 
-def _told(usage: _Usage[C]) -> list[tuple[str, C | None]]:
-    """Its counts, by the names under which they are recorded."""
-    told = [
-        ("input", usage.input_tokens),
-        ("output", usage.output_tokens),
-        ("cache_read", usage.cache_read_input_tokens),
-        ("cache_write", usage.cache_creation_input_tokens),
-    ]
-    cached, tools, details = usage.cache_creation, usage.server_tool_use, usage.output_tokens_details
-    if cached is not None:
-        told.append(("cache_ephemeral_1h_input", cached.ephemeral_1h_input_tokens))
-        told.append(("cache_ephemeral_5m_input", cached.ephemeral_5m_input_tokens))
-    if tools is not None:
-        told.append(("web_search_requests", tools.web_search_requests))
-        told.append(("web_fetch_requests", tools.web_fetch_requests))
-    if details is not None:
-        told.append(("output_reasoning", details.thinking_tokens))
-    return told
+def _counts(usage: _Usage[C]) -> tuple[C | None, ...]:
+    """As `_NAMES` names them."""
+    cached = usage.cache_creation or _NO_CACHE_CREATION
+    tools = usage.server_tool_use or _NO_SERVER_TOOLS
+    details = usage.output_tokens_details or _NO_OUTPUT_DETAILS
+    return (
+        usage.input_tokens,
+        usage.output_tokens,
+        usage.cache_read_input_tokens,
+        usage.cache_creation_input_tokens,
+        cached.ephemeral_1h_input_tokens,
+        cached.ephemeral_5m_input_tokens,
+        tools.web_search_requests,
+        tools.web_fetch_requests,
+        details.thinking_tokens,
+    )

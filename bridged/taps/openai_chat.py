@@ -14,7 +14,17 @@ from typing import Annotated, Any, ClassVar, Generic, TypeVar
 import msgspec
 
 from bridged.records import AnswerRecords, Trouble, UsualAnswer
-from bridged.taps.seen import MAX_ITEMS, GoodCount, Key, Seen, plain_answer, reported, usual_answer, without_cached
+from bridged.taps.seen import (
+    COLUMNS,
+    MAX_ITEMS,
+    GoodCount,
+    Key,
+    Seen,
+    further_texts,
+    plain_answer,
+    usual_answer,
+    without_cached,
+)
 from bridged.taps.typed_json import Count, decoded, last_object
 
 # Of `completion_tokens`, which all usage has. Texts and other members of chunks share few letters with this part of it,
@@ -107,6 +117,14 @@ class _UsualAnswer(msgspec.Struct, gc=False):
     error: None = None
 
 
+_NO_PROMPT_DETAILS: _PromptDetails[Any] = _PromptDetails()
+_NO_COMPLETION_DETAILS: _CompletionDetails[Any] = _CompletionDetails()
+# Under which counts are recorded.
+_NAMES = (
+    *COLUMNS, "prompt_audio", "completion_reasoning", "completion_audio", "completion_accepted_prediction",
+    "completion_rejected_prediction",
+)  # fmt: skip
+_further = further_texts(_NAMES)
 _chunks = msgspec.json.Decoder(_Chunk)
 _usual_answers = msgspec.json.Decoder(_UsualAnswer)
 _usages = msgspec.json.Decoder(_Usage[Count])
@@ -206,7 +224,7 @@ class ChatReader(msgspec.Struct):
             self._count(usage)
 
     def _count(self, usage: _Usage[Count]) -> None:
-        self.seen.count(_told(usage))
+        self.seen.count(zip(_NAMES, _counts(usage), strict=True))
 
 
 def usual(data: bytes) -> UsualAnswer | None:
@@ -218,28 +236,25 @@ def usual(data: bytes) -> UsualAnswer | None:
     usage = answer.usage
     if usage.prompt_tokens_details is None and usage.completion_tokens_details is None:
         return plain_answer(answer.id, usage.prompt_tokens, usage.completion_tokens)
-    told = _told(usage)
-    return usual_answer(answer.id, without_cached(reported(told)))
+    counts = _counts(usage)
+    return usual_answer(answer.id, counts, _further, input_has_cached=True)
 
 
-def _told(usage: _Usage[C]) -> list[tuple[str, C | None]]:
-    """Its counts, by the names under which they are recorded."""
-    told = [("input", usage.prompt_tokens), ("output", usage.completion_tokens)]
-    of_prompt, of_completion = usage.prompt_tokens_details, usage.completion_tokens_details
-    if of_prompt is not None:
-        told += [
-            ("cache_read", of_prompt.cached_tokens),
-            ("cache_write", of_prompt.cache_write_tokens),
-            ("prompt_audio", of_prompt.audio_tokens),
-        ]
-    if of_completion is not None:
-        told += [
-            ("completion_reasoning", of_completion.reasoning_tokens),
-            ("completion_audio", of_completion.audio_tokens),
-            ("completion_accepted_prediction", of_completion.accepted_prediction_tokens),
-            ("completion_rejected_prediction", of_completion.rejected_prediction_tokens),
-        ]
-    return told
+def _counts(usage: _Usage[C]) -> tuple[C | None, ...]:
+    """As `_NAMES` names them."""
+    of_prompt = usage.prompt_tokens_details or _NO_PROMPT_DETAILS
+    of_completion = usage.completion_tokens_details or _NO_COMPLETION_DETAILS
+    return (
+        usage.prompt_tokens,
+        usage.completion_tokens,
+        of_prompt.cached_tokens,
+        of_prompt.cache_write_tokens,
+        of_prompt.audio_tokens,
+        of_completion.reasoning_tokens,
+        of_completion.audio_tokens,
+        of_completion.accepted_prediction_tokens,
+        of_completion.rejected_prediction_tokens,
+    )
 
 
 def _text(arguments: object) -> str:

@@ -13,7 +13,7 @@ from typing import Any, ClassVar, Generic, Literal, TypeVar
 import msgspec
 
 from bridged.records import AnswerRecords, Trouble, UsualAnswer
-from bridged.taps.seen import GoodCount, Seen, plain_answer, reported, usual_answer, without_cached
+from bridged.taps.seen import COLUMNS, GoodCount, Seen, further_texts, plain_answer, usual_answer, without_cached
 from bridged.taps.typed_json import Count, decoded, last_object
 
 _OVER = frozenset({"response.completed", "response.incomplete", "response.failed"})
@@ -121,6 +121,11 @@ class _UsualAnswer(msgspec.Struct, gc=False):
     error: None = None
 
 
+_NO_INPUT_DETAILS: _InputDetails[Any] = _InputDetails()
+_NO_OUTPUT_DETAILS: _OutputDetails[Any] = _OutputDetails()
+# Under which counts are recorded.
+_NAMES = (*COLUMNS, "output_reasoning")
+_further = further_texts(_NAMES)
 _events = msgspec.json.Decoder(_Event)
 _documents = msgspec.json.Decoder(_Response)
 _usual_answers = msgspec.json.Decoder(_UsualAnswer)
@@ -220,7 +225,7 @@ class ResponsesReader(msgspec.Struct):
             self._count(usage)
 
     def _count(self, usage: _Usage[Count]) -> None:
-        self.seen.count(_told(usage))
+        self.seen.count(zip(_NAMES, _counts(usage), strict=True))
 
 
 def usual(data: bytes) -> UsualAnswer | None:
@@ -232,16 +237,18 @@ def usual(data: bytes) -> UsualAnswer | None:
     usage = answer.usage
     if usage.input_tokens_details is None and usage.output_tokens_details is None:
         return plain_answer(answer.id, usage.input_tokens, usage.output_tokens)
-    told = _told(usage)
-    return usual_answer(answer.id, without_cached(reported(told)))
+    counts = _counts(usage)
+    return usual_answer(answer.id, counts, _further, input_has_cached=True)
 
 
-def _told(usage: _Usage[C]) -> list[tuple[str, C | None]]:
-    """Its counts, by the names under which they are recorded."""
-    told = [("input", usage.input_tokens), ("output", usage.output_tokens)]
-    of_input, of_output = usage.input_tokens_details, usage.output_tokens_details
-    if of_input is not None:
-        told += [("cache_read", of_input.cached_tokens), ("cache_write", of_input.cache_write_tokens)]
-    if of_output is not None:
-        told.append(("output_reasoning", of_output.reasoning_tokens))
-    return told
+def _counts(usage: _Usage[C]) -> tuple[C | None, ...]:
+    """As `_NAMES` names them."""
+    of_input = usage.input_tokens_details or _NO_INPUT_DETAILS
+    of_output = usage.output_tokens_details or _NO_OUTPUT_DETAILS
+    return (
+        usage.input_tokens,
+        usage.output_tokens,
+        of_input.cached_tokens,
+        of_input.cache_write_tokens,
+        of_output.reasoning_tokens,
+    )

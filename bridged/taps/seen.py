@@ -1,6 +1,7 @@
 """What a tap has seen so far, within bounds: tool calls and thoughts grow here, fragment by fragment."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
+from functools import lru_cache
 from typing import Annotated
 
 import msgspec
@@ -21,8 +22,14 @@ GoodCount = Annotated[int, msgspec.Meta(ge=0, le=MAX_COUNT)]
 
 _NOTHING_FURTHER: Mapping[str, int] = {}
 _NO_TROUBLES: frozenset[Trouble] = frozenset()
-_COLUMNS = frozenset({"input", "output", "cache_read", "cache_write"})
+# The four of TokenUsage; others are of further kinds.
+COLUMNS = ("input", "output", "cache_read", "cache_write")
+_IN_COLUMNS = frozenset(COLUMNS)
+_FIRST_FURTHER = len(COLUMNS)
+_REMEMBERED = 512
 
+# Counts of further kinds as a text (records.further_counts).
+FurtherText = Callable[[tuple[int | None, ...]], str]
 # Position of a block or choice, and of a call in it.
 Key = tuple[int, int]
 
@@ -200,30 +207,38 @@ class Seen(msgspec.Struct):
         item.text += encoded
 
 
-def usual_answer(msg_id: str | None, counts: Mapping[str, int]) -> UsualAnswer | None:
-    """`counts` as for `Seen.records`; None where there are none."""
-    if not counts:
+def usual_answer(
+    msg_id: str | None, counts: tuple[GoodCount | None, ...], further: FurtherText, *, input_has_cached: bool
+) -> UsualAnswer | None:
+    """What was reported: the counts of `COLUMNS` and those that `further` knows; None where nothing was.
+
+    `input_has_cached`: the upstream's input counts cached tokens too.
+    """
+    if counts.count(None) == len(counts):
         return None
-    return (
-        (msg_id or "")[:MAX_NAME_CHARACTERS],
-        counts.get("input", 0),
-        counts.get("output", 0),
-        counts.get("cache_read", 0),
-        counts.get("cache_write", 0),
-        further_counts(_further(counts)),
-    )
+    new, out, read, written = counts[:_FIRST_FURTHER]
+    if input_has_cached and new and (read or written):
+        new = max(new - (read or 0) - (written or 0), 0)
+    text = further(counts[_FIRST_FURTHER:])
+    return (msg_id or "")[:MAX_NAME_CHARACTERS], new or 0, out or 0, read or 0, written or 0, text
 
 
-def plain_answer(msg_id: str | None, new: int | None, out: int | None) -> UsualAnswer | None:
+def plain_answer(msg_id: str | None, new: GoodCount | None, out: GoodCount | None) -> UsualAnswer | None:
     """The same of one that counts input and output at most."""
     if new is None and out is None:
         return None
     return (msg_id or "")[:MAX_NAME_CHARACTERS], new or 0, out or 0, 0, 0, ""
 
 
-def reported(told: Iterable[tuple[str, GoodCount | None]]) -> dict[str, int]:
-    """What was reported, by name."""
-    return {name: count for name, count in told if count is not None}
+def further_texts(names: tuple[str, ...]) -> FurtherText:
+    """Makes `further_counts` of those that were reported; `names` begin with `COLUMNS`. Most are 0 most of the time."""
+
+    @lru_cache(maxsize=_REMEMBERED)
+    def text_of(counts: tuple[int | None, ...]) -> str:
+        named = zip(names[_FIRST_FURTHER:], counts, strict=True)
+        return further_counts({name: count for name, count in named if count is not None})
+
+    return text_of
 
 
 def without_cached(counts: Mapping[str, int]) -> Mapping[str, int]:
@@ -235,17 +250,12 @@ def without_cached(counts: Mapping[str, int]) -> Mapping[str, int]:
 
 
 def _token_usage(counts: Mapping[str, int], partial: bool) -> TokenUsage:
+    has_further = not counts.keys() <= _IN_COLUMNS
     return TokenUsage(
         counts.get("input", 0),
         counts.get("output", 0),
         counts.get("cache_read", 0),
         counts.get("cache_write", 0),
-        _further(counts),
+        {name: counts[name] for name in counts if name not in _IN_COLUMNS} if has_further else _NOTHING_FURTHER,
         partial,
     )
-
-
-def _further(counts: Mapping[str, int]) -> Mapping[str, int]:
-    if counts.keys() <= _COLUMNS:
-        return _NOTHING_FURTHER
-    return {name: counts[name] for name in counts if name not in _COLUMNS}

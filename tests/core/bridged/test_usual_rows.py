@@ -180,7 +180,13 @@ USUAL_ANSWERS = {
     "anthropic.messages": {
         "id": "msg_1",
         "content": [{"type": "text"}],
-        "usage": {"input_tokens": 3, "output_tokens": 4},
+        "usage": {
+            "input_tokens": 3,
+            "output_tokens": 4,
+            "cache_read_input_tokens": 2,
+            "cache_creation_input_tokens": 1,
+            "cache_creation": {"ephemeral_1h_input_tokens": 0, "ephemeral_5m_input_tokens": 1},
+        },
     },
     "openai.chat_completions": {
         "id": "chatcmpl-1",
