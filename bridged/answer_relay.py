@@ -124,6 +124,7 @@ class AnswerRelay:
                 sent = data
                 if usage_filter is not None and usage_filter.null is not None:
                     sent = data.replace(usage_filter.null, b"")
+                    self._show_at_bytes -= len(data) - len(sent)
                 self._exchange.send(sent, more=more)
                 self.sent_bytes += len(sent)
             elif self.stream_end is not None:

@@ -137,3 +137,10 @@ def test_a_tap_is_shown_short_pieces_together_and_long_ones_at_once() -> None:
     assert min(len(piece) for piece in shown[:-3]) > TOGETHER_BYTES - len(CHUNK)
     assert shown[-2:] == [CHUNK * 100, CHUNK]
     assert b"".join(shown) == CHUNK * 301
+
+
+def test_what_waits_for_a_tap_is_bounded_by_what_came_and_not_by_what_went_out() -> None:
+    null = b',"usage":null'
+    shown = carried([CHUNK.replace(b'"}}]}', b'"}}]' + null + b"}")] + [null * 50 + b"\n\n"] * 100, with_filter=True)[2]
+
+    assert max(len(piece) for piece in shown) <= TOGETHER_BYTES + len(null * 50 + b"\n\n")
