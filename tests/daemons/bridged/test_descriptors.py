@@ -36,6 +36,12 @@ def leave_descriptors(running: Daemon, count: int) -> None:
     )
 
 
+def has_clients(running: Daemon) -> bool:
+    """Whether there is any connection to it that it has not closed (proc(5), /proc/net/tcp: 01 stands, 08 was left)."""
+    rows = [line.split() for line in Path("/proc/net/tcp").read_text().splitlines()[1:]]
+    return any(row[1].endswith(f":{port_of(running):04X}") and row[3] in ("01", "08") for row in rows)
+
+
 @asynccontextmanager
 async def warm(folder: Path, credentiald: FakeCredentiald) -> AsyncIterator[Daemon]:
     """A bridge that has answered a request, so that it has all that it opens but once."""
@@ -44,9 +50,9 @@ async def warm(folder: Path, credentiald: FakeCredentiald) -> AsyncIterator[Daem
     with bridged(folder, credentiald.target, environ, "--debuggable") as running:
         assert (await raw_exchange(port_of(running), ASK)).status == 200
         last: set[int] = set()
-        async with asyncio.timeout(5):
-            while last != (last := open_descriptors(running)):
-                await asyncio.sleep(0.2)  # the client that has left is closed when this has not changed
+        async with asyncio.timeout(20):
+            while last != (last := open_descriptors(running)) or has_clients(running):
+                await asyncio.sleep(0.2)  # what it opens beside that has been opened when this has not changed
         yield running
 
 
