@@ -2,8 +2,8 @@
 
 And no property is about time: how long an example takes says what else the machine does. Its examples are the same in
 each run, so that a run says something about what was changed since the last one; new ones are scripts/fuzz's to find,
-and `--hypothesis-profile=default`'s. Nor does the collector go through what all the modules hold in the middle of a test:
-that stops the loop for a third of a second.
+and `--hypothesis-profile=default`'s. Nor does the collector go through what all the modules hold in the middle of a
+test: that stops the loop for a third of a second.
 """
 
 import gc
