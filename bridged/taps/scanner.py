@@ -96,11 +96,13 @@ class EventScanner:
         self._keep_tail(chunk)
         if self._at_start:
             chunk = chunk[self._first(chunk) :]
-        if not self._reader.marks:
+        marks = self._reader.marks
+        if not marks:
             self._tell_all(chunk)
-        elif len(chunk) > _SHORT_BYTES or self._has_mark(chunk):
-            # A long piece is looked through once.
-            self._tell_marked(chunk)
+            return
+        places = [chunk.find(mark) for mark in marks]
+        if max(places) >= 0:
+            self._tell_marked(chunk, places)
 
     def _keep_tail(self, chunk: bytes) -> None:
         """Keep what is around the last data, however many comments follow it."""
@@ -185,23 +187,24 @@ class EventScanner:
         for data in _data(chunk.split(_BLANK)):
             self._reader.event(data)
 
-    def _tell_marked(self, chunk: bytes) -> None:
+    def _tell_marked(self, chunk: bytes, places: list[int]) -> None:
+        """Tell of the events with a mark; `places` says where the first of each is, -1 where there is none."""
         if chunk.find(_BLANK) == len(chunk) - len(_BLANK):
             # A piece that is one event, as they come from a model that takes its time.
             if data := _data_of(chunk[: -len(_BLANK)]):
                 self._reader.event(data)
             return
-        for event in self._marked(chunk):
+        for event in self._marked(chunk, places):
             if data := _data_of(event):
                 self._reader.event(data)
 
-    def _marked(self, chunk: bytes) -> Iterator[bytes]:
+    def _marked(self, chunk: bytes, places: list[int]) -> Iterator[bytes]:
         """The events with a mark. The chunk is searched once for each; they are asked for again after each event."""
         reader = self._reader
         start = 0
-        marks: tuple[bytes, ...] | None = None
-        places: list[int] = []
+        marks = reader.marks
         length = len(chunk)
+        places = [length if place < 0 else place for place in places]
         while True:
             if marks is not reader.marks:
                 marks = reader.marks
