@@ -76,8 +76,8 @@ def relay(tap: Callable[[bytes], None] | None, usage_filter: UsageChunkFilter | 
     return made, client
 
 
-def carried(pieces: list[bytes], *, with_filter: bool) -> tuple[bytes, bool, list[bytes]]:
-    """What the client got, whether something stands open, and what the tap was shown."""
+def carried(pieces: list[bytes], *, with_filter: bool) -> tuple[bytes, bytes, list[bytes]]:
+    """What the client got, what an error would have to begin with now, and what the tap was shown."""
     shown: list[bytes] = []
     answer, client = relay(shown.append, UsageChunkFilter() if with_filter else None)
     for piece in pieces:
@@ -86,15 +86,15 @@ def carried(pieces: list[bytes], *, with_filter: bool) -> tuple[bytes, bool, lis
     answer.show_rest()
     assert answer.stream_end is not None
     assert answer.sent_bytes == len(client.got)
-    return client.got, answer.stream_end.is_open, shown
+    return client.got, answer.stream_end.closing_bytes(), shown
 
 
-def expected(stream: bytes, *, with_filter: bool) -> tuple[bytes, bool]:
+def expected(stream: bytes, *, with_filter: bool) -> tuple[bytes, bytes]:
     """Likewise by the parts alone, in one piece."""
     taken_out, end = UsageChunkFilter(), StreamEnd()
     got = taken_out.feed(stream) + taken_out.end() if with_filter else stream
     end.feed(got)
-    return got, end.is_open
+    return got, end.closing_bytes()
 
 
 # An upstream has it in every chunk or in none.
@@ -115,9 +115,9 @@ def test_whatever_is_whole_in_a_piece_makes_no_difference(
     ends = itertools.accumulate(len(event) for event, _ in events)
     places = {end - before for end, (_, before) in zip(ends, events, strict=True)} | {*more_cuts}
     cuts = [0, *sorted(place for place in places if 0 < place < len(stream)), len(stream)]
-    got, is_open, shown = carried([stream[a:b] for a, b in itertools.pairwise(cuts) if a < b], with_filter=with_filter)
+    got, closing, shown = carried([stream[a:b] for a, b in itertools.pairwise(cuts) if a < b], with_filter=with_filter)
 
-    assert (got, is_open) == expected(stream, with_filter=with_filter)
+    assert (got, closing) == expected(stream, with_filter=with_filter)
     assert b"".join(shown) == stream
 
 
@@ -128,6 +128,13 @@ def test_a_recorded_stream_passes_the_same_wherever_it_is_cut(line_end: bytes) -
     assert len(whole[0]) < len(stream)
     for cut in range(1, len(stream), 3):
         assert carried([stream[:cut], stream[cut:]], with_filter=True)[:2] == whole, cut
+
+
+@pytest.mark.parametrize("with_filter", [False, True])
+@pytest.mark.parametrize("last", [CHUNK, EXTRA])
+def test_a_line_feed_that_comes_late_belongs_to_the_event_before(last: bytes, with_filter: bool) -> None:
+    pieces = [CHUNK, last.replace(b"\n", b"\r\n")[:-1], b"\n" + CHUNK]
+    assert carried(pieces, with_filter=with_filter)[:2] == expected(b"".join(pieces), with_filter=with_filter)
 
 
 def test_a_tap_is_shown_short_pieces_together_and_long_ones_at_once() -> None:
