@@ -41,7 +41,7 @@ Entries = tuple[bytes, int, int, int, int, str, str, int, int, int, int, str, st
 
 
 class Row(NamedTuple):
-    """A usual report: its size, what its request says, and its entries of the columns."""
+    """A usual report: its size, about, what its request says, and its entries of the columns."""
 
     size_bytes: int
     facts: Facts
@@ -67,11 +67,6 @@ def of_this_bridge(bridge_instance_id: str) -> bytes:
 def item_of(report: Report) -> bytes | Row:
     """One report, as `request_parts` takes it. ValueError for what is no text."""
     return row_of(report) or item(report)
-
-
-def size_of(item: bytes | Row) -> int:
-    """How many bytes it has, about."""
-    return len(item) if type(item) is bytes else item[0]
 
 
 def request_parts(items: Sequence[bytes], rows: Sequence[Row]) -> list[bytes]:
