@@ -13,7 +13,7 @@ from contextlib import asynccontextmanager
 from credentiald.errors import Refusal, SealingKeyUnknown
 from credentiald.metrics import Metrics
 from credentiald.sealing_keys import SealingKeys
-from credentiald.store.sealing_rows import Place
+from credentiald.store.sealing_rows import Pass, Place
 
 ROUND_SECONDS = 5.0
 # Each step is a commit, which makes every kept answer count no more (answers.py): not many of them a second.
@@ -41,7 +41,7 @@ async def round_of(keys: SealingKeys, metrics: Metrics, *, rest_seconds: float =
     resealed = 0
     place: Place | None = Place()
     while place is not None:
-        done = await keys.step(place)
+        done = await _step(keys, place)
         resealed += done.resealed
         metrics.resealed(done.resealed)
         # Others may do some of it as well: it is counted anew at the end.
@@ -56,6 +56,15 @@ async def round_of(keys: SealingKeys, metrics: Metrics, *, rest_seconds: float =
     if resealed and not found.remaining:
         log.info("everything is sealed with the new key", extra={"sealing_key": found.active_key_id})
     return bool(unreadable)
+
+
+async def _step(keys: SealingKeys, place: Place) -> Pass:
+    """One step, also where another key was named since the pass looked: by another process, or by this one just now."""
+    try:
+        return await keys.step(place)
+    except SealingKeyUnknown:
+        await keys.refresh()
+        return await keys.step(place)
 
 
 @asynccontextmanager

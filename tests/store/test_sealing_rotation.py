@@ -4,6 +4,7 @@ import asyncio
 import shutil
 import subprocess
 import sys
+import threading
 from contextlib import AsyncExitStack
 from pathlib import Path
 
@@ -213,6 +214,26 @@ async def test_two_processes_agree_on_the_key_that_seals(filled, stack):
     await other.refresh()
     assert (await to_the_end(other)).remaining == 0
     assert key_ids_in(filled) == {new} != {old}
+
+
+async def test_a_key_that_is_named_in_the_middle_of_a_pass_is_learned(filled, stack):
+    _, keys = await keys_of(stack, filled)
+    other_db, other = await keys_of(stack, filled)
+    await keys.rotate()
+    release = threading.Event()
+    held = asyncio.get_running_loop().run_in_executor(other_db._write_thread, release.wait, 20)
+    passing = asyncio.create_task(round_of(other, Metrics("test"), rest_seconds=0))
+    async with asyncio.timeout(10):
+        while not other_db._write_thread._work_queue.qsize():
+            await asyncio.sleep(0.005)
+    # Its first step is about to be, with the key that seals by now; then there is another one.
+    await to_the_end(keys)
+    new = (await keys.rotate()).active_key_id
+    assert not other.has(new)
+    release.set()
+    await held
+    assert await passing is False
+    assert key_ids_in(filled) == {new}
 
 
 async def test_a_lost_file_is_made_anew_by_a_rotation_while_the_process_still_has_its_keys(filled, stack):
