@@ -146,13 +146,15 @@ def store_that_is_damaged(folder: Path) -> Iterator[None]:
         with path.open("r+b") as pages:
             pages.seek(4096)
             pages.write(b"\xa5" * (len(whole) - 4096))
+        # Whoever has read between the two has to read anew. This connection still has what it needs for a change.
+        file.execute("UPDATE meta SET create_time = create_time + 1")
     try:
         yield
     finally:
         with path.open("r+b") as pages:
             pages.write(whole)
         with changed_file(folder) as file:
-            file.execute("UPDATE meta SET create_time = create_time - 1")
+            file.execute("UPDATE meta SET create_time = create_time - 2")
 
 
 @contextmanager
