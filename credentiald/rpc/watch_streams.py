@@ -44,6 +44,7 @@ HEARTBEAT_SECONDS = 5.0
 MOST_OF_ONE_SERVICE = 1024
 # How often it is looked whether another process has committed, while anybody watches.
 _LOOK_SECONDS = 0.02
+_AFTER_BUG_SECONDS = 1.0
 # How often it is looked what bridges of other processes have acknowledged, while somebody waits for that.
 _LOOK_ELSEWHERE_SECONDS = 0.005
 # Who was away longer than this many changes is told all providers, and that it has missed some.
@@ -243,11 +244,15 @@ class WatchStreams:
         """Notice what other processes commit, and who does not answer, until cancelled."""
         while True:
             await self._anybody.wait()
-            await self._until_something_is_new()
             try:
+                await self._until_something_is_new()
                 await self._look()
             except StoreUnavailable:
                 log.debug("the store does not say what was changed")
+            except Exception:
+                # A bug: who watches is told nothing for a moment, and not for ever.
+                log.exception("it could not be looked at what was changed")
+                await asyncio.sleep(_AFTER_BUG_SECONDS)
             for watcher_id in self._overdue():
                 self._end_overdue(self._streams[watcher_id])
 
@@ -262,11 +267,16 @@ class WatchStreams:
 
         def look() -> None:
             nonlocal timer
-            if not found.done():
+            if found.done():
+                return
+            try:
                 if self._is_anything_new():
                     found.set_result(None)
                 else:
                     timer = loop.call_later(_LOOK_SECONDS, look)
+            except Exception as error:
+                # The loop would log it, and nobody would look again.
+                found.set_exception(error)
 
         timer = loop.call_later(_LOOK_SECONDS, look)
         try:

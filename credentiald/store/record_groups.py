@@ -107,7 +107,8 @@ class Group:
 
     def each(self) -> "list[Group]":
         """Every one by itself."""
-        return [part for one in self.told.interception_id for part in self.only((one,))]
+        rows = zip(zip(*self.told, strict=True), self.places, strict=True)
+        return [Group(self.like, in_columns((row,)), (place,), self.is_new) for row, place in rows]
 
     def reports(self) -> list[Report]:
         """What was told."""
