@@ -38,8 +38,9 @@ log = logging.getLogger(__name__)
 
 # How long an opening waits for the records of its interception.
 OPENING_SECONDS = 0.7
-# How long reports wait for others.
+# How long reports wait for others, and how many wait no longer: a bridge sends no more before these are stored.
 REPORT_SECONDS = 0.05
+ENOUGH_REPORTS = 500
 _OPENING_MICROS = int(OPENING_SECONDS * 1_000_000)
 _RETRY_SECONDS = 1.0
 _MOST_OPENINGS = 200_000
@@ -166,7 +167,7 @@ class RecordBook:
         self._waiting.append(one)
         self._waiting_reports += len(reports)
         self._waiting_bytes += size_bytes
-        self._later(REPORT_SECONDS)
+        self._later(self._gather_seconds())
         return await one.done
 
     async def end_presumed(self, ends: Sequence[tuple[str, int]]) -> None:
@@ -343,12 +344,16 @@ class RecordBook:
 
     def _next_flush(self) -> None:
         if self._waiting:
-            self._later(REPORT_SECONDS)
+            self._later(self._gather_seconds())
         elif self._openings:
             waited_seconds = (to_micros(self._clock()) - next(iter(self._openings.values()))[-1]) / 1_000_000
             wait_seconds = min(max(OPENING_SECONDS - waited_seconds, REPORT_SECONDS), OPENING_SECONDS)
             retry_seconds = self._retry_seconds - asyncio.get_running_loop().time()
             self._later(max(wait_seconds, retry_seconds))
+
+    def _gather_seconds(self) -> float:
+        """How long reports wait now."""
+        return REPORT_SECONDS if self._waiting_reports < ENOUGH_REPORTS else 0.0
 
     def _later(self, seconds: float) -> None:
         """Flush after this time, or when that was said already if it comes earlier."""

@@ -25,6 +25,7 @@ from credentiald.record_rounds import Rounds
 from credentiald.record_rules import KeepRule, KeepRules
 from daemonkit.logs import json_line
 from tests.support.credentiald import Running, bearer, reason_of, running
+from tests.support.records import a_report
 from tests.support.reports import COMPLETED, INSTANCE, Bridge, whole
 
 SECONDS = 5
@@ -728,6 +729,18 @@ async def test_what_waits_at_the_stop_is_on_the_disk_afterwards(tmp_path):
     async with running(tmp_path) as one:
         rows = {row.id: row.outcome for row in await interceptions(one)}
         assert rows == {opened: 0, ended: COMPLETED}
+
+
+async def test_reports_wait_for_others_until_there_are_enough(tmp_path, monkeypatch):
+    monkeypatch.setattr("credentiald.record_book.REPORT_SECONDS", 3600.0)
+    monkeypatch.setattr("credentiald.record_book.ENOUGH_REPORTS", 3)
+    async with running(tmp_path) as one:
+        few = asyncio.ensure_future(one.book.append([a_report(1), a_report(2)]))
+        await one.book.write_heard()
+        assert not few.done()
+        async with asyncio.timeout(SECONDS):
+            assert [await one.book.append([a_report(3)]), await few] == [{}, {}]
+        assert len(await interceptions(one)) == 3
 
 
 async def test_openings_wait_up_to_a_bound_and_are_stored_in_parts_when_the_store_is_back(
