@@ -53,6 +53,8 @@ READ_TRIES = 5
 # clock is set ahead for that, further than any fault set it, because a bridge that was heard of under such a clock
 # counts as there until then. It takes the jump for a sleep of the machine, so the 60 s begin with it.
 VANISHED_SHIFT_SECONDS, VANISHED_SECONDS = 900.0, 110.0
+# What a bridge that is there never heard of ends two of those looks after the bridge has said so.
+LEFT_BEHIND_SECONDS = 75.0
 RECONCILE_KEY = "sk-reconcile"
 # Where the upstream breaks off, its client's connection may do so, too.
 _UPSTREAM_ENDS = frozenset({Ending.CUT, Ending.FAILS, Ending.SILENT})
@@ -329,12 +331,16 @@ async def _quiet(stage: Stage) -> list[str]:
         stage.scene.clocks["credentiald"].shift(VANISHED_SHIFT_SECONDS)
         await until(lambda: _nothing_open(address, token), VANISHED_SECONDS)
         stage.scene.clocks["credentiald"].shift(0.0)
+    elif not _nothing_open(address, token, but=_refused(stage)):
+        # The client of a refusal may not have got it, so that nobody here knows of it.
+        print("waiting until credentiald has ended what no bridge knows of", flush=True)
+        await until(lambda: _nothing_open(address, token, but=_refused(stage)), LEFT_BEHIND_SECONDS)
     return troubles
 
 
-def _nothing_open(address: str, token: str) -> bool:
+def _nothing_open(address: str, token: str, *, but: frozenset[str] = frozenset()) -> bool:
     try:
-        return not reconcile_records.open_ids(address, token)
+        return reconcile_records.open_ids(address, token) <= but
     except grpc.RpcError:
         # A list of all may take longer than a call may, while the machine is busy.
         return False
