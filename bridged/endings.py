@@ -1,5 +1,7 @@
 """How an interception ended, as its record says it: one decision over what both sides saw."""
 
+import re
+
 from bridged.records import NO_ANSWER, AnswerRecords, Ending, ErrorCategory, Outcome
 
 # Not a refusal: the client left, and nobody is there to be refused.
@@ -61,6 +63,8 @@ _BY_TYPE = {
     "unavailable": ErrorCategory.OVERLOADED,
     "validationexception": ErrorCategory.BAD_REQUEST,
 }
+# What some upstreams tell instead of a type, OpenRouter for one.
+_STATUS = re.compile(r"[45][0-9][0-9]")
 _FIRST_ERROR = 400
 _FIRST_SERVER_ERROR = 500
 
@@ -107,4 +111,6 @@ def category_of_reason(reason: str) -> ErrorCategory:
 
 def category_of_type(error_type: str) -> ErrorCategory:
     """What kind of trouble a type of error is that an upstream told within a good answer."""
+    if _STATUS.fullmatch(error_type):
+        return category_of_status(int(error_type))
     return _BY_TYPE.get("".join(filter(str.isalnum, error_type)).lower(), ErrorCategory.UNKNOWN)

@@ -1,7 +1,9 @@
 """Reads answers of Anthropic Messages.
 
 `message_start` has the answer's id and the first counts. `message_delta` has counts that are cumulative, corrected ones
-among them: the last value of each wins. Input tokens leave out cached ones already.
+among them: the last value of each wins. Input tokens leave out cached ones already. What it took to compact the
+conversation within the call stands in `iterations` only, and is added; what another model was asked for advice is of
+that model, and is not.
 
 Format: platform.claude.com, "Messages" and "Streaming messages".
 """
@@ -12,7 +14,7 @@ from typing import Any, ClassVar, Generic, Literal, TypeVar
 import msgspec
 
 from bridged.records import AnswerRecords, Trouble, UsualAnswer
-from bridged.taps.seen import COLUMNS, GoodCount, Seen, further_texts, usual_answer
+from bridged.taps.seen import COLUMNS, MAX_COUNT, GoodCount, Seen, further_texts, usual_answer
 from bridged.taps.typed_json import Count, decoded, last_object
 
 # In a block of text nothing matters but what ends it and what counts. What follows in blocks of other kinds does.
@@ -51,6 +53,15 @@ class _Usage(msgspec.Struct, Generic[C], gc=False):
     cache_creation: _CacheCreation[C] | None = None
     server_tool_use: _ServerTools[C] | None = None
     output_tokens_details: _OutputDetails[C] | None = None
+    iterations: msgspec.Raw = _NOTHING
+
+
+class _Iteration(msgspec.Struct, gc=False):
+    type: str = ""
+    input_tokens: Count | None = None
+    output_tokens: Count | None = None
+    cache_read_input_tokens: Count | None = None
+    cache_creation_input_tokens: Count | None = None
 
 
 class _Metrics(msgspec.Struct, gc=False, rename="camel"):
@@ -136,6 +147,9 @@ _events = msgspec.json.Decoder(_Event)
 _documents = msgspec.json.Decoder(_Document)
 _usual_answers = msgspec.json.Decoder(_UsualAnswer)
 _usages = msgspec.json.Decoder(_Usage[Count])
+_iterations = msgspec.json.Decoder(list[_Iteration])
+# Iterations that usage leaves out, with the beginning of the names under which they are recorded.
+_LEFT_OUT = {"compaction": "compaction_", "advisor_message": "advisor_"}
 
 
 class MessagesReader(msgspec.Struct):
@@ -196,7 +210,10 @@ class MessagesReader(msgspec.Struct):
 
     def records(self, *, partial: bool) -> AnswerRecords:
         """What was seen; `partial` if the answer was cut."""
-        return self.seen.records(self.seen.counts, partial=partial)
+        counts = self.seen.counts
+        if "compaction_input" in counts:
+            counts = {**counts, **{name: counts.get(name, 0) + counts["compaction_" + name] for name in COLUMNS}}
+        return self.seen.records(counts, partial=partial)
 
     def _begin_block(self, index: int, block: _Block) -> None:
         self.marks = _IN_TEXT if block.type == "text" else _IN_OTHERS
@@ -237,6 +254,8 @@ class MessagesReader(msgspec.Struct):
         if usage is None:
             return
         self.seen.count(zip(_NAMES, _counts(usage), strict=True))
+        if usage.iterations:
+            self.seen.count(_left_out(usage.iterations))
 
     def _fall_back_to(self, metrics: _Metrics | None) -> None:
         if metrics is not None and "output" not in self.seen.counts:
@@ -256,10 +275,25 @@ def usual(data: bytes) -> UsualAnswer | None:
         answer = _usual_answers.decode(data)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         return None
-    if answer.type == "error":
+    if answer.type == "error" or (answer.usage.iterations and _left_out(answer.usage.iterations)):
         return None
     counts = _counts(answer.usage)
     return usual_answer(answer.id, counts, _further, input_has_cached=False)
+
+
+def _left_out(raw: msgspec.Raw) -> list[tuple[str, int]]:
+    """Sums of what usage leaves out, by kind: of each kind all four of COLUMNS."""
+    sums: dict[str, int] = {}
+    for one in decoded(_iterations, bytes(raw)) or ():
+        if one.type not in _LEFT_OUT:
+            continue
+        counts = (
+            one.input_tokens, one.output_tokens, one.cache_read_input_tokens, one.cache_creation_input_tokens,
+        )  # fmt: skip
+        for name, count in zip(COLUMNS, counts, strict=True):
+            kind = _LEFT_OUT[one.type] + name
+            sums[kind] = sums.get(kind, 0) + (count if type(count) is int and 0 <= count <= MAX_COUNT else 0)
+    return list(sums.items())
 
 
 def _counts(usage: _Usage[C]) -> tuple[C | None, ...]:

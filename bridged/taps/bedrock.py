@@ -19,6 +19,8 @@ from bridged.taps.seen import Seen
 from bridged.taps.typed_json import Count, decoded, last_object
 
 _REASONING = "reasoning_content"
+# The type of a call that is none of the client's.
+_BEDROCK_RUNS_IT = "server_tool_use"
 _METADATA, _START, _DELTA = "metadata", "contentBlockStart", "contentBlockDelta"
 _COUNT_HEADERS = {
     "input": "x-amzn-bedrock-input-token-count",
@@ -48,6 +50,7 @@ class _Usage(msgspec.Struct, gc=False, rename="camel"):
 class _ToolUse(msgspec.Struct, gc=False, rename="camel"):
     tool_use_id: str | None = None
     name: str | None = None
+    type: str | None = None
     # Text in fragments of a stream, JSON in a whole answer.
     input: msgspec.Raw = _NOTHING
 
@@ -137,8 +140,9 @@ class ConverseReader:
             return
         self._count(event.usage)
         index = event.content_block_index
-        if event.start is not None and event.start.tool_use is not None:
-            self.seen.tool((index, 0), name=event.start.tool_use.name, call_id=event.start.tool_use.tool_use_id)
+        tool = event.start.tool_use if event.start else None
+        if tool is not None and tool.type != _BEDROCK_RUNS_IT:
+            self.seen.tool((index, 0), name=tool.name, call_id=tool.tool_use_id)
         if event.delta is not None:
             self._extend(index, event.delta)
 
@@ -182,7 +186,7 @@ class ConverseReader:
     def _take(self, index: int, block: _Block) -> None:
         key = (index, 0)
         tool, reasoning = block.tool_use, block.reasoning_content
-        if tool is not None:
+        if tool is not None and tool.type != _BEDROCK_RUNS_IT:
             self.seen.tool(key, name=tool.name, call_id=tool.tool_use_id)
             self.seen.tool_input(key, bytes(tool.input).decode("utf-8", "replace") or "{}")
             self.seen.tool_is_whole(key)

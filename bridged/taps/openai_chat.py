@@ -2,7 +2,7 @@
 
 Usage stands in a chunk of its own near the end, or, cumulative, in many: the last value of each field wins. A tool call
 comes in fragments, and several calls side by side; upstreams that leave out or repeat the index are told by the id.
-Prompt tokens count cached ones too, which are taken out.
+Prompt tokens count cached ones too, which are taken out. Thoughts that only the total counts (Gemini, Grok) are output.
 
 Format: platform.openai.com, "Chat Completions"; `cache_write_tokens` as OpenAI's SDK has it.
 """
@@ -25,7 +25,7 @@ from bridged.taps.seen import (
     usual_answer,
     without_cached,
 )
-from bridged.taps.typed_json import Count, decoded, last_object
+from bridged.taps.typed_json import Count, decoded, last_object, text_of
 
 # Of `completion_tokens`, which all usage has. Texts and other members of chunks share few letters with this part of it,
 # so that it takes half the time to see that it is not there.
@@ -53,6 +53,7 @@ class _CompletionDetails(msgspec.Struct, Generic[C], gc=False):
 class _Usage(msgspec.Struct, Generic[C], gc=False):
     prompt_tokens: C | None = None
     completion_tokens: C | None = None
+    total_tokens: C | None = None
     prompt_tokens_details: _PromptDetails[C] | None = None
     completion_tokens_details: _CompletionDetails[C] | None = None
 
@@ -85,6 +86,8 @@ class _Choice(msgspec.Struct, gc=False):
 
 class _Error(msgspec.Struct, gc=False):
     type: str | None = None
+    # Of upstreams that tell no type; a number, from some.
+    code: Any = None
     message: str | None = None
 
 
@@ -124,6 +127,8 @@ _NAMES = (
     *COLUMNS, "prompt_audio", "completion_reasoning", "completion_audio", "completion_accepted_prediction",
     "completion_rejected_prediction",
 )  # fmt: skip
+# Not recorded: the sum of others, nearly everywhere.
+_TOTAL = "total"
 _further = further_texts(_NAMES)
 _chunks = msgspec.json.Decoder(_Chunk)
 _usual_answers = msgspec.json.Decoder(_UsualAnswer)
@@ -164,7 +169,7 @@ class ChatReader(msgspec.Struct):
         if chunk is None:
             return
         if chunk.error is not None:
-            self.seen.fail(chunk.error.type, chunk.error.message)
+            self._fail(chunk.error)
             self.seen.has_reason_to_finish = False
         elif any(choice.finish_reason for choice in chunk.choices or ()):
             self.seen.has_reason_to_finish = True
@@ -178,11 +183,11 @@ class ChatReader(msgspec.Struct):
         self.seen.finished = True
         self._read(chunk)
         if chunk.error is not None:
-            self.seen.fail(chunk.error.type, chunk.error.message)
+            self._fail(chunk.error)
 
     def records(self, *, partial: bool) -> AnswerRecords:
         """What was seen; `partial` if the answer was cut."""
-        return self.seen.records(without_cached(self.seen.counts), partial=partial)
+        return self.seen.records(without_cached(_with_thoughts(self.seen.counts)), partial=partial)
 
     def _read(self, chunk: _Chunk) -> None:
         self.seen.identify(chunk.id, chunk.model)
@@ -214,7 +219,10 @@ class ChatReader(msgspec.Struct):
         where = (key[0], place)
         seen.tool(where, name=function.name if function else None, call_id=call_id)
         if function is not None:
-            seen.tool_input(where, _text(function.input if function.arguments is None else function.arguments))
+            seen.tool_input(where, text_of(function.input if function.arguments is None else function.arguments))
+
+    def _fail(self, error: _Error) -> None:
+        self.seen.fail(error.type or str(error.code or ""), error.message)
 
     def _salvage(self, data: bytes) -> None:
         self.seen.troubles.add(Trouble.GARBAGE)
@@ -225,6 +233,7 @@ class ChatReader(msgspec.Struct):
 
     def _count(self, usage: _Usage[Count]) -> None:
         self.seen.count(zip(_NAMES, _counts(usage), strict=True))
+        self.seen.count(((_TOTAL, usage.total_tokens),))
 
 
 def usual(data: bytes) -> UsualAnswer | None:
@@ -234,10 +243,23 @@ def usual(data: bytes) -> UsualAnswer | None:
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         return None
     usage = answer.usage
+    total = usage.total_tokens
+    if total is not None and total > (usage.prompt_tokens or 0) + (usage.completion_tokens or 0):
+        return None
     if usage.prompt_tokens_details is None and usage.completion_tokens_details is None:
         return plain_answer(answer.id, usage.prompt_tokens, usage.completion_tokens)
     counts = _counts(usage)
     return usual_answer(answer.id, counts, _further, input_has_cached=True)
+
+
+def _with_thoughts(counts: dict[str, int]) -> dict[str, int]:
+    """The counts without the total, and with what it alone counts as output. Cached tokens are none."""
+    rest = dict(counts)
+    more = rest.pop(_TOTAL, 0) - rest.get("input", 0) - rest.get("output", 0)
+    cached = rest.get("cache_read", 0) + rest.get("cache_write", 0)
+    if more > 0 and more != cached and "input" in rest and "output" in rest:
+        rest["output"] += more
+    return rest
 
 
 def _counts(usage: _Usage[C]) -> tuple[C | None, ...]:
@@ -255,9 +277,3 @@ def _counts(usage: _Usage[C]) -> tuple[C | None, ...]:
         of_completion.accepted_prediction_tokens,
         of_completion.rejected_prediction_tokens,
     )
-
-
-def _text(arguments: object) -> str:
-    if arguments is None:
-        return ""
-    return arguments if isinstance(arguments, str) else msgspec.json.encode(arguments).decode()

@@ -14,18 +14,20 @@ import msgspec
 
 from bridged.records import AnswerRecords, Trouble, UsualAnswer
 from bridged.taps.seen import COLUMNS, GoodCount, Seen, further_texts, plain_answer, usual_answer, without_cached
-from bridged.taps.typed_json import Count, decoded, last_object
+from bridged.taps.typed_json import Count, decoded, last_object, text_of
 
 _OVER = frozenset({"response.completed", "response.incomplete", "response.failed"})
 _CALLS = frozenset({"function_call", "custom_tool_call"})
 # Tools that OpenAI defines and the client runs, by the name they are recorded under. Those that OpenAI runs itself,
-# web_search_call for example, are no calls of the client's.
+# web_search_call for example, are no calls of the client's; a search for tools may be either.
 _BUILT_IN_CALLS = {
     "local_shell_call": "local_shell",
     "shell_call": "shell",
     "apply_patch_call": "apply_patch",
     "computer_call": "computer",
+    "tool_search_call": "tool_search",
 }
+_OPENAI_RUNS_IT = "server"
 _NOTHING = msgspec.Raw()
 _MAX_OUTPUT_ITEMS = 4096
 
@@ -58,8 +60,10 @@ class _Item(msgspec.Struct, gc=False):
     id: str | None = None
     call_id: str | None = None
     name: str | None = None
-    arguments: str | None = None
+    # Text with JSON in it; the JSON itself where tools are searched for.
+    arguments: Any = None
     input: str | None = None
+    execution: str | None = None
     # Of built-in tools: an object, or several.
     action: msgspec.Raw = _NOTHING
     actions: msgspec.Raw = _NOTHING
@@ -191,10 +195,11 @@ class ResponsesReader(msgspec.Struct):
             return
         self._items.add(index)
         if item.type in _CALLS:
-            self._call(index, item, item.name, item.arguments or item.input or "")
-        elif item.type in _BUILT_IN_CALLS:
+            self._call(index, item, item.name, text_of(item.arguments) or item.input or "")
+        elif item.type in _BUILT_IN_CALLS and item.execution != _OPENAI_RUNS_IT:
             asked = bytes(item.action) or bytes(item.actions) or bytes(item.operation)
-            self._call(index, item, _BUILT_IN_CALLS[item.type], asked.decode("utf-8", "replace"))
+            text = asked.decode("utf-8", "replace") or text_of(item.arguments)
+            self._call(index, item, _BUILT_IN_CALLS[item.type], text)
         elif item.type == "reasoning":
             self._think(index, item.summary, "reasoning_summary")
         elif item.type == "message" and item.phase == "commentary":

@@ -48,6 +48,15 @@ class _Result(msgspec.Struct, gc=False, rename="camel"):
     id: str | None = None
 
 
+class _GuardedText(msgspec.Struct, gc=False):
+    text: str | None = None
+
+
+# Converse: what a guardrail is to look at.
+class _Guarded(msgspec.Struct, gc=False):
+    text: _GuardedText | None = None
+
+
 class _Part(msgspec.Struct, gc=False):
     """A part of any of the APIs; the fields of one are missing in the others."""
 
@@ -56,6 +65,7 @@ class _Part(msgspec.Struct, gc=False):
     tool_use_id: str | None = None
     converse_result: _Result | None = msgspec.field(default=None, name="toolResult")
     function_response: _Result | None = msgspec.field(default=None, name="functionResponse")
+    guarded: _Guarded | None = msgspec.field(default=None, name="guardContent")
 
 
 class _Message(msgspec.Struct, gc=False):
@@ -138,7 +148,7 @@ def _responses_turn(conversation: Conversation) -> Turn:
     item = _last(decoded(_raws, raw))
     if item is None:
         return NO_TURN
-    if item.type.endswith("_call_output"):
+    if item.type.endswith("_output"):
         return _turn(None, [item.call_id])
     if item.role != "user":
         return NO_TURN
@@ -182,7 +192,12 @@ def _parts_of(message: _Message) -> Sequence[_Part]:
 
 
 def _last_text(parts: Sequence[_Part]) -> str | None:
-    return next((part.text for part in reversed(parts) if part.text is not None), None)
+    for part in reversed(parts):
+        if part.text is not None:
+            return part.text
+        if part.guarded is not None and part.guarded.text is not None:
+            return part.guarded.text.text
+    return None
 
 
 def _turn(prompt: str | None, results: Iterable[str | None], *, session_id: str = "") -> Turn:

@@ -57,6 +57,13 @@ def last_object(data: bytes, key: bytes) -> bytes | None:
     return None
 
 
+def text_of(value: object) -> str:
+    """A text as it is, anything else as JSON: some send the JSON itself where a text with JSON in it belongs."""
+    if value is None:
+        return ""
+    return value if isinstance(value, str) else msgspec.json.encode(value).decode()
+
+
 def _object_at_start(data: bytes) -> bytes | None:
     try:
         value, _ = _scanner.raw_decode(data.decode("utf-8", "replace"))

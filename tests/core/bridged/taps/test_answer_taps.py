@@ -11,7 +11,7 @@ from msgspec import structs
 
 from bridged.model import DialectName
 from bridged.records import AnswerRecords, Trouble
-from bridged.taps import answer_tap
+from bridged.taps import answer_tap, anthropic_messages, openai_chat
 from bridged.taps.error_body import MAX_BODY_BYTES, ErrorTap
 from bridged.taps.seen import MAX_COUNT
 from tests.support.taps import ALL, BINARY_STREAMS, DOCUMENTS, EVENTS, JSON, STREAMS, Recorded, seen, tapped
@@ -356,6 +356,44 @@ def test_a_message_that_begins_after_a_ping_is_seen(together: bool) -> None:
     assert (found.usage.input_tokens, found.usage.output_tokens) == (9, 61)
 
 
+def _iteration(kind: str, *counts: object) -> dict[str, object]:
+    names = ("input_tokens", "output_tokens", "cache_read_input_tokens", "cache_creation_input_tokens")
+    return {"type": kind, **dict(zip(names, counts, strict=True))}
+
+
+COMPACTED = {
+    "input_tokens": 23, "output_tokens": 10, "cache_read_input_tokens": 5,
+    "iterations": [_iteration("compaction", 1000, 35, 2, 1), _iteration("compaction", 500, 5, 0, 0),
+                   _iteration("message", 23, 10, 5, 0), _iteration("advisor_message", 823, 161, 0, 0)],
+}  # fmt: skip
+
+
+def test_what_it_took_to_compact_a_conversation_is_counted_and_advice_of_another_model_beside() -> None:
+    delta = {"type": "message_delta", "delta": {}, "usage": COMPACTED}
+    whole = {"type": "message", "id": "m", "content": [{"type": "text", "text": "x"}], "usage": COMPACTED}
+    assert anthropic_messages.usual(json.dumps(whole).encode()) is None
+    for found in (
+        tapped([_messages(START, delta, delta, STOP)], dialect=MESSAGES),
+        tapped([json.dumps(whole).encode()], dialect=MESSAGES, headers=JSON),
+    ):
+        usage = found.usage
+        assert usage is not None
+        assert (usage.input_tokens, usage.output_tokens) == (1523, 50)
+        assert (usage.cache_read_input_tokens, usage.cache_write_input_tokens) == (7, 1)
+        metadata = {"compaction_input": 1500, "compaction_output": 40, "compaction_cache_read": 2}
+        assert usage.metadata == metadata | {"compaction_cache_write": 1, "advisor_input": 823, "advisor_output": 161,
+                                             "advisor_cache_read": 0, "advisor_cache_write": 0}  # fmt: skip
+        assert not found.troubles
+
+
+@pytest.mark.parametrize("iterations", [None, [], 7, [7], [_iteration("message", 1000, 35, 2, 1)], [{"type": None}]])
+def test_other_iterations_are_in_the_counts_already(iterations: object) -> None:
+    delta = {"type": "message_delta", "delta": {}, "usage": {"output_tokens": 61, "iterations": iterations}}
+    found = tapped([_messages(START, delta, STOP)], dialect=MESSAGES)
+    assert found.usage is not None
+    assert (found.usage.input_tokens, found.usage.output_tokens, found.usage.metadata) == (9, 61, {})
+
+
 def test_zero_counts_are_kept_and_null_is_no_count() -> None:
     start = {"type": "message_start", "message": {"usage": {"input_tokens": 0, "output_tokens": 0}}}
     delta = {"type": "message_delta", "usage": {"input_tokens": None, "output_tokens": 0}}
@@ -495,6 +533,48 @@ def test_an_error_chunk_is_told() -> None:
         assert (found.error_type, found.error_message) == ("rate_limit_error", "slow down")
 
 
+@pytest.mark.parametrize(("told", "kind"), [({"code": "server_error"}, "server_error"), ({"code": 502}, "502")])
+def test_an_error_chunk_without_a_type_has_a_code(told: dict[str, object], kind: str) -> None:
+    error = {"id": "c", "error": {"message": "gone", **told}, "choices": [{"delta": {}, "finish_reason": "error"}]}
+    found = tapped([_chat({"id": "c", "choices": []}, error)], dialect=CHAT)
+    assert (found.error_type, found.error_message) == (kind, "gone")
+
+
+@pytest.mark.parametrize(
+    ("usage", "output"),
+    [
+        ({"prompt_tokens": 12, "completion_tokens": 7, "total_tokens": 19}, 7),
+        ({"prompt_tokens": 12, "completion_tokens": 7}, 7),
+        # Gemini, and Grok.
+        ({"prompt_tokens": 12, "completion_tokens": 7, "total_tokens": 119}, 107),
+        (
+            {"prompt_tokens": 12, "completion_tokens": 7, "total_tokens": 119,
+             "completion_tokens_details": {"reasoning_tokens": 100}},
+            107,
+        ),
+        # Cached tokens beside the prompt's are no output.
+        (
+            {"prompt_tokens": 12, "completion_tokens": 7, "total_tokens": 24,
+             "prompt_tokens_details": {"cached_tokens": 5}},
+            7,
+        ),
+        ({"prompt_tokens": 12, "completion_tokens": 7, "total_tokens": 3}, 7),
+        ({"completion_tokens": 7, "total_tokens": 19}, 7),
+    ],
+)  # fmt: skip
+def test_thoughts_that_only_the_total_counts_are_output(usage: dict[str, object], output: int) -> None:
+    answer = {"id": "c", "choices": [{"message": {"content": "x"}, "finish_reason": "stop"}], "usage": usage}
+    at_once = openai_chat.usual(json.dumps(answer).encode())
+    assert at_once is None or at_once[2] == output
+    for found in (
+        tapped([json.dumps(answer).encode()], dialect=CHAT, headers=JSON),
+        tapped([_chat({"id": "c", "choices": [], "usage": usage})], dialect=CHAT),
+    ):
+        assert found.usage is not None
+        assert found.usage.output_tokens == output
+        assert "total" not in found.usage.metadata
+
+
 def test_more_cached_tokens_than_tokens_are_no_negative_count() -> None:
     usage = {"prompt_tokens": 5, "completion_tokens": 1, "prompt_tokens_details": {"cached_tokens": 9}}
     found = tapped([json.dumps({"usage": usage}).encode()], dialect=CHAT, headers=JSON)
@@ -567,6 +647,25 @@ def test_items_that_only_the_end_tells_are_seen() -> None:
     event = {"type": "response.completed", "response": {"id": "r", "output": [item]}}
     found = tapped([_messages(event)], dialect=RESPONSES)
     assert [(tool.tool, tool.input) for tool in found.tools] == [("f", "not json")]
+
+
+@pytest.mark.parametrize(("execution", "seen_as"), [("client", ["tool_search", "f"]), ("server", ["f"])])
+def test_a_search_for_tools_is_a_call_if_the_client_runs_it(execution: str, seen_as: list[str]) -> None:
+    search = {"type": "tool_search_call", "id": "t", "call_id": "k" if execution == "client" else None,
+              "execution": execution, "status": "completed", "arguments": {"goal": "weather"}}  # fmt: skip
+    call = {"type": "function_call", "id": "i", "call_id": "l", "name": "f", "arguments": "{}"}
+    answer = {"id": "r", "output": [search, call], "usage": {"input_tokens": 4, "output_tokens": 2}}
+    done = [
+        {"type": "response.output_item.done", "output_index": index, "item": item}
+        for index, item in enumerate((search, call))
+    ]
+    for found in (
+        tapped([_messages(*done, {"type": "response.completed", "response": answer})], dialect=RESPONSES),
+        tapped([json.dumps(answer).encode()], dialect=RESPONSES, headers=JSON),
+    ):
+        assert (found.msg_id, found.partial, found.troubles) == ("r", False, frozenset())
+        assert [tool.tool for tool in found.tools] == seen_as
+        assert [tool.input for tool in found.tools if tool.tool == "tool_search"] in ([], ['{"goal":"weather"}'])
 
 
 def test_a_call_that_an_incomplete_response_cut_is_marked() -> None:

@@ -5,7 +5,7 @@ import json
 from bridged.model import DialectName, Headers
 from bridged.records import AnswerRecords
 from tests.support.event_stream import event, exception, message
-from tests.support.taps import MESSAGES, invoke_chunk, tapped
+from tests.support.taps import MESSAGES, WHOLE, invoke_chunk, tapped
 
 
 def bedrock(operation: str, body: bytes, headers: Headers = MESSAGES) -> AnswerRecords:
@@ -50,6 +50,22 @@ def test_the_first_chunk_gives_the_id_also_without_a_count() -> None:
 def test_no_count_at_all_is_no_usage() -> None:
     headers = (("Content-Type", "application/json"), ("x-amzn-bedrock-output-token-count", "many"))
     assert bedrock("invoke_model", b'{"generation":"Hi"}', headers).usage is None
+
+
+def test_a_tool_that_bedrock_runs_is_no_call_of_the_client() -> None:
+    tool = {"toolUseId": "t", "name": "nova_grounding", "type": "server_tool_use"}
+    own = {"toolUseId": "u", "name": "get_weather"}
+    parts = [
+        ("contentBlockStart", {"contentBlockIndex": 0, "start": {"toolUse": tool}}),
+        ("contentBlockDelta", {"contentBlockIndex": 0, "delta": {"toolUse": {"input": '{"q":1}'}}}),
+        ("contentBlockStop", {"contentBlockIndex": 0}),
+        ("contentBlockStart", {"contentBlockIndex": 1, "start": {"toolUse": own}}),
+        ("contentBlockStop", {"contentBlockIndex": 1}),
+    ]
+    whole = {"output": {"message": {"content": [{"toolUse": tool | {"input": {}}}, {"toolUse": own | {"input": {}}}]}}}
+    stream = b"".join(event(kind, json.dumps(said).encode()) for kind, said in parts)
+    for found in (bedrock("converse_stream", stream), bedrock("converse", json.dumps(whole).encode(), WHOLE)):
+        assert [(call.tool, call.input) for call in found.tools] == [("get_weather", "{}")]
 
 
 def test_exceptions_and_errors_of_a_stream_are_told() -> None:

@@ -106,6 +106,7 @@ def test_chat(messages: object, prompt: str | None, tool_call_id: str) -> None:
         ([message("one"), item("message", role="assistant", content="x")], None, ""),
         ([item("function_call_output", call_id="c1", output="x")], None, "c1"),
         ([item("custom_tool_call_output", call_id="c2", output="x")], None, "c2"),
+        ([item("tool_search_output", call_id="c3", tools=[])], None, "c3"),
         ([item("reasoning", summary=[])], None, ""),
         (7, None, ""),
         (None, None, ""),
@@ -133,6 +134,8 @@ def test_converse() -> None:
         return turn_of(BEDROCK, {"messages": [{"role": "user", "content": content}]})
 
     assert turn([{"text": "Hi"}]) == Turn(prompt="Hi")
+    guarded = {"guardContent": {"text": {"text": "Is it safe?", "qualifiers": ["query"]}}}
+    assert turn([{"text": "Context"}, guarded, {"cachePoint": {"type": "default"}}]) == Turn(prompt="Is it safe?")
     assert turn([{"toolResult": {"toolUseId": "t1", "content": [{"text": "x"}]}}]) == Turn(
         correlating_tool_call_id="t1"
     )
