@@ -12,6 +12,7 @@ import click
 from drawbridge.v1 import usage_service_pb2 as pb
 from google.protobuf.timestamp_pb2 import Timestamp
 
+from credentiald.catalog import CATALOG
 from credentiald.cli.options import Destination, administers, check_one_user, names_user
 from credentiald.cli.output import Output, echo_columns, echo_json, printable, text_of, to_dict
 from credentiald.prices import written_usd
@@ -54,6 +55,9 @@ INTERCEPTION_COLUMNS = {
     "COST USD": "cost",
 }
 _PROMPT_CHARACTERS = 60
+_AGENT_CHARACTERS = 60
+# As bridges call a client that says nothing they know; its user agent tells more.
+_UNKNOWN_CLIENT = "Unknown"
 
 
 def moment(ctx: click.Context, param: click.Parameter, text: str | None) -> Timestamp | None:
@@ -87,7 +91,9 @@ _FILTERS = (
     click.option("--until", callback=moment, metavar="TIME", help="Before then."),
 )
 _SESSION_FILTERS = (
-    click.option("--type", "provider_type", default="", metavar="TYPE", help="Of providers of this type."),
+    click.option(
+        "--type", "provider_type", type=click.Choice(list(CATALOG)), metavar="TYPE", help="Of providers of this type."
+    ),
     click.option("--session", "session_id", default="", metavar="ID", help="Of this session."),
 )
 _limit = click.option(
@@ -109,7 +115,7 @@ def _filters(*more: Callable[[Command], Command]) -> Callable[[Command], Command
             provider: str,
             model: str,
             client: str,
-            provider_type: str = "",
+            provider_type: str | None = None,
             session_id: str = "",
             **arguments: Any,
         ) -> None:
@@ -119,7 +125,7 @@ def _filters(*more: Callable[[Command], Command]) -> Callable[[Command], Command
             wanted = pb.UsageFilter(
                 user=user,
                 provider=provider,
-                provider_type=provider_type,
+                provider_type=provider_type or "",
                 model=model,
                 client=client,
                 session_id=session_id,
@@ -155,7 +161,8 @@ def sessions(destination: Destination, output: Output, wanted: pb.UsageFilter, m
     with destination.connect(mine=mine) as connection:
         found = connection.pages(connection.usage.ListSessions, request, lambda page: page.sessions)
         rows = map(to_dict, islice(found, limit))
-        output.listing(rows if output.as_json else map(_shortened, map(_with_cost, rows)), SESSION_COLUMNS)
+        lines = rows if output.as_json else map(_shortened, map(_without_zeros, map(_with_cost, rows)))
+        output.listing(lines, SESSION_COLUMNS)
 
 
 @records.command()
@@ -267,8 +274,8 @@ def _with_cost(row: dict[str, Any]) -> dict[str, Any]:
 
 
 def _without_zeros(row: dict[str, Any]) -> dict[str, Any]:
-    """Nothing where nothing was told: an interception without a status, or without any token, has not cost 0."""
-    shown = row | {"http_status": row["http_status"] or None}
+    """Nothing where nothing was told: what has no status, or is without any token, has not cost 0."""
+    shown = row | {"http_status": row.get("http_status") or None}
     if not any((row["tokens"] or {}).values()) and row["cost"] == "0":
         shown |= {"tokens": None, "cost": None}
     return shown
@@ -297,7 +304,9 @@ def _echo_thread(found: Mapping[str, Any]) -> None:
         one = detail["interception"]
         mark = ">" if one["id"] == asked.get("id") else " "
         heads = (one["start_time"], one["id"], one["provider"], one["model"], one["outcome"] or "open")
-        click.echo(f"{mark} {'  '.join(map(text_of, heads))}")
+        mapped = f" as {text_of(one['upstream_model'])}" if one["upstream_model"] not in ("", one["model"]) else ""
+        *before, outcome = map(text_of, heads)
+        click.echo(f"{mark} {'  '.join(before)}{mapped}  {outcome}")
         if one["error_category"] or one["error_reason"]:
             trouble = (one["error_category"], one["error_reason"], one["error_message"])
             click.echo(f"    error: {'  '.join(map(text_of, trouble))}")
@@ -313,13 +322,18 @@ def _echo_thread(found: Mapping[str, Any]) -> None:
         for tokens in detail["token_usages"]:
             kinds = ("input_tokens", "output_tokens", "cache_read_input_tokens", "cache_write_input_tokens")
             counts = ", ".join(f"{tokens[kind]} {kind.removesuffix('_tokens')}" for kind in kinds)
+            further = ", ".join(f"{count} {text_of(kind)}" for kind, count in tokens["metadata"].items() if count)
+            details = f"; details: {further}" if further else ""
             cost = "unpriced" if tokens["cost_micros"] is None else f"{written_usd(tokens['cost_micros'])} USD"
-            click.echo(f"    tokens: {counts}{' (partial)' if tokens['partial'] else ''}; cost: {cost}")
+            click.echo(f"    tokens: {counts}{' (partial)' if tokens['partial'] else ''}{details}; cost: {cost}")
 
 
 def _about(one: Mapping[str, Any]) -> Iterator[str]:
     """Who asked with what, and how it went: `ann  Codex  CENTRAL_KEY  key 0190…  status 200  2.564 s, first byte …`."""
-    yield from (text_of(one[name]) for name in ("username", "client", "source") if one[name])
+    client = one["client"]
+    if client == _UNKNOWN_CLIENT and one["user_agent"]:
+        client = f"{client} ({one['user_agent'][:_AGENT_CHARACTERS]})"
+    yield from (text_of(told) for told in (one["username"], client, one["source"]) if told)
     if one["credential_id"]:
         yield f"key {text_of(one['credential_id'])}"
     if one["http_status"]:

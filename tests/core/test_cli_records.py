@@ -58,6 +58,7 @@ def test_a_duration_is_that_long_ago_and_a_user_asks_with_its_own_token(plane):
         ("sessions", "--since", "yesterday"),
         ("sessions", "--user", "ann", "--mine"),
         ("interceptions", "--limit", "0"),
+        ("interceptions", "--type", "bedrok"),
         ("interceptions", "--since", "1h", "--until", "2h"),
         ("usage", "--by", "day,weather"),
         ("usage", "--by", "day,day"),
@@ -101,6 +102,28 @@ def test_a_request_of_which_no_usage_is_known_is_not_said_to_have_cost_nothing(p
     plane.interceptions = [an_interception(1, cost=pb.CostTotals(), tokens=pb.TokenTotals())]
     head, line = administer(plane, "records", "interceptions").stdout.splitlines()
     assert line[head.index("STATUS") :].split() == ["-", "-", "-", "-"]
+
+
+def test_a_session_of_which_no_usage_is_known_is_not_said_to_have_cost_nothing(plane):
+    plane.sessions = [pb.Session(session_id="s-1", interceptions=1, cost=pb.CostTotals(), tokens=pb.TokenTotals())]
+    head, line = administer(plane, "records", "sessions").stdout.splitlines()
+    assert line[head.index("INPUT") :].split() == ["-", "-", "-", "-"]
+
+
+def test_a_request_is_shown_with_what_it_was_mapped_to_who_sent_it_and_what_its_tokens_were(plane):
+    one = an_interception(1, upstream_model="up\x07-5", client="Unknown", user_agent="python-requests/2.32 \x1b[31m")
+    metadata = {"output_reasoning": 12, "web_search_requests": 2, "prompt_audio": 0}
+    tokens = record_pb2.TokenUsage(input_tokens=1, output_tokens=20, metadata=metadata, cost_micros=75)
+    plane.thread = pb.GetInterceptionResponse(
+        interception=one, thread=[pb.InterceptionDetail(interception=one, token_usages=[tokens])]
+    )
+    lines = administer(plane, "records", "show", "id-1").stdout.splitlines()
+    assert lines[0].endswith("id-1  corp  gpt-5 as up\\x07-5  open")
+    assert lines[1:] == [
+        "    ann  Unknown (python-requests/2.32 \\x1b[31m)  session -",
+        "    tokens: 1 input, 20 output, 0 cache_read_input, 0 cache_write_input; "
+        "details: 12 output_reasoning, 2 web_search_requests; cost: 0.000075 USD",
+    ]
 
 
 def test_a_request_is_shown_with_its_thread_and_what_is_not_kept_is_said(plane):
