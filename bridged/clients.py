@@ -32,6 +32,8 @@ _BY_AGENT = (
     ("copilot/", COPILOT_CLI),
     ("kilo-code/", KILO_CODE),
     ("roo-code/", ROO_CODE),
+    ("roocode/", ROO_CODE),
+    ("cline/", "Cline"),
     ("coder-agents/", CODER_AGENTS),
     ("charm crush/", "Charm Crush"),
     ("charm-crush/", "Charm Crush"),

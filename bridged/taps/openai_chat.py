@@ -96,7 +96,7 @@ class _Chunk(msgspec.Struct, gc=False):
     model: str | None = None
     choices: list[_Choice] | None = None
     usage: _Usage[Count] | None = None
-    error: _Error | None = None
+    error: _Error | str | None = None
 
 
 class _UsualMessage(msgspec.Struct, gc=False):
@@ -221,7 +221,9 @@ class ChatReader(msgspec.Struct):
         if function is not None:
             seen.tool_input(where, text_of(function.input if function.arguments is None else function.arguments))
 
-    def _fail(self, error: _Error) -> None:
+    def _fail(self, error: _Error | str) -> None:
+        if isinstance(error, str):
+            error = _Error(message=error)
         self.seen.fail(error.type or str(error.code or ""), error.message)
 
     def _salvage(self, data: bytes) -> None:

@@ -202,6 +202,8 @@ class ResponsesReader(msgspec.Struct):
             self._call(index, item, _BUILT_IN_CALLS[item.type], text)
         elif item.type == "reasoning":
             self._think(index, item.summary, "reasoning_summary")
+            # Open models tell what they thought.
+            self._think(index, item.content, "reasoning_text", first=len(item.summary or ()))
         elif item.type == "message" and item.phase == "commentary":
             self._think(index, item.content, "commentary")
 
@@ -214,8 +216,8 @@ class ResponsesReader(msgspec.Struct):
         else:
             seen.tool_is_whole(key)
 
-    def _think(self, index: int, parts: list[_Part] | None, source: str) -> None:
-        for place, part in enumerate(parts or ()):
+    def _think(self, index: int, parts: list[_Part] | None, source: str, *, first: int = 0) -> None:
+        for place, part in enumerate(parts or (), first):
             self.seen.thought((index, place), part.text, source=source)
             self.seen.thought_is_whole((index, place))
 

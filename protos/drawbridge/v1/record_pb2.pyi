@@ -307,7 +307,7 @@ class ModelThought(_message.Message):
     content_bytes: _builtins.int
     """Of the whole thought, in UTF-8. 0 in a request means: content is whole."""
     source: _builtins.str
-    """"thinking", "reasoning_summary" or "commentary"."""
+    """Where it stood: "thinking", "thought", "reasoning_content", "reasoning_summary", "reasoning_text" or "commentary"."""
     @_builtins.property
     def create_time(self) -> _timestamp_pb2.Timestamp: ...
     def __init__(

@@ -20,6 +20,8 @@ from bridged.model import HeaderNames, Headers, named_values
         ("copilot/1.0", "GitHub Copilot (CLI)"),
         ("Kilo-Code/4", "Kilo Code"),
         ("Roo-Code/3", "Roo Code"),
+        ("RooCode/3.52.1", "Roo Code"),
+        ("Cline/3.74.0", "Cline"),
         ("coder-agents/2", "Coder Agents"),
         ("Charm Crush/1", "Charm Crush"),
         ("charm-crush/1", "Charm Crush"),

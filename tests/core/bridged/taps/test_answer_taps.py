@@ -540,6 +540,13 @@ def test_an_error_chunk_without_a_type_has_a_code(told: dict[str, object], kind:
     assert (found.error_type, found.error_message) == (kind, "gone")
 
 
+def test_an_error_may_be_words_alone() -> None:
+    found = tapped([_chat({"id": "c", "choices": []}, {"error": "out of memory"})], dialect=CHAT)
+    assert (found.error_type, found.error_message) == ("error", "out of memory")
+    found = tapped([b'{"error":"no such model"}'], dialect=CHAT, headers=JSON)
+    assert (found.error_type, found.error_message, found.troubles) == ("error", "no such model", frozenset())
+
+
 @pytest.mark.parametrize(
     ("usage", "output"),
     [
@@ -647,6 +654,16 @@ def test_items_that_only_the_end_tells_are_seen() -> None:
     event = {"type": "response.completed", "response": {"id": "r", "output": [item]}}
     found = tapped([_messages(event)], dialect=RESPONSES)
     assert [(tool.tool, tool.input) for tool in found.tools] == [("f", "not json")]
+
+
+def test_what_an_open_model_thought_is_seen_beside_its_summary() -> None:
+    texts = [{"type": "reasoning_text", "text": text} for text in ("long", "more")]
+    summary = [{"type": "summary_text", "text": "short"}]
+    item = {"type": "reasoning", "id": "rs", "summary": summary, "content": texts}
+    event = {"type": "response.completed", "response": {"id": "r", "output": [item]}}
+    found = tapped([_messages(event)], dialect=RESPONSES)
+    said = [(thought.source, thought.content) for thought in found.thoughts]
+    assert said == [("reasoning_summary", "short"), ("reasoning_text", "long"), ("reasoning_text", "more")]
 
 
 @pytest.mark.parametrize(("execution", "seen_as"), [("client", ["tool_search", "f"]), ("server", ["f"])])
