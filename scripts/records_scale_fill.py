@@ -11,7 +11,7 @@ from pathlib import Path
 
 from records_scale_traffic import Traffic
 
-from credentiald.record_model import DAY_MICROS
+from credentiald.record_model import DAY_MICROS, Facts, Opening, Report
 from credentiald.store import record_writing, records, sqlite
 from credentiald.store.record_writing import Batch
 
@@ -28,7 +28,7 @@ _SESSION_TOKENS = ("input_tokens", "output_tokens", "cache_read_input_tokens", "
 _KEPT_SESSIONS = f"SELECT user_id, session_id, interceptions, threads, {', '.join(_SESSION_TOKENS)} FROM sessions"
 # Those that nothing is known of yet but that they began are not counted yet.
 _COUNTED = f"""
-    SELECT i.start_time, i.user_id, i.session_id, i.provider_name, i.model, i.client,
+    SELECT i.start_time, i.user_id, i.session_id, i.is_session, i.provider_name, i.model, i.client,
         i.thread_root_id = i.id AS is_root, COUNT(t.id) AS usages,
         {", ".join(f"COALESCE(SUM(t.{one}), 0) AS {one}" for one in _SESSION_TOKENS)}
     FROM interceptions AS i LEFT JOIN token_usages AS t ON t.interception_id = i.id
@@ -56,10 +56,25 @@ def fill(path: Path, interceptions: int) -> None:
             for _ in range(_TRANSACTION // _BATCH):
                 if batch := list(islice(reports, _BATCH)):
                     done += len(batch)
-                    record_writing.store(conn, Batch(reports=batch))
+                    record_writing.store(conn, Batch(openings=[_opening_of(one) for one in batch], reports=batch))
         if done % 1_000_000 == 0:
             print(f"{done:,} interceptions after {time.monotonic() - started_seconds:.0f} s", flush=True)
     conn.close()
+
+
+def _opening_of(report: Report) -> Opening:
+    facts = report.facts or Facts()
+    return Opening(
+        report.interception_id,
+        report.resolution_id,
+        report.origin,
+        report.bridge_instance_id,
+        facts.operation,
+        facts.model,
+        facts.upstream_model,
+        facts.client,
+        report.start_micros,
+    )
 
 
 def wrong_sums(path: Path, *, since_micros: int = 0) -> list[str]:
@@ -75,11 +90,17 @@ def wrong_sums(path: Path, *, since_micros: int = 0) -> list[str]:
             "sessions",
             f"{_KEPT_SESSIONS} WHERE start_time >= {since_micros}",
             f"SELECT user_id, session_id, COUNT(*), SUM(is_root), {_TOKEN_SUMS} FROM counted"
-            " GROUP BY user_id, session_id"
+            " WHERE NOT is_session GROUP BY user_id, session_id"
             # Of a session that began before, a part may be purged: its sums are still of all.
             f" HAVING MIN(start_time) >= {since_micros} AND NOT EXISTS (SELECT 1 FROM sessions AS s WHERE"
             " s.user_id = counted.user_id AND s.session_id = counted.session_id"
             f" AND s.start_time < {since_micros})",
+        ),
+        (
+            "sessions of one",
+            "SELECT user_id, session_id FROM counted WHERE is_session",
+            "SELECT user_id, session_id FROM counted GROUP BY user_id, session_id"
+            " HAVING COUNT(*) = 1 AND SUM(is_session) EXCEPT SELECT user_id, session_id FROM sessions",
         ),
         ("days of users", *_days("user_id", "user_id <> ''", first_day)),
         ("days of all users", *_days("''", "user_id = ''", first_day)),

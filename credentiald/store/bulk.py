@@ -129,8 +129,8 @@ def select_for_columns(conn: Connection, head: str, columns: Columns, tail: str)
         yield from conn.execute(statement, [*same, *_row_by_row(part)]).fetchall()
 
 
-def delete(conn: Connection, head: str, keys: Sequence[Value]) -> int:
-    """How many rows `head (?, …)` deleted, where head ends in `IN`."""
+def change(conn: Connection, head: str, keys: Sequence[Value]) -> int:
+    """How many rows `head (?, …)` changed, where head ends in `IN`."""
     return sum(conn.execute(_selection(head, len(part), ""), part).rowcount for part in _parts(keys))
 
 

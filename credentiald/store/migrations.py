@@ -82,6 +82,11 @@ def _attempts_and_breakers(conn: Connection) -> None:
         conn.execute(statement)
 
 
+def _sessions_of_one(conn: Connection) -> None:
+    for statement in records_schema.SESSIONS_OF_ONE:
+        conn.execute(statement)
+
+
 def _entries(conn: Connection) -> None:
     for statement in audit_schema.ENTRIES:
         conn.execute(statement)
@@ -108,6 +113,7 @@ RECORD_STEPS: Steps = (
     ("0001_records", _records),
     ("0002_watchers", _watchers),
     ("0003_attempts_and_breakers", _attempts_and_breakers),
+    ("0004_sessions_of_one", _sessions_of_one),
 )
 AUDIT_STEPS: Steps = (("0001_entries", _entries), ("0002_beginning", _beginning))
 _OTHERS = {RECORDS: RECORD_STEPS, AUDIT: AUDIT_STEPS}

@@ -29,13 +29,12 @@ from credentiald.usual_report import Told, Usual, UsualColumns, counts_in, in_co
 
 # Columns in which interceptions of a group differ, in the order of `Group.own`.
 OWN = (
-    "id", "resolution_id", "session_id", "start_time", "end_time", "duration_micros", "first_byte_micros",
-    "upstream_request_id",
+    "id", "resolution_id", "start_time", "end_time", "duration_micros", "first_byte_micros", "upstream_request_id",
 )  # fmt: skip
-# Those in which they are alike, in the order of `Like.row`.
+# Those in which they are alike, in the order of `Like.row`. The session is empty where the client names none.
 ALIKE = (
     *Origin._fields, "bridge_instance_id", "operation", "model", "upstream_model", "client", "user_agent", "streaming",
-    "outcome", "http_status",
+    "outcome", "http_status", "session_id",
 )  # fmt: skip
 # Those in which nothing usual has anything.
 ABSENT = (
@@ -89,11 +88,10 @@ class Group:
 
     def own(self) -> list[Sequence[Value]]:
         """The columns of their rows in which they differ."""
-        told, session_id = self.told, self.like.client_session_id
+        told = self.told
         return [
             told.interception_id,
             told.resolution_id,
-            [session_id] * len(self.places) if session_id else told.interception_id,
             told.start_micros,
             told.end_micros,
             told.duration_micros,
@@ -137,9 +135,9 @@ class _Some(NamedTuple):
 
 
 def usual_groups(
-    waiting: Mapping[str, OpeningRow], ids: Sequence[str], told: Sequence[Told]
+    waiting: Mapping[str, OpeningRow], ids: Sequence[str], told: Sequence[Told], *, others: Container[str]
 ) -> tuple[list[Group], list[Group]]:
-    """Those that are told of at once, that answer no tool call, and that had no trouble.
+    """Those that are told of at once, that answer no tool call, and that had no trouble, without those others.
 
     First those whose openings are here, then those that must have been opened before.
     """
@@ -149,6 +147,8 @@ def usual_groups(
         # The first report of an interception or none: its reports count in their order.
         first = dict(zip(reversed(ids), reversed(some.places), strict=True))
         some = some.where([rows[place] is not None and first[ids[place]] == place for place in some.places])
+    if others:
+        some = some.where([ids[place] not in others for place in some.places])
     is_here = [one is not _NOT_HERE for one in some.openings]
     return _groups(some.where(is_here), is_new=True), _groups(some.where([not one for one in is_here]), is_new=False)
 
@@ -214,6 +214,7 @@ def _like(
         1 if facts.streaming else 0,
         outcome,
         status,
+        facts.client_session_id,
     )
     return Like(row, kind, facts.client_session_id)
 
@@ -249,4 +250,5 @@ def _draft(row: GroupRow) -> InterceptionDraft:
     values: dict[str, Any] = dict.fromkeys(ABSENT, "") | dict(zip((*OWN, *ALIKE), row, strict=True))
     if values["first_byte_micros"] == NONE:
         values["first_byte_micros"] = None
+    values["session_id"] = values["session_id"] or values["id"]
     return InterceptionDraft(**values, thread_root_id=values["id"])

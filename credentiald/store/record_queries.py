@@ -12,10 +12,10 @@ from credentiald.record_model import (
     InterceptionDraft,
     Tokens,
 )
-from credentiald.store import bulk
+from credentiald.store import bulk, lone_sessions
 from credentiald.store.connection import Connection, Row, Value
 from credentiald.store.record_rows import COLUMNS, TABLES, columns_of, draft_of
-from credentiald.store.record_scan import Filter, Page, Place, Scan, given
+from credentiald.store.record_scan import Condition, Filter, Page, Place, Scan, given
 from credentiald.store.record_sums import ALL_USERS
 
 # How much a page looks through: entries of an index that has what is filtered by, rows of a table, days of usage.
@@ -100,7 +100,7 @@ def list_interceptions(
     conn: Connection, wanted: Filter, *, after: Place | None, limit: int
 ) -> Page[StoredInterception]:
     """At most `limit` interceptions behind the place `after`."""
-    session, user = ("session_id = ?", wanted.session_id), ("user_id = ?", wanted.user_id)
+    session, user = _of_session(conn, wanted.session_id), ("user_id = ?", wanted.user_id)
     further = [
         ("provider_name = ?", wanted.provider),
         ("provider_type = ?", wanted.provider_type),
@@ -122,14 +122,34 @@ def list_interceptions(
 
 
 def list_sessions(conn: Connection, wanted: Filter, *, after: Place | None, limit: int) -> Page[StoredSession]:
-    """At most `limit` sessions behind the place `after`; times are those of their latest interception."""
+    """At most `limit` sessions behind the place `after`; times are those of their latest interception.
+
+    Those with a row and those without (lone_sessions.py) are looked for by themselves, the latter no further back than
+    the former.
+    """
+    rows, stop = _with_rows(wanted).page(conn, after=after, limit=limit)
+    lone, lone_stop = lone_sessions.page(conn, wanted, after=after, down_to=stop, limit=limit, scanned=SCANNED_ENTRIES)
+    # Of what is older than where either of them stopped, there may be more.
+    next_place = max((one for one in (stop, lone_stop) if one is not None), default=None)
+    found = [(Place(row["last_active_time"], row["number"]), row) for row in rows] + lone
+    found = [(place, row) for place, row in found if next_place is None or place >= next_place]
+    found.sort(key=_place, reverse=True)
+    if len(found) > limit:
+        del found[limit:]
+        next_place = _place(found[-1])
+    sessions = (_session(row) for _, row in found)
+    # LIKE makes no difference between letters of either case.
+    return Page([one for one in sessions if _is_wanted(one, wanted)], next_place)
+
+
+def _with_rows(wanted: Filter) -> Scan:
     further = [
         ("providers LIKE ? ESCAPE '\\'", _pattern(wanted.provider)),
         ("provider_types LIKE ? ESCAPE '\\'", _pattern(wanted.provider_type)),
         ("models LIKE ? ESCAPE '\\'", _pattern(wanted.model)),
         ("client = ?", wanted.client),
     ]
-    scan = Scan(
+    return Scan(
         "sessions",
         "last_active_time",
         wanted,
@@ -137,10 +157,13 @@ def list_sessions(conn: Connection, wanted: Filter, *, after: Place | None, limi
         further=further,
         scanned=SCANNED_ROWS,
     )
-    rows, next_place = scan.page(conn, after=after, limit=limit)
-    sessions = map(_session, rows)
-    # LIKE makes no difference between letters of either case.
-    return Page([one for one in sessions if _is_wanted(one, wanted)], next_place)
+
+
+def _of_session(conn: Connection, session_id: str) -> Condition:
+    if session_id and lone_sessions.is_lone(conn, session_id):
+        return "id = ?", session_id
+    # The index by sessions has no others.
+    return "is_session = 0 AND session_id <> '' AND session_id = ?", session_id
 
 
 def get_interception(
@@ -244,6 +267,10 @@ def _usage_sum(row: Row, group_by: Sequence[str]) -> UsageSum:
         tokens=_tokens(row),
         cost=_cost(row),
     )
+
+
+def _place(found: tuple[Place, Row]) -> Place:
+    return found[0]
 
 
 def _pattern(name: str) -> str:

@@ -39,8 +39,8 @@ def purge(conn: Connection, *, before_micros: int, limit: int) -> int:
     ).fetchall()
     ids = [row["id"] for row in rows]
     for table in TABLES.values():
-        bulk.delete(conn, f"DELETE FROM {table} WHERE interception_id IN", ids)  # noqa: S608 - a name of ours
-    bulk.delete(conn, "DELETE FROM interceptions WHERE id IN", ids)
+        bulk.change(conn, f"DELETE FROM {table} WHERE interception_id IN", ids)  # noqa: S608 - a name of ours
+    bulk.change(conn, "DELETE FROM interceptions WHERE id IN", ids)
     return len(ids)
 
 

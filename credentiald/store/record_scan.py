@@ -12,7 +12,7 @@ from credentiald.store.connection import Connection, Row, Value
 
 T = TypeVar("T")
 # A condition with one `?`, and its value; one without a value does not count.
-Condition = tuple[str, str]
+Condition = tuple[str, Value]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -53,7 +53,7 @@ class Scan:
     """One table, newest first.
 
     `indexed` are conditions by which an index is sorted before the time. `further` are those for which at most
-    `scanned` rows are looked through at once.
+    `scanned` rows are looked through at once. `columns` are what rows have, some of them of what is `joined`.
     """
 
     def __init__(
@@ -65,8 +65,11 @@ class Scan:
         indexed: Sequence[Condition],
         further: Sequence[Condition],
         scanned: int,
+        columns: str = "*",
+        joined: str = "",
     ) -> None:
         self._table, self._time, self._scanned = table, time, scanned
+        self._columns, self._rows = columns, f"{table} {joined}".rstrip()
         self._base, self._base_values = given(indexed)
         if wanted.after_micros is not None:
             self._base.append(f"{time} >= ?")
@@ -88,7 +91,8 @@ class Scan:
             conditions += [f"{self._time} >= ?", f"({self._time}, number) >= (?, ?)"]
             values += [last.micros, *last]
         rows = conn.execute(
-            f"SELECT * FROM {self._table} WHERE {_all([*conditions, *self._further])} {self._order} LIMIT ?",  # noqa: S608
+            f"SELECT {self._columns} FROM {self._rows}"  # noqa: S608 - names of ours
+            f" WHERE {_all([*conditions, *self._further])} {self._order} LIMIT ?",
             (*values, *self._further_values, limit),
         ).fetchall()
         if len(rows) == limit:

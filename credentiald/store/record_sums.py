@@ -7,11 +7,9 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from operator import itemgetter
 
 from credentiald.record_model import (
     DAY_MICROS,
-    NONE,
     Fact,
     InterceptionDraft,
     Kind,
@@ -19,13 +17,13 @@ from credentiald.record_model import (
     Tally,
     TokenUsage,
 )
-from credentiald.store import bulk
+from credentiald.store import bulk, lone_sessions
 from credentiald.store.connection import Connection, Row, Value
-from credentiald.usual_report import Usual, UsualColumns, counts_in
+from credentiald.store.lone_sessions import PROMPT_CHARACTERS
+from credentiald.usual_report import UsualColumns, counts_in
 
 # What a session says of its providers and models is for people: a client that invents names must not swell it.
 _MOST_NAMES = 32
-_PROMPT_CHARACTERS = 500
 
 # What token usages add up to, as `counts_of` has it.
 _COUNTS = (
@@ -46,25 +44,6 @@ _SESSION_INSERTION = f"INSERT INTO sessions ({', '.join(_SESSION_COLUMNS)})"
 _SESSION_UPDATE = "ON CONFLICT (session_id, user_id) DO UPDATE SET " + ", ".join(
     f"{one} = excluded.{one}" for one in _SESSION_COLUMNS[2:]
 )
-# A session of one interception, which most are that no client names: what it says twice is given once.
-_OWN_WRITTEN = (
-    # As it is given, the cost is NONE where it is not known.
-    ("cost_micros", f"CASE WHEN {{cost_micros}} <> {NONE} THEN {{cost_micros}} ELSE 0 END"),
-    ("unpriced_token_usages", f"{{cost_micros}} = {NONE}"),
-    ("last_active_time", "{start_time}"),
-    ("interceptions", "1"),
-    ("threads", "1"),
-    ("last_prompt_time", "CASE {last_prompt} WHEN '' THEN 0 ELSE {start_time} END"),
-)
-_OWN_ALIKE = ("user_id", "providers", "provider_types", "models", "client")
-# Many clients never use a cache.
-_OWN_COUNTS = ("input_tokens", "output_tokens", "cost_micros", "cache_read_input_tokens", "cache_write_input_tokens")
-_OWN_SESSION = bulk.Form(
-    "INSERT OR IGNORE INTO sessions",
-    ("last_prompt", "session_id", "start_time", *_OWN_COUNTS, *_OWN_ALIKE),
-    _OWN_WRITTEN,
-)
-_own_columns = itemgetter(*map(Usual._fields.index, ("interception_id", "start_micros", *_OWN_COUNTS)))
 _DAY_KEY = ("start_day", "user_id", "provider_name", "model", "client")
 _DAY_COUNTS = ("interceptions", "token_usages", *_COUNTS)
 _NOTHING = (0,) * len(_DAY_COUNTS)
@@ -129,7 +108,10 @@ class Sums:
         elif isinstance(fact, Prompt) and fact.text:
             session = self._session(draft)
             if draft.start_time >= session.last_prompt_time:
-                session.last_prompt, session.last_prompt_time = fact.text[:_PROMPT_CHARACTERS], draft.start_time
+                session.last_prompt, session.last_prompt_time = (
+                    fact.text[:PROMPT_CHARACTERS],
+                    draft.start_time,
+                )
 
     def kind(self, kind: Kind, tally: Tally) -> None:
         """Count many for their day; each is counted for its session by itself."""
@@ -166,13 +148,16 @@ class Sums:
             len(starts),
             len(starts),
             list(map(sum, zip(*(counts_in(columns) for _, columns in told), strict=True))),
-            last_prompt[:_PROMPT_CHARACTERS],
+            last_prompt[:PROMPT_CHARACTERS],
             last_prompt_time,
         )
 
     def store(self, conn: Connection) -> None:
         """Add it to what is stored."""
-        for row in bulk.select_for(conn, _SESSION_SELECTION[0], list(self._sessions), _SESSION_SELECTION[1]):
+        stored = list(bulk.select_for(conn, _SESSION_SELECTION[0], list(self._sessions), _SESSION_SELECTION[1]))
+        found = {(row["user_id"], row["session_id"]) for row in stored}
+        stored += lone_sessions.given_rows(conn, [one for one in self._sessions if one not in found])
+        for row in stored:
             _add_stored(self._sessions[row["user_id"], row["session_id"]], row)
         rows: list[tuple[Value, ...]] = [
             (
@@ -220,35 +205,9 @@ class Sums:
         return day
 
 
-def insert_own(conn: Connection, told: Sequence[tuple[Kind, UsualColumns]]) -> set[str] | None:
-    """Write the sessions of interceptions that stand for themselves.
-
-    None, or the ids of those that were not there: a client may have named a session by such an id.
-    """
-    groups = [(_own_alike(kind), (_cut(columns.prompt), *_own_columns(columns))) for kind, columns in told]
-    return bulk.insert_new(conn, "sessions", _OWN_SESSION, groups, "session_id")
-
-
 def _latest(told: tuple[Kind, UsualColumns]) -> tuple[int, str]:
     _, columns = told
     return max(zip(columns.start_micros, columns.interception_id, strict=True))
-
-
-def _own_alike(kind: Kind) -> tuple[Value, ...]:
-    origin = kind.origin
-    return (
-        origin.user_id,
-        _written((origin.provider_name,)),
-        _written((origin.provider_type,)),
-        _written((kind.model,) if kind.model else ()),
-        kind.client,
-    )
-
-
-def _cut(prompts: Sequence[str]) -> Sequence[str]:
-    if max(map(len, prompts)) > _PROMPT_CHARACTERS:
-        return [one[:_PROMPT_CHARACTERS] for one in prompts]
-    return prompts
 
 
 def counts_of(usage: TokenUsage) -> tuple[int, ...]:

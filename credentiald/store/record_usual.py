@@ -23,7 +23,7 @@ from credentiald.record_model import (
     Tally,
     ToolCall,
 )
-from credentiald.store import bulk, record_sums
+from credentiald.store import bulk, lone_sessions, record_sums
 from credentiald.store.connection import Connection, Value
 from credentiald.store.record_groups import (
     ABSENT,
@@ -45,7 +45,13 @@ _FORM = bulk.Form(
     "INSERT OR IGNORE INTO interceptions",
     (*OWN, *ALIKE),
     # It answers nothing, so it begins its thread.
-    (*((one, "''") for one in ABSENT), ("thread_root_id", "{id}"), bulk.or_null("first_byte_micros")),
+    (
+        *((one, "''") for one in ABSENT),
+        ("thread_root_id", "{id}"),
+        bulk.or_null("first_byte_micros"),
+        ("session_id", "CASE {session_id} WHEN '' THEN {id} ELSE {session_id} END"),
+        ("is_session", "{session_id} = ''"),
+    ),
 )
 _OPENING_OWN = ("id", "resolution_id", "start_time")
 _OPENING_ALIKE = (*Origin._fields, "bridge_instance_id", "operation", "model", "upstream_model", "client")
@@ -69,14 +75,25 @@ _COMPLETING = (
 _IN_ORDER = tuple(one for one in (*OWN, *ALIKE) if one in ("id", *_OPENED, *_COMPLETING))
 _completing = itemgetter(*map((*OWN, *ALIKE).index, _IN_ORDER))
 _TOLD = {column: f"told.column{place}" for place, column in enumerate(_IN_ORDER, 1)}
-# Few indexes have a part in it; with `+`, none is one by which rows would be looked for.
-_COMPLETION = (
-    f"UPDATE interceptions SET thread_root_id = {_TOLD['id']},"  # noqa: S608 - names of ours
-    f" {', '.join(f'{one} = {_TOLD[one]}' for one in _COMPLETING if one != 'first_byte_micros')},"
-    f" first_byte_micros = NULLIF({_TOLD['first_byte_micros']}, {NONE}) FROM",
+_COMPLETED = {one: _TOLD[one] for one in _COMPLETING} | {
+    "thread_root_id": _TOLD["id"],
+    "first_byte_micros": f"NULLIF({_TOLD['first_byte_micros']}, {NONE})",
+}
+_LONE = _COMPLETED | {"session_id": _TOLD["id"], "is_session": "1"}
+
+
+def _completion(values: Mapping[str, str]) -> str:
+    # Few indexes have a part in it, and only those of columns that are named here are looked at.
+    return f"UPDATE interceptions SET {', '.join(f'{one} = {value}' for one, value in values.items())} FROM"  # noqa: S608
+
+
+# Those whose client names the session, and those that stand for theirs.
+_COMPLETIONS = ((_completion(_COMPLETED), True), (_completion(_LONE), False))
+# With `+`, none is an index by which rows would be looked for.
+_WHERE_OPENED = (
     f"AS told WHERE interceptions.id = {_TOLD['id']}"
     f" AND {' AND '.join(f'+interceptions.{one} = {_TOLD[one]}' for one in _OPENED)}"
-    " AND +interceptions.session_id = '' AND +interceptions.end_time IS NULL RETURNING id",
+    " AND +interceptions.session_id = '' AND +interceptions.end_time IS NULL RETURNING id"
 )
 
 _USAGES = bulk.Form(
@@ -126,7 +143,7 @@ def store(conn: Connection, openings: Sequence[OpeningRow], told: Sequence[Told]
     if len(waiting) < len(openings):
         return Taken()
     ids = [one[0] for one in told]
-    new, opened = usual_groups(waiting, ids, told)
+    new, opened = usual_groups(waiting, ids, told, others=lone_sessions.with_rows(conn, ids))
     groups = _inserted(conn, new) + _completed(conn, opened)
     told_of = set(ids)
     alone = _opened(conn, {one: opening for one, opening in waiting.items() if one not in told_of})
@@ -134,15 +151,11 @@ def store(conn: Connection, openings: Sequence[OpeningRow], told: Sequence[Told]
         return Taken(alone)
     groups = [_with_costs(group, prices) for group in groups]
     _store_facts(conn, joined(groups))
-    _store_sessions(conn, groups)
     kinds: defaultdict[Kind, list[Group]] = defaultdict(list)
     for group in groups:
         kinds[group.like.kind].append(group)
     tallies = {kind: tally_of(some) for kind, some in kinds.items()}
-    sums = record_sums.Sums()
-    for kind, tally in tallies.items():
-        sums.kind(kind, tally)
-    sums.store(conn)
+    _store_sums(conn, groups, tallies)
     return Taken(alone, groups, tallies)
 
 
@@ -164,11 +177,13 @@ def _opened(conn: Connection, waiting: dict[str, OpeningRow]) -> dict[str, Openi
 
 def _completed(conn: Connection, groups: list[Group]) -> list[Group]:
     """Those of which nothing but their opening was there."""
-    if not groups:
-        return []
-    columns = [list(chain.from_iterable(some)) for some in zip(*map(_completing_columns, groups), strict=True)]
-    completed = bulk.select_for_columns(conn, _COMPLETION[0], columns, _COMPLETION[1])
-    return only(groups, {row[0] for row in completed})
+    completed: set[str] = set()
+    for statement, is_named in _COMPLETIONS:
+        of_these = [_completing_columns(one) for one in groups if bool(one.like.client_session_id) is is_named]
+        if of_these:
+            columns = [list(chain.from_iterable(some)) for some in zip(*of_these, strict=True)]
+            completed.update(row[0] for row in bulk.select_for_columns(conn, statement, columns, _WHERE_OPENED))
+    return only(groups, completed)
 
 
 def _completing_columns(group: Group) -> Sequence[Sequence[Value]]:
@@ -203,20 +218,15 @@ def _having(ids: Sequence[str], columns: bulk.Columns) -> bulk.Columns:
     return [list(compress(column, ids)) for column in columns] if "" in ids else columns
 
 
-def _store_sessions(conn: Connection, groups: Sequence[Group]) -> None:
-    """Sessions of one, which are new; then what belongs to sessions that may be there."""
-    own = [one for one in groups if not one.like.client_session_id]
+def _store_sums(conn: Connection, groups: Sequence[Group], tallies: Mapping[Kind, Tally]) -> None:
+    """Sums of days, and of sessions that clients name: all others are of one interception, which stands for them."""
+    sums = record_sums.Sums()
+    for kind, tally in tallies.items():
+        sums.kind(kind, tally)
     named: defaultdict[tuple[str, str], list[Group]] = defaultdict(list)
     for group in groups:
         if group.like.client_session_id:
             named[group.like.kind.origin.user_id, group.like.client_session_id].append(group)
-    new = record_sums.insert_own(conn, [(one.like.kind, one.told) for one in own])
-    if new is not None:
-        left = {interception_id for one in own for interception_id in one.told.interception_id} - new
-        for group in only(own, left):
-            for one in group.each():
-                named[one.like.kind.origin.user_id, one.told.interception_id[0]].append(one)
-    sums = record_sums.Sums()
     for (_, session_id), some in named.items():
         sums.usual_in_session(session_id, [(one.like.kind, one.told) for one in some])
     sums.store(conn)

@@ -136,11 +136,12 @@ def _store_rest(
         sums.fact(draft, fact)
     stored.started = [draft for draft in work.changed.values() if draft.id not in work.ends]
     stored.ended = [draft for draft in work.changed.values() if work.ends_now(draft)]
+    # Before the records: a session that has no row yet is counted by what is stored.
+    sums.store(conn)
+    work.drop_left_sums()
     bulk.insert(conn, _INSERTION, [_values(draft) for draft in work.changed.values()], _UPDATE)
     for kind in TABLES:
         insert_facts(conn, kind, [fact_row(draft.id, fact) for draft, fact in stored.facts if type(fact) is kind])
-    sums.store(conn)
-    work.drop_left_sums()
 
 
 class _Work:

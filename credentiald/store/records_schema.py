@@ -211,3 +211,18 @@ ATTEMPTS = (
 
 # What a bridge says of its breakers, as JSON; empty for nothing.
 BREAKERS = ("ALTER TABLE bridge_instances ADD COLUMN breakers TEXT NOT NULL DEFAULT ''",)
+
+# An interception that is the only one of its session stands for it: such a session has no row in sessions. Lists of
+# sessions find these in the indexes by time and by user, and no index by sessions has to have them.
+SESSIONS_OF_ONE = (
+    "ALTER TABLE interceptions ADD COLUMN is_session INTEGER NOT NULL DEFAULT 0",
+    "DROP INDEX interceptions_by_time",
+    "DROP INDEX interceptions_by_user",
+    "DROP INDEX interceptions_by_session",
+    "CREATE INDEX interceptions_by_time ON interceptions"
+    " (start_time, number, provider_name, provider_type, model, client, is_session)",
+    "CREATE INDEX interceptions_by_user ON interceptions"
+    " (user_id, start_time, number, provider_name, provider_type, model, client, is_session)",
+    "CREATE INDEX interceptions_by_session ON interceptions (session_id, start_time)"
+    " WHERE is_session = 0 AND session_id <> ''",
+)

@@ -28,9 +28,12 @@ from tests.support.records import (
     empty_records,
     put,
     rows_of,
+    sessions_of,
     some_facts,
 )
 
+# Of interceptions whose client names no session.
+LONE = 20
 CAROL = "00000000-0000-7000-8000-00000000000c"
 USERS, PROVIDERS, MODELS, CLIENTS = (ALICE, BOB, CAROL), ("corp", "lab"), ("m-1", "m-2", "m-3"), ("Zed", "Codex")
 COUNT = 60
@@ -54,11 +57,30 @@ def a_mixed(number):
     )
 
 
+def a_lone(number):
+    """One whose session is of no other, opened and reported at once; some begin when others do."""
+    origin = an_origin(USERS[number % 2], provider_name="lab", provider_type="openai")
+    start = START + (number - COUNT) // 3 * DAY_MICROS // 3
+    report = a_report(
+        number,
+        origin=origin,
+        start_micros=start,
+        facts=some_facts(model=MODELS[number % 3], client="Zed"),
+        token_usages=(a_usage(input_tokens=number),),
+        prompts=(a_prompt(f"prompt {number}"),),
+        end=an_end(number),
+    )
+    opening = an_opening(number, origin=origin, start_micros=start, model=MODELS[number % 3], client="Zed")
+    return opening, report
+
+
 @pytest.fixture(scope="module")
 def conn(tmp_path_factory):
     with empty_records(tmp_path_factory.mktemp("records") / "records.db") as one:
         for start in range(0, COUNT, 9):
             put(one, *(a_mixed(number) for number in range(start, min(COUNT, start + 9))))
+        for number in range(COUNT, COUNT + LONE):
+            put(one, *a_lone(number))
         yield one
 
 
@@ -80,7 +102,7 @@ filters = st.builds(
     provider_type=some(*TYPES.values()),
     model=some(*MODELS),
     client=some(*CLIENTS),
-    session_id=some("s-1", "s-5"),
+    session_id=some("s-1", "s-5", an_id(COUNT), an_id(COUNT + 7)),
     after_micros=some_time,
     before_micros=some_time,
 )
@@ -121,7 +143,13 @@ def test_pages_of_interceptions_have_each_that_is_asked_for_once_from_the_newest
 @same_database
 def test_pages_of_sessions_have_each_that_is_asked_for_once_the_latest_first(conn, wanted, limit):
     listed = every_page(lambda after: record_queries.list_sessions(conn, wanted, after=after, limit=limit))
-    rows = conn.execute("SELECT * FROM sessions ORDER BY last_active_time DESC, number DESC").fetchall()
+    rows = [dict(row) | {"has_row": True} for row in conn.execute("SELECT * FROM sessions").fetchall()] + [
+        dict(row)
+        | {"has_row": False, "last_active_time": row["start_time"], "models": f'"{row["model"]}"'}
+        | {"providers": f'"{row["provider_name"]}"', "provider_types": f'"{row["provider_type"]}"'}
+        for row in conn.execute("SELECT * FROM interceptions WHERE is_session").fetchall()
+    ]
+    rows.sort(key=lambda row: (row["last_active_time"], row["has_row"], row["number"]), reverse=True)
     assert [(one.session_id, one.user_id) for one in listed] == [
         (row["session_id"], row["user_id"])
         for row in rows
@@ -182,6 +210,13 @@ def test_a_page_of_usage_by_user_adds_up_the_days_of_some_users_only(conn):
     assert first.next_place == (BOB, 0)
 
 
+def test_of_sessions_without_a_row_no_more_is_looked_through_than_a_page_needs(conn, monkeypatch):
+    monkeypatch.setattr(record_queries, "SCANNED_ENTRIES", 1_000)
+    told = statements_of(conn, lambda: record_queries.list_sessions(conn, Filter(), after=None, limit=2))
+    [bounded] = [sql for sql in told if "is_session = 1" in sql and "OFFSET" not in sql]
+    assert "start_time >= " in bounded
+
+
 def statements_of(conn, work):
     told = []
     conn.set_trace_callback(told.append)
@@ -216,6 +251,8 @@ def questions(conn):
         for size in range(len(DIMENSIONS) + 1):
             for group_by in combinations(DIMENSIONS, size):
                 record_queries.query_usage(conn, wanted, group_by=group_by, after=None, limit=5)
+    record_queries.list_sessions(conn, Filter(session_id=an_id(COUNT)), after=None, limit=5)
+    record_queries.list_interceptions(conn, Filter(session_id=an_id(COUNT)), after=None, limit=5)
     for number in (1, 2, 59):
         record_queries.get_interception(conn, an_id(number), user_id="")
 
@@ -227,6 +264,7 @@ def changes(conn):
     put(conn, a_report(101, facts=answering, **facts), a_report(102, end=an_end(102)))
     put(conn, vanished=tuple(record_retention.left_open(conn, before_micros=START + DAY_MICROS, limit=5)))
     put(conn, *(a_report(number, facts=answering, **facts) for number in range(110, 120)))
+    put(conn, a_report(120, facts=some_facts(client_session_id=an_id(COUNT)), end=an_end(120)))
     record_retention.purge(conn, before_micros=START + DAY_MICROS, limit=5)
     record_retention.purge_sums(conn, before_micros=START + DAY_MICROS, limit=5)
     record_retention.forget_instances(conn, before_micros=START)
@@ -236,12 +274,13 @@ def changes(conn):
 def test_no_statement_looks_through_a_whole_table(tmp_path, work):
     with empty_records(tmp_path / "records.db") as one:
         put(one, *(a_mixed(number) for number in range(COUNT)))
+        put(one, *(thing for number in range(COUNT, COUNT + LONE) for thing in a_lone(number)))
         told = statements_of(one, lambda: work(one))
         assert len(told) > 30
         # `SCAN` is allowed where an order is walked along that a LIMIT ends, and of an index of few rows.
         walked = re.compile(
             "interceptions USING (COVERING )?INDEX interceptions_(by_time|by_user)|i USING INDEX interceptions_open"
-            "|sessions USING (COVERING )?INDEX sessions_by_(time|user)|(bridge_instances|keys|asked|call)$"
+            "|sessions USING (COVERING )?INDEX sessions_by_(time|user)|(bridge_instances|keys|asked|call|told)$"
             "|[0-9]+ CONSTANT ROWS?|CONSTANT ROW"
         )
         for sql in dict.fromkeys(told):
@@ -268,4 +307,15 @@ def test_what_a_page_looks_through_is_in_an_index(conn, wanted, index):
 
 
 def test_nothing_here_is_empty(conn):
-    assert len(rows_of(conn, "interceptions")) == COUNT
+    assert len(rows_of(conn, "interceptions")) == COUNT + LONE
+    assert len(sessions_of(conn)) == len(rows_of(conn, "sessions")) + LONE
+
+
+def test_a_session_without_a_row_says_what_its_interception_does(conn):
+    wanted = Filter(session_id=an_id(COUNT + 7))
+    [session] = every_page(lambda after: record_queries.list_sessions(conn, wanted, after=after, limit=5))
+    start = START + 2 * DAY_MICROS // 3
+    assert session == (
+        an_id(COUNT + 7), BOB, ["lab"], ["openai"], ["m-2"], "Zed", start, start, 1, 1, (67, 20, 30, 40), (0, 1),
+        "prompt 67",
+    )  # fmt: skip

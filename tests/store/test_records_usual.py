@@ -1,6 +1,5 @@
 """The short way into the file leaves there what the long one does, for whatever comes together."""
 
-import json
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -29,6 +28,9 @@ from tests.support.records import (
     an_origin,
     empty_records,
     everything,
+    put,
+    rows_of,
+    sessions_of,
     some_facts,
 )
 
@@ -234,7 +236,7 @@ def test_of_what_a_session_says_the_latest_word_counts_whatever_the_order(tmp_pa
         with empty_records(tmp_path / f"{order}.db") as conn:
             done = stored(conn, Batch(openings=openings, reports=[reports[place] for place in order]), {})
             assert sum(len(group.places) for group in done.usual.groups) == 5
-            (session,) = contents(conn)["sessions"]
+            (session,) = rows_of(conn, "sessions")
         found = session["client"], session["last_prompt"], session["last_prompt_time"], session["last_active_time"]
         assert found == ("Zed", "three", START + 3 * SECOND, START + 5 * SECOND)
         assert (session["start_time"], session["interceptions"], session["threads"]) == (START + SECOND, 5, 5)
@@ -250,9 +252,51 @@ def test_interceptions_after_which_sessions_are_named_are_counted_in_these(tmp_p
     with empty_records(tmp_path / "records.db") as conn:
         stored(conn, Batch(openings=[an_opening(11), an_opening(12)], reports=named), {})
         done = stored(conn, Batch(openings=[an_opening(number) for number in (1, 2, 3)], reports=reports), {})
-        sessions = {one["session_id"]: one["interceptions"] for one in contents(conn)["sessions"]}
-    assert [group.told.interception_id for group in done.usual.groups] == [tuple(an_id(number) for number in (1, 2, 3))]
+        sessions = {one["session_id"]: one["interceptions"] for one in sessions_of(conn)}
+    # The long way looks at what is there.
+    assert [group.told.interception_id for group in done.usual.groups] == [(an_id(3),)]
     assert sessions == {an_id(1): 2, an_id(2): 2, an_id(3): 1}
+
+
+@pytest.mark.parametrize("opened", ["at once", "before"])
+@pytest.mark.parametrize(
+    "more",
+    [
+        [
+            a_report(
+                2, facts=some_facts(correlating_tool_call_id="toolu_1"), prompts=(a_prompt("and then?", id=an_id(71)),)
+            )
+        ],
+        [a_report(2, facts=some_facts(client_session_id=an_id(1), model="gpt-5"), end=an_end(2))],
+        [an_opening(2), a_report(2, facts=some_facts(client_session_id=an_id(1), model="gpt-5"), end=an_end(2))],
+        [a_report(1, token_usages=(a_usage(id=an_id(72), input_tokens=5),))],
+        [a_report(1, prompts=(a_prompt("else", id=an_id(73)),)), a_report(1, attempts=(an_attempt(1),))],
+        [a_report(1, facts=some_facts(), tool_calls=(a_tool_call("toolu_2", id=an_id(74)),))],
+        # Of another user, who may call a session by any name.
+        [a_report(2, origin=an_origin(BOB), facts=some_facts(client_session_id=an_id(1)), end=an_end(2))],
+    ],
+)
+def test_a_session_of_one_interception_gets_its_row_when_more_is_told_of_it(tmp_path, opened, more):
+    """And is then what it would have been with a row from its beginning, which the long way writes."""
+    one = a_report(
+        1,
+        facts=some_facts(),
+        token_usages=(a_usage(id=an_id(61), input_tokens=3),),
+        prompts=(a_prompt("x" * 700, id=an_id(62)),),
+        tool_calls=(a_tool_call("toolu_1", id=an_id(63)),),
+        end=an_end(1),
+    )
+    short = [[an_opening(1)], [one]] if opened == "before" else [[an_opening(1), one]]
+    found = {}
+    for name, first in {"short": short, "long": [[one._replace(end=None)], [one]]}.items():
+        with empty_records(tmp_path / f"{name}.db") as conn:
+            for things in first:
+                put(conn, *things, prices=PRICES)
+            assert len(rows_of(conn, "sessions")) == (name == "long")
+            assert [session["last_prompt"] for session in sessions_of(conn)] == ["x" * 500]
+            put(conn, *more, prices=PRICES)
+            found[name] = contents(conn)
+    assert found["short"] == found["long"]
 
 
 @given(st.data())
@@ -279,11 +323,15 @@ def stored(conn, batch: Batch, prices) -> Stored:
 
 
 def contents(conn):
-    """What is in the file. Names in a session stand in the order in which they were stored, which may be another."""
+    """What is in the file. Names in a session stand in the order in which they were stored, which may be another, and
+    whether one has a row is no matter."""
     found = everything(conn)
+    found["sessions"] = sessions_of(conn)
     for session in found["sessions"]:
         for names in ("providers", "provider_types", "models"):
-            session[names] = sorted(json.loads(session[names]))
+            session[names].sort()
+    for row in found["interceptions"]:
+        del row["is_session"]
     return found
 
 

@@ -20,7 +20,8 @@ from credentiald.record_model import (
     TokenUsage,
     ToolCall,
 )
-from credentiald.store import record_writing, records, sqlite
+from credentiald.store import record_queries, record_writing, records, sqlite
+from credentiald.store.record_scan import Filter
 from credentiald.store.record_writing import Batch, Stored
 
 START = 1_795_000_000_000_000
@@ -194,6 +195,18 @@ def rows_of(conn: sqlite3.Connection, table: str) -> list[dict[str, Any]]:
     for row in rows:
         row.pop("number", None)
     return sorted(rows, key=repr)
+
+
+def sessions_of(conn: sqlite3.Connection) -> list[dict[str, Any]]:
+    """All sessions as they are listed, those that have no row too. Each must be listed once."""
+    listed, after, is_end = [], None, False
+    while not is_end:
+        items, after = record_queries.list_sessions(conn, Filter(), after=after, limit=1000)
+        listed += items
+        is_end = after is None
+    found = [one._asdict() for one in listed]
+    assert len({(one["user_id"], one["session_id"]) for one in found}) == len(found)
+    return sorted(found, key=lambda one: (one["user_id"], one["session_id"]))
 
 
 def everything(conn: sqlite3.Connection) -> dict[str, list[dict[str, Any]]]:

@@ -1,0 +1,103 @@
+"""Sessions of one interception, as nearly all are that no client names: the row of the interception stands for them.
+
+To write a row of their own takes as long as to write the interception. They get it when something joins them or more is
+told of their interception: so that has at most one token usage and one prompt.
+"""
+
+from collections.abc import Collection, Sequence
+from dataclasses import replace
+
+from credentiald.store import bulk
+from credentiald.store.connection import Connection, Row
+from credentiald.store.record_scan import Filter, Place, Scan
+
+PROMPT_CHARACTERS = 500
+# As rows of sessions have it.
+_COLUMNS = f"""
+    number, user_id, session_id, json_array(provider_name) AS providers, json_array(provider_type) AS provider_types,
+    CASE model WHEN '' THEN '[]' ELSE json_array(model) END AS models, client, start_time,
+    start_time AS last_active_time, 1 AS interceptions, 1 AS threads, COALESCE(input_tokens, 0) AS input_tokens,
+    COALESCE(output_tokens, 0) AS output_tokens, COALESCE(cache_read_input_tokens, 0) AS cache_read_input_tokens,
+    COALESCE(cache_write_input_tokens, 0) AS cache_write_input_tokens, COALESCE(cost_micros, 0) AS cost_micros,
+    token_usages.id IS NOT NULL AND cost_micros IS NULL AS unpriced_token_usages,
+    SUBSTR(COALESCE(text, ''), 1, {PROMPT_CHARACTERS}) AS last_prompt,
+    CASE COALESCE(text, '') WHEN '' THEN 0 ELSE start_time END AS last_prompt_time
+"""
+_FACTS = (
+    "LEFT JOIN token_usages ON token_usages.interception_id = interceptions.id"
+    " LEFT JOIN prompts ON prompts.interception_id = interceptions.id"
+)
+# Of those that began at the same time, sessions with a row come first, and these after them.
+_BEHIND = 1 << 62
+
+
+def with_rows(conn: Connection, interception_ids: Collection[str]) -> set[str]:
+    """Those of these ids by which sessions have a row: a client may call a session by any name."""
+    if not interception_ids:
+        return set()
+    # Ids rise with time and these are of now: there is next to nothing between the first of them and the last.
+    rows = conn.execute(
+        "SELECT session_id FROM sessions WHERE session_id BETWEEN ? AND ?",
+        (min(interception_ids), max(interception_ids)),
+    ).fetchall()
+    return {row["session_id"] for row in rows}.intersection(interception_ids) if rows else set()
+
+
+def given_rows(conn: Connection, keys: Sequence[tuple[str, str]]) -> list[Row]:
+    """What rows of sessions by these keys (user, session) would be, if any are of one interception.
+
+    They stand for themselves no more: the caller writes their rows.
+    """
+    rows = list(
+        bulk.select_for(
+            conn,
+            f"SELECT {_COLUMNS} FROM",
+            keys,
+            "AS keys CROSS JOIN interceptions ON interceptions.id = keys.column2 AND +user_id = keys.column1"
+            f" AND is_session = 1 {_FACTS}",
+        )
+    )
+    bulk.change(conn, "UPDATE interceptions SET is_session = 0 WHERE id IN", [row["session_id"] for row in rows])
+    return rows
+
+
+def is_lone(conn: Connection, session_id: str) -> bool:
+    """Whether a session is of one interception that stands for it."""
+    found = conn.execute("SELECT 1 FROM interceptions WHERE id = ? AND is_session = 1", (session_id,)).fetchone()
+    return found is not None
+
+
+def page(
+    conn: Connection, wanted: Filter, *, after: Place | None, down_to: Place | None, limit: int, scanned: int
+) -> tuple[list[tuple[Place, Row]], Place | None]:
+    """Some of those, as rows of sessions with their places, and where to go on: Scan.page.
+
+    Nothing older than `down_to` is needed.
+    """
+    if down_to is not None:
+        wanted = replace(wanted, after_micros=max(down_to.micros, wanted.after_micros or 0))
+    scan = Scan(
+        "interceptions",
+        "start_time",
+        wanted,
+        indexed=[("interceptions.id = ?", wanted.session_id), ("user_id = ?", wanted.user_id)],
+        further=[
+            ("is_session = ?", 1),
+            ("provider_name = ?", wanted.provider),
+            ("provider_type = ?", wanted.provider_type),
+            ("model = ?", wanted.model),
+            ("client = ?", wanted.client),
+        ],
+        scanned=scanned,
+        columns=_COLUMNS,
+        joined=_FACTS,
+    )
+    if after is not None:
+        after = after._replace(number=after.number + _BEHIND)
+    rows, last = scan.page(conn, after=after, limit=limit)
+    found = [(_behind(Place(row["last_active_time"], row["number"])), row) for row in rows]
+    return found, None if last is None else _behind(last)
+
+
+def _behind(place: Place) -> Place:
+    return place._replace(number=place.number - _BEHIND)
