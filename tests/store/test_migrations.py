@@ -2,12 +2,26 @@ import hashlib
 import sqlite3
 import subprocess
 import sys
+from contextlib import closing, contextmanager
 
 import pytest
 
 from credentiald.model import BedrockOptions, Timeouts
-from credentiald.store import bridge_words, migrations, models, providers, records, sqlite
-from tests.support.records import a_report, an_attempt, put, rows_of
+from credentiald.store import bridge_words, migrations, models, providers, record_queries, records, sqlite
+from credentiald.store.record_scan import Filter
+from tests.support.records import (
+    a_prompt,
+    a_report,
+    an_attempt,
+    an_end,
+    an_id,
+    an_opening,
+    empty_records,
+    put,
+    rows_of,
+    sessions_of,
+    some_facts,
+)
 from tests.support.store import NOW, a_model, empty_store
 
 
@@ -145,24 +159,59 @@ def test_looking_does_not_load_sqlite_utils():
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 
-def test_a_file_of_records_of_before_there_were_attempts_takes_them_and_keeps_what_it_has(tmp_path, monkeypatch):
-    def prepared(conn):
-        with sqlite.transaction(conn, write=True):
-            records.prepare(conn, "database-1")
-
-    path = tmp_path / "records.db"
+@contextmanager
+def records_of_before(path, step):
+    """A file of records as it was before that step, to be prepared."""
+    names = [name for name, _ in migrations.RECORD_STEPS]
     path.touch()
-    conn = sqlite.connect(path)
-    monkeypatch.setattr(migrations, "RECORD_STEPS", migrations.RECORD_STEPS[:1])
-    prepared(conn)
-    conn.execute("INSERT INTO bridge_instances (service_id, id, seen_time) VALUES ('s-1', 'bridge-1', 7)")
-    monkeypatch.undo()
-    prepared(conn)
-    bridge_words.tell_breakers(conn, ("s-1", "bridge-1"), "[]", now_micros=8)
-    assert list(bridge_words.breakers_since(conn, since_micros=7)) == [(("s-1", "bridge-1"), 8, "[]")]
-    put(conn, a_report(1, attempts=(an_attempt(1),)))
-    assert len(rows_of(conn, "attempts")) == 1
-    conn.close()
+    with closing(sqlite.connect(path)) as conn, pytest.MonkeyPatch.context() as patched:
+        patched.setitem(migrations._OTHERS, migrations.RECORDS, migrations.RECORD_STEPS[: names.index(step)])
+        prepare(conn)
+        assert migrations.applied(conn, migrations.RECORDS)[-1] < step
+        patched.undo()
+        yield conn
+
+
+def prepare(conn):
+    with sqlite.transaction(conn, write=True):
+        records.prepare(conn, "database-1")
+
+
+def test_a_file_of_records_of_before_there_were_attempts_takes_them_and_keeps_what_it_has(tmp_path):
+    with records_of_before(tmp_path / "records.db", "0002_watchers") as conn:
+        conn.execute("INSERT INTO bridge_instances (service_id, id, seen_time) VALUES ('s-1', 'bridge-1', 7)")
+        prepare(conn)
+        bridge_words.tell_breakers(conn, ("s-1", "bridge-1"), "[]", now_micros=8)
+        assert list(bridge_words.breakers_since(conn, since_micros=7)) == [(("s-1", "bridge-1"), 8, "[]")]
+        put(conn, a_report(1, attempts=(an_attempt(1),)))
+        assert len(rows_of(conn, "attempts")) == 1
+
+
+def test_sessions_of_a_file_of_before_some_had_no_row_are_what_they_were(tmp_path):
+    # Reported without an opening, which writes the row.
+    told = [a_report(number, facts=some_facts(), prompts=(a_prompt(),), end=an_end(number)) for number in (1, 2, 3)]
+    with empty_records(tmp_path / "new.db") as new:
+        put(new, *told)
+        before = {table: rows_of(new, table) for table in ("interceptions", "prompts", "sessions", "usage_days")}
+        expected = sessions_of(new)
+    with records_of_before(tmp_path / "records.db", "0004_sessions_of_one") as conn:
+        for table, rows in before.items():
+            columns = [one for one in rows[0] if one != "is_session"]
+            values = [tuple(row[one] for one in columns) for row in rows]
+            conn.executemany(
+                f"INSERT INTO {table} ({', '.join(columns)}) VALUES ({', '.join('?' * len(columns))})", values
+            )
+        prepare(conn)
+        assert sessions_of(conn) == expected
+        wanted = Filter(session_id=an_id(2))
+        found = record_queries.list_interceptions(conn, wanted, after=None, limit=5).items
+        assert [one.row.id for one in found] == [an_id(2)]
+        put(conn, an_opening(4), a_report(4, facts=some_facts(), end=an_end(4)))
+        put(conn, a_report(5, facts=some_facts(client_session_id=an_id(2)), end=an_end(5)))
+        assert {one["session_id"]: one["interceptions"] for one in sessions_of(conn)} == {
+            an_id(1): 1, an_id(2): 2, an_id(3): 1, an_id(4): 1,
+        }  # fmt: skip
+        assert len(rows_of(conn, "sessions")) == 3
 
 
 # Of those that a release has run: what is changed in one of them reaches no database that exists.
