@@ -38,6 +38,8 @@ SESSION_COLUMNS = {
     "THREADS": "threads",
     "INPUT": "tokens.input_tokens",
     "OUTPUT": "tokens.output_tokens",
+    "CACHE READ": "tokens.cache_read_input_tokens",
+    "CACHE WRITE": "tokens.cache_write_input_tokens",
     "COST USD": "cost",
     "LAST PROMPT": "last_prompt",
 }
@@ -52,6 +54,8 @@ INTERCEPTION_COLUMNS = {
     "STATUS": "http_status",
     "INPUT": "tokens.input_tokens",
     "OUTPUT": "tokens.output_tokens",
+    "CACHE READ": "tokens.cache_read_input_tokens",
+    "CACHE WRITE": "tokens.cache_write_input_tokens",
     "COST USD": "cost",
 }
 _PROMPT_CHARACTERS = 60

@@ -101,13 +101,25 @@ def test_the_cost_of_a_request_says_what_is_not_in_it(plane, micros, unpriced, s
 def test_a_request_of_which_no_usage_is_known_is_not_said_to_have_cost_nothing(plane):
     plane.interceptions = [an_interception(1, cost=pb.CostTotals(), tokens=pb.TokenTotals())]
     head, line = administer(plane, "records", "interceptions").stdout.splitlines()
-    assert line[head.index("STATUS") :].split() == ["-", "-", "-", "-"]
+    assert line[head.index("STATUS") :].split() == ["-"] * 6
+
+
+@pytest.mark.parametrize("command", ["interceptions", "sessions"])
+def test_tokens_of_a_cache_have_columns_because_most_of_an_agents_input_is_cached(plane, command):
+    tokens = pb.TokenTotals(
+        input_tokens=3, output_tokens=50, cache_read_input_tokens=90_000, cache_write_input_tokens=700
+    )
+    plane.interceptions = [an_interception(1, tokens=tokens)]
+    plane.sessions = [pb.Session(session_id="s-1", tokens=tokens)]
+    head, line = administer(plane, "records", command).stdout.splitlines()
+    assert " ".join(head.split()).count("INPUT OUTPUT CACHE READ CACHE WRITE COST USD") == 1
+    assert line[head.index("INPUT") :].split()[:5] == ["3", "50", "90000", "700", "0"]
 
 
 def test_a_session_of_which_no_usage_is_known_is_not_said_to_have_cost_nothing(plane):
     plane.sessions = [pb.Session(session_id="s-1", interceptions=1, cost=pb.CostTotals(), tokens=pb.TokenTotals())]
     head, line = administer(plane, "records", "sessions").stdout.splitlines()
-    assert line[head.index("INPUT") :].split() == ["-", "-", "-", "-"]
+    assert line[head.index("INPUT") :].split() == ["-"] * 6
 
 
 def test_a_request_is_shown_with_what_it_was_mapped_to_who_sent_it_and_what_its_tokens_were(plane):
