@@ -129,6 +129,7 @@ _NAMES = (
 )  # fmt: skip
 # Not recorded: the sum of others, nearly everywhere.
 _TOTAL = "total"
+_COUNTED = (*_NAMES, _TOTAL)
 _further = further_texts(_NAMES)
 _chunks = msgspec.json.Decoder(_Chunk)
 _usual_answers = msgspec.json.Decoder(_UsualAnswer)
@@ -234,8 +235,7 @@ class ChatReader(msgspec.Struct):
             self._count(usage)
 
     def _count(self, usage: _Usage[Count]) -> None:
-        self.seen.count(zip(_NAMES, _counts(usage), strict=True))
-        self.seen.count(((_TOTAL, usage.total_tokens),))
+        self.seen.count(zip(_COUNTED, (*_counts(usage), usage.total_tokens), strict=True))
 
 
 def usual(data: bytes) -> UsualAnswer | None:
