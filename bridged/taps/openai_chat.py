@@ -35,6 +35,8 @@ _DONE, _ERROR = b"[DONE]", b'"error"'
 _REASON = re.compile(rb'"finish_reason"[ \t\r\n]*:[ \t\r\n]*"')
 
 C = TypeVar("C")
+# Of counts that only some upstreams tell: None where none is expected.
+S = TypeVar("S")
 
 
 class _PromptDetails(msgspec.Struct, Generic[C], gc=False):
@@ -50,12 +52,15 @@ class _CompletionDetails(msgspec.Struct, Generic[C], gc=False):
     rejected_prediction_tokens: C | None = None
 
 
-class _Usage(msgspec.Struct, Generic[C], gc=False):
+class _Usage(msgspec.Struct, Generic[C, S], gc=False):
     prompt_tokens: C | None = None
     completion_tokens: C | None = None
     total_tokens: C | None = None
     prompt_tokens_details: _PromptDetails[C] | None = None
     completion_tokens_details: _CompletionDetails[C] | None = None
+    # Kimi's, and DeepSeek's.
+    cached_tokens: S | None = None
+    prompt_cache_hit_tokens: S | None = None
 
 
 class _Function(msgspec.Struct, gc=False):
@@ -82,6 +87,8 @@ class _Choice(msgspec.Struct, gc=False):
     delta: _Message | None = None
     message: _Message | None = None
     finish_reason: str | None = None
+    # Kimi's, in streams.
+    usage: _Usage[Count, Count] | None = None
 
 
 class _Error(msgspec.Struct, gc=False):
@@ -95,7 +102,7 @@ class _Chunk(msgspec.Struct, gc=False):
     id: str | None = None
     model: str | None = None
     choices: list[_Choice] | None = None
-    usage: _Usage[Count] | None = None
+    usage: _Usage[Count, Count] | None = None
     error: _Error | str | None = None
 
 
@@ -113,7 +120,7 @@ class _UsualChoice(msgspec.Struct, gc=False):
 class _UsualAnswer(msgspec.Struct, gc=False):
     """A whole answer that `usual` takes, and nothing else is one: with good counts, and neither calls nor an error."""
 
-    usage: _Usage[GoodCount]
+    usage: _Usage[GoodCount, None]
     id: str | None = None
     model: str | None = None
     choices: list[_UsualChoice] | None = None
@@ -133,7 +140,7 @@ _COUNTED = (*_NAMES, _TOTAL)
 _further = further_texts(_NAMES)
 _chunks = msgspec.json.Decoder(_Chunk)
 _usual_answers = msgspec.json.Decoder(_UsualAnswer)
-_usages = msgspec.json.Decoder(_Usage[Count])
+_usages = msgspec.json.Decoder(_Usage[Count, Count])
 
 
 class ChatReader(msgspec.Struct):
@@ -195,6 +202,8 @@ class ChatReader(msgspec.Struct):
         if chunk.usage is not None:
             self._count(chunk.usage)
         for choice in chunk.choices or ():
+            if choice.usage is not None:
+                self._count(choice.usage)
             message = choice.delta or choice.message
             if message is not None and message.tool_calls:
                 self._gather(choice.index or 0, message.tool_calls)
@@ -234,7 +243,10 @@ class ChatReader(msgspec.Struct):
         if usage is not None:
             self._count(usage)
 
-    def _count(self, usage: _Usage[Count]) -> None:
+    def _count(self, usage: _Usage[Count, Count]) -> None:
+        cached = usage.prompt_cache_hit_tokens if usage.cached_tokens is None else usage.cached_tokens
+        if cached is not None:
+            self.seen.count((("cache_read", cached),))
         self.seen.count(zip(_COUNTED, (*_counts(usage), usage.total_tokens), strict=True))
 
 
@@ -264,7 +276,7 @@ def _with_thoughts(counts: dict[str, int]) -> dict[str, int]:
     return rest
 
 
-def _counts(usage: _Usage[C]) -> tuple[C | None, ...]:
+def _counts(usage: _Usage[C, Any]) -> tuple[C | None, ...]:
     """As `_NAMES` names them."""
     of_prompt = usage.prompt_tokens_details or _NO_PROMPT_DETAILS
     of_completion = usage.completion_tokens_details or _NO_COMPLETION_DETAILS

@@ -582,6 +582,25 @@ def test_thoughts_that_only_the_total_counts_are_output(usage: dict[str, object]
         assert "total" not in found.usage.metadata
 
 
+@pytest.mark.parametrize(
+    "told",
+    [{"cached_tokens": 9}, {"prompt_cache_hit_tokens": 9, "prompt_cache_miss_tokens": 3},
+     {"cached_tokens": 1, "prompt_tokens_details": {"cached_tokens": 9}}],
+)  # fmt: skip
+def test_cached_tokens_may_be_told_beside_the_details(told: dict[str, object]) -> None:
+    usage = {"prompt_tokens": 12, "completion_tokens": 7, "total_tokens": 19, **told}
+    answer = {"id": "c", "choices": [{"message": {"content": "x"}, "finish_reason": "stop"}], "usage": usage}
+    assert openai_chat.usual(json.dumps(answer).encode()) is None
+    for found in (
+        tapped([json.dumps(answer).encode()], dialect=CHAT, headers=JSON),
+        tapped([_chat({"id": "c", "choices": [], "usage": usage})], dialect=CHAT),
+        tapped([_chat({"id": "c", "choices": [{"delta": {}, "finish_reason": "stop", "usage": usage}]})], dialect=CHAT),
+    ):
+        assert found.usage is not None
+        counts = (found.usage.input_tokens, found.usage.cache_read_input_tokens, found.usage.output_tokens)
+        assert counts == (3, 9, 7)
+
+
 def test_more_cached_tokens_than_tokens_are_no_negative_count() -> None:
     usage = {"prompt_tokens": 5, "completion_tokens": 1, "prompt_tokens_details": {"cached_tokens": 9}}
     found = tapped([json.dumps({"usage": usage}).encode()], dialect=CHAT, headers=JSON)
