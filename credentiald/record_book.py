@@ -11,23 +11,22 @@ import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass, field
 from datetime import datetime
-from itertools import accumulate, islice, takewhile
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
-from credentiald import record_log, record_merge
+from credentiald import record_log
 from credentiald.bridge_instances import Instance, Instances
 from credentiald.errors import Refusal, StoreUnavailable
 from credentiald.metrics import Metrics
 from credentiald.prices import NO_PRICES, PriceTable
-from credentiald.record_model import Noted, OpeningRow, Rejection
-from credentiald.resolve import upstream_model
+from credentiald.record_model import Noted, Rejection
 from credentiald.store import record_writing
 from credentiald.store.record_writing import Batch, Stored
 from credentiald.store.records import Records
 from credentiald.store.times import to_micros
 from credentiald.usual_report import Told
+from credentiald.waiting_openings import WaitingOpenings, opening_rows
+from credentiald.waiting_reports import REPORT_SECONDS, Call, Place, WaitingReports, places_of, reject
 
 if TYPE_CHECKING:
     from credentiald.tracing import Tracing
@@ -38,31 +37,10 @@ log = logging.getLogger(__name__)
 
 # How long an opening waits for the records of its interception.
 OPENING_SECONDS = 0.7
-# How long reports wait for others, and how many wait no longer: a bridge sends no more before these are stored.
-REPORT_SECONDS = 0.05
-ENOUGH_REPORTS = 500
 _OPENING_MICROS = int(OPENING_SECONDS * 1_000_000)
 _RETRY_SECONDS = 1.0
-_MOST_OPENINGS = 200_000
-_MOST_REPORTS = 50_000
-_MOST_REPORT_BYTES = 64 * 1024 * 1024
-# Of one transaction.
-_OPENINGS_AT_ONCE = 2000
-_REPORT_BYTES_AT_ONCE = 4 * 1024 * 1024
 # More reports than this that cannot be stored are no trouble of theirs.
 _MOST_UNSTORABLE = 16
-
-
-@dataclass(slots=True, eq=False)
-class _Waiting:
-    """What came with one call."""
-
-    reports: Sequence[Told]
-    size_bytes: int
-    # On the loop's clock.
-    since_seconds: float
-    done: "asyncio.Future[Mapping[int, Rejection]]"
-    rejections: dict[int, Rejection] = field(default_factory=dict)
 
 
 async def no_prices() -> PriceTable:
@@ -90,13 +68,8 @@ class RecordBook:
         self._read_prices = read_prices
         self._tracing = tracing
         self.instances = Instances()
-        # In the order in which they came; each stays until it is on the disk.
-        self._openings: dict[bytes, Noted] = {}
-        self._waiting: list[_Waiting] = []
-        # What is being stored has not arrived yet: it still waits.
-        self._storing: Sequence[_Waiting] = ()
-        self._waiting_reports = 0
-        self._waiting_bytes = 0
+        self._openings = WaitingOpenings()
+        self._reports = WaitingReports()
         self._refused_time: datetime | None = None
         self._retry_seconds = 0.0
         self._closed = False
@@ -107,21 +80,21 @@ class RecordBook:
 
     def waiting(self) -> int:
         """How many openings and reports are not on the disk."""
-        return len(self._openings) + self._waiting_reports
+        return len(self._openings) + len(self._reports)
 
     def oldest_seconds(self) -> float:
         """How long the oldest of them has waited; 0 where none does."""
-        # All in the order in which they came.
-        openings = islice(self._openings.values(), 1)
-        ages = [0.0, *((to_micros(self._clock()) - one[-1]) / 1_000_000 for one in openings)]
-        reports = (*self._storing[:1], *self._waiting[:1])
-        ages += [asyncio.get_running_loop().time() - one.since_seconds for one in reports]
+        ages = [0.0]
+        if (opened_micros := self._openings.oldest_micros()) is not None:
+            ages.append((to_micros(self._clock()) - opened_micros) / 1_000_000)
+        if (reported_seconds := self._reports.oldest_seconds()) is not None:
+            ages.append(asyncio.get_running_loop().time() - reported_seconds)
         return max(ages)
 
     @property
     def noted(self) -> Mapping[bytes, Noted]:
         """Openings that are not on the disk, by interception."""
-        return self._openings
+        return self._openings.by_interception
 
     @property
     def refused_time(self) -> datetime | None:
@@ -132,20 +105,11 @@ class RecordBook:
         """Openings of interceptions that have been answered."""
         if not noted:
             return
-        openings = self._openings
-        fresh = {one[0]: one for one in noted}
-        if len(fresh) == len(noted) and openings.keys().isdisjoint(fresh):
-            openings.update(fresh)
-        else:
-            for one in noted:
-                openings[one[0]] = record_merge.noted_again(openings.get(one[0]), one)
+        dropped = self._openings.add(noted)
         _, _, decided, _, _, instance_id, _, micros = noted[-1]
         self.heard((decided.origin.service_id, instance_id), micros)
-        excess = len(openings) - _MOST_OPENINGS
-        if excess > 0:
-            for key in list(islice(openings, excess)):
-                del openings[key]
-            self._metrics.records.openings_dropped(excess)
+        if dropped:
+            self._metrics.records.openings_dropped(dropped)
         if self._timer is None:
             self._later(OPENING_SECONDS)
 
@@ -156,19 +120,11 @@ class RecordBook:
 
     async def append(self, reports: Sequence[Told], *, size_bytes: int = 0) -> Mapping[int, Rejection]:
         """Store reports; the places of those that are not stored, and why. StoreUnavailable."""
-        if (
-            self._closed
-            or self._waiting_reports + len(reports) > _MOST_REPORTS
-            or self._waiting_bytes + size_bytes > _MOST_REPORT_BYTES
-        ):
+        if self._closed:
             raise StoreUnavailable
-        loop = asyncio.get_running_loop()
-        one = _Waiting(reports, size_bytes, loop.time(), loop.create_future())
-        self._waiting.append(one)
-        self._waiting_reports += len(reports)
-        self._waiting_bytes += size_bytes
-        self._later(self._gather_seconds())
-        return await one.done
+        call = self._reports.add(reports, size_bytes)
+        self._later(self._reports.gather_seconds())
+        return await call.done
 
     async def end_presumed(self, ends: Sequence[tuple[str, int]]) -> None:
         """End interceptions of which nothing more will be heard, at these times. StoreUnavailable."""
@@ -192,53 +148,53 @@ class RecordBook:
 
     async def _flush_some(self, *, all_openings: bool) -> bool:
         """Store what one transaction takes; whether there was more."""
-        waiting = self._due_reports()
-        reports = [report for one in waiting for report in one.reports]
+        calls = self._reports.take()
+        reports = [report for one in calls for report in one.reports]
         noted = self._due_openings(reports, all_openings=all_openings)
         heard = self.instances.unwritten()
         if not (reports or noted or heard):
             return False
-        openings = _openings(noted)
+        openings = opening_rows(noted)
         try:
             stored = await self._stored(Batch(openings=openings, reports=reports, heard=heard))
-            self._stored_now(noted)
+            self._openings.stored(noted)
             self.instances.written(heard)
-            _reject_taken(waiting, stored)
+            if stored.taken:
+                _reject_taken(places_of(calls), stored)
         except Refusal as refusal:
-            self._refuse(waiting, refusal)
+            self._reports.refuse(calls, refusal)
             return False
         except Exception:
             log.exception("records could not be stored together")
-            await self._store_apart(noted, waiting)
+            await self._store_apart(noted, calls)
             return False
         except BaseException:
-            self._refuse(waiting, StoreUnavailable())
+            self._reports.refuse(calls, StoreUnavailable())
             raise
-        self._acknowledge(waiting)
+        self._reports.acknowledge(calls)
         # On the disk and acknowledged: what becomes of the lines is no concern of those who wait.
         await self._tell(stored)
-        return bool(self._waiting) or len(noted) >= _OPENINGS_AT_ONCE
+        return self._reports.some_wait or self._openings.are_enough(noted)
 
-    async def _store_apart(self, noted: Sequence[Noted], waiting: Sequence[_Waiting]) -> None:
+    async def _store_apart(self, noted: Sequence[Noted], calls: Sequence[Call]) -> None:
         """A bug that one record brings out must not be its neighbours' trouble."""
-        places = [(one, place) for one in waiting for place in range(len(one.reports))]
+        places = places_of(calls)
         try:
-            lost = await self._unstorable(noted, lambda some: Batch(openings=_openings(some)))
-            self._stored_now(noted)
+            lost = await self._unstorable(noted, lambda some: Batch(openings=opening_rows(some)))
+            self._openings.stored(noted)
             self._metrics.records.openings_dropped(len(lost))
             failed = await self._unstorable(
-                places, lambda some: Batch(reports=[one.reports[place] for one, place in some]), _reject_places
+                places, lambda some: Batch(reports=[one.reports[place] for one, place in some]), _reject_taken
             )
         except Refusal as refusal:
-            self._refuse(waiting, refusal)
+            self._reports.refuse(calls, refusal)
             return
         if places and len(failed) == len(places):
             # Perhaps it is no fault of theirs.
-            self._refuse(waiting, StoreUnavailable())
+            self._reports.refuse(calls, StoreUnavailable())
             return
-        for one, place in failed:
-            one.rejections[place] = Rejection.RECORD_INVALID
-        self._acknowledge(waiting)
+        reject(failed, Rejection.RECORD_INVALID)
+        self._reports.acknowledge(calls)
 
     async def _unstorable(
         self,
@@ -296,64 +252,24 @@ class RecordBook:
             except Exception:
                 log.exception("records are stored but could not be logged")
 
-    def _due_reports(self) -> Sequence[_Waiting]:
-        sizes = accumulate(one.size_bytes for one in self._waiting)
-        # Up to the one that makes it enough.
-        count = 1 + sum(1 for _ in takewhile(lambda size_bytes: size_bytes < _REPORT_BYTES_AT_ONCE, sizes))
-        self._storing, self._waiting = self._waiting[:count], self._waiting[count:]
-        return self._storing
-
     def _due_openings(self, reports: Sequence[Told], *, all_openings: bool) -> list[Noted]:
         """The openings that are stored now: those of the reports, and the oldest."""
-        openings = self._openings
-        due = {key: openings[key] for key in [one[0].encode() for one in reports] if key in openings}
+        due = self._openings.of(reports)
         if not all_openings and asyncio.get_running_loop().time() < self._retry_seconds:
             return list(due.values())
         now_micros = to_micros(self._clock())
         young_micros = now_micros if all_openings else now_micros - _OPENING_MICROS
-        for key, one in openings.items():
-            # In the order in which they came, so the rest is younger; from the future, where the clock was set back.
-            if len(due) >= _OPENINGS_AT_ONCE or young_micros < one[-1] <= now_micros:
-                break
-            due[key] = one
+        self._openings.add_oldest(due, young_micros=young_micros, now_micros=now_micros)
         return list(due.values())
 
-    def _stored_now(self, noted: Sequence[Noted]) -> None:
-        openings = self._openings
-        for one in noted:
-            # One that was noted again meanwhile is another.
-            if openings.get(one[0]) is one:
-                del openings[one[0]]
-
-    def _acknowledge(self, waiting: Sequence[_Waiting]) -> None:
-        self._leave(waiting)
-        for one in waiting:
-            if not one.done.done():
-                one.done.set_result(one.rejections)
-
-    def _refuse(self, waiting: Sequence[_Waiting], refusal: Refusal) -> None:
-        self._leave(waiting)
-        for one in waiting:
-            if not one.done.done():
-                one.done.set_exception(refusal)
-
-    def _leave(self, waiting: Sequence[_Waiting]) -> None:
-        self._waiting_reports -= sum(len(one.reports) for one in waiting)
-        self._waiting_bytes -= sum(one.size_bytes for one in waiting)
-        self._storing = ()
-
     def _next_flush(self) -> None:
-        if self._waiting:
-            self._later(self._gather_seconds())
-        elif self._openings:
-            waited_seconds = (to_micros(self._clock()) - next(iter(self._openings.values()))[-1]) / 1_000_000
+        if self._reports.some_wait:
+            self._later(self._reports.gather_seconds())
+        elif (opened_micros := self._openings.oldest_micros()) is not None:
+            waited_seconds = (to_micros(self._clock()) - opened_micros) / 1_000_000
             wait_seconds = min(max(OPENING_SECONDS - waited_seconds, REPORT_SECONDS), OPENING_SECONDS)
             retry_seconds = self._retry_seconds - asyncio.get_running_loop().time()
             self._later(max(wait_seconds, retry_seconds))
-
-    def _gather_seconds(self) -> float:
-        """How long reports wait now."""
-        return REPORT_SECONDS if self._waiting_reports < ENOUGH_REPORTS else 0.0
 
     def _later(self, seconds: float) -> None:
         """Flush after this time, or when that was said already if it comes earlier."""
@@ -384,30 +300,5 @@ class RecordBook:
         self._metrics.records.openings_dropped(len(self._openings))
 
 
-def _openings(noted: Sequence[Noted]) -> list[OpeningRow]:
-    """What was noted, as it is stored."""
-    if not noted:
-        return []
-    columns: Any = zip(*noted, strict=True)
-    ids, resolution_ids, decisions, models, clients, bridge_instance_ids, _, times = columns
-    origins, operations, bedrock, *_ = zip(*decisions, strict=True)
-    upstream_models = [
-        # Few providers have models of their own.
-        "" if options is None else upstream_model(options, model)
-        for options, model in zip(bedrock, models, strict=True)
-    ]
-    texts = map(bytes.decode, ids), map(bytes.decode, resolution_ids)
-    return list(
-        zip(*texts, origins, bridge_instance_ids, operations, models, upstream_models, clients, times, strict=True)
-    )
-
-
-def _reject_taken(waiting: Sequence[_Waiting], stored: Stored) -> None:
-    if stored.taken:
-        _reject_places([(one, place) for one in waiting for place in range(len(one.reports))], stored)
-
-
-def _reject_places(places: Sequence[tuple[_Waiting, int]], stored: Stored) -> None:
-    for taken in stored.taken:
-        one, place = places[taken]
-        one.rejections[place] = Rejection.INTERCEPTION_TAKEN
+def _reject_taken(places: Sequence[Place], stored: Stored) -> None:
+    reject([places[taken] for taken in stored.taken], Rejection.INTERCEPTION_TAKEN)

@@ -131,7 +131,7 @@ async def test_an_interception_whose_opening_died_with_credentiald_is_complete_a
         await with_provider(one)
         interception_id, receipt = await Bridge(one).resolve(token)
         # What would have been written is forgotten, as kill -9 forgets it.
-        one.book._openings.clear()
+        one.book._openings._noted.clear()
     async with running(tmp_path) as one:
         facts = pb.InterceptionFacts(client="Codex", operation="openai.chat_completions", model="gpt-5")
         assert await Bridge(one).report(whole(receipt, facts=facts)) == {}
@@ -268,7 +268,7 @@ async def test_a_rule_for_a_provider_holds_for_what_is_reported_when_it_was_rena
         await with_provider(one)
         bridge = Bridge(one)
         interception_id, receipt = await bridge.resolve(token)
-        one.book._openings.clear()
+        one.book._openings._noted.clear()
         await one.admin.DeleteProvider(admin.DeleteProviderRequest(name="corp"), metadata=bearer(one.admin_token))
         assert await bridge.report(whole(receipt)) == {}
         found = await detail(one, interception_id)
@@ -721,7 +721,7 @@ async def test_what_waits_at_the_stop_is_on_the_disk_afterwards(tmp_path):
         request = pb.AppendRecordsRequest(bridge_instance_id=INSTANCE, interceptions=[whole(receipt)])
         call = one.records.AppendRecords(request, metadata=bridge.metadata)
         async with asyncio.timeout(SECONDS):
-            while not one.book._waiting:
+            while not one.book._reports.some_wait:
                 await asyncio.sleep(0)
         call.cancel()
     with pytest.raises(StoreUnavailable):
@@ -732,8 +732,8 @@ async def test_what_waits_at_the_stop_is_on_the_disk_afterwards(tmp_path):
 
 
 async def test_reports_wait_for_others_until_there_are_enough(tmp_path, monkeypatch):
-    monkeypatch.setattr("credentiald.record_book.REPORT_SECONDS", 3600.0)
-    monkeypatch.setattr("credentiald.record_book.ENOUGH_REPORTS", 3)
+    monkeypatch.setattr("credentiald.waiting_reports.REPORT_SECONDS", 3600.0)
+    monkeypatch.setattr("credentiald.waiting_reports.ENOUGH_REPORTS", 3)
     async with running(tmp_path) as one:
         few = asyncio.ensure_future(one.book.append([a_report(1), a_report(2)]))
         await one.book.write_heard()
@@ -746,8 +746,8 @@ async def test_reports_wait_for_others_until_there_are_enough(tmp_path, monkeypa
 async def test_openings_wait_up_to_a_bound_and_are_stored_in_parts_when_the_store_is_back(
     tmp_path, monkeypatch, impatient
 ):
-    monkeypatch.setattr("credentiald.record_book._MOST_OPENINGS", 50)
-    monkeypatch.setattr("credentiald.record_book._OPENINGS_AT_ONCE", 20)
+    monkeypatch.setattr("credentiald.waiting_openings.MOST_OPENINGS", 50)
+    monkeypatch.setattr("credentiald.waiting_openings.OPENINGS_AT_ONCE", 20)
     metrics = Metrics("test")
     async with running(tmp_path, metrics=metrics) as one:
         _, token = await one.make_user("ann")
@@ -769,7 +769,7 @@ async def test_openings_wait_up_to_a_bound_and_are_stored_in_parts_when_the_stor
 
 
 async def test_reports_that_would_fill_the_memory_are_told_to_come_again(tmp_path, monkeypatch):
-    monkeypatch.setattr("credentiald.record_book._MOST_REPORT_BYTES", 10_000)
+    monkeypatch.setattr("credentiald.waiting_reports.MOST_REPORT_BYTES", 10_000)
     async with running(tmp_path) as one:
         _, token = await one.make_user("ann")
         await with_provider(one)
