@@ -131,10 +131,10 @@ def test_targets_are_compared_round_by_round_with_an_interval_that_is_as_wide_as
 
 def test_what_is_compared_is_ours_with_each_target_beside_the_floor() -> None:
     slower = replace(OURS, cpu_us=20.0, kinstructions=80.0)
-    seen = {"json": {"nginx": [NGINX], "drawbridge": [OURS], "no records": [slower]}}
+    seen = {"json": {"nginx": [NGINX], "drawbridge": [OURS], "plain": [slower]}}
 
     assert list(comparisons(seen, "drawbridge", "nginx")) == [
-        "json: drawbridge took of no records: CPU 1.250 (too few rounds), instructions 0.750 (too few rounds)"
+        "json: drawbridge took of plain: CPU 1.250 (too few rounds), instructions 0.750 (too few rounds)"
     ]
 
 
