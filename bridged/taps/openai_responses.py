@@ -19,7 +19,7 @@ from bridged.taps.typed_json import Count, decoded, last_object, text_of
 _OVER = frozenset({"response.completed", "response.incomplete", "response.failed"})
 _CALLS = frozenset({"function_call", "custom_tool_call"})
 # Tools that OpenAI defines and the client runs, by the name they are recorded under. Those that OpenAI runs itself,
-# web_search_call for example, are no calls of the client's; a search for tools may be either.
+# web_search_call for example, are no calls of the client's; a search for tools, or a shell, may be either.
 _BUILT_IN_CALLS = {
     "local_shell_call": "local_shell",
     "shell_call": "shell",
@@ -27,7 +27,7 @@ _BUILT_IN_CALLS = {
     "computer_call": "computer",
     "tool_search_call": "tool_search",
 }
-_OPENAI_RUNS_IT = "server"
+_OPENAI_RUNS_IT, _OPENAI_HAS_IT = "server", "container_reference"
 _NOTHING = msgspec.Raw()
 _MAX_OUTPUT_ITEMS = 4096
 
@@ -55,6 +55,10 @@ class _Part(msgspec.Struct, gc=False):
     text: str | None = None
 
 
+class _Environment(msgspec.Struct, gc=False):
+    type: str | None = None
+
+
 class _Item(msgspec.Struct, gc=False):
     type: str = ""
     id: str | None = None
@@ -63,7 +67,9 @@ class _Item(msgspec.Struct, gc=False):
     # Text with JSON in it; the JSON itself where tools are searched for.
     arguments: Any = None
     input: str | None = None
+    # Where a tool that may be run on either side is run.
     execution: str | None = None
+    environment: _Environment | None = None
     # Of built-in tools: an object, or several.
     action: msgspec.Raw = _NOTHING
     actions: msgspec.Raw = _NOTHING
@@ -196,7 +202,7 @@ class ResponsesReader(msgspec.Struct):
         self._items.add(index)
         if item.type in _CALLS:
             self._call(index, item, item.name, text_of(item.arguments) or item.input or "")
-        elif item.type in _BUILT_IN_CALLS and item.execution != _OPENAI_RUNS_IT:
+        elif item.type in _BUILT_IN_CALLS and not _is_openais(item):
             asked = bytes(item.action) or bytes(item.actions) or bytes(item.operation)
             text = asked.decode("utf-8", "replace") or text_of(item.arguments)
             self._call(index, item, _BUILT_IN_CALLS[item.type], text)
@@ -233,6 +239,11 @@ class ResponsesReader(msgspec.Struct):
 
     def _count(self, usage: _Usage[Count]) -> None:
         self.seen.count(zip(_NAMES, _counts(usage), strict=True))
+
+
+def _is_openais(item: _Item) -> bool:
+    where = item.environment.type if item.environment else None
+    return item.execution == _OPENAI_RUNS_IT or where == _OPENAI_HAS_IT
 
 
 def usual(data: bytes) -> UsualAnswer | None:

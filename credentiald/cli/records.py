@@ -165,7 +165,7 @@ def sessions(destination: Destination, output: Output, wanted: pb.UsageFilter, m
     with destination.connect(mine=mine) as connection:
         found = connection.pages(connection.usage.ListSessions, request, lambda page: page.sessions)
         rows = map(to_dict, islice(found, limit))
-        lines = rows if output.as_json else map(_shortened, map(_without_zeros, map(_with_cost, rows)))
+        lines = rows if output.as_json else map(_shortened, map(_without_zeros, map(_in_words, rows)))
         output.listing(lines, SESSION_COLUMNS)
 
 
@@ -179,7 +179,7 @@ def interceptions(destination: Destination, output: Output, wanted: pb.UsageFilt
     with destination.connect(mine=mine) as connection:
         found = connection.pages(connection.usage.ListInterceptions, request, lambda page: page.interceptions)
         rows = map(to_dict, islice(found, limit))
-        output.listing(rows if output.as_json else map(_without_zeros, map(_with_cost, rows)), INTERCEPTION_COLUMNS)
+        output.listing(rows if output.as_json else map(_without_zeros, map(_in_words, rows)), INTERCEPTION_COLUMNS)
 
 
 @records.command()
@@ -269,12 +269,13 @@ def _costs(row: Mapping[str, Any]) -> tuple[str, str]:
     return written_usd(cost["cost_micros"]) if is_known else "", str(unpriced)
 
 
-def _with_cost(row: dict[str, Any]) -> dict[str, Any]:
-    """The row with its cost in words: `0.075`, `unpriced 2`, or both."""
+def _in_words(row: dict[str, Any]) -> dict[str, Any]:
+    """The row with its cost as `0.075`, `unpriced 2`, or both, and a user who was deleted by id."""
     cost = row["cost"] or {"cost_micros": 0, "unpriced_token_usages": 0}
     micros, unpriced = cost["cost_micros"], cost["unpriced_token_usages"]
     known = [written_usd(micros)] if micros or not unpriced else []
-    return row | {"cost": " + ".join([*known, f"unpriced {unpriced}"] if unpriced else known)}
+    cost_words = " + ".join([*known, f"unpriced {unpriced}"] if unpriced else known)
+    return row | {"cost": cost_words, "username": row["username"] or row["user_id"]}
 
 
 def _without_zeros(row: dict[str, Any]) -> dict[str, Any]:
@@ -337,7 +338,7 @@ def _about(one: Mapping[str, Any]) -> Iterator[str]:
     client = one["client"]
     if client == _UNKNOWN_CLIENT and one["user_agent"]:
         client = f"{client} ({one['user_agent'][:_AGENT_CHARACTERS]})"
-    yield from (text_of(told) for told in (one["username"], client, one["source"]) if told)
+    yield from (text_of(told) for told in (one["username"] or one["user_id"], client, one["source"]) if told)
     if one["credential_id"]:
         yield f"key {text_of(one['credential_id'])}"
     if one["http_status"]:

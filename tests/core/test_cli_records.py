@@ -116,6 +116,14 @@ def test_tokens_of_a_cache_have_columns_because_most_of_an_agents_input_is_cache
     assert line[head.index("INPUT") :].split()[:5] == ["3", "50", "90000", "700", "0"]
 
 
+def test_users_who_were_deleted_are_shown_by_their_ids(plane):
+    one = an_interception(1, username="", user_id="id-of-ann")
+    plane.interceptions, plane.sessions = [one], [pb.Session(session_id="s-1", user_id="id-of-ann")]
+    plane.thread = pb.GetInterceptionResponse(interception=one, thread=[pb.InterceptionDetail(interception=one)])
+    for command in (("interceptions",), ("sessions",), ("show", "id-1")):
+        assert "id-of-ann" in administer(plane, "records", *command).stdout
+
+
 def test_a_session_of_which_no_usage_is_known_is_not_said_to_have_cost_nothing(plane):
     plane.sessions = [pb.Session(session_id="s-1", interceptions=1, cost=pb.CostTotals(), tokens=pb.TokenTotals())]
     head, line = administer(plane, "records", "sessions").stdout.splitlines()

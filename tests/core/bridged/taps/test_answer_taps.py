@@ -675,6 +675,16 @@ def test_items_that_only_the_end_tells_are_seen() -> None:
     assert [(tool.tool, tool.input) for tool in found.tools] == [("f", "not json")]
 
 
+def test_a_shell_is_a_call_unless_openai_has_it() -> None:
+    shells = [
+        {"type": "shell_call", "call_id": str(index), "action": {"commands": ["ls"]}, "environment": environment}
+        for index, environment in enumerate(({"type": "local"}, None, {"type": "container_reference"}))
+    ]
+    event = {"type": "response.completed", "response": {"id": "r", "output": shells}}
+    found = tapped([_messages(event)], dialect=RESPONSES)
+    assert [(tool.tool, tool.tool_call_id) for tool in found.tools] == [("shell", "0"), ("shell", "1")]
+
+
 def test_what_an_open_model_thought_is_seen_beside_its_summary() -> None:
     texts = [{"type": "reasoning_text", "text": text} for text in ("long", "more")]
     summary = [{"type": "summary_text", "text": "short"}]
