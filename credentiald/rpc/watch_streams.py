@@ -12,10 +12,8 @@ import asyncio
 import contextlib
 import logging
 import uuid
-from collections import deque
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from datetime import datetime
 from typing import Any
 
 import grpc.aio
@@ -25,13 +23,13 @@ from credentiald.bridge_instances import Instance
 from credentiald.errors import InvalidArgument, Refusal, StoreUnavailable
 from credentiald.metrics import Metrics
 from credentiald.plane import Plane
-from credentiald.rpc import watch_codec
+from credentiald.rpc import watch_codec, watch_news
 from credentiald.rpc.guard import admit_again, current_caller
 from credentiald.rpc.record_codec import instance_of
 from credentiald.rpc.watch_codec import News
-from credentiald.store import providers, revision
+from credentiald.rpc.watch_stream import WatchStream
+from credentiald.store import revision
 from credentiald.store import watchers as stored_watchers
-from credentiald.store.connection import Connection
 from credentiald.store.database import State
 from credentiald.store.records import Records
 from credentiald.store.times import to_micros
@@ -47,40 +45,12 @@ _LOOK_SECONDS = 0.02
 _AFTER_BUG_SECONDS = 1.0
 # How often it is looked what bridges of other processes have acknowledged, while somebody waits for that.
 _LOOK_ELSEWHERE_SECONDS = 0.005
-# Who was away longer than this many changes is told all providers, and that it has missed some.
-_MOST_CHANGES = 10_000
 # A stream is not ended for what it owes before this, however short administrators want to wait.
 _LEAST_PATIENCE_SECONDS = 1.0
 # How long a caller may take to say where it resumes.
 _FIRST_SECONDS = 5.0
-_ALL = 1_000_000
 # Higher than any that there is: everybody is behind it.
 _NO_REVISION = 1 << 62
-
-
-class _Stream:
-    """One stream: what it is to be told next."""
-
-    def __init__(self, instance: Instance, serving: "asyncio.Task[Any] | None") -> None:
-        self.id = str(uuid.uuid4())
-        self.instance = instance
-        self.serving = serving
-        # Up to here it was told everything, or will be by what waits; -1 before its first message.
-        self.revision = -1
-        # Up to here it was written to: nothing beyond can have been obeyed.
-        self.written_revision = -1
-        self.waiting: deque[tuple[News, bytes]] = deque()
-        self.wake = asyncio.Event()
-        self.is_overdue = False
-        self.is_over = False
-        # When what its bridge showed comes to its end though nothing changes.
-        self.end_time: datetime | None = None
-
-    def tell(self, news: News, message: bytes) -> None:
-        """Put this on its way."""
-        self.revision = news.revision
-        self.waiting.append((news, message))
-        self.wake.set()
 
 
 class WatchStreams:
@@ -94,7 +64,7 @@ class WatchStreams:
         self._process_id = str(uuid.uuid4())
         self._now = asyncio.get_running_loop().time
         self._watchers = Watchers()
-        self._streams: dict[str, _Stream] = {}
+        self._streams: dict[str, WatchStream] = {}
         # What the streams of this process have been told of. The state is None where it is to be looked at anew.
         self._revision = 0
         self._state: State | None = None
@@ -121,7 +91,7 @@ class WatchStreams:
         if first is grpc.aio.EOF or caller.service is None or self._is_stopping:
             return
         self._check_room(caller.service.id)
-        stream = _Stream(instance_of(caller.service.id, first.bridge_instance_id), asyncio.current_task())
+        stream = WatchStream(instance_of(caller.service.id, first.bridge_instance_id), asyncio.current_task())
         self._watchers.joined(stream.id, stream.instance)
         self._streams[stream.id] = stream
         self._anybody.set()
@@ -149,18 +119,18 @@ class WatchStreams:
                 field="bridge_instance_id", problem=f"the service has {MOST_OF_ONE_SERVICE} streams, the most"
             )
 
-    def _left(self, stream: _Stream) -> None:
+    def _left(self, stream: WatchStream) -> None:
         del self._streams[stream.id]
         self._watchers.left(stream.id)
         if not self._streams:
             self._anybody.clear()
         self._moved()
 
-    async def _begin(self, stream: _Stream, first: pb.WatchProvidersRequest) -> None:
+    async def _begin(self, stream: WatchStream, first: pb.WatchProvidersRequest) -> None:
         """Tell all providers, and what was missed since the caller watched last."""
         resumes = bool(first.revision) and first.database_id == self._plane.db.database_id
         async with self._looking:
-            news = await self._plane.db.read(_all, self._plane, first.revision if resumes else None)
+            news = await self._plane.db.read(watch_news.everything, self._plane, first.revision if resumes else None)
             if not self._has_begun:
                 # Nobody looked while there was nobody to tell.
                 self._revision, self._state = news.revision, None
@@ -170,7 +140,7 @@ class WatchStreams:
     def _has_begun(self) -> bool:
         return any(one.revision >= 0 for one in self._streams.values())
 
-    async def _tell(self, stream: _Stream, context: Any) -> None:
+    async def _tell(self, stream: WatchStream, context: Any) -> None:
         while not (self._is_stopping or stream.is_over):
             if not stream.waiting:
                 stream.wake.clear()
@@ -189,13 +159,13 @@ class WatchStreams:
                 await self._acknowledged(stream, news.revision)
                 stream.end_time = (await admit_again()).end_time
 
-    async def _acknowledged(self, stream: _Stream, wanted: int) -> None:
+    async def _acknowledged(self, stream: WatchStream, wanted: int) -> None:
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(self._wait_seconds):
                 while stream.instance in self._watchers.behind(wanted) and not stream.is_over:
                     await self._progress.wait()
 
-    async def _read(self, stream: _Stream, context: Any) -> None:
+    async def _read(self, stream: WatchStream, context: Any) -> None:
         """Take the acknowledgements of one bridge."""
         try:
             while (request := await context.read()) is not grpc.aio.EOF:
@@ -216,7 +186,7 @@ class WatchStreams:
         progress.set()
         self._to_write.set()
 
-    def _send(self, stream: _Stream, news: News, message: bytes) -> None:
+    def _send(self, stream: WatchStream, news: News, message: bytes) -> None:
         stream.tell(news, message)
         self._watchers.told(stream.id, news.revision, self._now())
 
@@ -228,7 +198,7 @@ class WatchStreams:
             state = self._plane.db.state()
             if state == self._state or not self._has_begun:
                 return
-            while (news := await self._plane.db.read(_since, self._revision)).changes:
+            while (news := await self._plane.db.read(watch_news.since, self._revision)).changes:
                 self._revision = news.revision
                 self._broadcast(news)
             self._state = state
@@ -294,7 +264,7 @@ class WatchStreams:
     def _overdue(self) -> list[str]:
         return self._watchers.overdue(self._now(), wait_seconds=max(self._wait_seconds, _LEAST_PATIENCE_SECONDS))
 
-    def _end_overdue(self, stream: _Stream) -> None:
+    def _end_overdue(self, stream: WatchStream) -> None:
         log.warning(
             "a bridge does not acknowledge what was changed: its watch is ended, and it has to begin another",
             extra={"bridge_instance_id": stream.instance[1]},
@@ -383,29 +353,6 @@ async def _set_within(event: asyncio.Event, seconds: float) -> None:
     with contextlib.suppress(TimeoutError):
         async with asyncio.timeout(seconds):
             await event.wait()
-
-
-def _since(conn: Connection, since: int) -> News:
-    """What happened after that revision, with the providers that it was about as they are now."""
-    changes = revision.changes_after(conn, since, limit=_MOST_CHANGES)
-    names = dict.fromkeys(change.name for change in changes if change.resource == "provider")
-    found = [one for name in names if (one := providers.find(conn, name)) is not None]
-    return News(revision=changes[-1].revision if changes else since, changes=changes, providers=found)
-
-
-def _all(conn: Connection, plane: Plane, since: int | None) -> News:
-    """All providers, and what happened after that revision, where it is known."""
-    current = revision.current(conn)
-    is_known = since is not None and 0 < since <= current
-    changes = revision.changes_after(conn, since, limit=_MOST_CHANGES + 1) if is_known and since is not None else []
-    is_too_much = len(changes) > _MOST_CHANGES
-    return News(
-        revision=current,
-        changes=() if is_too_much else changes,
-        providers=plane.page_of_providers(conn, after="", limit=_ALL),
-        snapshot=True,
-        changes_missing=is_too_much or not is_known,
-    )
 
 
 @asynccontextmanager
