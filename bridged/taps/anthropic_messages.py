@@ -148,6 +148,8 @@ _documents = msgspec.json.Decoder(_Document)
 _usual_answers = msgspec.json.Decoder(_UsualAnswer)
 _usages = msgspec.json.Decoder(_Usage[Count])
 _iterations = msgspec.json.Decoder(list[_Iteration])
+# There are a few, of some hundred bytes each.
+_MAX_ITERATIONS_BYTES = 64 * 1024
 # Iterations that usage leaves out, with the beginning of the names under which they are recorded.
 _LEFT_OUT = {"compaction": "compaction_", "advisor_message": "advisor_"}
 
@@ -255,7 +257,10 @@ class MessagesReader(msgspec.Struct):
             return
         self.seen.count(zip(_NAMES, _counts(usage), strict=True))
         if usage.iterations:
-            self.seen.count(_left_out(usage.iterations))
+            if len(usage.iterations) > _MAX_ITERATIONS_BYTES:
+                self.seen.troubles.add(Trouble.OVERLONG)
+            else:
+                self.seen.count(_left_out(usage.iterations))
 
     def _fall_back_to(self, metrics: _Metrics | None) -> None:
         if metrics is not None and "output" not in self.seen.counts:
@@ -275,7 +280,10 @@ def usual(data: bytes) -> UsualAnswer | None:
         answer = _usual_answers.decode(data)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         return None
-    if answer.type == "error" or (answer.usage.iterations and _left_out(answer.usage.iterations)):
+    if answer.type == "error":
+        return None
+    iterations = answer.usage.iterations
+    if iterations and (len(iterations) > _MAX_ITERATIONS_BYTES or _left_out(iterations)):
         return None
     counts = _counts(answer.usage)
     return usual_answer(answer.id, counts, _further, input_has_cached=False)

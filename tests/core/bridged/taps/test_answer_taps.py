@@ -386,6 +386,15 @@ def test_what_it_took_to_compact_a_conversation_is_counted_and_advice_of_another
         assert not found.troubles
 
 
+def test_more_iterations_than_there_can_be_are_not_looked_at() -> None:
+    usage = COMPACTED | {"iterations": [_iteration("compaction", 1000, 35, 2, 1)] * 1000}
+    whole = {"type": "message", "id": "m", "content": [{"type": "text", "text": "x"}], "usage": usage}
+    assert anthropic_messages.usual(json.dumps(whole).encode()) is None
+    found = tapped([json.dumps(whole).encode()], dialect=MESSAGES, headers=JSON)
+    assert found.usage is not None
+    assert (found.usage.input_tokens, found.troubles) == (23, {Trouble.OVERLONG})
+
+
 @pytest.mark.parametrize("iterations", [None, [], 7, [7], [_iteration("message", 1000, 35, 2, 1)], [{"type": None}]])
 def test_other_iterations_are_in_the_counts_already(iterations: object) -> None:
     delta = {"type": "message_delta", "delta": {}, "usage": {"output_tokens": 61, "iterations": iterations}}
