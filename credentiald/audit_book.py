@@ -13,7 +13,6 @@ import logging
 from collections import Counter, deque
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager, suppress
-from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
 
@@ -22,6 +21,7 @@ from credentiald.audit_chain import EMPTY, Head, Row
 from credentiald.audit_metrics import AuditMetrics
 from credentiald.audit_model import MOST_RELEASES, WRITTEN, Draft, Kind, Told
 from credentiald.audit_refusals import AuditRefusals
+from credentiald.audit_waiting import Entry, Lost, Releases, lost_draft, settle
 from credentiald.errors import AuditUnavailable, StoreUnavailable
 from credentiald.record_model import Noted
 from credentiald.store import audit
@@ -48,41 +48,6 @@ class Mode(StrEnum):
     STRICT = "strict"
 
 
-@dataclass(slots=True, eq=False)
-class _Entry:
-    """What waits to be written, and who waits for it: the sequence that it got."""
-
-    draft: Draft
-    done: "asyncio.Future[int]"
-    # Given up instead of being tried again.
-    is_strict: bool
-
-
-@dataclass(slots=True, eq=False)
-class _Releases:
-    """The releases of one batch; in the mode `strict`, with who waits for them."""
-
-    noted: Sequence[Noted]
-    done: "asyncio.Future[int] | None" = None
-
-
-@dataclass(slots=True)
-class _Lost:
-    """What was given up and is not told of yet."""
-
-    counts: Counter[str]
-    from_micros: int
-    until_micros: int
-
-    def with_more(self, more: "_Lost") -> "_Lost":
-        """Both together."""
-        return _Lost(
-            self.counts + more.counts,
-            min(self.from_micros, more.from_micros),
-            max(self.until_micros, more.until_micros),
-        )
-
-
 class AuditBook:
     """Made by `running_audit` for the length of a block."""
 
@@ -91,11 +56,11 @@ class AuditBook:
         self._metrics = metrics
         self._clock = clock
         self.mode = mode
-        self._releases: deque[_Releases] = deque()
+        self._releases: deque[Releases] = deque()
         self._release_count = 0
         self._on_their_way = 0
-        self._entries: deque[_Entry] = deque()
-        self._lost: _Lost | None = None
+        self._entries: deque[Entry] = deque()
+        self._lost: Lost | None = None
         self.lost_count = 0
         self.refusals = AuditRefusals(self._tell_refusals)
         self._timer: asyncio.TimerHandle | None = None
@@ -133,7 +98,7 @@ class AuditBook:
         """Credentials have been given out. This is for every request: one entry in a queue for a batch."""
         if not noted:
             return
-        self._releases.append(_Releases(noted))
+        self._releases.append(Releases(noted))
         self._release_count += len(noted)
         if self._release_count >= MOST_RELEASES:
             if self._release_count > _MOST_RELEASES_WAITING:
@@ -149,7 +114,7 @@ class AuditBook:
         if self._closed or self._release_count > _MOST_RELEASES_WAITING:
             raise AuditUnavailable
         done: asyncio.Future[int] = asyncio.get_running_loop().create_future()
-        self._releases.append(_Releases(noted, done))
+        self._releases.append(Releases(noted, done))
         self._release_count += len(noted)
         self._flush_within(0.0, anyway=True)
         await done
@@ -165,7 +130,7 @@ class AuditBook:
         if self._closed:
             done.set_exception(AuditUnavailable())
             return done
-        self._entries.append(_Entry(draft, done, is_strict))
+        self._entries.append(Entry(draft, done, is_strict))
         if len(self._entries) > _MOST_ENTRIES_WAITING:
             self._give_up(self._entries.popleft())
         self._flush_within(0.0, anyway=is_strict or not self._is_in_trouble)
@@ -250,9 +215,9 @@ class AuditBook:
         def append(conn: Connection) -> list[Row]:
             nonlocal gone
             gone = 0 if last is None else audit.gone_since(conn, last)
-            drafts = [] if lost is None else [_lost_draft(lost)]
+            drafts = [] if lost is None else [lost_draft(lost)]
             if gone:
-                drafts.append(_lost_draft(_Lost(Counter({WRITTEN: gone}), self._now(), self._now())))
+                drafts.append(lost_draft(Lost(Counter({WRITTEN: gone}), self._now(), self._now())))
             # Encoded here, off the loop.
             drafts += [audit_model.block(noted[at : at + MOST_RELEASES]) for at in range(0, len(noted), MOST_RELEASES)]
             return audit.append(conn, [*drafts, *(one.draft for one in entries)], now_micros=self._now())
@@ -277,13 +242,13 @@ class AuditBook:
         self._remove(batches, entries)
         sequences = [row.sequence for row in rows[len(rows) - len(entries) :]]
         for batch in batches:
-            _settle(batch.done, rows[-1].sequence)
+            settle(batch.done, rows[-1].sequence)
         for entry, sequence in zip(entries, sequences, strict=True):
-            _settle(entry.done, sequence)
+            settle(entry.done, sequence)
         return True
 
-    def _due_releases(self) -> tuple[list[_Releases], list[Noted]]:
-        batches: list[_Releases] = []
+    def _due_releases(self) -> tuple[list[Releases], list[Noted]]:
+        batches: list[Releases] = []
         noted: list[Noted] = []
         for one in self._releases:
             if len(noted) + len(one.noted) > _BLOCKS_AT_ONCE * MOST_RELEASES:
@@ -292,7 +257,7 @@ class AuditBook:
             noted += one.noted
         return batches, noted
 
-    def _remove(self, batches: Sequence[_Releases], entries: Sequence[_Entry]) -> None:
+    def _remove(self, batches: Sequence[Releases], entries: Sequence[Entry]) -> None:
         """Take out what is written, or given up. What was given up meanwhile is gone already."""
         for batch in batches:
             if self._releases and self._releases[0] is batch:
@@ -311,7 +276,7 @@ class AuditBook:
             self._is_in_trouble = False
             log.warning("the audit can be written again", extra={"lost": self.lost_count})
 
-    def _failed(self, batches: Sequence[_Releases], entries: Sequence[_Entry]) -> None:
+    def _failed(self, batches: Sequence[Releases], entries: Sequence[Entry]) -> None:
         if not self._is_in_trouble:
             self._is_in_trouble = True
             consequence = "nothing is released or acknowledged" if self.is_strict else "entries wait"
@@ -334,13 +299,13 @@ class AuditBook:
         self._release_count -= len(one.noted)
         self._lose(Kind.RELEASE, len(one.noted), one.noted[0][-1], one.noted[-1][-1])
 
-    def _give_up(self, entry: _Entry) -> None:
+    def _give_up(self, entry: Entry) -> None:
         self._lose(entry.draft.kind, 1, entry.draft.from_micros, entry.draft.from_micros)
         if not entry.done.done():
             entry.done.set_exception(AuditUnavailable())
 
     def _lose(self, kind: Kind, count: int, from_micros: int, until_micros: int) -> None:
-        lost = _Lost(Counter({kind.value: count}), from_micros, until_micros)
+        lost = Lost(Counter({kind.value: count}), from_micros, until_micros)
         self._lost = lost if self._lost is None else self._lost.with_more(lost)
         if not self.lost_count:
             log.error("the audit has lost entries: they could not be written for too long", extra={"kind": kind.value})
@@ -380,16 +345,6 @@ class AuditBook:
             log.error("the audit could not be written to its end", extra={"lost": self.waiting()})
             self._metrics.lost(self.waiting())
         self.log_head()
-
-
-def _settle(done: "asyncio.Future[int] | None", sequence: int) -> None:
-    if done is not None and not done.done():
-        done.set_result(sequence)
-
-
-def _lost_draft(lost: _Lost) -> Draft:
-    told = Told(lost=dict(lost.counts), until_micros=lost.until_micros)
-    return Draft(Kind.LOST, audit_model.body_of(told), lost.from_micros)
 
 
 @asynccontextmanager
