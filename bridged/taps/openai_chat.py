@@ -195,7 +195,7 @@ class ChatReader(msgspec.Struct):
 
     def records(self, *, partial: bool) -> AnswerRecords:
         """What was seen; `partial` if the answer was cut."""
-        return self.seen.records(without_cached(_with_thoughts(self.seen.counts)), partial=partial)
+        return self.seen.records(without_cached(_with_thoughts(self.seen.counts, self.seen.model)), partial=partial)
 
     def _read(self, chunk: _Chunk) -> None:
         self.seen.identify(chunk.id, chunk.model)
@@ -266,12 +266,16 @@ def usual(data: bytes) -> UsualAnswer | None:
     return usual_answer(answer.id, counts, _further, input_has_cached=True)
 
 
-def _with_thoughts(counts: dict[str, int]) -> dict[str, int]:
-    """The counts without the total, and with what it alone counts as output. Cached tokens are none."""
+def _with_thoughts(counts: dict[str, int], model: str) -> dict[str, int]:
+    """The counts without the total, and with thoughts that it alone counts as output.
+
+    Grok tells how many they are, Gemini does not. Whatever else a total may have in it is none of ours.
+    """
     rest = dict(counts)
     more = rest.pop(_TOTAL, 0) - rest.get("input", 0) - rest.get("output", 0)
-    cached = rest.get("cache_read", 0) + rest.get("cache_write", 0)
-    if more > 0 and more != cached and "input" in rest and "output" in rest:
+    if more <= 0 or not ("input" in rest and "output" in rest):
+        return rest
+    if more == rest.get("completion_reasoning") or ("gemini" in model and "completion_reasoning" not in rest):
         rest["output"] += more
     return rest
 

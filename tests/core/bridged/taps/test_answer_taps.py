@@ -557,34 +557,43 @@ def test_an_error_may_be_words_alone() -> None:
 
 
 @pytest.mark.parametrize(
-    ("usage", "output"),
+    ("model", "usage", "output"),
     [
-        ({"prompt_tokens": 12, "completion_tokens": 7, "total_tokens": 19}, 7),
-        ({"prompt_tokens": 12, "completion_tokens": 7}, 7),
-        # Gemini, and Grok.
-        ({"prompt_tokens": 12, "completion_tokens": 7, "total_tokens": 119}, 107),
+        ("gpt-5", {"prompt_tokens": 12, "completion_tokens": 7, "total_tokens": 19}, 7),
+        ("gemini-2.5-pro", {"prompt_tokens": 12, "completion_tokens": 7}, 7),
+        ("google/gemini-2.5-pro", {"prompt_tokens": 12, "completion_tokens": 7, "total_tokens": 119}, 107),
         (
+            "grok-4",
             {"prompt_tokens": 12, "completion_tokens": 7, "total_tokens": 119,
              "completion_tokens_details": {"reasoning_tokens": 100}},
             107,
         ),
-        # Cached tokens beside the prompt's are no output.
+        # What else a total may have in it is no output.
         (
+            "gpt-5",
+            {"prompt_tokens": 12, "completion_tokens": 7, "total_tokens": 119,
+             "completion_tokens_details": {"reasoning_tokens": 5}},
+            7,
+        ),
+        (
+            "claude",
             {"prompt_tokens": 12, "completion_tokens": 7, "total_tokens": 24,
              "prompt_tokens_details": {"cached_tokens": 5}},
             7,
         ),
-        ({"prompt_tokens": 12, "completion_tokens": 7, "total_tokens": 3}, 7),
-        ({"completion_tokens": 7, "total_tokens": 19}, 7),
+        ("", {"prompt_tokens": 12, "completion_tokens": 7, "total_tokens": 119}, 7),
+        ("gemini-2.5-pro", {"prompt_tokens": 12, "completion_tokens": 7, "total_tokens": 3}, 7),
+        ("gemini-2.5-pro", {"completion_tokens": 7, "total_tokens": 19}, 7),
     ],
 )  # fmt: skip
-def test_thoughts_that_only_the_total_counts_are_output(usage: dict[str, object], output: int) -> None:
-    answer = {"id": "c", "choices": [{"message": {"content": "x"}, "finish_reason": "stop"}], "usage": usage}
+def test_thoughts_that_only_the_total_counts_are_output(model: str, usage: dict[str, object], output: int) -> None:
+    choices = [{"message": {"content": "x"}, "finish_reason": "stop"}]
+    answer = {"id": "c", "model": model, "choices": choices, "usage": usage}
     at_once = openai_chat.usual(json.dumps(answer).encode())
     assert at_once is None or at_once[2] == output
     for found in (
         tapped([json.dumps(answer).encode()], dialect=CHAT, headers=JSON),
-        tapped([_chat({"id": "c", "choices": [], "usage": usage})], dialect=CHAT),
+        tapped([_chat({"id": "c", "model": model, "choices": [], "usage": usage})], dialect=CHAT),
     ):
         assert found.usage is not None
         assert found.usage.output_tokens == output
