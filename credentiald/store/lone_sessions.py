@@ -1,10 +1,11 @@
 """Sessions of one interception, as nearly all are that no client names: the row of the interception stands for them.
 
 To write a row of their own takes as long as to write the interception. They get it when something joins them or more is
-told of their interception: so that has at most one token usage and one prompt.
+told of their interception: so that has at most one token usage, and one prompt that has a text. Where one stands for
+its session, no session of that name has a row, not of any user.
 """
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection
 from dataclasses import replace
 
 from credentiald.store import bulk
@@ -21,11 +22,12 @@ _COLUMNS = f"""
     COALESCE(cache_write_input_tokens, 0) AS cache_write_input_tokens, COALESCE(cost_micros, 0) AS cost_micros,
     token_usages.id IS NOT NULL AND cost_micros IS NULL AS unpriced_token_usages,
     SUBSTR(COALESCE(text, ''), 1, {PROMPT_CHARACTERS}) AS last_prompt,
-    CASE COALESCE(text, '') WHEN '' THEN 0 ELSE start_time END AS last_prompt_time
+    CASE WHEN text IS NULL THEN 0 ELSE start_time END AS last_prompt_time
 """
+# A prompt without a text is told of in no session, so there may be more of these.
 _FACTS = (
     "LEFT JOIN token_usages ON token_usages.interception_id = interceptions.id"
-    " LEFT JOIN prompts ON prompts.interception_id = interceptions.id"
+    " LEFT JOIN prompts ON prompts.interception_id = interceptions.id AND text <> ''"
 )
 # Of those that began at the same time, sessions with a row come first, and these after them.
 _BEHIND = 1 << 62
@@ -35,26 +37,28 @@ def with_rows(conn: Connection, interception_ids: Collection[str]) -> set[str]:
     """Those of these ids by which sessions have a row: a client may call a session by any name."""
     if not interception_ids:
         return set()
-    # Ids rise with time and these are of now: there is next to nothing between the first of them and the last.
+    # Ids rise with time and most of these are of now, so there is next to nothing between the first of them and the
+    # last. An answer that took long, or names that clients made up, may put any number of sessions there.
+    count = len(interception_ids)
     rows = conn.execute(
-        "SELECT session_id FROM sessions WHERE session_id BETWEEN ? AND ?",
-        (min(interception_ids), max(interception_ids)),
+        "SELECT session_id FROM sessions WHERE session_id BETWEEN ? AND ? LIMIT ?",
+        (min(interception_ids), max(interception_ids), count + 1),
     ).fetchall()
+    if len(rows) > count:
+        rows = list(bulk.select(conn, "SELECT session_id FROM sessions WHERE session_id IN", list(interception_ids)))
     return {row["session_id"] for row in rows}.intersection(interception_ids) if rows else set()
 
 
-def given_rows(conn: Connection, keys: Sequence[tuple[str, str]]) -> list[Row]:
-    """What rows of sessions by these keys (user, session) would be, if any are of one interception.
+def given_rows(conn: Connection, session_ids: Collection[str]) -> list[Row]:
+    """What rows of sessions of these names would be, if any are of one interception.
 
     They stand for themselves no more: the caller writes their rows.
     """
     rows = list(
-        bulk.select_for(
+        bulk.select(
             conn,
-            f"SELECT {_COLUMNS} FROM",
-            keys,
-            "AS keys CROSS JOIN interceptions ON interceptions.id = keys.column2 AND +user_id = keys.column1"
-            f" AND is_session = 1 {_FACTS}",
+            f"SELECT {_COLUMNS} FROM interceptions {_FACTS} WHERE is_session = 1 AND interceptions.id IN",  # noqa: S608
+            list(session_ids),
         )
     )
     bulk.change(conn, "UPDATE interceptions SET is_session = 0 WHERE id IN", [row["session_id"] for row in rows])

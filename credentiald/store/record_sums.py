@@ -108,10 +108,7 @@ class Sums:
         elif isinstance(fact, Prompt) and fact.text:
             session = self._session(draft)
             if draft.start_time >= session.last_prompt_time:
-                session.last_prompt, session.last_prompt_time = (
-                    fact.text[:PROMPT_CHARACTERS],
-                    draft.start_time,
-                )
+                session.last_prompt, session.last_prompt_time = fact.text[:PROMPT_CHARACTERS], draft.start_time
 
     def kind(self, kind: Kind, tally: Tally) -> None:
         """Count many for their day; each is counted for its session by itself."""
@@ -155,10 +152,11 @@ class Sums:
     def store(self, conn: Connection) -> None:
         """Add it to what is stored."""
         stored = list(bulk.select_for(conn, _SESSION_SELECTION[0], list(self._sessions), _SESSION_SELECTION[1]))
-        found = {(row["user_id"], row["session_id"]) for row in stored}
-        stored += lone_sessions.given_rows(conn, [one for one in self._sessions if one not in found])
+        found = {row["session_id"] for row in stored}
+        # Also of a user of whom nothing is here, but another's session of the same name.
+        stored += lone_sessions.given_rows(conn, {one for _, one in self._sessions} - found)
         for row in stored:
-            _add_stored(self._sessions[row["user_id"], row["session_id"]], row)
+            _add_stored(self._of(row["user_id"], row["session_id"], row["start_time"]), row)
         rows: list[tuple[Value, ...]] = [
             (
                 *key,
@@ -189,11 +187,14 @@ class Sums:
         return sums
 
     def _session(self, draft: InterceptionDraft) -> _Session:
-        key = (draft.user_id, draft.session_id)
+        return self._of(draft.user_id, draft.session_id, draft.start_time)
+
+    def _of(self, user_id: str, session_id: str, start_time: int) -> _Session:
+        key = (user_id, session_id)
         session = self._sessions.get(key)
         if session is None:
             session = self._sessions[key] = _Session(
-                {}, {}, {}, "", draft.start_time, draft.start_time, 0, 0, [0] * len(_COUNTS), "", 0
+                {}, {}, {}, "", start_time, start_time, 0, 0, [0] * len(_COUNTS), "", 0
             )
         return session
 

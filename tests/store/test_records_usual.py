@@ -9,10 +9,12 @@ from hypothesis import strategies as st
 
 from credentiald.model import ModelPrices
 from credentiald.record_model import Opening, Report
-from credentiald.store import record_writing, sqlite
+from credentiald.store import lone_sessions, record_queries, record_writing, sqlite
+from credentiald.store.record_scan import Filter
 from credentiald.store.record_writing import Batch, Stored
 from credentiald.usual_report import usual_of
 from tests.support.records import (
+    ALICE,
     BOB,
     SECOND,
     START,
@@ -274,6 +276,7 @@ def test_interceptions_after_which_sessions_are_named_are_counted_in_these(tmp_p
         [a_report(1, facts=some_facts(), tool_calls=(a_tool_call("toolu_2", id=an_id(74)),))],
         # Of another user, who may call a session by any name.
         [a_report(2, origin=an_origin(BOB), facts=some_facts(client_session_id=an_id(1)), end=an_end(2))],
+        [a_report(1, prompts=(a_prompt("", id=an_id(75)),))],
     ],
 )
 def test_a_session_of_one_interception_gets_its_row_when_more_is_told_of_it(tmp_path, opened, more):
@@ -295,8 +298,31 @@ def test_a_session_of_one_interception_gets_its_row_when_more_is_told_of_it(tmp_
             assert len(rows_of(conn, "sessions")) == (name == "long")
             assert [session["last_prompt"] for session in sessions_of(conn)] == ["x" * 500]
             put(conn, *more, prices=PRICES)
-            found[name] = contents(conn)
+            found[name] = contents(conn), of_session(conn, an_id(1))
     assert found["short"] == found["long"]
+
+
+def test_a_session_without_a_row_is_counted_once_however_many_prompts_without_a_text_there_are(tmp_path):
+    first = a_report(1, facts=some_facts(), token_usages=(a_usage(),), prompts=(a_prompt(""),), end=an_end(1))
+    with empty_records(tmp_path / "records.db") as conn:
+        put(conn, an_opening(1), first)
+        put(conn, a_report(1, prompts=(a_prompt(""), a_prompt(""))))
+        [session] = sessions_of(conn)
+        assert (session["interceptions"], session["tokens"]) == (1, (10, 20, 30, 40))
+        put(conn, a_report(2, facts=some_facts(client_session_id=an_id(1)), end=an_end(2)))
+        [session] = sessions_of(conn)
+        assert (session["interceptions"], session["tokens"]) == (2, (10, 20, 30, 40))
+
+
+def test_sessions_between_the_ids_of_a_batch_are_not_all_looked_at(tmp_path):
+    named = [a_report(9_000 + one, facts=some_facts(client_session_id=an_id(2 * one))) for one in range(1, 2_000)]
+    with empty_records(tmp_path / "records.db") as conn:
+        put(conn, *named)
+        steps = []
+        conn.set_progress_handler(lambda: steps.append(1), 1)
+        for ids in (an_id(1), an_id(1_000), an_id(3_999)), (an_id(3), an_id(1_001)), (an_id(1), an_id(3)), ():
+            assert lone_sessions.with_rows(conn, ids) == set(ids) & {an_id(1_000)}
+        assert len(steps) < 500
 
 
 @given(st.data())
@@ -320,6 +346,19 @@ def contents_after(batches: list[Batch], prices, *, pieces_each: int):
 def stored(conn, batch: Batch, prices) -> Stored:
     with sqlite.transaction(conn, write=True):
         return record_writing.store(conn, batch, prices)
+
+
+def of_session(conn, session_id):
+    """The ids of its interceptions, of all users and of each, page by page."""
+    found = {}
+    for user_id in ("", ALICE, BOB):
+        wanted, after, is_end = Filter(session_id=session_id, user_id=user_id), None, False
+        found[user_id] = []
+        while not is_end:
+            items, after = record_queries.list_interceptions(conn, wanted, after=after, limit=1)
+            found[user_id] += [one.row.id for one in items]
+            is_end = after is None
+    return found
 
 
 def contents(conn):
