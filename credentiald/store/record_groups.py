@@ -103,11 +103,6 @@ class Group:
         """The rows as the long way has them."""
         return [_draft(own + self.like.row) for own in zip(*self.own(), strict=True)]
 
-    def each(self) -> "list[Group]":
-        """Every one by itself."""
-        rows = zip(zip(*self.told, strict=True), self.places, strict=True)
-        return [Group(self.like, in_columns((row,)), (place,), self.is_new) for row, place in rows]
-
     def reports(self) -> list[Report]:
         """What was told."""
         return [one.report() for one in in_rows(self.told)]
