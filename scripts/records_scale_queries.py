@@ -15,7 +15,7 @@ from records_scale_traffic import LONG_THREAD, NOBODY, RARE_CLIENT, RARE_MODEL, 
 
 from credentiald.record_model import DAY_MICROS
 from credentiald.rpc import usage_codec
-from credentiald.store import record_queries
+from credentiald.store import record_queries, usage_queries
 from credentiald.store.connection import Connection
 from credentiald.store.record_scan import Filter, Place
 from credentiald.store.records import Records
@@ -109,8 +109,8 @@ def usages(marks: Landmarks) -> Iterator[Question]:
     """Usage by each set of dimensions, with some filters."""
     filtered = [("", Filter())]
     filtered += [one for one in _single_filters(marks) if one[1] != Filter() and not _is_of_lists(one[1])]
-    for size in range(len(record_queries.DIMENSIONS) + 1):
-        for group_by in combinations(record_queries.DIMENSIONS, size):
+    for size in range(len(usage_queries.DIMENSIONS) + 1):
+        for group_by in combinations(usage_queries.DIMENSIONS, size):
             for label, wanted in filtered:
                 by = ",".join(group_by).lower() or "nothing"
                 for page in (_LARGEST_PAGE,) if label else (_DEFAULT_PAGE, _LARGEST_PAGE):
@@ -235,7 +235,7 @@ def usage(wanted: Filter, group_by: Sequence[str], limit: int) -> Callable[[Reco
     """Asks for a page of sums."""
 
     async def ask(records: Records, after: Any) -> Any:
-        page = await records.read(record_queries.query_usage, wanted, group_by=group_by, after=after, limit=limit)
+        page = await records.read(usage_queries.query_usage, wanted, group_by=group_by, after=after, limit=limit)
         pb.QueryUsageResponse(rows=[usage_codec.usage_row(one, _NAMES) for one in page.rows]).SerializeToString()
         return page.next_place
 

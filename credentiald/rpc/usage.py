@@ -10,10 +10,10 @@ from credentiald.ids import canonical_uuid
 from credentiald.plane import Plane
 from credentiald.rpc import paging, usage_codec
 from credentiald.rpc.guard import current_caller
-from credentiald.store import record_queries
-from credentiald.store.record_queries import UsagePlace
+from credentiald.store import record_queries, usage_queries
 from credentiald.store.record_scan import Filter, Place
 from credentiald.store.records import Records
+from credentiald.store.usage_queries import UsagePlace
 from credentiald.usage import user_id_of, usernames
 
 
@@ -78,7 +78,7 @@ class Usage(UsageServiceServicer):
                 raise InvalidArgument(field=f"filter.{field}", problem="is not possible for usage")
         made_for = f"usage/{dimensions}/{wanted}"
         page = await self._records.read(
-            record_queries.query_usage,
+            usage_queries.query_usage,
             wanted,
             group_by=dimensions,
             after=self._usage_place(request.page_token, made_for),

@@ -11,8 +11,9 @@ from google.protobuf.timestamp_pb2 import Timestamp
 
 from credentiald.errors import InvalidArgument
 from credentiald.record_model import Attempt, Cost, ModelThought, Prompt, Tokens, TokenUsage, ToolCall
-from credentiald.store.record_queries import DIMENSIONS, Detail, StoredInterception, StoredSession, UsageSum
+from credentiald.store.record_queries import Detail, StoredInterception, StoredSession
 from credentiald.store.record_scan import Filter
+from credentiald.store.usage_queries import DIMENSIONS, UsageSum
 
 Names = Mapping[str, str]
 _FIRST_DAY = date(1970, 1, 1)

@@ -2,10 +2,23 @@
 
 from collections.abc import Sequence
 
-from credentiald.record_model import NONE, Attempt, Fact, InterceptionDraft, ModelThought, Prompt, TokenUsage, ToolCall
+from credentiald.record_model import (
+    NONE,
+    Attempt,
+    Cost,
+    Fact,
+    InterceptionDraft,
+    ModelThought,
+    Prompt,
+    Tokens,
+    TokenUsage,
+    ToolCall,
+)
 from credentiald.store import bulk
 from credentiald.store.connection import Connection, Row, Value
 
+TOKEN_SUMS = "input_tokens", "output_tokens", "cache_read_input_tokens", "cache_write_input_tokens"
+COST_SUMS = "cost_micros", "unpriced_token_usages"
 COLUMNS = tuple(InterceptionDraft.__dataclass_fields__)
 
 # Table by kind of fact, with its columns: those of the value, `…_micros` being a time.
@@ -53,3 +66,13 @@ def insert_facts(conn: Connection, kind: type[Fact], rows: Sequence[tuple[Value,
     """Store new facts of one kind."""
     if rows:
         bulk.insert_formed(conn, _FORMS[kind], list(zip(*rows, strict=True)))
+
+
+def tokens_in(row: Row) -> Tokens:
+    """The sums of tokens in a row that has TOKEN_SUMS."""
+    return Tokens(*(row[one] for one in TOKEN_SUMS))
+
+
+def cost_in(row: Row) -> Cost:
+    """The sums of costs in a row that has COST_SUMS."""
+    return Cost(*(row[one] for one in COST_SUMS))

@@ -9,9 +9,9 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from credentiald.record_model import DAY_MICROS
-from credentiald.store import record_queries, record_retention
-from credentiald.store.record_queries import DIMENSIONS
+from credentiald.store import record_queries, record_retention, usage_queries
 from credentiald.store.record_scan import Filter, Place
+from credentiald.store.usage_queries import DIMENSIONS
 from tests.support.records import (
     ALICE,
     BOB,
@@ -86,8 +86,9 @@ def conn(tmp_path_factory):
 
 @pytest.fixture(autouse=True)
 def _little_is_looked_through_at_once(monkeypatch):
-    for name, value in {"SCANNED_ENTRIES": 5, "SCANNED_ROWS": 4, "SCANNED_DAYS": 6}.items():
+    for name, value in {"SCANNED_ENTRIES": 5, "SCANNED_ROWS": 4}.items():
         monkeypatch.setattr(record_queries, name, value)
+    monkeypatch.setattr(usage_queries, "SCANNED_DAYS", 6)
 
 
 def some(*values):
@@ -173,7 +174,7 @@ def test_pages_of_sessions_have_each_that_is_asked_for_once_the_latest_first(con
 @same_database
 def test_pages_of_usage_add_up_what_is_asked_for_and_nothing_twice(conn, wanted, group_by, limit):
     def ask(after):
-        page = record_queries.query_usage(conn, wanted, group_by=group_by, after=after, limit=limit)
+        page = usage_queries.query_usage(conn, wanted, group_by=group_by, after=after, limit=limit)
         assert len(page.rows) <= limit
         return page
 
@@ -205,7 +206,7 @@ def test_pages_of_usage_add_up_what_is_asked_for_and_nothing_twice(conn, wanted,
 
 
 def test_a_page_of_usage_by_user_adds_up_the_days_of_some_users_only(conn):
-    first = record_queries.query_usage(conn, Filter(), group_by=["USER"], after=None, limit=100)
+    first = usage_queries.query_usage(conn, Filter(), group_by=["USER"], after=None, limit=100)
     assert [one.user_id for one in first.rows] == [ALICE]
     assert first.next_place == (BOB, 0)
 
@@ -250,7 +251,7 @@ def questions(conn):
             record_queries.list_sessions(conn, wanted, after=after, limit=5)
         for size in range(len(DIMENSIONS) + 1):
             for group_by in combinations(DIMENSIONS, size):
-                record_queries.query_usage(conn, wanted, group_by=group_by, after=None, limit=5)
+                usage_queries.query_usage(conn, wanted, group_by=group_by, after=None, limit=5)
     record_queries.list_sessions(conn, Filter(session_id=an_id(COUNT)), after=None, limit=5)
     record_queries.list_interceptions(conn, Filter(session_id=an_id(COUNT)), after=None, limit=5)
     for number in (1, 2, 59):

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from credentiald import record_log
 from credentiald.model import ModelPrices
 from credentiald.record_model import DAY_MICROS, Cost
-from credentiald.store import migrations, record_queries, record_retention, records, sqlite
+from credentiald.store import migrations, record_queries, record_retention, records, sqlite, usage_queries
 from tests.support.records import (
     ALICE,
     BOB,
@@ -274,7 +274,7 @@ def test_what_has_no_price_is_counted_and_adds_nothing(conn):
     assert [one.cost for one in found] == [Cost(0, 0), Cost(0, 1), Cost(0, 0), Cost(0, 2), Cost(600, 0)]
     [session] = record_queries.list_sessions(conn, record_queries.Filter(), after=None, limit=9).items
     assert session.cost == Cost(600, 3)
-    sums = record_queries.query_usage(conn, record_queries.Filter(), group_by=["MODEL"], after=None, limit=9)
+    sums = usage_queries.query_usage(conn, record_queries.Filter(), group_by=["MODEL"], after=None, limit=9)
     assert [(one.model, one.token_usages, one.cost) for one in sums.rows] == [
         ("claude-sonnet-4-5", 4, Cost(600, 1)),
         ("unknown", 2, Cost(0, 2)),

@@ -496,7 +496,7 @@ async def test_a_user_sees_its_own_rows_only_and_an_administrator_all(tmp_path):
 async def test_pages_of_any_filter_have_each_row_once_from_the_newest_to_the_oldest(tmp_path, monkeypatch):
     monkeypatch.setattr("credentiald.store.record_queries.SCANNED_ROWS", 7)
     monkeypatch.setattr("credentiald.store.record_queries.SCANNED_ENTRIES", 7)
-    monkeypatch.setattr("credentiald.store.record_queries.SCANNED_DAYS", 2)
+    monkeypatch.setattr("credentiald.store.usage_queries.SCANNED_DAYS", 2)
     now = datetime(2026, 11, 22, 12, 0, tzinfo=UTC)
     clock = [now]
     async with running(tmp_path, clock=lambda: clock[0]) as one:
