@@ -1,7 +1,7 @@
 """The way of reports to credentiald: a queue with a bound, emptied batch by batch, off the way of every client's byte.
 
 Invariants:
-- Adding a report costs its bytes and nothing else: nobody waits for a batch.
+- Adding reports costs their bytes and nothing else: nobody waits for a batch.
 - A report stays in the queue until credentiald has said that it is on its disk, or never will be. It may be sent more
   than once: each record in it has an id.
 - What is lost is counted and logged, with the ids of the interceptions, and never silent.
@@ -83,25 +83,32 @@ class Recorder:
             # There as 0 before it happens: the first of a series is no increase to who reads it.
             metrics.records_lost(reason, 0)
 
-    def add(self, interception_id: str, report: bytes | Row) -> None:
-        """Take one report on its way."""
-        size_bytes = len(report) if type(report) is bytes else report[0]
-        if self._closed or self._queue_bytes + size_bytes > self._bound_bytes:
-            self._lost(STOPPED if self._closed else QUEUE_FULL, [interception_id])
-            return
-        self._append((interception_id, report, size_bytes, self._now()))
+    def add(self, reports: Sequence[tuple[str, bytes | Row]]) -> None:
+        """Take reports on their way, each with the id of its interception."""
+        now_seconds, queue_bytes = self._now(), self._queue_bytes
+        taken: list[_Waiting] = []
+        for interception_id, report in reports:
+            size_bytes = len(report) if type(report) is bytes else report[0]
+            if self._closed or queue_bytes + size_bytes > self._bound_bytes:
+                self._lost(STOPPED if self._closed else QUEUE_FULL, [interception_id])
+            else:
+                queue_bytes += size_bytes
+                taken.append((interception_id, report, size_bytes, now_seconds))
+        self._take(taken, queue_bytes)
 
     def add_opening(self, opening: bytes) -> None:
         """Take along that an interception is there, where there is room: only with this bridge it would be lost."""
-        if not self._closed and self._queue_bytes + len(opening) <= self._bound_bytes:
-            self._append(("", opening, len(opening), self._now()))
+        queue_bytes = self._queue_bytes + len(opening)
+        if not self._closed and queue_bytes <= self._bound_bytes:
+            self._take([("", opening, len(opening), self._now())], queue_bytes)
 
-    def _append(self, waiting: _Waiting) -> None:
-        if not self._queue:
+    def _take(self, taken: Sequence[_Waiting], queue_bytes: int) -> None:
+        """These are in the queue from now on, which holds so many bytes with them."""
+        if taken:
+            self._queue.extend(taken)
+            self._queue_bytes = queue_bytes
             self._added.set()
             self._empty.clear()
-        self._queue.append(waiting)
-        self._queue_bytes += waiting[2]
 
     def unreadable(self, interception_id: str) -> None:
         """A report could not be made; the cause is in the log."""

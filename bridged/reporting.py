@@ -90,6 +90,7 @@ class Reporting:
             recording.read_turn(conversation, body, max_bytes)
 
     def _report_ended(self, recorder: Recorder, ended: Sequence[_Ended]) -> None:
+        made: list[tuple[str, bytes | Row]] = []
         for recording, interception, resolution in ended:
             interception_id = interception.interception_id
             try:
@@ -100,7 +101,8 @@ class Reporting:
                 log.exception("a report could not be made", extra={"interception_id": interception_id})
                 recorder.unreadable(interception_id)
             else:
-                recorder.add(interception_id, item)
+                made.append((interception_id, item))
+        recorder.add(made)
 
     def _reported(self, report: Report) -> bytes | Row:
         for trouble in report.answer.troubles:

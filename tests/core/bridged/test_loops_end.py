@@ -151,6 +151,6 @@ async def test_a_recorder_ends() -> None:
         return Refused("CREDENTIALD_UNREACHABLE", "it went away just now")
 
     recorder = Recorder(send, Metrics(), bound_bytes=1000)
-    recorder.add("i", b"report")
+    recorder.add([("i", b"report")])
     assert await ends(asyncio.create_task(recorder.run()), moment)
     recorder.close()
