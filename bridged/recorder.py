@@ -88,7 +88,7 @@ class Recorder:
         now_seconds, queue_bytes = self._now(), self._queue_bytes
         taken: list[_Waiting] = []
         for interception_id, report in reports:
-            size_bytes = len(report) if type(report) is bytes else report[0]
+            size_bytes = report.size_bytes if isinstance(report, Row) else len(report)
             if self._closed or queue_bytes + size_bytes > self._bound_bytes:
                 self._lost(STOPPED if self._closed else QUEUE_FULL, [interception_id])
             else:

@@ -6,8 +6,8 @@ own, whose fields are set one by one and not by keywords, which costs half.
 
 from collections.abc import Sequence
 from functools import lru_cache
-from typing import NamedTuple
 
+import msgspec
 from drawbridge.v1 import record_pb2 as records
 from drawbridge.v1 import record_service_pb2 as pb
 
@@ -32,7 +32,6 @@ NO_PROMPT = ("", NONE)
 # Of a row without its texts, about.
 _ROW_BYTES = 120
 _COMPLETED = Outcome.COMPLETED
-_new = tuple.__new__
 
 # Client, user agent, session, tool call that is answered, operation, model, upstream model, whether it streams.
 Facts = tuple[str, str, str, str, str, str, str, bool]
@@ -40,7 +39,7 @@ Facts = tuple[str, str, str, str, str, str, str, bool]
 Entries = tuple[bytes, int, int, int, int, str, str, int, int, int, int, str, str, int]
 
 
-class Row(NamedTuple):
+class Row(msgspec.Struct, gc=False):
     """A usual report: its size, about, what its request says, and its entries of the columns."""
 
     size_bytes: int
@@ -117,12 +116,8 @@ def row_of(report: Report) -> Row | None:
 def new_row(facts: Facts, entries: Entries) -> Row:
     """The row of these. ValueError for what is no text."""
     receipt, _, _, _, _, request_id, response_id, _, _, _, _, metadata, prompt, _ = entries
-    size_bytes = _bytes_of_facts(facts) + len(receipt) + (_bytes_in(metadata) if metadata else 0)
-    if prompt.isascii() and request_id.isascii() and response_id.isascii():
-        size_bytes += len(prompt) + len(request_id) + len(response_id)
-    else:
-        size_bytes += len(f"{prompt}{request_id}{response_id}".encode())
-    return _new(Row, (size_bytes, facts, entries))
+    texts = f"{prompt}{request_id}{response_id}{metadata}".encode()
+    return Row(_bytes_of_facts(facts) + len(receipt) + len(texts), facts, entries)
 
 
 def item(report: Report) -> bytes:
@@ -184,15 +179,10 @@ def _counts(usage: TokenUsage) -> tuple[int, int, int, int, str]:
     )
 
 
-def _bytes_in(text: str) -> int:
-    """ValueError for what is no text."""
-    return len(text) if text.isascii() else len(text.encode())
-
-
 @lru_cache(maxsize=_REMEMBERED)
 def _bytes_of_facts(facts: Facts) -> int:
-    """Of a row with these, without its own texts. Likewise."""
-    return _ROW_BYTES + sum(_bytes_in(text) for text in facts if isinstance(text, str))
+    """Of a row with these, without its own texts. ValueError for what is no text."""
+    return _ROW_BYTES + len("".join([text for text in facts if isinstance(text, str)]).encode())
 
 
 def _columns(rows: Sequence[Row]) -> bytes:
@@ -200,8 +190,8 @@ def _columns(rows: Sequence[Row]) -> bytes:
     message = pb.AppendRecordsRequest()
     usual = message.usual
     places: dict[Facts, int] = {}
-    usual.facts_indexes.extend([places.setdefault(facts, len(places)) for _, facts, _ in rows])
-    for name, column in zip(_COLUMNS, zip(*(entries for _, _, entries in rows), strict=True), strict=True):
+    usual.facts_indexes.extend([places.setdefault(row.facts, len(places)) for row in rows])
+    for name, column in zip(_COLUMNS, zip(*[row.entries for row in rows], strict=True), strict=True):
         getattr(usual, name).extend(column)
     for client, user_agent, session_id, answered_call, operation, model, upstream_model, streaming in places:
         usual.facts.add(
