@@ -341,9 +341,9 @@ async def test_a_way_that_raises_is_a_way_that_failed() -> None:
         return Refused("STORE_UNAVAILABLE", "away") if len(sent) == 2 else []
 
     async with recorder.running_recorder(send, metrics, bound_bytes=100) as running:
-        running.add("id-1", b"one")
+        running.add([("id-1", b"one")])
         await until(lambda: len(sent) >= 2)
-        running.add("id-2", b"two")
+        running.add([("id-2", b"two")])
     assert sent[:2] == [[b"one"], [b"one"]]
     assert sent[-1][-1] == b"two"
     assert sample(metrics.registry, "bridged_interceptions_reported_total") == 2
@@ -360,7 +360,7 @@ async def test_a_full_batch_that_nobody_takes_holds_up_nothing_else() -> None:
 
     async with recorder.running_recorder(send, metrics, bound_bytes=1_000_000) as running:
         for number in range(recorder.MAX_BATCH_ITEMS + 1):
-            running.add(f"id-{number}", b"one")
+            running.add([(f"id-{number}", b"one")])
         began, turns = asyncio.get_running_loop().time(), 0
         while tries < 5:
             await asyncio.sleep(0)
@@ -370,3 +370,18 @@ async def test_a_full_batch_that_nobody_takes_holds_up_nothing_else() -> None:
     assert took_seconds > 0.05 * 4
     assert turns > 10
     assert sample(metrics.registry, "bridged_records_lost_total", reason="stopped") == 0
+
+
+async def test_of_reports_that_come_together_only_those_are_lost_that_find_no_room() -> None:
+    metrics, sent = Metrics(), list[bytes]()
+
+    async def send(items: Any) -> Any:
+        sent.extend(items)
+        return []
+
+    async with recorder.running_recorder(send, metrics, bound_bytes=10) as running:
+        running.add(
+            [("id-1", b"one"), ("id-2", b"too long by far"), ("id-3", b"three"), ("id-4", b"four"), ("id-5", b"5")]
+        )
+    assert sent == [b"one", b"three", b"5"]
+    assert sample(metrics.registry, "bridged_records_lost_total", reason="queue_full") == 2
