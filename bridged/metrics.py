@@ -5,6 +5,7 @@ One registry a process, handed around; nothing is registered globally.
 """
 
 from collections.abc import Callable
+from dataclasses import dataclass
 
 from prometheus_client import CollectorRegistry, Counter, Gauge
 
@@ -16,10 +17,12 @@ from bridged.endings import CLIENT_GONE
 from bridged.errors import REFUSALS
 from bridged.limits.admission import Limit
 from bridged.watch import REASONS
-from daemonkit.tallies import Buckets, CounterTally, HistogramTally
+from daemonkit.tallies import Buckets, Count, CounterTally, HistogramTally, Made
 from daemonkit.tls_metrics import TlsMetrics
 
-_CLASSES = tuple(f"{hundred}xx" for hundred in range(10))
+# By the first digit of a status; after those what has none.
+_CLASSES = (*(f"{hundred}xx" for hundred in range(10)), "aborted")
+_ABORTED = len(_CLASSES) - 1
 # Reasons of a newer credentiald share one label value, so that what a peer says cannot make new series.
 _OTHER = "OTHER"
 _PROVIDER_TYPES = frozenset({*ADAPTERS, BEDROCK})
@@ -28,12 +31,24 @@ _NO_OPERATION = "none"
 # Those of key_outcomes.Kind that are about a key.
 REFUSED_KEYS = ("UNAUTHORIZED", "RATE_LIMITED", "SPEND_LIMITED")
 _FAILURES = frozenset({*REFUSALS, CLIENT_GONE})
+_OUTCOMES = frozenset({"OK", *REFUSALS})
 # From an answer of an idle credentiald to the default of --credentiald-timeout, in seconds.
 _RESOLVE_BUCKETS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.5, 1.0, 5.0)
 # From a change on the same machine to one that was missed for a while, in seconds.
 _REVOCATION_BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 5.0, 30.0)
 # From a list of models to a model that thinks for minutes, in seconds.
 _REQUEST_BUCKETS = (0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0, 600.0)
+
+
+@dataclass(slots=True, kw_only=True)
+class _SeriesOfRequests:
+    """What requests of an operation and a class of status count for; those of bytes are not there before the first."""
+
+    requests: Count
+    seconds: Buckets
+    first_byte_seconds: Buckets
+    request_bytes: Count | None = None
+    response_bytes: Count | None = None
 
 
 class Metrics:
@@ -62,8 +77,6 @@ class Metrics:
             self.registry,
             ["operation"],
         )
-        # The series of both by operation, so that it is looked up once.
-        self._times: dict[str, tuple[Buckets, Buckets]] = {}
         self._request_bytes = CounterTally(
             "bridged_request_bytes", "Bytes of bodies from clients, without framing.", ["operation"], self.registry
         )
@@ -73,6 +86,8 @@ class Metrics:
             ["operation"],
             self.registry,
         )
+        # All that a request counts for when it has ended, by operation and class of status.
+        self._ended = Made(self._series_of)
         self._failures = CounterTally(
             "bridged_request_failures",
             "Requests that did not go well, by the reason that the client was told; CLIENT_GONE where it left before.",
@@ -102,6 +117,9 @@ class Metrics:
             ["provider_type", "status"],
             self.registry,
         )
+        self._responses: Made[tuple[str, int], Count] = Made(
+            lambda key: self._upstream_responses.at(key[0], _CLASSES[key[1]])
+        )
         self._ready = Gauge(
             "bridged_ready", "1 while /readyz says so; of several workers, while all do.", registry=self.registry
         )
@@ -114,6 +132,7 @@ class Metrics:
             ["outcome"],
             self.registry,
         )
+        self._resolved = Made(self._resolves.at)
         seconds = HistogramTally(
             "bridged_resolve_duration_seconds",
             "Time from a question to credentiald's answer or to a refusal.",
@@ -234,7 +253,7 @@ class Metrics:
 
         `operation` is a row of routes.py or empty; `status` None means aborted.
         """
-        self._requests.count(operation or _NO_OPERATION, _CLASSES[status // 100] if status else "aborted")
+        self._requests.count(operation or _NO_OPERATION, _CLASSES[status // 100 if status else _ABORTED])
 
     def ended(
         self,
@@ -249,18 +268,28 @@ class Metrics:
 
         `first_byte_seconds` is None where no upstream answered.
         """
-        operation = operation or _NO_OPERATION
-        self._requests.counts[operation, _CLASSES[status // 100] if status else "aborted"] += 1
-        times = self._times.get(operation)
-        if times is None:
-            both = (self._seconds.at(operation), self._first_byte_seconds.at(operation))
-            times = self._times[operation] = both
-        times[0].observe(seconds)
+        series = self._ended[operation, status // 100 if status else _ABORTED]
+        series.requests.value += 1
+        series.seconds.observe(seconds)
         if first_byte_seconds is not None:
-            times[1].observe(first_byte_seconds)
-            self._response_bytes.counts[(operation,)] += response_bytes
+            series.first_byte_seconds.observe(first_byte_seconds)
+            sent = series.response_bytes
+            if sent is None:
+                sent = series.response_bytes = self._response_bytes.at(operation or _NO_OPERATION)
+            sent.value += response_bytes
         if request_bytes:
-            self._request_bytes.counts[(operation,)] += request_bytes
+            received = series.request_bytes
+            if received is None:
+                received = series.request_bytes = self._request_bytes.at(operation or _NO_OPERATION)
+            received.value += request_bytes
+
+    def _series_of(self, key: tuple[str, int]) -> _SeriesOfRequests:
+        operation = key[0] or _NO_OPERATION
+        return _SeriesOfRequests(
+            requests=self._requests.at(operation, _CLASSES[key[1]]),
+            seconds=self._seconds.at(operation),
+            first_byte_seconds=self._first_byte_seconds.at(operation),
+        )
 
     def failed(self, reason: str) -> None:
         """Count one request that did not go well."""
@@ -277,7 +306,7 @@ class Metrics:
     def upstream_answered(self, provider_type: str, status: int) -> None:
         """Count one answer's head."""
         known = provider_type if provider_type in _PROVIDER_TYPES else _OTHER_TYPE
-        self._upstream_responses.counts[known, _CLASSES[status // 100]] += 1
+        self._responses[known, status // 100].value += 1
 
     def watch_readiness(self, reasons: Callable[[], object]) -> None:
         """Show whether there are reasons not to be ready when the metrics are read."""
@@ -285,7 +314,7 @@ class Metrics:
 
     def resolved(self, outcome: str) -> None:
         """Count one question to credentiald: `OK`, or the reason."""
-        self._resolves.counts[(outcome if outcome == "OK" or outcome in REFUSALS else _OTHER,)] += 1
+        self._resolved[outcome if outcome in _OUTCOMES else _OTHER].value += 1
 
     def resolve_stream_opened(self) -> None:
         """Count one stream to credentiald, the first as well as those after a loss."""

@@ -49,3 +49,20 @@ def test_a_request_without_an_answer_of_an_upstream_is_in_no_time_to_first_byte(
     assert value("bridged_time_to_first_byte_seconds_sum", labels) == 0.1
     assert value("bridged_request_bytes_total", labels) == 7
     assert value("bridged_response_bytes_total", labels) == 70
+
+
+def test_bytes_of_an_operation_are_not_told_before_there_was_a_body() -> None:
+    metrics = Metrics()
+    value, labels = metrics.registry.get_sample_value, {"operation": "openai.models"}
+    metrics.ended("openai.models", 404, 0.2, None, 0, 0)
+
+    assert value("bridged_time_to_first_byte_seconds_count", labels) == 0
+    assert value("bridged_request_bytes_total", labels) is None
+    assert value("bridged_response_bytes_total", labels) is None
+
+    metrics.ended("openai.models", 204, 0.2, 0.1, 0, 0)
+    metrics.ended("openai.models", 200, 0.2, 0.1, 7, 70)
+    metrics.ended("openai.models", 500, 0.2, 0.1, 1, 5)
+
+    assert value("bridged_request_bytes_total", labels) == 8
+    assert value("bridged_response_bytes_total", labels) == 75
