@@ -15,6 +15,7 @@ from credentiald.aws.access import AwsAccess
 from credentiald.aws.supply import SupplyState
 from credentiald.key_health import OutcomeKind
 from credentiald.record_metrics import RecordMetrics, StoreSizes
+from daemonkit.tallies import CounterTally, HistogramTally, Made
 from daemonkit.tls_metrics import TlsMetrics
 
 # From a cached answer to the deadline, in seconds.
@@ -29,46 +30,52 @@ class Metrics:
 
     def __init__(self, version: str) -> None:
         self.registry = CollectorRegistry()
-        self._rpcs = Counter(
-            "credentiald_rpcs_total",
+        self._rpcs = CounterTally(
+            "credentiald_rpcs",
             "Ended rpcs by outcome: OK, the reason of the refusal, CANCELLED, or INTERNAL.",
             ["rpc", "outcome"],
-            registry=self.registry,
+            self.registry,
+            tells_start=True,
         )
         self._rpc_names: set[str] = set()
         self._resting_names: set[str] = set()
-        self._seconds = Histogram(
+        self._seconds = HistogramTally(
             "credentiald_rpc_duration_seconds",
             "Time from receiving a question to its answer; streams are not in it.",
+            _RPC_BUCKETS,
+            self.registry,
             ["rpc"],
-            buckets=_RPC_BUCKETS,
-            registry=self.registry,
+            tells_start=True,
         )
-        self._sources = Counter(
-            "credentiald_resolutions_total",
+        sources = CounterTally(
+            "credentiald_resolutions",
             "Answered resolves by the source of the credential.",
             ["source"],
-            registry=self.registry,
+            self.registry,
+            tells_start=True,
         )
+        self._resolved = Made(sources.at)
         self._refusals = Counter(
             "credentiald_resolve_stream_refusals_total",
             "Refused questions of batches, by reason; those of single calls are in credentiald_rpcs_total.",
             ["reason"],
             registry=self.registry,
         )
-        self._batch_items = Histogram(
+        self._batch_items = HistogramTally(
             "credentiald_resolve_batch_items",
             "Questions in a batch.",
-            buckets=_BATCH_BUCKETS,
-            registry=self.registry,
-        )
-        answers = Counter(
-            "credentiald_answer_cache_total",
+            _BATCH_BUCKETS,
+            self.registry,
+            tells_start=True,
+        ).at()
+        answers = CounterTally(
+            "credentiald_answer_cache",
             "Questions of batches by whether an unchanged answer was at hand (hit) or the store was read (miss).",
             ["outcome"],
-            registry=self.registry,
+            self.registry,
+            tells_start=True,
         )
-        self._hits, self._misses = answers.labels("hit"), answers.labels("miss")
+        self._hits, self._misses = answers.at("hit"), answers.at("miss")
         self.records = RecordMetrics(self.registry)
         self.audit = AuditMetrics(self.registry)
         self._outcomes = Counter(
@@ -144,13 +151,13 @@ class Metrics:
 
     def rpc_done(self, rpc: str, outcome: str, seconds: float | None) -> None:
         """Count one ended rpc. `rpc` is a method of the contract, so the label is bounded; no time for streams."""
-        self._rpcs.labels(rpc, outcome).inc()
+        self._rpcs.count(rpc, outcome)
         if rpc not in self._rpc_names:
             # There as 0 before it happens: the first of a series is no increase to who reads it.
-            self._rpcs.labels(rpc, "INTERNAL")
+            self._rpcs.at(rpc, "INTERNAL")
             self._rpc_names.add(rpc)
         if seconds is not None:
-            self._seconds.labels(rpc).observe(seconds)
+            self._seconds.at(rpc).observe(seconds)
 
     def acknowledged(self, seconds: float) -> None:
         """Observe one wait of an administrator's rpc for bridges."""
@@ -162,7 +169,7 @@ class Metrics:
 
     def resolved(self, source: str, count: int = 1) -> None:
         """Count good answers to resolves."""
-        self._sources.labels(source).inc(count)
+        self._resolved[source].value += count
 
     def outcome_told(self, kind: str, outcome: str) -> None:
         """Count what a bridge told of a key, and what became of that."""
@@ -183,8 +190,8 @@ class Metrics:
     def batch_answered(self, *, items: int, misses: int) -> None:
         """Count one batch, and how many of its questions needed the store."""
         self._batch_items.observe(items)
-        self._hits.inc(items - misses)
-        self._misses.inc(misses)
+        self._hits.value += items - misses
+        self._misses.value += misses
 
 
 class _AwsCredentials(Collector):
