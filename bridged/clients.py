@@ -4,7 +4,6 @@ Both are what the client says of itself, for records and never for a decision.
 """
 
 from collections.abc import Mapping
-from functools import lru_cache
 
 UNKNOWN = "Unknown"
 CLAUDE_CODE = "Claude Code"
@@ -18,8 +17,6 @@ CODER_AGENTS = "Coder Agents"
 OPENCODE = "OpenCode"
 
 MAX_SESSION_CHARACTERS = 256
-
-_REMEMBERED_AGENTS = 512
 
 # What a lower-cased User-Agent begins with.
 _BY_AGENT = (
@@ -41,8 +38,7 @@ _BY_AGENT = (
     ("junie:", "Junie"),
     ("geminicli", "Gemini CLI"),
 )
-# No more of an agent is looked at and remembered. It is too short for a token, which may stand anywhere where a client
-# is configured by hand.
+# No more of an agent is looked at.
 _AGENT_CHARACTERS = max(len(beginning) for beginning, _ in _BY_AGENT)
 _BY_ORIGINATOR = {"kilo-code": KILO_CODE, "roo-code": ROO_CODE}
 # Headers that one client alone sends, for those that call with the User-Agent of a library.
@@ -72,13 +68,15 @@ HEADER_NAMES = (
 )
 
 
-def client_name(named: Mapping[str, str]) -> str:
-    """The client's name from its headers (HEADER_NAMES), `Unknown` where nothing tells. The User-Agent comes first."""
-    agent = named.get("user-agent", "")
-    name = _of_agent(agent[:_AGENT_CHARACTERS])
-    if name:
-        return name
-    if agent and len(named) == 1:
+def client_of_agent(agent: str) -> str:
+    """The name of the client that calls with this User-Agent; empty where that does not tell."""
+    beginning = agent[:_AGENT_CHARACTERS].lower()
+    return next((name for known, name in _BY_AGENT if beginning.startswith(known)), "")
+
+
+def client_of_headers(named: Mapping[str, str]) -> str:
+    """That of one whose User-Agent does not tell, from its other headers (HEADER_NAMES); `Unknown` if they do not."""
+    if len(named) == 1 and "user-agent" in named:
         return UNKNOWN
     originator = named.get("originator")
     if originator is not None and originator.lower() in _BY_ORIGINATOR:
@@ -99,12 +97,6 @@ def session_id(client: str, named: Mapping[str, str], *, in_body: str = "") -> s
         if value:
             return _bounded(value)
     return _bounded(in_body) if client == CLAUDE_CODE and in_body else None
-
-
-@lru_cache(maxsize=_REMEMBERED_AGENTS)
-def _of_agent(agent_beginning: str) -> str:
-    agent_beginning = agent_beginning.lower()
-    return next((name for beginning, name in _BY_AGENT if agent_beginning.startswith(beginning)), "")
 
 
 def _bounded(value: str) -> str | None:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Protocol
 
 import msgspec
 
-from bridged.clients import CLIENTS_WITH_SESSIONS, HEADER_NAMES, client_name, session_id
+from bridged.clients import CLIENTS_WITH_SESSIONS, HEADER_NAMES, client_of_agent, client_of_headers, session_id
 from bridged.conversation import Conversation
 from bridged.endings import STOPPED, ending_of
 from bridged.http1.fields import may_hold_secret
@@ -55,15 +55,16 @@ class Recording:
     """
 
     __slots__ = (
-        "_answer", "_ended_micros", "_ended_seconds", "_has_failed", "_headers", "_interception_id", "_is_plain",
-        "_make_tap", "_match", "_named", "_pieces", "_request_id", "_status", "_tap", "_turn", "client", "held_bytes",
+        "_agent", "_answer", "_ended_micros", "_ended_seconds", "_has_failed", "_headers", "_interception_id",
+        "_is_plain", "_make_tap", "_match", "_named", "_pieces", "_request_id", "_status", "_tap", "_turn", "client",
+        "held_bytes",
     )  # fmt: skip
 
     def __init__(self, interception_id: str, match: RouteMatch, headers: Headers, make_tap: TapMaker) -> None:
         self._interception_id = interception_id
         self._match = match
         self._make_tap = make_tap
-        self._named = named_values(headers, _REQUEST_HEADERS)
+        self._named = named = named_values(headers, _REQUEST_HEADERS)
         self._turn = NO_TURN
         self._has_failed = False
         # Of an answer either a tap has read what came so far, or its pieces are held; neither after a tap has failed.
@@ -77,7 +78,8 @@ class Recording:
         self._ended_seconds = 0.0
         self._ended_micros = 0
         self.held_bytes = 0
-        self.client = client_name(self._named)
+        self._agent, client = _AGENTS[named.get("user-agent", "")]
+        self.client = client or client_of_headers(named)
 
     def read_turn(self, conversation: Conversation | None, body: bytes, max_bytes: int) -> None:
         """Read what the request says of its conversation."""
@@ -197,12 +199,11 @@ class Recording:
 
     def _facts(self, interception: "Interception", resolution: Resolution) -> Facts:
         """What its request says."""
-        asked, turn, named = interception.facts, self._turn, self._named
-        client = self.client
-        session = session_id(client, named, in_body=turn.session_id) if client in CLIENTS_WITH_SESSIONS else None
+        asked, turn, client = interception.facts, self._turn, self.client
+        session = session_id(client, self._named, in_body=turn.session_id) if client in CLIENTS_WITH_SESSIONS else None
         return (
             client,
-            _AGENTS[named.get("user-agent", "")],
+            self._agent,
             masked(session) if session else "",
             turn.correlating_tool_call_id,
             self._match.operation,
@@ -264,19 +265,19 @@ class Recording:
         log.error("a tap failed and was taken away", exc_info=sys.exception(), extra=facts)
 
 
-class _Agents(dict[str, str]):
-    """User agents as they are recorded, remembered: programs are few, and name themselves with every request.
+class _Agents(dict[str, tuple[str, str]]):
+    """User agents as they are recorded, and the clients that they name: asked with every request, and remembered.
 
     Clients are configured by hand, and a token may stand anywhere: one that may have a secret in it is not remembered.
     """
 
-    def __missing__(self, agent: str) -> str:
-        shown = masked(agent)[:_AGENT_CHARACTERS]
+    def __missing__(self, agent: str) -> tuple[str, str]:
+        found = masked(agent)[:_AGENT_CHARACTERS], client_of_agent(agent)
         if len(agent) <= _AGENT_CHARACTERS and not may_hold_secret("user-agent", agent):
             if len(self) >= _REMEMBERED_AGENTS:
                 self.clear()
-            self[agent] = shown
-        return shown
+            self[agent] = found
+        return found
 
 
 _AGENTS = _Agents()

@@ -2,8 +2,16 @@
 
 import pytest
 
-from bridged.clients import HEADER_NAMES, MAX_SESSION_CHARACTERS, UNKNOWN, client_name, session_id
+from bridged.clients import HEADER_NAMES, MAX_SESSION_CHARACTERS, UNKNOWN, session_id
 from bridged.model import HeaderNames, Headers, named_values
+from bridged.recording import Recording
+from bridged.routes import match
+from bridged.taps import answer_tap
+
+
+def client_name(headers: Headers) -> str:
+    """The client as an interception with these headers tells it."""
+    return Recording("i", match("POST", "/v1/messages", (), ""), headers, answer_tap).client
 
 
 @pytest.mark.parametrize(
@@ -34,7 +42,7 @@ from bridged.model import HeaderNames, Headers, named_values
     ],
 )
 def test_user_agents(agent: str, name: str) -> None:
-    assert client_name({"user-agent": agent}) == name
+    assert client_name((("User-Agent", agent),)) == name
 
 
 @pytest.mark.parametrize(
@@ -51,7 +59,7 @@ def test_user_agents(agent: str, name: str) -> None:
     ],
 )  # fmt: skip
 def test_other_headers(headers: Headers, name: str) -> None:
-    assert client_name(named_values(headers, HeaderNames(*HEADER_NAMES))) == name
+    assert client_name(headers) == name
 
 
 @pytest.mark.parametrize(
