@@ -17,7 +17,7 @@ from bridged.endings import STOPPED, ending_of
 from bridged.http1.fields import may_hold_secret
 from bridged.model import DialectName, HeaderNames, Headers, Resolution, headers_of, named_values
 from bridged.quoted_keys import without_keys
-from bridged.records import NO_ANSWER, NO_TURN, AnswerRecords, Ending, Report, Trouble, UsualAnswer
+from bridged.records import NO_ANSWER, NO_TURN, AnswerRecords, Ending, Report, Trouble
 from bridged.report_messages import NO_PROMPT, NONE, Facts, Row, new_row
 from bridged.routes import RouteMatch
 from bridged.taps import ANSWER_HEADERS, USUAL, answer_tap, read_turn
@@ -138,7 +138,12 @@ class Recording:
             or interception.attempts
         ):
             return None
-        answer = _read_at_once(usual, pieces[0] if len(pieces) == 1 else b"".join(pieces))
+        try:
+            answer = usual(pieces[0] if len(pieces) == 1 else b"".join(pieces))
+        except Exception:
+            # The tap is asked next, and says it if it fails as well.
+            log.exception("an answer could not be read at once")
+            return None
         if answer is None:
             return None
         self._pieces = None
@@ -281,15 +286,6 @@ class _Agents(dict[str, tuple[str, str]]):
 
 
 _AGENTS = _Agents()
-
-
-def _read_at_once(read: Callable[[bytes], UsualAnswer | None], data: bytes) -> UsualAnswer | None:
-    try:
-        return read(data)
-    except Exception:
-        # The tap is asked next, and says it if it fails as well.
-        log.exception("an answer could not be read at once")
-        return None
 
 
 def _without_keys(ending: Ending, interception: "Interception", resolution: Resolution) -> Ending:
