@@ -4,8 +4,9 @@ there is something to tell of them.
 One registry a process, handed around; nothing is registered globally.
 """
 
+from collections import Counter as Tally
+from collections import defaultdict
 from collections.abc import Callable
-from dataclasses import dataclass
 
 from prometheus_client import CollectorRegistry, Counter, Gauge
 
@@ -17,12 +18,10 @@ from bridged.endings import CLIENT_GONE
 from bridged.errors import REFUSALS
 from bridged.limits.admission import Limit
 from bridged.watch import REASONS
-from daemonkit.tallies import Buckets, Count, CounterTally, HistogramTally, Made
+from daemonkit.tallies import BeforeReading, Count, CounterTally, HistogramTally, Made
 from daemonkit.tls_metrics import TlsMetrics
 
-# By the first digit of a status; after those what has none.
-_CLASSES = (*(f"{hundred}xx" for hundred in range(10)), "aborted")
-_ABORTED = len(_CLASSES) - 1
+_CLASSES = tuple(f"{hundred}xx" for hundred in range(10))
 # Reasons of a newer credentiald share one label value, so that what a peer says cannot make new series.
 _OTHER = "OTHER"
 _PROVIDER_TYPES = frozenset({*ADAPTERS, BEDROCK})
@@ -32,6 +31,8 @@ _NO_OPERATION = "none"
 REFUSED_KEYS = ("UNAUTHORIZED", "RATE_LIMITED", "SPEND_LIMITED")
 _FAILURES = frozenset({*REFUSALS, CLIENT_GONE})
 _OUTCOMES = frozenset({"OK", *REFUSALS})
+# So many requests of an operation wait at most to be counted together, which costs less than one by one.
+_MOST_WAITING = 256
 # From an answer of an idle credentiald to the default of --credentiald-timeout, in seconds.
 _RESOLVE_BUCKETS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.5, 1.0, 5.0)
 # From a change on the same machine to one that was missed for a while, in seconds.
@@ -39,16 +40,8 @@ _REVOCATION_BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 
 # From a list of models to a model that thinks for minutes, in seconds.
 _REQUEST_BUCKETS = (0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0, 600.0)
 
-
-@dataclass(slots=True, kw_only=True)
-class _SeriesOfRequests:
-    """What requests of an operation and a class of status count for; those of bytes are not there before the first."""
-
-    requests: Count
-    seconds: Buckets
-    first_byte_seconds: Buckets
-    request_bytes: Count | None = None
-    response_bytes: Count | None = None
+# Of a request that ended: its status, seconds, seconds to the first byte, bytes of the request and of the answer.
+_End = tuple[int | None, float, float | None, int, int]
 
 
 class Metrics:
@@ -56,6 +49,9 @@ class Metrics:
 
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
+        # Requests that ended and are not counted yet, by operation: what `ended` is told.
+        self._ends: defaultdict[str, list[_End]] = defaultdict(list)
+        BeforeReading(self._count_ends, self.registry)
         self.dump = DumpMetrics(self.registry)
         self._requests = CounterTally(
             "bridged_requests",
@@ -86,8 +82,6 @@ class Metrics:
             ["operation"],
             self.registry,
         )
-        # All that a request counts for when it has ended, by operation and class of status.
-        self._ended = Made(self._series_of)
         self._failures = CounterTally(
             "bridged_request_failures",
             "Requests that did not go well, by the reason that the client was told; CLIENT_GONE where it left before.",
@@ -253,7 +247,7 @@ class Metrics:
 
         `operation` is a row of routes.py or empty; `status` None means aborted.
         """
-        self._requests.count(operation or _NO_OPERATION, _CLASSES[status // 100 if status else _ABORTED])
+        self._requests.count(operation or _NO_OPERATION, _class_of(status))
 
     def ended(
         self,
@@ -268,28 +262,12 @@ class Metrics:
 
         `first_byte_seconds` is None where no upstream answered.
         """
-        series = self._ended[operation, status // 100 if status else _ABORTED]
-        series.requests.value += 1
-        series.seconds.observe(seconds)
-        if first_byte_seconds is not None:
-            series.first_byte_seconds.observe(first_byte_seconds)
-            sent = series.response_bytes
-            if sent is None:
-                sent = series.response_bytes = self._response_bytes.at(operation or _NO_OPERATION)
-            sent.value += response_bytes
-        if request_bytes:
-            received = series.request_bytes
-            if received is None:
-                received = series.request_bytes = self._request_bytes.at(operation or _NO_OPERATION)
-            received.value += request_bytes
-
-    def _series_of(self, key: tuple[str, int]) -> _SeriesOfRequests:
-        operation = key[0] or _NO_OPERATION
-        return _SeriesOfRequests(
-            requests=self._requests.at(operation, _CLASSES[key[1]]),
-            seconds=self._seconds.at(operation),
-            first_byte_seconds=self._first_byte_seconds.at(operation),
-        )
+        ends = self._ends[operation]
+        # What is no upstream's answer is not counted among the bytes of those.
+        upstream_bytes = 0 if first_byte_seconds is None else response_bytes
+        ends.append((status, seconds, first_byte_seconds, request_bytes, upstream_bytes))
+        if len(ends) >= _MOST_WAITING:
+            self._count_ends()
 
     def failed(self, reason: str) -> None:
         """Count one request that did not go well."""
@@ -380,3 +358,27 @@ class Metrics:
     def tap_troubled(self, trouble: str) -> None:
         """Count one answer that a tap had trouble with. `trouble` is one of records.Trouble."""
         self._tap_troubles.labels(trouble).inc()
+
+    def _count_ends(self) -> None:
+        """Count the requests that wait for it: when they are many, and whenever somebody reads."""
+        waiting, self._ends = self._ends, defaultdict(list)
+        for operation, ends in waiting.items():
+            self._count_ends_of(operation or _NO_OPERATION, ends)
+
+    def _count_ends_of(self, operation: str, ends: list[_End]) -> None:
+        statuses, seconds, first_byte_seconds, request_bytes, response_bytes = zip(*ends, strict=True)
+        for status, count in Tally(statuses).items():
+            self._requests.add(count, operation, _class_of(status))
+        self._seconds.at(operation).observe_all(seconds)
+        answered = [one for one in first_byte_seconds if one is not None]
+        self._first_byte_seconds.at(operation).observe_all(answered)
+        # Without a body, or without an upstream's answer, there is nothing to tell of its size.
+        if received := sum(request_bytes):
+            self._request_bytes.add(received, operation)
+        if answered:
+            self._response_bytes.add(sum(response_bytes), operation)
+
+
+def _class_of(status: int | None) -> str:
+    """A status as its label has it; None is an answer that did not end properly."""
+    return _CLASSES[status // 100] if status else "aborted"

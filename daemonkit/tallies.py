@@ -36,6 +36,23 @@ class Made(dict[K, V]):
         return made
 
 
+class BeforeReading(Collector):
+    """Calls `gather` whenever somebody reads the registry, before all that are registered later."""
+
+    def __init__(self, gather: Callable[[], None], registry: CollectorRegistry) -> None:
+        self._gather = gather
+        registry.register(self)
+
+    def describe(self) -> Iterator[Metric]:
+        """For the registry: no names."""
+        return iter(())
+
+    def collect(self) -> Iterator[Metric]:
+        """For the registry: no series."""
+        self._gather()
+        return iter(())
+
+
 class Count:
     """One series of a counter. Who counts for every request adds to `value` directly, which saves a call."""
 
@@ -121,6 +138,11 @@ class Buckets:
         waiting.append(value)
         if len(waiting) >= _MOST_WAITING:
             self._gather()
+
+    def observe_all(self, values: Collection[float]) -> None:
+        """So many more observations."""
+        self._waiting += values
+        self._gather()
 
     def read(self) -> tuple[list[int], float]:
         """How many observations are not above each bound, at last how many there are; and their sum."""

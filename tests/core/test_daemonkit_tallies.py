@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from prometheus_client import CollectorRegistry, Counter, Histogram, generate_latest
 
-from daemonkit.tallies import CounterTally, HistogramTally
+from daemonkit.tallies import BeforeReading, CounterTally, HistogramTally
 
 BOUNDS = (0.1, 1.0, 10.0)
 LABELS = st.sampled_from(["a", "b", 'c"\\\n'])
@@ -105,3 +105,12 @@ def test_series_whose_label_stands_for_nothing_any_more_are_forgotten() -> None:
 
     assert registry.get_sample_value("x_total", {"kind": "k", "provider": "gone"}) is None
     assert registry.get_sample_value("x_total", {"kind": "k", "provider": "stays"}) == 1
+
+
+def test_what_waits_is_gathered_before_anything_is_read() -> None:
+    registry = CollectorRegistry()
+    BeforeReading(lambda: tally.count("k"), registry)
+    tally = CounterTally("x", "Things.", ["kind"], registry)
+
+    assert 'x_total{kind="k"} 1.0' in lines_of(registry)
+    assert 'x_total{kind="k"} 2.0' in lines_of(registry)

@@ -66,3 +66,24 @@ def test_bytes_of_an_operation_are_not_told_before_there_was_a_body() -> None:
 
     assert value("bridged_request_bytes_total", labels) == 8
     assert value("bridged_response_bytes_total", labels) == 75
+
+
+def test_requests_are_told_as_soon_as_they_have_ended_however_many_they_are() -> None:
+    metrics = Metrics()
+    value = metrics.registry.get_sample_value
+    for ended in range(1, 1001):
+        metrics.ended("openai.models", 200 if ended % 4 else 503, 0.3, 0.1 if ended % 2 else None, 3, 5)
+        metrics.ended("", 404, 0.3, None, 0, 0)
+        if ended % 99 in (0, 1):
+            assert value("bridged_requests_total", {"operation": "none", "status": "4xx"}) == ended
+
+    labels = {"operation": "openai.models"}
+    assert value("bridged_requests_total", labels | {"status": "2xx"}) == 750
+    assert value("bridged_requests_total", labels | {"status": "5xx"}) == 250
+    assert value("bridged_request_duration_seconds_bucket", labels | {"le": "0.25"}) == 0
+    assert value("bridged_request_duration_seconds_bucket", labels | {"le": "0.5"}) == 1000
+    assert value("bridged_time_to_first_byte_seconds_bucket", labels | {"le": "0.1"}) == 500
+    assert value("bridged_request_bytes_total", labels) == 3000
+    # An answer that is no upstream's does not count.
+    assert value("bridged_response_bytes_total", labels) == 2500
+    assert value("bridged_request_duration_seconds_sum", {"operation": "none"}) == pytest.approx(300)
