@@ -189,12 +189,14 @@ class Recorder:
 
     async def _send_batch(self) -> bool:
         """One batch there, and out of the queue if it arrived; whether it did."""
-        waiting = self._batch()
-        items = [one for one in waiting if type(one[1]) is bytes]
-        rows = [one for one in waiting if type(one[1]) is not bytes]
-        # In the order in which the answer counts them.
-        batch = items + rows
-        outcome = await self._sent(batch)
+        batch = self._batch()
+        rows = [report for _, report, _, _ in batch if isinstance(report, Row)]
+        items: list[bytes] = []
+        if len(rows) < len(batch):
+            # In the order in which the answer counts them.
+            batch.sort(key=lambda one: isinstance(one[1], Row))
+            items = [report for _, report, _, _ in batch if isinstance(report, bytes)]
+        outcome = await self._sent(items, rows)
         if isinstance(outcome, Refused):
             self._metrics.report_failed()
             self._trouble = outcome.reason
@@ -218,10 +220,8 @@ class Recorder:
         self._take_out(batch)
         return True
 
-    async def _sent(self, batch: Sequence[_Waiting]) -> Sequence[tuple[int, str]] | Refused:
+    async def _sent(self, items: Sequence[bytes], rows: Sequence[Row]) -> Sequence[tuple[int, str]] | Refused:
         try:
-            items = [report for _, report, _, _ in batch if type(report) is bytes]
-            rows = [report for _, report, _, _ in batch if type(report) is Row]
             return await self._send(request_parts(items, rows))
         except Exception:
             log.exception("a report could not be sent")
@@ -241,9 +241,10 @@ class Recorder:
         return batch
 
     def _take_out(self, batch: Sequence[_Waiting]) -> None:
-        self._queue_bytes -= sum([one[2] for one in batch])
+        self._queue_bytes -= sum([size_bytes for _, _, size_bytes, _ in batch])
+        take_first = self._queue.popleft
         for _ in batch:
-            self._queue.popleft()
+            take_first()
         if not self._queue:
             self._added.clear()
             self._empty.set()
