@@ -12,6 +12,7 @@ from drawbridge.v1 import record_service_pb2 as record_pb
 from bridged import recorder
 from bridged.metrics import Metrics
 from bridged.model import Refused
+from bridged.report_messages import NO_PROMPT, new_row
 from tests.fakes.credentiald import FakeCredentiald, Refuse, provider, running_credentiald
 from tests.fakes.scripted_upstream import STALL, ScriptedUpstream, reply, stream
 from tests.support.bridge import AUTH, RunningBridge, running_bridge, until
@@ -385,3 +386,19 @@ async def test_of_reports_that_come_together_only_those_are_lost_that_find_no_ro
         )
     assert sent == [b"one", b"three", b"5"]
     assert sample(metrics.registry, "bridged_records_lost_total", reason="queue_full") == 2
+
+
+@pytest.mark.parametrize(("place", "rejected_id"), [(0, "id-item"), (1, "id-row"), (2, "id-row-too")])
+async def test_places_in_an_answer_count_rows_behind_items(
+    caplog: pytest.LogCaptureFixture, place: int, rejected_id: str
+) -> None:
+    facts = ("client", "", "", "", "openai.chat_completions", "m", "m", False)
+    row = new_row(facts, (b"receipt", 1, 200, 1, 1, "", "", 1, 1, 0, 0, "", *NO_PROMPT))
+
+    async def send(_: Any) -> Any:
+        return [(place, "for a reason")]
+
+    async with recorder.running_recorder(send, Metrics(), bound_bytes=10_000) as running:
+        running.add([("id-row", row), ("id-item", b"one"), ("id-row-too", row)])
+    told = [vars(one).get("interception_ids") for one in caplog.records if one.message.startswith("records of")]
+    assert told == [[rejected_id]]
