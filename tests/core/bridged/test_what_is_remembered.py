@@ -106,6 +106,7 @@ def test_long_names_are_judged_and_not_remembered() -> None:
     name = "X-" + "a" * 30_000
     assert client_token.find_client_token(((name, "v"), ("X-Api-Key", "k")), "").token is not None
     assert headers.fate_of_request(name) is headers.Fate.PASSES
+    assert headers.fate_of_request("X-Own") is headers.Fate.PASSES
     assert headers.fate_of_request("X-Forwarded-" + "a" * 30_000) is headers.Fate.DROPPED
     for table in (client_token._CARRIERS, headers._REQUEST_FATES):
         assert len(table) > 0
