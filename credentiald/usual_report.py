@@ -24,6 +24,10 @@ from credentiald.record_model import (
 _new = tuple.__new__
 _NO_USAGE = ("", 0, "", 0, 0, 0, 0, "", 0, 0)
 _NO_PROMPT = ("", 0, "", "", 0)
+# Of a UUID in text, as ids of interceptions are.
+ID_CHARACTERS = 36
+# What ids of usages and prompts end in; the rest is their interception's.
+USAGE_PLACE, PROMPT_PLACE = "0000", "0001"
 
 
 class Usual(NamedTuple):
@@ -127,6 +131,17 @@ UsualColumns = Any
 def report_of(told: Told) -> Report:
     """What is told, with values of their own."""
     return told if isinstance(told, Report) else Usual._make(told).report()
+
+
+def ids_at(interception_ids: Sequence[str], place: str) -> list[str]:
+    """Ids of records: their interceptions' with a place at the end, as a bridge makes them.
+
+    All in one piece, which takes half of what each by itself does.
+    """
+    text = bytearray("\n".join(interception_ids).encode())
+    for offset, digit in enumerate(place.encode(), ID_CHARACTERS - len(place)):
+        text[offset :: ID_CHARACTERS + 1] = bytes((digit,)) * len(interception_ids)
+    return text.decode().split("\n")
 
 
 def in_columns(rows: Iterable[UsualRow]) -> UsualColumns:

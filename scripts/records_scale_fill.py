@@ -26,12 +26,14 @@ _DAY_COLUMNS = "provider_name, model, client"
 _SESSION_TOKENS = ("input_tokens", "output_tokens", "cache_read_input_tokens", "cache_write_input_tokens")
 # What a sum says and what its rows say, each as a table of the same columns.
 _KEPT_SESSIONS = f"SELECT user_id, session_id, interceptions, threads, {', '.join(_SESSION_TOKENS)} FROM sessions"
-# Those that nothing is known of yet but that they began are not counted yet.
+# Those that nothing is known of yet but that they began are not counted yet. Each is told of once here, so its usage is
+# in one of two tables.
 _COUNTED = f"""
     SELECT i.start_time, i.user_id, i.session_id, i.is_session, i.provider_name, i.model, i.client,
-        i.thread_root_id = i.id AS is_root, COUNT(t.id) AS usages,
-        {", ".join(f"COALESCE(SUM(t.{one}), 0) AS {one}" for one in _SESSION_TOKENS)}
-    FROM interceptions AS i LEFT JOIN token_usages AS t ON t.interception_id = i.id
+        i.thread_root_id = i.id AS is_root, COUNT(COALESCE(u.number, t.id)) AS usages,
+        {", ".join(f"COALESCE(SUM(COALESCE(u.{one}, t.{one})), 0) AS {one}" for one in _SESSION_TOKENS)}
+    FROM interceptions AS i LEFT JOIN usual_facts AS u ON u.number = i.number
+    LEFT JOIN token_usages AS t ON t.interception_id = i.id
     WHERE i.session_id <> '' GROUP BY i.id
 """
 _TOKEN_SUMS = ", ".join(f"SUM({one})" for one in _SESSION_TOKENS)

@@ -111,6 +111,7 @@ def _left(path: Path, cut_micros: int) -> Verdict:
     conditions = {
         "interceptions": f"start_time < {cut_micros}",
         **dict.fromkeys(TABLES.values(), f"interception_id < {oldest}"),
+        "usual_facts": "number < (SELECT MIN(number) FROM interceptions)",
         "sessions": f"last_active_time < {cut_micros}",
         "usage_days": f"start_day < {cut_micros // DAY_MICROS}",
     }

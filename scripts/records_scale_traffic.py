@@ -132,7 +132,7 @@ class Traffic:
         if fate < 0.96 or session.is_long:
             usages = (
                 TokenUsage(
-                    fact_id(interception_id, 1), end_micros, response_id, int(chance() * 3000), int(chance() * 1500),
+                    fact_id(interception_id, 0), end_micros, response_id, int(chance() * 3000), int(chance() * 1500),
                     int(chance() * 90_000), int(chance() * 4000), '{"output_reasoning":17}' if chance() < 0.3 else "{}",
                 ),
             )  # fmt: skip
@@ -186,7 +186,7 @@ class Traffic:
 
     def _prompt(self, interception_id: str, micros: int, response_id: str) -> Prompt:
         said = self._words()
-        return Prompt(fact_id(interception_id, 0), micros, response_id, said, len(said))
+        return Prompt(fact_id(interception_id, 1), micros, response_id, said, len(said))
 
     def _words(self) -> str:
         return self._texts[int(self._random.random() * len(self._texts))]
@@ -203,8 +203,8 @@ def id_at(micros: int, random_bits: int) -> str:
 
 
 def fact_id(interception_id: str, place: int) -> str:
-    """The id of one of the facts of an interception."""
-    return f"{interception_id[:-1]}{place:x}"
+    """The id of one of the facts of an interception, as a bridge makes it."""
+    return f"{interception_id[:-4]}{place:04x}"
 
 
 def _end(fate: float, start_micros: int, end_micros: int, response_id: str) -> End:

@@ -29,11 +29,9 @@ from credentiald.rpc.record_codec import (
     metadata_text,
     within,
 )
-from credentiald.usual_report import Told, Usual, UsualRow
+from credentiald.usual_report import PROMPT_PLACE, USAGE_PLACE, Told, Usual, UsualRow, ids_at
 
 _COMPLETED = Outcome.COMPLETED.value
-# Of a UUID in text, as ids in receipts are.
-_ID_CHARACTERS = 36
 _MOST_KNOWN = 1024
 _MOST_KNOWN_CHARACTERS = 512
 _Count = Annotated[int, msgspec.Meta(ge=-(1 << 63), le=(1 << 63) - 1)]
@@ -121,7 +119,7 @@ class ColumnsReader:
                 columns.upstream_request_ids,
                 columns.duration_micros,
                 columns.first_byte_micros,
-                _with_place(ids, b"0000"),
+                ids_at(ids, USAGE_PLACE),
                 ends,
                 columns.response_ids,
                 columns.input_tokens,
@@ -131,7 +129,7 @@ class ColumnsReader:
                 [kinds[text] for text in columns.token_metadata],
                 repeat(0),
                 repeat(NONE),
-                _with_place(ids, b"0001"),
+                ids_at(ids, PROMPT_PLACE),
                 starts,
                 columns.response_ids,
                 texts,
@@ -191,17 +189,6 @@ def _said(noted: Sequence[Noted]) -> Any:
     columns: Any = zip(*noted, strict=True)
     ids, resolutions, decisions, _, _, _, _, starts = columns
     return list(map(bytes.decode, ids)), list(map(bytes.decode, resolutions)), [one[0] for one in decisions], starts
-
-
-def _with_place(ids: Sequence[str], place: bytes) -> list[str]:
-    """Ids of records: their interceptions' with a place at the end, as a bridge makes them.
-
-    All in one piece, which takes half of what each by itself does.
-    """
-    text = bytearray("\n".join(ids).encode())
-    for offset, digit in enumerate(place, _ID_CHARACTERS - len(place)):
-        text[offset :: _ID_CHARACTERS + 1] = bytes((digit,)) * len(ids)
-    return text.decode().split("\n")
 
 
 def _lengths(told: Sequence[int], texts: Sequence[str]) -> Sequence[int]:

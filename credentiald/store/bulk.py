@@ -7,7 +7,7 @@ once for all of them. Statements come in few sizes, so that SQLite prepares each
 
 from collections.abc import Iterator, Sequence
 from functools import cache
-from itertools import chain
+from itertools import accumulate, chain
 from typing import Any, NamedTuple
 
 from credentiald.record_model import NONE
@@ -90,19 +90,23 @@ def _taken_same(columns: list[Sequence[Value]]) -> list[Value]:
 
 def insert_new(
     conn: Connection, table: str, form: Form, groups: Sequence[tuple[_Values, Columns]], key: str
-) -> set[str] | None:
-    """Insert rows that are new, as nearly all are; None for all, or the keys of those that were.
+) -> tuple[list[range], set[str] | None]:
+    """Insert rows that are new, as nearly all are: the numbers of each group, and None for all, or the keys of those
+    that were.
 
-    The form ignores rows that are there. Rows of the table have a `number`, which rises as they are inserted: so
-    nothing has to be looked for before, and the new ones are known after.
+    The form ignores rows that are there, and takes a `number` first, which the columns have not: it is given here and
+    rises as rows are inserted. So nothing has to be looked for before, and the new ones are known after.
     """
     if not groups:
-        return None
+        return [], None
     (last,) = conn.execute(f"SELECT COALESCE(MAX(number), 0) FROM {table}").fetchone()  # noqa: S608 - names of ours
-    if insert_groups(conn, form, groups) == sum(len(columns[0]) for _, columns in groups):
-        return None
+    ends = list(accumulate((len(columns[0]) for _, columns in groups), initial=last + 1))
+    numbers = list(map(range, ends, ends[1:]))
+    numbered = [(alike, [of, *columns]) for of, (alike, columns) in zip(numbers, groups, strict=True)]
+    if insert_groups(conn, form, numbered) == ends[-1] - ends[0]:
+        return numbers, None
     new = conn.execute(f"SELECT {key} FROM {table} WHERE number > ?", (last,)).fetchall()  # noqa: S608
-    return {row[0] for row in new}
+    return numbers, {row[0] for row in new}
 
 
 def select(conn: Connection, head: str, keys: Sequence[Value], tail: str = "") -> Iterator[Row]:

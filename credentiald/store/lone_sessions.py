@@ -8,26 +8,35 @@ its session, no session of that name has a row, not of any user.
 from collections.abc import Collection
 from dataclasses import replace
 
-from credentiald.store import bulk
+from credentiald.store import bulk, usual_facts
 from credentiald.store.connection import Connection, Row
+from credentiald.store.record_rows import TOKEN_SUMS
 from credentiald.store.record_scan import Filter, Place, Scan
 
 PROMPT_CHARACTERS = 500
+
+
+def _either(column: str) -> str:
+    return f"COALESCE(usual_facts.{column}, token_usages.{column}, 0) AS {column}"
+
+
+_PROMPT = "COALESCE(NULLIF(usual_facts.text, ''), prompts.text)"
 # As rows of sessions have it.
 _COLUMNS = f"""
-    number, user_id, session_id, json_array(provider_name) AS providers, json_array(provider_type) AS provider_types,
-    CASE model WHEN '' THEN '[]' ELSE json_array(model) END AS models, client, start_time,
-    start_time AS last_active_time, 1 AS interceptions, 1 AS threads, COALESCE(input_tokens, 0) AS input_tokens,
-    COALESCE(output_tokens, 0) AS output_tokens, COALESCE(cache_read_input_tokens, 0) AS cache_read_input_tokens,
-    COALESCE(cache_write_input_tokens, 0) AS cache_write_input_tokens, COALESCE(cost_micros, 0) AS cost_micros,
-    token_usages.id IS NOT NULL AND cost_micros IS NULL AS unpriced_token_usages,
-    SUBSTR(COALESCE(text, ''), 1, {PROMPT_CHARACTERS}) AS last_prompt,
-    CASE WHEN text IS NULL THEN 0 ELSE start_time END AS last_prompt_time
+    interceptions.number AS number, user_id, session_id, json_array(provider_name) AS providers,
+    json_array(provider_type) AS provider_types, CASE model WHEN '' THEN '[]' ELSE json_array(model) END AS models,
+    client, start_time, start_time AS last_active_time, 1 AS interceptions, 1 AS threads,
+    {", ".join(map(_either, (*TOKEN_SUMS, "cost_micros")))},
+    COALESCE(usual_facts.number, token_usages.id) IS NOT NULL
+        AND COALESCE(usual_facts.cost_micros, token_usages.cost_micros) IS NULL AS unpriced_token_usages,
+    SUBSTR(COALESCE({_PROMPT}, ''), 1, {PROMPT_CHARACTERS}) AS last_prompt,
+    CASE WHEN {_PROMPT} IS NULL THEN 0 ELSE start_time END AS last_prompt_time
 """
 # A prompt without a text is told of in no session, so there may be more of these.
 _FACTS = (
-    "LEFT JOIN token_usages ON token_usages.interception_id = interceptions.id"
-    " LEFT JOIN prompts ON prompts.interception_id = interceptions.id AND text <> ''"
+    f"LEFT {usual_facts.JOIN}"
+    " LEFT JOIN token_usages ON token_usages.interception_id = interceptions.id"
+    " LEFT JOIN prompts ON prompts.interception_id = interceptions.id AND prompts.text <> ''"
 )
 # Of those that began at the same time, sessions with a row come first, and these after them.
 _BEHIND = 1 << 62

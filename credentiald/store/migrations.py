@@ -87,6 +87,11 @@ def _sessions_of_one(conn: Connection) -> None:
         conn.execute(statement)
 
 
+def _usual_facts(conn: Connection) -> None:
+    for statement in records_schema.USUAL_FACTS:
+        conn.execute(statement)
+
+
 def _entries(conn: Connection) -> None:
     for statement in audit_schema.ENTRIES:
         conn.execute(statement)
@@ -114,6 +119,7 @@ RECORD_STEPS: Steps = (
     ("0002_watchers", _watchers),
     ("0003_attempts_and_breakers", _attempts_and_breakers),
     ("0004_sessions_of_one", _sessions_of_one),
+    ("0005_usual_facts", _usual_facts),
 )
 AUDIT_STEPS: Steps = (("0001_entries", _entries), ("0002_beginning", _beginning))
 _OTHERS = {RECORDS: RECORD_STEPS, AUDIT: AUDIT_STEPS}

@@ -78,13 +78,14 @@ class Group:
     """Some that are alike: what was told of them, with costs, as columns, and the places of that.
 
     Of those that were opened before, the rows have what the report says of the opening, and that is what the opening
-    says.
+    says. `numbers` are those of their rows, once these are there.
     """
 
     like: Like
     told: UsualColumns
     places: Sequence[int]
     is_new: bool
+    numbers: Sequence[int] = ()
 
     def own(self) -> list[Sequence[Value]]:
         """The columns of their rows in which they differ."""
@@ -115,7 +116,8 @@ class Group:
         if not any(are_in):
             return []
         told = Usual._make(list(compress(column, are_in)) for column in self.told)
-        return [Group(self.like, told, list(compress(self.places, are_in)), self.is_new)]
+        places, numbers = list(compress(self.places, are_in)), list(compress(self.numbers, are_in))
+        return [Group(self.like, told, places, self.is_new, numbers)]
 
 
 class _Some(NamedTuple):

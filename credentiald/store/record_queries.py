@@ -1,7 +1,10 @@
 """Questions about records. Lists go from the newest to the oldest, in pages as record_scan.py makes them."""
 
 import json
+from collections import defaultdict
 from collections.abc import Sequence
+from itertools import chain
+from operator import add
 from typing import NamedTuple
 
 from credentiald.errors import InterceptionNotFound
@@ -11,7 +14,7 @@ from credentiald.record_model import (
     InterceptionDraft,
     Tokens,
 )
-from credentiald.store import bulk, lone_sessions
+from credentiald.store import bulk, lone_sessions, usual_facts
 from credentiald.store.connection import Connection, Row, Value
 from credentiald.store.record_rows import COLUMNS, TABLES, TOKEN_SUMS, columns_of, cost_in, draft_of, tokens_in
 from credentiald.store.record_scan import Condition, Filter, Page, Place, Scan
@@ -184,30 +187,43 @@ def _rows(conn: Connection, condition: str, value: str) -> list[InterceptionDraf
 def _with_tokens(conn: Connection, drafts: Sequence[InterceptionDraft]) -> list[StoredInterception]:
     sums = ", ".join(f"SUM({one}) AS {one}" for one in TOKEN_SUMS)
     cost = "COALESCE(SUM(cost_micros), 0) AS cost_micros, SUM(cost_micros IS NULL) AS unpriced_token_usages"
+    ids = [one.id for one in drafts]
     rows = bulk.select(
         conn,
         f"SELECT interception_id, {sums}, {cost} FROM token_usages WHERE interception_id IN",  # noqa: S608 - names of ours
-        [one.id for one in drafts],
+        ids,
         "GROUP BY interception_id",
     )
-    found = {row["interception_id"]: (tokens_in(row), cost_in(row)) for row in rows}
+    found: dict[str, tuple[Tokens, Cost]] = {}
+    for row in chain(rows, usual_facts.sums(conn, ids)):
+        tokens, costs = found.get(row["interception_id"], (Tokens(), Cost()))
+        found[row["interception_id"]] = (
+            Tokens(*map(add, tokens, tokens_in(row))),
+            Cost(*map(add, costs, cost_in(row))),
+        )
     return [StoredInterception(one, *found.get(one.id, (Tokens(), Cost()))) for one in drafts]
 
 
 def _facts(conn: Connection, ids: Sequence[str]) -> dict[str, list[Fact]]:
     """The records of interceptions, each in the order of their ids, which is that of their times."""
-    facts: dict[str, list[Fact]] = {}
+    facts: defaultdict[tuple[str, type[Fact]], list[Fact]] = defaultdict(list)
+    for interception_id, fact in usual_facts.stored(conn, ids):
+        facts[interception_id, type(fact)].append(fact)
     for kind, table in TABLES.items():
         columns = columns_of(kind)
         head = f"SELECT interception_id, {', '.join(columns)} FROM {table} WHERE interception_id IN"  # noqa: S608
-        for row in bulk.select(conn, head, ids, "ORDER BY interception_id, id"):
-            facts.setdefault(row["interception_id"], []).append(_fact(kind, [row[one] for one in columns]))
-    return facts
+        for row in bulk.select(conn, head, ids):
+            facts[row["interception_id"], kind].append(_fact(kind, [row[one] for one in columns]))
+    return {one: [fact for kind in TABLES for fact in sorted(facts[one, kind], key=_id)] for one in ids}
 
 
 def _fact(kind: type[Fact], values: Sequence[Value]) -> Fact:
     made: Fact = kind._make(values)
     return made
+
+
+def _id(fact: Fact) -> str:
+    return fact.id
 
 
 def _session(row: Row) -> StoredSession:

@@ -2,7 +2,7 @@
 
 from credentiald.bridge_instances import Instance
 from credentiald.record_model import DAY_MICROS
-from credentiald.store import bulk
+from credentiald.store import bulk, usual_facts
 from credentiald.store.connection import Connection
 from credentiald.store.record_rows import TABLES
 
@@ -34,12 +34,14 @@ def purge(conn: Connection, *, before_micros: int, limit: int) -> int:
     One that is under way stays until it has its end, which would make it anew without its beginning.
     """
     rows = conn.execute(
-        "SELECT id FROM interceptions WHERE start_time < ? AND end_time IS NOT NULL ORDER BY start_time LIMIT ?",
+        "SELECT id, number FROM interceptions"
+        " WHERE start_time < ? AND end_time IS NOT NULL ORDER BY start_time LIMIT ?",
         (before_micros, limit),
     ).fetchall()
     ids = [row["id"] for row in rows]
     for table in TABLES.values():
         bulk.change(conn, f"DELETE FROM {table} WHERE interception_id IN", ids)  # noqa: S608 - a name of ours
+    usual_facts.delete(conn, [row["number"] for row in rows])
     bulk.change(conn, "DELETE FROM interceptions WHERE id IN", ids)
     return len(ids)
 

@@ -53,7 +53,8 @@ class Scan:
     """One table, newest first.
 
     `indexed` are conditions by which an index is sorted before the time. `further` are those for which at most
-    `scanned` rows are looked through at once. `columns` are what rows have, some of them of what is `joined`.
+    `scanned` rows are looked through at once. `columns` are what rows have, some of them of what is `joined`, which may
+    have a `number`, too.
     """
 
     def __init__(
@@ -69,6 +70,7 @@ class Scan:
         joined: str = "",
     ) -> None:
         self._table, self._time, self._scanned = table, time, scanned
+        self._number = f"{table}.number"
         self._columns, self._rows = columns, f"{table} {joined}".rstrip()
         self._base, self._base_values = given(indexed)
         if wanted.after_micros is not None:
@@ -84,11 +86,11 @@ class Scan:
         conditions, values = list(self._base), list(self._base_values)
         if after is not None:
             # The first of the two is for the index.
-            conditions += [f"{self._time} <= ?", f"({self._time}, number) < (?, ?)"]
+            conditions += [f"{self._time} <= ?", f"({self._time}, {self._number}) < (?, ?)"]
             values += [after.micros, *after]
         last = self._last(conn, conditions, values) if self._further else None
         if last is not None:
-            conditions += [f"{self._time} >= ?", f"({self._time}, number) >= (?, ?)"]
+            conditions += [f"{self._time} >= ?", f"({self._time}, {self._number}) >= (?, ?)"]
             values += [last.micros, *last]
         rows = conn.execute(
             f"SELECT {self._columns} FROM {self._rows}"  # noqa: S608 - names of ours
@@ -101,7 +103,7 @@ class Scan:
 
     @property
     def _order(self) -> str:
-        return f"ORDER BY {self._time} DESC, number DESC"
+        return f"ORDER BY {self._time} DESC, {self._number} DESC"
 
     def _last(self, conn: Connection, conditions: Sequence[str], values: Sequence[Value]) -> Place | None:
         """The last row that is looked through; None where that is the end."""

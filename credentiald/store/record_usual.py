@@ -23,7 +23,7 @@ from credentiald.record_model import (
     Tally,
     ToolCall,
 )
-from credentiald.store import bulk, lone_sessions, record_sums
+from credentiald.store import bulk, lone_sessions, record_sums, usual_facts
 from credentiald.store.connection import Connection, Value
 from credentiald.store.record_groups import (
     ABSENT,
@@ -39,11 +39,11 @@ from credentiald.store.record_groups import (
     usual_groups,
 )
 from credentiald.store.record_rows import COLUMNS, insert_facts
-from credentiald.usual_report import Told, UsualColumns
+from credentiald.usual_report import Told
 
 _FORM = bulk.Form(
     "INSERT OR IGNORE INTO interceptions",
-    (*OWN, *ALIKE),
+    ("number", *OWN, *ALIKE),
     # It answers nothing, so it begins its thread.
     (
         *((one, "''") for one in ABSENT),
@@ -58,7 +58,7 @@ _OPENING_ALIKE = (*Origin._fields, "bridge_instance_id", "operation", "model", "
 _EMPTY = {"streaming": "0", "end_time": "NULL", "http_status": "0", "duration_micros": "0", "first_byte_micros": "NULL"}
 _OPENING = bulk.Form(
     "INSERT OR IGNORE INTO interceptions",
-    _OPENING_OWN + _OPENING_ALIKE,
+    ("number", *_OPENING_OWN, *_OPENING_ALIKE),
     tuple((one, _EMPTY.get(one, "''")) for one in COLUMNS if one not in _OPENING_OWN + _OPENING_ALIKE),
 )
 # What tells an opening from another's, from another, and from one that says more than the report.
@@ -93,7 +93,7 @@ _COMPLETIONS = ((_completion(_COMPLETED), True), (_completion(_LONE), False))
 _WHERE_OPENED = (
     f"AS told WHERE interceptions.id = {_TOLD['id']}"
     f" AND {' AND '.join(f'+interceptions.{one} = {_TOLD[one]}' for one in _OPENED)}"
-    " AND +interceptions.session_id = '' AND +interceptions.end_time IS NULL RETURNING id"
+    " AND +interceptions.session_id = '' AND +interceptions.end_time IS NULL RETURNING id, number"
 )
 
 _USAGES = bulk.Form(
@@ -150,7 +150,7 @@ def store(conn: Connection, openings: Sequence[OpeningRow], told: Sequence[Told]
     if not groups:
         return Taken(alone)
     groups = [_with_costs(group, prices) for group in groups]
-    _store_facts(conn, joined(groups))
+    _store_facts(conn, groups)
     kinds: defaultdict[Kind, list[Group]] = defaultdict(list)
     for group in groups:
         kinds[group.like.kind].append(group)
@@ -161,8 +161,9 @@ def store(conn: Connection, openings: Sequence[OpeningRow], told: Sequence[Told]
 
 def _inserted(conn: Connection, groups: list[Group]) -> list[Group]:
     """Those that were new. A row may be there all the same: of another worker's report, or of one opened twice."""
-    new = bulk.insert_new(conn, "interceptions", _FORM, [(one.like.row, one.own()) for one in groups], "id")
-    return groups if new is None else only(groups, new)
+    numbers, new = bulk.insert_new(conn, "interceptions", _FORM, [(one.like.row, one.own()) for one in groups], "id")
+    numbered = [replace(one, numbers=of) for one, of in zip(groups, numbers, strict=True)]
+    return numbered if new is None else only(numbered, new)
 
 
 def _opened(conn: Connection, waiting: dict[str, OpeningRow]) -> dict[str, OpeningRow]:
@@ -171,19 +172,23 @@ def _opened(conn: Connection, waiting: dict[str, OpeningRow]) -> dict[str, Openi
     for interception_id, resolution_id, origin, *asked, start in waiting.values():
         rows[*origin, *asked].append((interception_id, resolution_id, start))
     groups = [(alike, list(zip(*own, strict=True))) for alike, own in rows.items()]
-    new = bulk.insert_new(conn, "interceptions", _OPENING, groups, "id")
+    _, new = bulk.insert_new(conn, "interceptions", _OPENING, groups, "id")
     return waiting if new is None else {one: waiting[one] for one in waiting if one in new}
 
 
 def _completed(conn: Connection, groups: list[Group]) -> list[Group]:
     """Those of which nothing but their opening was there."""
-    completed: set[str] = set()
+    completed: dict[str, int] = {}
     for statement, is_named in _COMPLETIONS:
         of_these = [_completing_columns(one) for one in groups if bool(one.like.client_session_id) is is_named]
         if of_these:
             columns = [list(chain.from_iterable(some)) for some in zip(*of_these, strict=True)]
-            completed.update(row[0] for row in bulk.select_for_columns(conn, statement, columns, _WHERE_OPENED))
-    return only(groups, completed)
+            rows = bulk.select_for_columns(conn, statement, columns, _WHERE_OPENED)
+            completed.update((row[0], row[1]) for row in rows)
+    return [
+        replace(one, numbers=[completed[an_id] for an_id in one.told.interception_id])
+        for one in only(groups, completed)
+    ]
 
 
 def _completing_columns(group: Group) -> Sequence[Sequence[Value]]:
@@ -204,9 +209,12 @@ def _with_costs(group: Group, table: PriceTable) -> Group:
     return replace(group, told=told._replace(cost_micros=[NONE if cost is None else cost for cost in costs]))
 
 
-def _store_facts(conn: Connection, told: UsualColumns) -> None:
-    bulk.insert_formed(conn, _USAGES, _having(told.usage_id, _usage_columns(told)))
-    bulk.insert_formed(conn, _PROMPTS, _having(told.prompt_id, _prompt_columns(told)))
+def _store_facts(conn: Connection, groups: Sequence[Group]) -> None:
+    told = joined(groups)
+    left = usual_facts.insert(conn, list(chain.from_iterable(one.numbers for one in groups)), told)
+    if left is not None:
+        bulk.insert_formed(conn, _USAGES, _having(left.usage_id, _usage_columns(left)))
+        bulk.insert_formed(conn, _PROMPTS, _having(left.prompt_id, _prompt_columns(left)))
     for kind, facts in ((ToolCall, told.tool_calls), (ModelThought, told.model_thoughts)):
         if any(facts):
             each = zip(told.interception_id, facts, strict=True)

@@ -23,7 +23,7 @@ from credentiald.record_model import (
     ToolCall,
     facts_of,
 )
-from credentiald.store import bulk, record_sums, record_usual
+from credentiald.store import bulk, record_sums, record_usual, usual_facts
 from credentiald.store.connection import Connection, Value
 from credentiald.store.record_rows import COLUMNS, TABLES, draft_of, fact_row, insert_facts
 from credentiald.store.record_usual import Taken
@@ -191,6 +191,7 @@ class _Work:
         for kind, table in TABLES.items() if before else ():
             head = f"SELECT interception_id, id FROM {table} WHERE interception_id IN"  # noqa: S608 - a name of ours
             known.update((row["interception_id"], kind, row["id"]) for row in bulk.select(self._conn, head, before))
+        known.update(usual_facts.stored_ids(self._conn, before))
         return known
 
     def join_threads(

@@ -226,3 +226,25 @@ SESSIONS_OF_ONE = (
     "CREATE INDEX interceptions_by_session ON interceptions (session_id, start_time)"
     " WHERE is_session = 0 AND session_id <> ''",
 )
+
+# The token usage and the prompt of a usual interception, whose number it is (usual_facts.py). The text is last, so that
+# what is asked for more often stands before what takes pages of its own.
+USUAL_FACTS = (
+    """
+    CREATE TABLE usual_facts (
+        number INTEGER PRIMARY KEY,
+        usage_time INTEGER NOT NULL,
+        prompt_time INTEGER NOT NULL,
+        response_id TEXT NOT NULL,
+        input_tokens INTEGER NOT NULL,
+        output_tokens INTEGER NOT NULL,
+        cache_read_input_tokens INTEGER NOT NULL,
+        cache_write_input_tokens INTEGER NOT NULL,
+        metadata TEXT NOT NULL,
+        partial INTEGER NOT NULL,
+        cost_micros INTEGER,
+        text_bytes INTEGER NOT NULL,
+        text TEXT NOT NULL
+    )
+    """,
+)

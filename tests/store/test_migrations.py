@@ -12,11 +12,13 @@ from credentiald.store.record_scan import Filter
 from tests.support.records import (
     a_prompt,
     a_report,
+    a_usage,
     an_attempt,
     an_end,
     an_id,
     an_opening,
     empty_records,
+    fact_id,
     put,
     rows_of,
     sessions_of,
@@ -177,6 +179,15 @@ def prepare(conn):
         records.prepare(conn, "database-1")
 
 
+def insert_rows(conn, rows_of_tables):
+    """As far as the tables have their columns."""
+    for table, rows in rows_of_tables.items():
+        known = {row["name"] for row in conn.execute(f"PRAGMA table_info({table})").fetchall()}
+        columns = [one for one in rows[0] if one in known]
+        values = [tuple(row[one] for one in columns) for row in rows]
+        conn.executemany(f"INSERT INTO {table} ({', '.join(columns)}) VALUES ({', '.join('?' * len(columns))})", values)
+
+
 def test_a_file_of_records_of_before_there_were_attempts_takes_them_and_keeps_what_it_has(tmp_path):
     with records_of_before(tmp_path / "records.db", "0002_watchers") as conn:
         conn.execute("INSERT INTO bridge_instances (service_id, id, seen_time) VALUES ('s-1', 'bridge-1', 7)")
@@ -195,12 +206,7 @@ def test_sessions_of_a_file_of_before_some_had_no_row_are_what_they_were(tmp_pat
         before = {table: rows_of(new, table) for table in ("interceptions", "prompts", "sessions", "usage_days")}
         expected = sessions_of(new)
     with records_of_before(tmp_path / "records.db", "0004_sessions_of_one") as conn:
-        for table, rows in before.items():
-            columns = [one for one in rows[0] if one != "is_session"]
-            values = [tuple(row[one] for one in columns) for row in rows]
-            conn.executemany(
-                f"INSERT INTO {table} ({', '.join(columns)}) VALUES ({', '.join('?' * len(columns))})", values
-            )
+        insert_rows(conn, before)
         prepare(conn)
         assert sessions_of(conn) == expected
         wanted = Filter(session_id=an_id(2))
@@ -212,6 +218,27 @@ def test_sessions_of_a_file_of_before_some_had_no_row_are_what_they_were(tmp_pat
             an_id(1): 1, an_id(2): 2, an_id(3): 1, an_id(4): 1,
         }  # fmt: skip
         assert len(rows_of(conn, "sessions")) == 3
+
+
+def test_records_of_a_file_of_before_usual_ones_were_in_one_row_are_told_of_as_before(tmp_path):
+    def a_usual(number):
+        usage, prompt = a_usage(id=fact_id(number, 0)), a_prompt(f"prompt {number}", id=fact_id(number, 1))
+        return a_report(number, facts=some_facts(), token_usages=(usage,), prompts=(prompt,), end=an_end(number))
+
+    with empty_records(tmp_path / "new.db") as new:
+        put(new, an_opening(1), a_usual(1))
+        before = {table: rows_of(new, table) for table in ("interceptions", "token_usages", "prompts", "usage_days")}
+    with records_of_before(tmp_path / "records.db", "0005_usual_facts") as conn:
+        insert_rows(conn, before)
+        prepare(conn)
+        put(conn, an_opening(2), a_usual(1), a_usual(2))
+        listed = record_queries.list_interceptions(conn, Filter(), after=None, limit=5).items
+        assert [one.row.id for one in listed] == [an_id(2), an_id(1)]
+        assert {one.tokens for one in listed} == {(10, 20, 30, 40)}
+        assert [one["last_prompt"] for one in sessions_of(conn)] == ["prompt 1", "prompt 2"]
+        for number in (1, 2):
+            _, [detail] = record_queries.get_interception(conn, an_id(number), user_id="")
+            assert [fact.id for fact in detail.facts] == [fact_id(number, 0), fact_id(number, 1)]
 
 
 # Of those that a release has run: what is changed in one of them reaches no database that exists.

@@ -30,6 +30,7 @@ from tests.support.records import (
     an_origin,
     empty_records,
     everything,
+    fact_id,
     put,
     rows_of,
     sessions_of,
@@ -62,8 +63,10 @@ def interceptions(draw, number: int) -> list[Opening | Report]:
     """What is told of one: mostly an opening and a report, else a part of it, more of it, or another's."""
     origin = draw(st.sampled_from([an_origin(), an_origin(), an_origin(BOB)]))
     opening = an_opening(number, origin=origin, upstream_model=draw(st.sampled_from(["", "mapped"])))
+    # Ids as bridges make them, and others.
+    id_of = draw(st.sampled_from([lambda place: fact_id(number, place), lambda place: an_id(100 * number + place)]))
     usages = [
-        a_usage(id=an_id(100 * number + place), input_tokens=place, partial=bool(place), metadata='{"audio": 1}')
+        a_usage(id=id_of(10 * place), input_tokens=place, partial=bool(place), metadata='{"audio": 1}')
         for place in draw(st.lists(st.integers(0, 2), max_size=3))
     ]
     report = a_report(
@@ -71,10 +74,7 @@ def interceptions(draw, number: int) -> list[Opening | Report]:
         origin=origin,
         facts=some_facts(**draw(st.sampled_from(FACTS))),
         token_usages=tuple(usages),
-        prompts=tuple(
-            a_prompt(text, id=an_id(100 * number + 10))
-            for text in draw(st.sampled_from([[f"prompt {number}"], [""], []]))
-        ),
+        prompts=tuple(a_prompt(text, id=id_of(1)) for text in draw(st.sampled_from([[f"prompt {number}"], [""], []]))),
         tool_calls=tuple(
             a_tool_call(f"toolu_{call}", id=an_id(100 * number + 20 + call))
             for call in draw(st.lists(st.integers(1, 3), max_size=2))

@@ -20,7 +20,8 @@ from credentiald.record_model import (
     TokenUsage,
     ToolCall,
 )
-from credentiald.store import record_queries, record_writing, records, sqlite
+from credentiald.store import record_queries, record_rows, record_writing, records, sqlite, usual_facts
+from credentiald.store.record_rows import columns_of
 from credentiald.store.record_scan import Filter
 from credentiald.store.record_writing import Batch, Stored
 
@@ -72,6 +73,11 @@ def put(
 def an_id(number: int) -> str:
     """The same id for the same number, rising with it."""
     return f"0190e2f4-0000-7000-8000-{number:012x}"
+
+
+def fact_id(number: int, place: int) -> str:
+    """Of a record of the interception with this number, as a bridge makes it."""
+    return an_id(number)[:-4] + f"{place:04x}"
 
 
 def an_origin(user_id: str = ALICE, **changes: Any) -> Origin:
@@ -190,11 +196,20 @@ def a_thought(content: str = "hm", **changes: Any) -> ModelThought:
 
 
 def rows_of(conn: sqlite3.Connection, table: str) -> list[dict[str, Any]]:
-    """All rows, without the numbers that only say in which order they came."""
+    """All rows, without the numbers that only say in which order they came; of facts, wherever they are."""
     rows = [dict(row) for row in conn.execute(f"SELECT * FROM {table}").fetchall()]
     for row in rows:
         row.pop("number", None)
+    rows += [row for of, row in _usual_facts(conn) if of == table]
     return sorted(rows, key=repr)
+
+
+def _usual_facts(conn: sqlite3.Connection) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Those that have no row in the table of their kind, as it would be there, with that table."""
+    ids = [row["id"] for row in conn.execute("SELECT id FROM interceptions").fetchall()]
+    for interception_id, fact in usual_facts.stored(conn, ids):
+        values = dict(zip(columns_of(type(fact)), fact, strict=True))
+        yield record_rows.TABLES[type(fact)], {"interception_id": interception_id, **values}
 
 
 def sessions_of(conn: sqlite3.Connection) -> list[dict[str, Any]]:

@@ -1,0 +1,119 @@
+"""The token usage and the prompt of a usual interception, in one row that has the interception's number.
+
+Nearly every interception has one of each, told of at once. As rows of their own each would say again whose it is and
+what it is called, and the indexes by which they are found would be written for each. Numbers rise, so these rows are
+only ever appended. What is told of otherwise, or was stored before there was this table, is in the table of its kind
+(record_rows.py). An interception may have records in both.
+"""
+
+from collections.abc import Collection, Iterator, Sequence
+from itertools import compress
+
+from credentiald.record_model import Fact, Prompt, TokenUsage
+from credentiald.store import bulk
+from credentiald.store.connection import Connection, Row
+from credentiald.store.record_groups import fields
+from credentiald.store.record_rows import TOKEN_SUMS
+from credentiald.usual_report import ID_CHARACTERS, PROMPT_PLACE, USAGE_PLACE, Usual, UsualColumns, ids_at
+
+# What they share with `interceptions` has the table's name before it, so that a query may join both.
+JOIN = "JOIN usual_facts ON usual_facts.number = interceptions.number"
+_OF = f"FROM interceptions {JOIN} WHERE interceptions.id IN"
+_FORM = bulk.Form(
+    "INSERT INTO usual_facts",
+    (
+        "number", "usage_time", "prompt_time", "response_id", "text", "text_bytes", "input_tokens", "output_tokens",
+        "cost_micros", "cache_read_input_tokens", "cache_write_input_tokens", "metadata", "partial",
+    ),
+    (bulk.or_null("cost_micros"),),
+)  # fmt: skip
+_columns = fields(
+    "usage_micros", "prompt_micros", "usage_response_id", "prompt", "prompt_bytes", "input_tokens", "output_tokens",
+    "cost_micros", "cache_read_input_tokens", "cache_write_input_tokens", "metadata", "partial",
+)  # fmt: skip
+_id_columns = fields("interception_id", "usage_id", "prompt_id", "usage_response_id", "prompt_response_id")
+
+
+def insert(conn: Connection, numbers: Sequence[int], told: UsualColumns) -> UsualColumns | None:
+    """Store what fits of the facts of interceptions with these numbers; what was told of the others, if there are
+    any."""
+    fit = _fitting(told)
+    if all(fit):
+        bulk.insert_formed(conn, _FORM, [numbers, *_columns(told)])
+        return None
+    if any(fit):
+        bulk.insert_formed(conn, _FORM, [list(compress(column, fit)) for column in (numbers, *_columns(told))])
+    left = [not one for one in fit]
+    return Usual._make(list(compress(column, left)) for column in told)
+
+
+def stored(conn: Connection, interception_ids: Collection[str]) -> Iterator[tuple[str, Fact]]:
+    """The facts that are here of these interceptions, each with its interception's id."""
+    head = f"SELECT interceptions.id AS interception_id, usual_facts.* {_OF}"
+    for row in bulk.select(conn, head, list(interception_ids)):
+        interception_id = row["interception_id"]
+        usage_id, prompt_id = _fact_ids(interception_id)
+        yield interception_id, _usage(usage_id, row)
+        yield (
+            interception_id,
+            Prompt(prompt_id, row["prompt_time"], row["response_id"], row["text"], row["text_bytes"]),
+        )
+
+
+def stored_ids(conn: Connection, interception_ids: Collection[str]) -> Iterator[tuple[str, type[Fact], str]]:
+    """By interception, the kinds and ids of the facts that are here."""
+    for row in bulk.select(conn, f"SELECT interceptions.id {_OF}", list(interception_ids)):
+        usage_id, prompt_id = _fact_ids(row["id"])
+        yield row["id"], TokenUsage, usage_id
+        yield row["id"], Prompt, prompt_id
+
+
+def sums(conn: Connection, interception_ids: Collection[str]) -> Iterator[Row]:
+    """The tokens and costs that are here, as TOKEN_SUMS and COST_SUMS, with `interception_id`."""
+    head = (
+        f"SELECT interceptions.id AS interception_id, {', '.join(TOKEN_SUMS)},"
+        f" COALESCE(cost_micros, 0) AS cost_micros, cost_micros IS NULL AS unpriced_token_usages {_OF}"
+    )
+    return bulk.select(conn, head, list(interception_ids))
+
+
+def delete(conn: Connection, numbers: Sequence[int]) -> None:
+    """Remove the facts of interceptions with these numbers."""
+    bulk.change(conn, "DELETE FROM usual_facts WHERE number IN", numbers)
+
+
+def _fitting(told: UsualColumns) -> list[bool]:
+    """Which have both facts, with the ids that bridges give them, of one answer: a row says nothing else."""
+    ids, usage_ids, prompt_ids, responses, prompt_responses = map(list, _id_columns(told))
+    if (
+        set(map(len, ids)) == {ID_CHARACTERS}
+        and usage_ids == ids_at(ids, USAGE_PLACE)
+        and prompt_ids == ids_at(ids, PROMPT_PLACE)
+        and responses == prompt_responses
+    ):
+        return [True] * len(ids)
+    each = zip(ids, usage_ids, prompt_ids, responses, prompt_responses, strict=True)
+    return [
+        (usage_id, prompt_id) == _fact_ids(one) and response == prompt_response
+        for one, usage_id, prompt_id, response, prompt_response in each
+    ]
+
+
+def _fact_ids(interception_id: str) -> tuple[str, str]:
+    head = interception_id[: -len(USAGE_PLACE)]
+    return head + USAGE_PLACE, head + PROMPT_PLACE
+
+
+def _usage(usage_id: str, row: Row) -> TokenUsage:
+    return TokenUsage(
+        usage_id,
+        row["usage_time"],
+        row["response_id"],
+        row["input_tokens"],
+        row["output_tokens"],
+        row["cache_read_input_tokens"],
+        row["cache_write_input_tokens"],
+        row["metadata"],
+        row["partial"],
+        row["cost_micros"],
+    )
