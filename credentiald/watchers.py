@@ -2,13 +2,37 @@
 
 A watcher is one stream of one bridge. It owes an acknowledgement for each revision that it was told of. Revisions rise,
 and an acknowledgement is for everything up to it. Times are seconds of any clock that does not go back.
+
+A bridge whose stream ended without a word may live, and send what was decided before: it is lost, and counts as one
+that has not obeyed until it watches again, says goodbye, or was not heard of for LOST_SECONDS.
 """
 
 from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from credentiald.bridge_instances import Instance
+
+# A bridge sends nothing that was decided so long ago: it waits less for an answer and for a connection (bridged's
+# --credentiald-timeout and --connect-timeout, with their defaults).
+LOST_SECONDS = 15.0
+
+
+class Row(NamedTuple):
+    """A watcher, or one that is lost, as other processes see it. `since_seconds`: how long it was not heard of."""
+
+    watcher_id: str
+    instance: Instance
+    acknowledged: int
+    since_seconds: float
+
+
+@dataclass(slots=True, kw_only=True)
+class _Lost:
+    watcher_id: str
+    acknowledged: int
+    heard_seconds: float
 
 
 @dataclass(slots=True, kw_only=True)
@@ -24,6 +48,7 @@ class Watchers:
 
     def __init__(self) -> None:
         self._known: dict[str, _Watcher] = {}
+        self._lost: dict[Instance, _Lost] = {}
 
     def __len__(self) -> int:
         return len(self._known)
@@ -31,10 +56,33 @@ class Watchers:
     def joined(self, watcher_id: str, instance: Instance) -> None:
         """One more, that has acknowledged nothing."""
         self._known[watcher_id] = _Watcher(instance=instance)
+        self._lost.pop(instance, None)
 
     def left(self, watcher_id: str) -> None:
         """It watches no more, and owes nothing."""
-        self._known.pop(watcher_id, None)
+        watcher = self._known.pop(watcher_id, None)
+        if watcher is not None:
+            self._lost.pop(watcher.instance, None)
+
+    def lost(self, watcher_id: str, now_seconds: float) -> None:
+        """It watches no more, and nobody knows why."""
+        watcher = self._known.pop(watcher_id, None)
+        if watcher is not None and all(one.instance != watcher.instance for one in self._known.values()):
+            self._lost[watcher.instance] = _Lost(
+                watcher_id=watcher_id, acknowledged=watcher.acknowledged, heard_seconds=now_seconds
+            )
+
+    def heard_of(self, instance: Instance, now_seconds: float) -> None:
+        """The bridge lives; one that is lost goes on being waited for."""
+        if (lost := self._lost.get(instance)) is not None:
+            lost.heard_seconds = now_seconds
+
+    def lost_ones(self, now_seconds: float) -> dict[Instance, int]:
+        """The bridges that are lost, each with the revision that it has obeyed."""
+        over = [one for one, lost in self._lost.items() if now_seconds - lost.heard_seconds > LOST_SECONDS]
+        for one in over:
+            del self._lost[one]
+        return {instance: lost.acknowledged for instance, lost in self._lost.items()}
 
     def told(self, watcher_id: str, revision: int, now_seconds: float) -> None:
         """It was told of everything up to this revision."""
@@ -57,6 +105,10 @@ class Watchers:
         """The bridges that have not obeyed this revision."""
         return [one.instance for one in self._known.values() if one.acknowledged < revision]
 
+    def has_obeyed(self, instance: Instance, revision: int) -> bool:
+        """Whether this bridge has acknowledged this revision here."""
+        return any(one.instance == instance and one.acknowledged >= revision for one in self._known.values())
+
     def overdue(self, now_seconds: float, *, wait_seconds: float) -> list[str]:
         """The watchers that have owed an acknowledgement for longer than that."""
         return [
@@ -65,6 +117,9 @@ class Watchers:
             if one.owed and now_seconds - one.owed[0][1] > wait_seconds
         ]
 
-    def rows(self) -> Iterator[tuple[str, Instance, int]]:
-        """Each watcher with its bridge and what it has acknowledged, for others to see."""
-        return ((watcher_id, one.instance, one.acknowledged) for watcher_id, one in self._known.items())
+    def rows(self, now_seconds: float) -> Iterator[Row]:
+        """Each watcher, and each that is lost."""
+        for watcher_id, one in self._known.items():
+            yield Row(watcher_id, one.instance, one.acknowledged, 0.0)
+        for instance, lost in self._lost.items():
+            yield Row(lost.watcher_id, instance, lost.acknowledged, max(0.0, now_seconds - lost.heard_seconds))

@@ -81,6 +81,7 @@ class Credentials(CredentialServiceServicer):
             mark = codec.uuid_of(request.oldest_interception_id, field="oldest_interception_id")
             self._book.heard(instance, to_micros(self._plane.clock()))
             self._book.instances.told(instance, mark)
+            self._watch.heard_of(instance)
             if instance in self._book.instances:
                 await self._breakers.tell(instance, map(health_codec.breaker, request.breakers))
         seen = await self._plane.db.read(revision.current)

@@ -25,6 +25,8 @@ class WatchStream:
         self.wake = asyncio.Event()
         self.is_overdue = False
         self.is_over = False
+        # Whether its bridge holds no answer that it has not obeyed, and gets none any more.
+        self.has_left = False
         # When what its bridge showed comes to its end though nothing changes.
         self.end_time: datetime | None = None
 

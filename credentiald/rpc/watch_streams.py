@@ -5,6 +5,7 @@ Invariants:
   change falls between the two.
 - What a stream says is in the order of revisions and leaves none out.
 - An administrator's rpc waits within a bound, and never fails for what it waits for: its change is committed.
+- Who ends without a word, or is ended because it does not answer, has obeyed nothing by that.
 - Commits of other processes are noticed by looking at a counter in shared memory, while anybody watches.
 """
 
@@ -72,6 +73,8 @@ class WatchStreams:
         self._anybody = asyncio.Event()
         self._to_write = asyncio.Event()
         self._progress = asyncio.Event()
+        # The bridges that said goodbye, until that is written down.
+        self._gone: set[Instance] = set()
         self._is_stopping = False
         metrics.watchers.set_function(lambda: len(self._watchers))
 
@@ -93,6 +96,7 @@ class WatchStreams:
         self._check_room(caller.service.id)
         stream = WatchStream(instance_of(caller.service.id, first.bridge_instance_id), asyncio.current_task())
         self._watchers.joined(stream.id, stream.instance)
+        self._gone.discard(stream.instance)
         self._streams[stream.id] = stream
         self._anybody.set()
         reading = asyncio.create_task(self._read(stream, context), name="acknowledgements of a watcher")
@@ -121,7 +125,10 @@ class WatchStreams:
 
     def _left(self, stream: WatchStream) -> None:
         del self._streams[stream.id]
-        self._watchers.left(stream.id)
+        if stream.has_left:
+            self._watchers.left(stream.id)
+        else:
+            self._watchers.lost(stream.id, self._now())
         if not self._streams:
             self._anybody.clear()
         self._moved()
@@ -156,19 +163,30 @@ class WatchStreams:
             await context.write(message)
             if news.is_about_services:
                 # It obeys first; then it may have to go.
-                await self._acknowledged(stream, news.revision)
-                stream.end_time = (await admit_again()).end_time
+                has_obeyed = await self._acknowledged(stream, news.revision)
+                try:
+                    stream.end_time = (await admit_again()).end_time
+                except Refusal as refusal:
+                    if has_obeyed and not isinstance(refusal, StoreUnavailable):
+                        # Nor does it get an answer any more.
+                        stream.has_left = True
+                    raise
 
-    async def _acknowledged(self, stream: WatchStream, wanted: int) -> None:
+    async def _acknowledged(self, stream: WatchStream, wanted: int) -> bool:
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(self._wait_seconds):
                 while stream.instance in self._watchers.behind(wanted) and not stream.is_over:
                     await self._progress.wait()
+        return stream.instance not in self._watchers.behind(wanted)
 
     async def _read(self, stream: WatchStream, context: Any) -> None:
         """Take the acknowledgements of one bridge."""
         try:
             while (request := await context.read()) is not grpc.aio.EOF:
+                if request.leaving:
+                    stream.has_left = True
+                    self._gone.add(stream.instance)
+                    return
                 if self._watchers.acknowledged(stream.id, min(request.revision, stream.written_revision)):
                     self._moved()
         except asyncio.CancelledError:
@@ -270,7 +288,7 @@ class WatchStreams:
             extra={"bridge_instance_id": stream.instance[1]},
         )
         self._metrics.unacknowledged()
-        self._watchers.left(stream.id)
+        self._watchers.lost(stream.id, self._now())
         self._moved()
         stream.is_overdue = True
         if stream.serving is not None:
@@ -296,9 +314,13 @@ class WatchStreams:
                     waited = True
                     wanted = await self._plane.db.read(revision.current)
                     await self._look()
-                    while behind := self._watchers.behind(wanted):
-                        await self._progress.wait()
-                    while behind := await self._behind_elsewhere(wanted):  # noqa: ASYNC110 - another process's event
+                    while True:
+                        while behind := self._watchers.behind(wanted):
+                            await self._progress.wait()
+                        behind = await self._behind_elsewhere(wanted)
+                        # Who was lost here may have begun anew meanwhile.
+                        if not behind and not self._watchers.behind(wanted):
+                            break
                         await asyncio.sleep(_LOOK_ELSEWHERE_SECONDS)
         except TimeoutError:
             count = len(behind) or None
@@ -314,16 +336,31 @@ class WatchStreams:
         return count
 
     async def _behind_elsewhere(self, wanted: int) -> list[Instance]:
-        """The bridges that watch in other processes and have not obeyed this revision."""
+        """The bridges that watch in other processes, or are lost, and have not obeyed this revision."""
         now_micros = to_micros(self._plane.clock())
-        rows = await self._stored.read(stored_watchers.elsewhere, self._process_id, now_micros=now_micros)
-        return [instance for instance, acknowledged in rows if acknowledged < wanted]
+        obeyed = await self._stored.read(stored_watchers.elsewhere, self._process_id, now_micros=now_micros)
+        for instance, acknowledged in self._watchers.lost_ones(self._now()).items():
+            obeyed[instance] = max(acknowledged, obeyed.get(instance, acknowledged))
+        return [
+            instance
+            for instance, acknowledged in obeyed.items()
+            if acknowledged < wanted and instance not in self._gone and not self._watchers.has_obeyed(instance, wanted)
+        ]
+
+    def heard_of(self, instance: Instance) -> None:
+        """A bridge lives, whether it watches or not."""
+        self._watchers.heard_of(instance, self._now())
 
     async def _write_rows(self) -> None:
         self._to_write.clear()
-        rows = list(self._watchers.rows())
+        gone, self._gone = self._gone, set()
         now_micros = to_micros(self._plane.clock())
-        await self._stored.write(stored_watchers.put, self._process_id, rows, now_micros=now_micros)
+        rows = list(self._watchers.rows(self._now()))
+        try:
+            await self._stored.write(stored_watchers.put, self._process_id, rows, now_micros=now_micros, gone=gone)
+        except BaseException:
+            self._gone |= gone
+            raise
 
     async def keep_writing(self) -> None:
         """Let other processes know who watches here, and what was acknowledged, until cancelled."""
@@ -340,12 +377,10 @@ class WatchStreams:
                 log.warning("the store does not take who watches: administrators at other workers may wait for it")
                 await asyncio.sleep(_LOOK_SECONDS)
 
-    async def forget_rows(self) -> None:
-        """Nobody watches here any more."""
+    async def write_rows_at_last(self) -> None:
+        """Nobody watches here any more; who did is lost until it watches elsewhere."""
         with contextlib.suppress(StoreUnavailable):
-            await self._stored.write(
-                stored_watchers.put, self._process_id, (), now_micros=to_micros(self._plane.clock())
-            )
+            await self._write_rows()
 
 
 async def _set_within(event: asyncio.Event, seconds: float) -> None:
@@ -371,4 +406,4 @@ async def running_watch(
         for task in tasks:
             task.cancel()
         await asyncio.wait(tasks)
-        await watch.forget_rows()
+        await watch.write_rows_at_last()

@@ -3,7 +3,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from credentiald.watchers import Watchers
+from credentiald.watchers import LOST_SECONDS, Row, Watchers
 
 ONE, TWO = ("service", "bridge-1"), ("service", "bridge-2")
 
@@ -35,6 +35,57 @@ def test_one_that_left_is_not_waited_for() -> None:
     watchers.left("a")
     assert watchers.behind(1) == [TWO]
     assert len(watchers) == 1
+
+
+def lost_with_five() -> Watchers:
+    watchers = Watchers()
+    watchers.joined("a", ONE)
+    watchers.told("a", 5, 0.0)
+    watchers.acknowledged("a", 5)
+    watchers.lost("a", 100.0)
+    return watchers
+
+
+def test_one_that_is_lost_keeps_what_it_acknowledged_for_a_while() -> None:
+    watchers = lost_with_five()
+    watchers.lost("a", 101.0)
+    assert watchers.behind(6) == []
+    assert len(watchers) == 0
+    assert list(watchers.rows(103.0)) == [Row("a", ONE, 5, 3.0)]
+    assert watchers.lost_ones(100.0 + LOST_SECONDS) == {ONE: 5}
+    assert watchers.lost_ones(100.1 + LOST_SECONDS) == {}
+    assert list(watchers.rows(103.0)) == []
+
+
+def test_one_that_is_lost_and_lives_is_waited_for_longer() -> None:
+    watchers = lost_with_five()
+    watchers.heard_of(ONE, 110.0)
+    watchers.heard_of(TWO, 110.0)
+    assert watchers.lost_ones(110.0 + LOST_SECONDS) == {ONE: 5}
+    assert watchers.lost_ones(110.1 + LOST_SECONDS) == {}
+
+
+def test_one_that_was_lost_and_watches_again_is_behind_until_it_acknowledges() -> None:
+    watchers = lost_with_five()
+    watchers.joined("b", ONE)
+    assert watchers.lost_ones(100.0) == {}
+    assert watchers.behind(5) == [ONE]
+    assert not watchers.has_obeyed(ONE, 5)
+    watchers.told("b", 6, 100.0)
+    watchers.acknowledged("b", 6)
+    assert watchers.has_obeyed(ONE, 6)
+    assert not watchers.has_obeyed(ONE, 7)
+    assert not watchers.has_obeyed(TWO, 6)
+
+
+def test_one_that_watches_on_another_stream_is_not_lost_with_one_of_them() -> None:
+    watchers = Watchers()
+    watchers.joined("a", ONE)
+    watchers.joined("b", ONE)
+    watchers.lost("a", 1.0)
+    assert watchers.lost_ones(1.0) == {}
+    watchers.lost("b", 2.0)
+    assert watchers.lost_ones(2.0) == {ONE: -1}
 
 
 def test_overdue_is_who_owes_the_oldest_for_too_long() -> None:

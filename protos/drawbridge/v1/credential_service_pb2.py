@@ -28,7 +28,7 @@ from google.protobuf import duration_pb2 as google_dot_protobuf_dot_duration__pb
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n&drawbridge/v1/credential_service.proto\x12\rdrawbridge.v1\x1a\x1c\x64rawbridge/v1/provider.proto\x1a\x18\x64rawbridge/v1/user.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xad\x02\n\x16ResolveProviderRequest\x12\x10\n\x08provider\x18\x01 \x01(\t\x12\x1b\n\x0c\x61\x63\x63\x65ss_token\x18\x02 \x01(\tB\x03\x80\x01\x01H\x00\x12\x0e\n\x04user\x18\x03 \x01(\tH\x00\x12\x11\n\toperation\x18\x04 \x01(\t\x12\r\n\x05model\x18\x05 \x01(\t\x12\x15\n\rpresented_key\x18\x06 \x01(\x08\x12\x1d\n\x15\x66\x61iled_credential_ids\x18\x07 \x03(\t\x12\x17\n\x0finterception_id\x18\x08 \x01(\t\x12\x1a\n\x12\x62ridge_instance_id\x18\t \x01(\t\x12\x14\n\x0cmin_revision\x18\n \x01(\x03\x12\x0e\n\x06\x63lient\x18\x0b \x01(\t\x12\x14\n\x0ctrace_parent\x18\x0c \x01(\tB\x0b\n\tprincipal\"\xd9\x02\n\x17ResolveProviderResponse\x12)\n\x08provider\x18\x01 \x01(\x0b\x32\x17.drawbridge.v1.Provider\x12!\n\x04user\x18\x02 \x01(\x0b\x32\x13.drawbridge.v1.User\x12/\n\x06source\x18\x03 \x01(\x0e\x32\x1f.drawbridge.v1.CredentialSource\x12-\n\ncredential\x18\x04 \x01(\x0b\x32\x19.drawbridge.v1.Credential\x12\x15\n\rresolution_id\x18\x05 \x01(\t\x12\x16\n\x0eupstream_model\x18\x06 \x01(\t\x12\x10\n\x08revision\x18\x07 \x01(\x03\x12\x14\n\x07receipt\x18\x08 \x01(\x0c\x42\x03\x80\x01\x01\x12\x11\n\tpool_size\x18\t \x01(\x05\x12\r\n\x05probe\x18\n \x01(\x08\x12\x17\n\x0f\x61\x63\x63\x65ss_token_id\x18\x0b \x01(\t\"f\n\x14ReportOutcomeRequest\x12\x1a\n\x12\x62ridge_instance_id\x18\x01 \x01(\t\x12\x32\n\x08outcomes\x18\x02 \x03(\x0b\x32 .drawbridge.v1.CredentialOutcome\"\xb1\x01\n\x11\x43redentialOutcome\x12\x14\n\x07receipt\x18\x01 \x01(\x0c\x42\x03\x80\x01\x01\x12\x32\n\x04kind\x18\x02 \x01(\x0e\x32$.drawbridge.v1.CredentialOutcomeKind\x12.\n\x0bretry_after\x18\x03 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x13\n\x0bhttp_status\x18\x04 \x01(\x05\x12\r\n\x05\x65rror\x18\x05 \x01(\t\"(\n\x15ReportOutcomeResponse\x12\x0f\n\x07ignored\x18\x01 \x01(\x05\"Z\n\x15WatchProvidersRequest\x12\x1a\n\x12\x62ridge_instance_id\x18\x01 \x01(\t\x12\x13\n\x0b\x64\x61tabase_id\x18\x02 \x01(\t\x12\x10\n\x08revision\x18\x03 \x01(\x03\"\xcc\x01\n\x16WatchProvidersResponse\x12\x13\n\x0b\x64\x61tabase_id\x18\x01 \x01(\t\x12\x10\n\x08revision\x18\x02 \x01(\x03\x12\x34\n\x07\x63hanges\x18\x03 \x03(\x0b\x32#.drawbridge.v1.AdministrativeChange\x12*\n\tproviders\x18\x04 \x03(\x0b\x32\x17.drawbridge.v1.Provider\x12\x10\n\x08snapshot\x18\x05 \x01(\x08\x12\x17\n\x0f\x63hanges_missing\x18\x06 \x01(\x08\"|\n\x14\x41\x64ministrativeChange\x12\x10\n\x08revision\x18\x01 \x01(\x03\x12/\n\x0b\x63hange_time\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0c\n\x04kind\x18\x03 \x01(\t\x12\x13\n\x0bresource_id\x18\x04 \x01(\t\"T\n\x1cResolveProviderStreamRequest\x12\x34\n\x05items\x18\x01 \x03(\x0b\x32%.drawbridge.v1.ResolveProviderRequest\"V\n\x1dResolveProviderStreamResponse\x12\x35\n\x07results\x18\x01 \x03(\x0b\x32$.drawbridge.v1.ResolveProviderResult\"\x8f\x01\n\x15ResolveProviderResult\x12:\n\x08response\x18\x01 \x01(\x0b\x32&.drawbridge.v1.ResolveProviderResponseH\x00\x12\x30\n\x07refusal\x18\x02 \x01(\x0b\x32\x1d.drawbridge.v1.ResolveRefusalH\x00\x42\x08\n\x06result\"\xef\x01\n\x0eResolveRefusal\x12\x0c\n\x04\x63ode\x18\x01 \x01(\x05\x12\x0f\n\x07message\x18\x02 \x01(\t\x12\x0e\n\x06reason\x18\x03 \x01(\t\x12\x0e\n\x06\x64omain\x18\x04 \x01(\t\x12=\n\x08metadata\x18\x05 \x03(\x0b\x32+.drawbridge.v1.ResolveRefusal.MetadataEntry\x12.\n\x0bretry_delay\x18\x06 \x01(\x0b\x32\x19.google.protobuf.Duration\x1a/\n\rMetadataEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"\x87\x02\n\nCredential\x12\x15\n\rcredential_id\x18\x01 \x01(\t\x12-\n\x07\x61pi_key\x18\x02 \x01(\x0b\x32\x15.drawbridge.v1.ApiKeyB\x03\x80\x01\x01H\x00\x12\x37\n\x0c\x62\x65\x61rer_token\x18\x03 \x01(\x0b\x32\x1a.drawbridge.v1.BearerTokenB\x03\x80\x01\x01H\x00\x12=\n\x0f\x61ws_credentials\x18\x04 \x01(\x0b\x32\x1d.drawbridge.v1.AwsCredentialsB\x03\x80\x01\x01H\x00\x12/\n\x0b\x65xpire_time\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\n\n\x08material\"\x1c\n\x06\x41piKey\x12\x12\n\x05value\x18\x01 \x01(\tB\x03\x80\x01\x01\"!\n\x0b\x42\x65\x61rerToken\x12\x12\n\x05value\x18\x01 \x01(\tB\x03\x80\x01\x01\"h\n\x0e\x41wsCredentials\x12\x1a\n\raccess_key_id\x18\x01 \x01(\tB\x03\x80\x01\x01\x12\x1e\n\x11secret_access_key\x18\x02 \x01(\tB\x03\x80\x01\x01\x12\x1a\n\rsession_token\x18\x03 \x01(\tB\x03\x80\x01\x01\"x\n\x0bPingRequest\x12\x1a\n\x12\x62ridge_instance_id\x18\x01 \x01(\t\x12\x1e\n\x16oldest_interception_id\x18\x02 \x01(\t\x12-\n\x08\x62reakers\x18\x03 \x03(\x0b\x32\x1b.drawbridge.v1.BreakerState\"\xbf\x01\n\x0c\x42reakerState\x12\x10\n\x08provider\x18\x01 \x01(\t\x12\x11\n\toperation\x18\x02 \x01(\t\x12\r\n\x05model\x18\x03 \x01(\t\x12*\n\x05state\x18\x04 \x01(\x0e\x32\x1b.drawbridge.v1.BreakerPhase\x12)\n\x05since\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x10\n\x08\x66\x61ilures\x18\x06 \x01(\x05\x12\x12\n\nlast_error\x18\x07 \x01(\t\"F\n\x0cPingResponse\x12\x0f\n\x07version\x18\x01 \x01(\t\x12\x10\n\x08revision\x18\x02 \x01(\x03\x12\x13\n\x0b\x64\x61tabase_id\x18\x03 \x01(\t*\x8a\x02\n\x15\x43redentialOutcomeKind\x12\'\n#CREDENTIAL_OUTCOME_KIND_UNSPECIFIED\x10\x00\x12$\n CREDENTIAL_OUTCOME_KIND_ACCEPTED\x10\x01\x12(\n$CREDENTIAL_OUTCOME_KIND_UNAUTHORIZED\x10\x02\x12(\n$CREDENTIAL_OUTCOME_KIND_RATE_LIMITED\x10\x03\x12)\n%CREDENTIAL_OUTCOME_KIND_SPEND_LIMITED\x10\x04\x12#\n\x1f\x43REDENTIAL_OUTCOME_KIND_UNKNOWN\x10\x05*|\n\x0c\x42reakerPhase\x12\x1d\n\x19\x42REAKER_PHASE_UNSPECIFIED\x10\x00\x12\x18\n\x14\x42REAKER_PHASE_CLOSED\x10\x01\x12\x16\n\x12\x42REAKER_PHASE_OPEN\x10\x02\x12\x1b\n\x17\x42REAKER_PHASE_HALF_OPEN\x10\x03\x32\xed\x03\n\x11\x43redentialService\x12`\n\x0fResolveProvider\x12%.drawbridge.v1.ResolveProviderRequest\x1a&.drawbridge.v1.ResolveProviderResponse\x12v\n\x15ResolveProviderStream\x12+.drawbridge.v1.ResolveProviderStreamRequest\x1a,.drawbridge.v1.ResolveProviderStreamResponse(\x01\x30\x01\x12Z\n\rReportOutcome\x12#.drawbridge.v1.ReportOutcomeRequest\x1a$.drawbridge.v1.ReportOutcomeResponse\x12\x61\n\x0eWatchProviders\x12$.drawbridge.v1.WatchProvidersRequest\x1a%.drawbridge.v1.WatchProvidersResponse(\x01\x30\x01\x12?\n\x04Ping\x12\x1a.drawbridge.v1.PingRequest\x1a\x1b.drawbridge.v1.PingResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n&drawbridge/v1/credential_service.proto\x12\rdrawbridge.v1\x1a\x1c\x64rawbridge/v1/provider.proto\x1a\x18\x64rawbridge/v1/user.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xad\x02\n\x16ResolveProviderRequest\x12\x10\n\x08provider\x18\x01 \x01(\t\x12\x1b\n\x0c\x61\x63\x63\x65ss_token\x18\x02 \x01(\tB\x03\x80\x01\x01H\x00\x12\x0e\n\x04user\x18\x03 \x01(\tH\x00\x12\x11\n\toperation\x18\x04 \x01(\t\x12\r\n\x05model\x18\x05 \x01(\t\x12\x15\n\rpresented_key\x18\x06 \x01(\x08\x12\x1d\n\x15\x66\x61iled_credential_ids\x18\x07 \x03(\t\x12\x17\n\x0finterception_id\x18\x08 \x01(\t\x12\x1a\n\x12\x62ridge_instance_id\x18\t \x01(\t\x12\x14\n\x0cmin_revision\x18\n \x01(\x03\x12\x0e\n\x06\x63lient\x18\x0b \x01(\t\x12\x14\n\x0ctrace_parent\x18\x0c \x01(\tB\x0b\n\tprincipal\"\xd9\x02\n\x17ResolveProviderResponse\x12)\n\x08provider\x18\x01 \x01(\x0b\x32\x17.drawbridge.v1.Provider\x12!\n\x04user\x18\x02 \x01(\x0b\x32\x13.drawbridge.v1.User\x12/\n\x06source\x18\x03 \x01(\x0e\x32\x1f.drawbridge.v1.CredentialSource\x12-\n\ncredential\x18\x04 \x01(\x0b\x32\x19.drawbridge.v1.Credential\x12\x15\n\rresolution_id\x18\x05 \x01(\t\x12\x16\n\x0eupstream_model\x18\x06 \x01(\t\x12\x10\n\x08revision\x18\x07 \x01(\x03\x12\x14\n\x07receipt\x18\x08 \x01(\x0c\x42\x03\x80\x01\x01\x12\x11\n\tpool_size\x18\t \x01(\x05\x12\r\n\x05probe\x18\n \x01(\x08\x12\x17\n\x0f\x61\x63\x63\x65ss_token_id\x18\x0b \x01(\t\"f\n\x14ReportOutcomeRequest\x12\x1a\n\x12\x62ridge_instance_id\x18\x01 \x01(\t\x12\x32\n\x08outcomes\x18\x02 \x03(\x0b\x32 .drawbridge.v1.CredentialOutcome\"\xb1\x01\n\x11\x43redentialOutcome\x12\x14\n\x07receipt\x18\x01 \x01(\x0c\x42\x03\x80\x01\x01\x12\x32\n\x04kind\x18\x02 \x01(\x0e\x32$.drawbridge.v1.CredentialOutcomeKind\x12.\n\x0bretry_after\x18\x03 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x13\n\x0bhttp_status\x18\x04 \x01(\x05\x12\r\n\x05\x65rror\x18\x05 \x01(\t\"(\n\x15ReportOutcomeResponse\x12\x0f\n\x07ignored\x18\x01 \x01(\x05\"k\n\x15WatchProvidersRequest\x12\x1a\n\x12\x62ridge_instance_id\x18\x01 \x01(\t\x12\x13\n\x0b\x64\x61tabase_id\x18\x02 \x01(\t\x12\x10\n\x08revision\x18\x03 \x01(\x03\x12\x0f\n\x07leaving\x18\x04 \x01(\x08\"\xcc\x01\n\x16WatchProvidersResponse\x12\x13\n\x0b\x64\x61tabase_id\x18\x01 \x01(\t\x12\x10\n\x08revision\x18\x02 \x01(\x03\x12\x34\n\x07\x63hanges\x18\x03 \x03(\x0b\x32#.drawbridge.v1.AdministrativeChange\x12*\n\tproviders\x18\x04 \x03(\x0b\x32\x17.drawbridge.v1.Provider\x12\x10\n\x08snapshot\x18\x05 \x01(\x08\x12\x17\n\x0f\x63hanges_missing\x18\x06 \x01(\x08\"|\n\x14\x41\x64ministrativeChange\x12\x10\n\x08revision\x18\x01 \x01(\x03\x12/\n\x0b\x63hange_time\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0c\n\x04kind\x18\x03 \x01(\t\x12\x13\n\x0bresource_id\x18\x04 \x01(\t\"T\n\x1cResolveProviderStreamRequest\x12\x34\n\x05items\x18\x01 \x03(\x0b\x32%.drawbridge.v1.ResolveProviderRequest\"V\n\x1dResolveProviderStreamResponse\x12\x35\n\x07results\x18\x01 \x03(\x0b\x32$.drawbridge.v1.ResolveProviderResult\"\x8f\x01\n\x15ResolveProviderResult\x12:\n\x08response\x18\x01 \x01(\x0b\x32&.drawbridge.v1.ResolveProviderResponseH\x00\x12\x30\n\x07refusal\x18\x02 \x01(\x0b\x32\x1d.drawbridge.v1.ResolveRefusalH\x00\x42\x08\n\x06result\"\xef\x01\n\x0eResolveRefusal\x12\x0c\n\x04\x63ode\x18\x01 \x01(\x05\x12\x0f\n\x07message\x18\x02 \x01(\t\x12\x0e\n\x06reason\x18\x03 \x01(\t\x12\x0e\n\x06\x64omain\x18\x04 \x01(\t\x12=\n\x08metadata\x18\x05 \x03(\x0b\x32+.drawbridge.v1.ResolveRefusal.MetadataEntry\x12.\n\x0bretry_delay\x18\x06 \x01(\x0b\x32\x19.google.protobuf.Duration\x1a/\n\rMetadataEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"\x87\x02\n\nCredential\x12\x15\n\rcredential_id\x18\x01 \x01(\t\x12-\n\x07\x61pi_key\x18\x02 \x01(\x0b\x32\x15.drawbridge.v1.ApiKeyB\x03\x80\x01\x01H\x00\x12\x37\n\x0c\x62\x65\x61rer_token\x18\x03 \x01(\x0b\x32\x1a.drawbridge.v1.BearerTokenB\x03\x80\x01\x01H\x00\x12=\n\x0f\x61ws_credentials\x18\x04 \x01(\x0b\x32\x1d.drawbridge.v1.AwsCredentialsB\x03\x80\x01\x01H\x00\x12/\n\x0b\x65xpire_time\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\n\n\x08material\"\x1c\n\x06\x41piKey\x12\x12\n\x05value\x18\x01 \x01(\tB\x03\x80\x01\x01\"!\n\x0b\x42\x65\x61rerToken\x12\x12\n\x05value\x18\x01 \x01(\tB\x03\x80\x01\x01\"h\n\x0e\x41wsCredentials\x12\x1a\n\raccess_key_id\x18\x01 \x01(\tB\x03\x80\x01\x01\x12\x1e\n\x11secret_access_key\x18\x02 \x01(\tB\x03\x80\x01\x01\x12\x1a\n\rsession_token\x18\x03 \x01(\tB\x03\x80\x01\x01\"x\n\x0bPingRequest\x12\x1a\n\x12\x62ridge_instance_id\x18\x01 \x01(\t\x12\x1e\n\x16oldest_interception_id\x18\x02 \x01(\t\x12-\n\x08\x62reakers\x18\x03 \x03(\x0b\x32\x1b.drawbridge.v1.BreakerState\"\xbf\x01\n\x0c\x42reakerState\x12\x10\n\x08provider\x18\x01 \x01(\t\x12\x11\n\toperation\x18\x02 \x01(\t\x12\r\n\x05model\x18\x03 \x01(\t\x12*\n\x05state\x18\x04 \x01(\x0e\x32\x1b.drawbridge.v1.BreakerPhase\x12)\n\x05since\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x10\n\x08\x66\x61ilures\x18\x06 \x01(\x05\x12\x12\n\nlast_error\x18\x07 \x01(\t\"F\n\x0cPingResponse\x12\x0f\n\x07version\x18\x01 \x01(\t\x12\x10\n\x08revision\x18\x02 \x01(\x03\x12\x13\n\x0b\x64\x61tabase_id\x18\x03 \x01(\t*\x8a\x02\n\x15\x43redentialOutcomeKind\x12\'\n#CREDENTIAL_OUTCOME_KIND_UNSPECIFIED\x10\x00\x12$\n CREDENTIAL_OUTCOME_KIND_ACCEPTED\x10\x01\x12(\n$CREDENTIAL_OUTCOME_KIND_UNAUTHORIZED\x10\x02\x12(\n$CREDENTIAL_OUTCOME_KIND_RATE_LIMITED\x10\x03\x12)\n%CREDENTIAL_OUTCOME_KIND_SPEND_LIMITED\x10\x04\x12#\n\x1f\x43REDENTIAL_OUTCOME_KIND_UNKNOWN\x10\x05*|\n\x0c\x42reakerPhase\x12\x1d\n\x19\x42REAKER_PHASE_UNSPECIFIED\x10\x00\x12\x18\n\x14\x42REAKER_PHASE_CLOSED\x10\x01\x12\x16\n\x12\x42REAKER_PHASE_OPEN\x10\x02\x12\x1b\n\x17\x42REAKER_PHASE_HALF_OPEN\x10\x03\x32\xed\x03\n\x11\x43redentialService\x12`\n\x0fResolveProvider\x12%.drawbridge.v1.ResolveProviderRequest\x1a&.drawbridge.v1.ResolveProviderResponse\x12v\n\x15ResolveProviderStream\x12+.drawbridge.v1.ResolveProviderStreamRequest\x1a,.drawbridge.v1.ResolveProviderStreamResponse(\x01\x30\x01\x12Z\n\rReportOutcome\x12#.drawbridge.v1.ReportOutcomeRequest\x1a$.drawbridge.v1.ReportOutcomeResponse\x12\x61\n\x0eWatchProviders\x12$.drawbridge.v1.WatchProvidersRequest\x1a%.drawbridge.v1.WatchProvidersResponse(\x01\x30\x01\x12?\n\x04Ping\x12\x1a.drawbridge.v1.PingRequest\x1a\x1b.drawbridge.v1.PingResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -59,10 +59,10 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_AWSCREDENTIALS'].fields_by_name['secret_access_key']._serialized_options = b'\200\001\001'
   _globals['_AWSCREDENTIALS'].fields_by_name['session_token']._loaded_options = None
   _globals['_AWSCREDENTIALS'].fields_by_name['session_token']._serialized_options = b'\200\001\001'
-  _globals['_CREDENTIALOUTCOMEKIND']._serialized_start=2969
-  _globals['_CREDENTIALOUTCOMEKIND']._serialized_end=3235
-  _globals['_BREAKERPHASE']._serialized_start=3237
-  _globals['_BREAKERPHASE']._serialized_end=3361
+  _globals['_CREDENTIALOUTCOMEKIND']._serialized_start=2986
+  _globals['_CREDENTIALOUTCOMEKIND']._serialized_end=3252
+  _globals['_BREAKERPHASE']._serialized_start=3254
+  _globals['_BREAKERPHASE']._serialized_end=3378
   _globals['_RESOLVEPROVIDERREQUEST']._serialized_start=179
   _globals['_RESOLVEPROVIDERREQUEST']._serialized_end=480
   _globals['_RESOLVEPROVIDERRESPONSE']._serialized_start=483
@@ -74,35 +74,35 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_REPORTOUTCOMERESPONSE']._serialized_start=1114
   _globals['_REPORTOUTCOMERESPONSE']._serialized_end=1154
   _globals['_WATCHPROVIDERSREQUEST']._serialized_start=1156
-  _globals['_WATCHPROVIDERSREQUEST']._serialized_end=1246
-  _globals['_WATCHPROVIDERSRESPONSE']._serialized_start=1249
-  _globals['_WATCHPROVIDERSRESPONSE']._serialized_end=1453
-  _globals['_ADMINISTRATIVECHANGE']._serialized_start=1455
-  _globals['_ADMINISTRATIVECHANGE']._serialized_end=1579
-  _globals['_RESOLVEPROVIDERSTREAMREQUEST']._serialized_start=1581
-  _globals['_RESOLVEPROVIDERSTREAMREQUEST']._serialized_end=1665
-  _globals['_RESOLVEPROVIDERSTREAMRESPONSE']._serialized_start=1667
-  _globals['_RESOLVEPROVIDERSTREAMRESPONSE']._serialized_end=1753
-  _globals['_RESOLVEPROVIDERRESULT']._serialized_start=1756
-  _globals['_RESOLVEPROVIDERRESULT']._serialized_end=1899
-  _globals['_RESOLVEREFUSAL']._serialized_start=1902
-  _globals['_RESOLVEREFUSAL']._serialized_end=2141
-  _globals['_RESOLVEREFUSAL_METADATAENTRY']._serialized_start=2094
-  _globals['_RESOLVEREFUSAL_METADATAENTRY']._serialized_end=2141
-  _globals['_CREDENTIAL']._serialized_start=2144
-  _globals['_CREDENTIAL']._serialized_end=2407
-  _globals['_APIKEY']._serialized_start=2409
-  _globals['_APIKEY']._serialized_end=2437
-  _globals['_BEARERTOKEN']._serialized_start=2439
-  _globals['_BEARERTOKEN']._serialized_end=2472
-  _globals['_AWSCREDENTIALS']._serialized_start=2474
-  _globals['_AWSCREDENTIALS']._serialized_end=2578
-  _globals['_PINGREQUEST']._serialized_start=2580
-  _globals['_PINGREQUEST']._serialized_end=2700
-  _globals['_BREAKERSTATE']._serialized_start=2703
-  _globals['_BREAKERSTATE']._serialized_end=2894
-  _globals['_PINGRESPONSE']._serialized_start=2896
-  _globals['_PINGRESPONSE']._serialized_end=2966
-  _globals['_CREDENTIALSERVICE']._serialized_start=3364
-  _globals['_CREDENTIALSERVICE']._serialized_end=3857
+  _globals['_WATCHPROVIDERSREQUEST']._serialized_end=1263
+  _globals['_WATCHPROVIDERSRESPONSE']._serialized_start=1266
+  _globals['_WATCHPROVIDERSRESPONSE']._serialized_end=1470
+  _globals['_ADMINISTRATIVECHANGE']._serialized_start=1472
+  _globals['_ADMINISTRATIVECHANGE']._serialized_end=1596
+  _globals['_RESOLVEPROVIDERSTREAMREQUEST']._serialized_start=1598
+  _globals['_RESOLVEPROVIDERSTREAMREQUEST']._serialized_end=1682
+  _globals['_RESOLVEPROVIDERSTREAMRESPONSE']._serialized_start=1684
+  _globals['_RESOLVEPROVIDERSTREAMRESPONSE']._serialized_end=1770
+  _globals['_RESOLVEPROVIDERRESULT']._serialized_start=1773
+  _globals['_RESOLVEPROVIDERRESULT']._serialized_end=1916
+  _globals['_RESOLVEREFUSAL']._serialized_start=1919
+  _globals['_RESOLVEREFUSAL']._serialized_end=2158
+  _globals['_RESOLVEREFUSAL_METADATAENTRY']._serialized_start=2111
+  _globals['_RESOLVEREFUSAL_METADATAENTRY']._serialized_end=2158
+  _globals['_CREDENTIAL']._serialized_start=2161
+  _globals['_CREDENTIAL']._serialized_end=2424
+  _globals['_APIKEY']._serialized_start=2426
+  _globals['_APIKEY']._serialized_end=2454
+  _globals['_BEARERTOKEN']._serialized_start=2456
+  _globals['_BEARERTOKEN']._serialized_end=2489
+  _globals['_AWSCREDENTIALS']._serialized_start=2491
+  _globals['_AWSCREDENTIALS']._serialized_end=2595
+  _globals['_PINGREQUEST']._serialized_start=2597
+  _globals['_PINGREQUEST']._serialized_end=2717
+  _globals['_BREAKERSTATE']._serialized_start=2720
+  _globals['_BREAKERSTATE']._serialized_end=2911
+  _globals['_PINGRESPONSE']._serialized_start=2913
+  _globals['_PINGRESPONSE']._serialized_end=2983
+  _globals['_CREDENTIALSERVICE']._serialized_start=3381
+  _globals['_CREDENTIALSERVICE']._serialized_end=3874
 # @@protoc_insertion_point(module_scope)

@@ -325,6 +325,7 @@ class WatchProvidersRequest(_message.Message):
     BRIDGE_INSTANCE_ID_FIELD_NUMBER: _builtins.int
     DATABASE_ID_FIELD_NUMBER: _builtins.int
     REVISION_FIELD_NUMBER: _builtins.int
+    LEAVING_FIELD_NUMBER: _builtins.int
     bridge_instance_id: _builtins.str
     """In the first message: as in ResolveProviderRequest; must be set."""
     database_id: _builtins.str
@@ -334,16 +335,21 @@ class WatchProvidersRequest(_message.Message):
     none. Later: up to here everything is obeyed. No request goes out any more
     that was decided under an older revision.
     """
+    leaving: _builtins.bool
+    """In the last message: the caller has no request under way and asks nothing
+    any more. Nobody waits for it; credentiald ends the stream.
+    """
     def __init__(
         self,
         *,
         bridge_instance_id: _builtins.str = ...,
         database_id: _builtins.str = ...,
         revision: _builtins.int = ...,
+        leaving: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["bridge_instance_id", b"bridge_instance_id", "database_id", b"database_id", "revision", b"revision"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["bridge_instance_id", b"bridge_instance_id", "database_id", b"database_id", "leaving", b"leaving", "revision", b"revision"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

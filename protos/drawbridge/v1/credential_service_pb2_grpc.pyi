@@ -67,8 +67,10 @@ class CredentialServiceStub:
     the stream with a first message; credentiald answers with what the caller has
     missed and with all providers (snapshot), and from then on with each change.
     After each message the caller says up to which revision it has obeyed: rpcs
-    that take something away wait for that, within a bound. A bridge is correct
-    without watching: each question is decided by what is true when it is asked.
+    that take something away wait for that, within a bound; for 15 s also for
+    callers whose stream ended before they said `leaving`, and that did not open
+    another. A bridge is correct without watching: each question is decided by
+    what is true when it is asked.
     Callers: services with the role bridge.
     """
     Ping: _grpc.UnaryUnaryMultiCallable[_credential_service_pb2.PingRequest, _credential_service_pb2.PingResponse]
@@ -116,8 +118,10 @@ class CredentialServiceAsyncStub(CredentialServiceStub):
     the stream with a first message; credentiald answers with what the caller has
     missed and with all providers (snapshot), and from then on with each change.
     After each message the caller says up to which revision it has obeyed: rpcs
-    that take something away wait for that, within a bound. A bridge is correct
-    without watching: each question is decided by what is true when it is asked.
+    that take something away wait for that, within a bound; for 15 s also for
+    callers whose stream ended before they said `leaving`, and that did not open
+    another. A bridge is correct without watching: each question is decided by
+    what is true when it is asked.
     Callers: services with the role bridge.
     """
     Ping: _aio.UnaryUnaryMultiCallable[_credential_service_pb2.PingRequest, _credential_service_pb2.PingResponse]  # type: ignore[assignment]
@@ -186,8 +190,10 @@ class CredentialServiceServicer(metaclass=_abc_1.ABCMeta):
         the stream with a first message; credentiald answers with what the caller has
         missed and with all providers (snapshot), and from then on with each change.
         After each message the caller says up to which revision it has obeyed: rpcs
-        that take something away wait for that, within a bound. A bridge is correct
-        without watching: each question is decided by what is true when it is asked.
+        that take something away wait for that, within a bound; for 15 s also for
+        callers whose stream ended before they said `leaving`, and that did not open
+        another. A bridge is correct without watching: each question is decided by
+        what is true when it is asked.
         Callers: services with the role bridge.
         """
 

@@ -15,6 +15,7 @@ from drawbridge.v1 import user_key_service_pb2 as user_keys
 
 from credentiald.metrics import Metrics
 from credentiald.rpc import watch_streams
+from credentiald.rpc.names import UNACKNOWLEDGED
 from credentiald.store import revision
 from tests.support.credentiald import bearer, reason_of, running
 
@@ -39,6 +40,10 @@ class Watch:
     async def obey(self, message):
         await self.call.write(pb.WatchProvidersRequest(revision=message.revision))
 
+    async def say_goodbye(self):
+        await self.call.write(pb.WatchProvidersRequest(leaving=True))
+        await ended(self.call)
+
 
 @asynccontextmanager
 async def watching(one, name="bridge-1", *, obey=True, **resume):
@@ -61,7 +66,10 @@ async def token_id_of(one, user):
 
 
 async def revoke(one, token_id):
-    await one.admin.RevokeToken(admin.RevokeTokenRequest(id=token_id), metadata=bearer(one.admin_token))
+    """How many bridges had not confirmed it when it returned, as credentiald says it; empty for all have."""
+    call = one.admin.RevokeToken(admin.RevokeTokenRequest(id=token_id), metadata=bearer(one.admin_token))
+    await call
+    return dict(await call.trailing_metadata()).get(UNACKNOWLEDGED, "")
 
 
 async def test_the_first_message_has_all_providers_and_nothing_secret(tmp_path):
@@ -149,22 +157,96 @@ async def test_a_bridge_that_does_not_obey_is_waited_for_within_the_bound_and_ha
         token_id = await token_id_of(one, "ann")
         async with watching(one) as watch:
             began = time.monotonic()
-            await revoke(one, token_id)
+            assert await revoke(one, token_id) == "1"
             waited = time.monotonic() - began
             assert 0.2 <= waited < WAIT_SECONDS
             await ended(watch.call)
             assert await watch.call.code() is grpc.StatusCode.OK
 
 
-async def test_without_bridges_nobody_is_waited_for(tmp_path):
+async def test_a_bridge_whose_stream_was_ended_for_what_it_owes_has_not_obeyed(tmp_path, monkeypatch):
+    monkeypatch.setattr(watch_streams, "_LEAST_PATIENCE_SECONDS", 0.0)
+    async with running(tmp_path, revoke_wait_seconds=0.5) as one, watching(one) as watch:
+        # It owes this one first, so that its time is over before that of the revoke.
+        await one.make_user("ann")
+        token_id = await token_id_of(one, "ann")
+        await watch.next()
+        returned = asyncio.ensure_future(revoke(one, token_id))
+        await ended(watch.call)
+        assert await returned == "1", "who does not answer was taken for one that has obeyed"
+
+
+async def test_a_bridge_that_was_lost_without_a_word_has_not_obeyed(tmp_path):
+    async with running(tmp_path, revoke_wait_seconds=0.2) as one:
+        await one.make_user("ann")
+        async with watching(one):
+            pass
+        assert await revoke(one, await token_id_of(one, "ann")) == "1"
+
+
+async def test_until_it_watches_again_and_acknowledges(tmp_path):
     async with running(tmp_path, revoke_wait_seconds=60.0) as one:
         await one.make_user("ann")
         async with watching(one):
             pass
+        returned = asyncio.ensure_future(revoke(one, await token_id_of(one, "ann")))
+        async with watching(one, obey=False) as watch:
+            message = watch.first
+            if message.revision < await one.plane.db.read(revision.current):
+                # It was told before the revoke was made.
+                message = await watch.next()
+            assert not returned.done()
+            await watch.obey(message)
+            async with asyncio.timeout(WAIT_SECONDS):
+                assert await returned == ""
+
+
+@pytest.mark.parametrize("is_before", [False, True])
+async def test_who_was_lost_at_one_process_may_acknowledge_at_another(tmp_path, is_before):
+    async with running(tmp_path, revoke_wait_seconds=60.0) as one, running(tmp_path, sockets="second") as other:
+        await one.make_user("ann")
         token_id = await token_id_of(one, "ann")
-        began = time.monotonic()
-        await revoke(one, token_id)
-        assert time.monotonic() - began < WAIT_SECONDS
+        async with watching(one):
+            pass
+        async with watching(other) as watch:
+            returned = asyncio.ensure_future(revoke(one if is_before else other, token_id))
+            message = await watch.next()
+            assert not returned.done()
+            await watch.obey(message)
+            async with asyncio.timeout(WAIT_SECONDS):
+                assert await returned == ""
+
+
+async def test_who_was_lost_at_another_process_has_not_obeyed(tmp_path):
+    async with running(tmp_path, revoke_wait_seconds=0.2) as one, running(tmp_path, sockets="second") as other:
+        await one.make_user("ann")
+        async with watching(other):
+            pass
+        assert await revoke(one, await token_id_of(one, "ann")) == "1"
+
+
+async def test_nor_has_who_watched_at_a_process_that_has_stopped(tmp_path):
+    async with running(tmp_path, revoke_wait_seconds=0.2) as one:
+        await one.make_user("ann")
+        token_id = await token_id_of(one, "ann")
+        async with running(tmp_path, sockets="second") as other, watching(other):
+            pass
+        assert await revoke(one, token_id) == "1"
+
+
+async def test_who_says_goodbye_is_not_waited_for_and_neither_is_where_it_was_before(tmp_path):
+    async with running(tmp_path, revoke_wait_seconds=60.0) as one:
+        await one.make_user("ann")
+        token_id = await token_id_of(one, "ann")
+        async with running(tmp_path, sockets="second") as other, watching(other):
+            pass
+        async with watching(one):
+            pass
+        async with watching(one) as watch:
+            await watch.say_goodbye()
+            assert await watch.call.code() is grpc.StatusCode.OK
+        async with asyncio.timeout(WAIT_SECONDS):
+            assert await revoke(one, token_id) == ""
 
 
 async def test_who_resumes_is_told_what_it_has_missed(tmp_path):
@@ -207,6 +289,9 @@ async def test_a_bridge_whose_token_was_rotated_is_let_go_after_it_has_obeyed(tm
         with pytest.raises(grpc.aio.AioRpcError) as refused:
             await ended(call)
         assert reason_of(refused.value) == "SERVICE_TOKEN_INVALID"
+        # It gets no more answers, and has obeyed what came after those that it had.
+        await one.make_user("ann")
+        assert await revoke(one, await token_id_of(one, "ann")) == ""
 
 
 async def test_a_bridge_whose_token_was_rotated_before_its_first_word_watches_nothing(tmp_path):
