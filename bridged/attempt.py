@@ -109,7 +109,11 @@ def _asking_for_usage(
     interception: "Interception", bridge: "Bridge", resolution: Resolution, body: bytes
 ) -> bytes | None:
     """The body of a streaming Chat request that asks for usage; None where the client's stays as it is."""
-    if interception.recording is None or not bridge.asks_for_usage.on_for(interception.provider):
+    if (
+        interception.recording is None
+        or interception.is_usage_refused
+        or not bridge.asks_for_usage.on_for(interception.provider)
+    ):
         return None
     is_known = bridge.not_to_ask.has(resolution.base_url, interception.facts.model)
     return None if is_known else asking_for_usage(body)

@@ -55,9 +55,9 @@ class Interception:
     __slots__ = (
         "asked_count", "attempts", "breaker_pass", "bridge", "call", "client", "dialect", "dumped", "early", "error",
         "exchange", "facts", "failover", "fallback", "first_byte_seconds", "has_body_ended", "interception_id",
-        "is_over", "is_paused", "is_stream", "is_streamed", "is_turn_kept", "limit", "match", "provider", "question",
-        "received_bytes", "recording", "relay", "reserved_bytes", "resolution", "sent_bytes", "slot",
-        "started_seconds", "status", "stopped", "trace",
+        "is_over", "is_paused", "is_stream", "is_streamed", "is_turn_kept", "is_usage_refused", "limit", "match",
+        "provider", "question", "received_bytes", "recording", "relay", "reserved_bytes", "resolution", "sent_bytes",
+        "slot", "started_seconds", "status", "stopped", "trace",
     )  # fmt: skip
 
     def __init__(self, bridge: "Bridge", exchange: Exchange) -> None:
@@ -78,6 +78,8 @@ class Interception:
         self.early: list[bytes] = []
         self.asked_count = 0
         self.is_turn_kept = False
+        # The upstream would not be asked for usage.
+        self.is_usage_refused = False
         self.reserved_bytes = 0
         # Its place among those under way, where there are limits.
         self.slot: Slot | None = None

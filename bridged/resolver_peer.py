@@ -23,7 +23,7 @@ from bridged.resolver_messages import ping_request, unreachable
 from bridged.resolver_pool import ABOUT_THIS_BRIDGE, Pool
 from bridged.resolver_question import message_of
 from bridged.resolver_unary import AppendCall, append, ask, ping, report_outcomes
-from bridged.resolver_watch import keep_watching
+from bridged.resolver_watch import Watch
 from daemonkit.cancellation import end_if_cancelled
 
 if TYPE_CHECKING:  # the asynchronous stub exists only for the type checker
@@ -42,6 +42,9 @@ _REFUSED_PAUSE_SECONDS = (0.5, 1.0)
 # that so long. The command that rotates may wait for other bridges for a second (--revoke-wait) before it prints.
 _HOPE_SECONDS = 2.0
 _HOPE_PAUSE_SECONDS = (0.02, 0.1)
+# So long questions wait for the watch of a credentiald that lets this bridge in: no administrator would wait for what
+# is asked before.
+_WATCH_SECONDS = 1.0
 _TOKEN_REFUSED = "SERVICE_TOKEN_INVALID"  # noqa: S105 - a reason
 _SERVICE = pb.DESCRIPTOR.services_by_name["CredentialService"]
 _STREAM_METHOD = f"/{_SERVICE.full_name}/{_SERVICE.methods_by_name['ResolveProviderStream'].name}"
@@ -97,6 +100,14 @@ class Peer:
         self._pool = pool
         self._batch_seconds = min(pool.timeout_seconds / 2, _LONGEST_BATCH_SECONDS)
         self._stream: Stream | None = None
+        self._watch = Watch(
+            self._stub,
+            bridge_instance_id=pool.bridge_instance_id,
+            metadata=self._metadata,
+            metrics=pool.metrics,
+            place=pool.place,
+            obey=pool.changed_by_administrators,
+        )
         self._left = asyncio.Event()
         self._asking: set[asyncio.Task[None]] = set()
 
@@ -114,6 +125,11 @@ class Peer:
     def is_unary(self) -> bool:
         """Whether it answers, but only single questions."""
         return not self._left.is_set() and self._state is _State.UNARY
+
+    @property
+    def watches(self) -> bool:
+        """Whether it tells what administrators change."""
+        return self._watch.is_on
 
     @property
     def has_left(self) -> bool:
@@ -137,7 +153,7 @@ class Peer:
         """Be one of the pool until told to `leave`, or cancelled."""
         self._pool.joined(self)
         pinging = asyncio.create_task(self._keep_pinging(), name="ping credentiald")
-        watching = asyncio.create_task(self._keep_watching(), name="watch credentiald")
+        watching = asyncio.create_task(self._watch.keep(), name="watch credentiald")
         try:
             while not self._left.is_set():
                 pause_seconds = await self._stream_once()
@@ -164,6 +180,10 @@ class Peer:
         """Tell it what became of keys; how many it does not act on, or why it was not told."""
         pool = self._pool
         return await report_outcomes(self._stub, pool.bridge_instance_id, outcomes, metadata=self._metadata)
+
+    async def say_goodbye(self) -> None:
+        """Nothing is under way in this bridge, and nothing will be asked."""
+        await self._watch.leave()
 
     def leave(self) -> None:
         """Take no more questions: what waits goes to others at once. `run` ends when what is under way is settled."""
@@ -204,6 +224,7 @@ class Peer:
         )
         try:
             await stream.open()
+            await self._watch.begun(_WATCH_SECONDS)
             pool.metrics.resolve_stream_opened()
             self._become(_State.STREAMING)
             await stream.serve()
@@ -271,18 +292,6 @@ class Peer:
             await self._channel.wait_for_state_change(state)
         while (state := self._channel.get_state(try_to_connect=True)) is not ready:
             await self._channel.wait_for_state_change(state)
-
-    async def _keep_watching(self) -> None:
-        """Hear what administrators change."""
-        pool = self._pool
-        await keep_watching(
-            self._stub,
-            bridge_instance_id=pool.bridge_instance_id,
-            metadata=self._metadata,
-            metrics=pool.metrics,
-            place=pool.place,
-            obey=pool.changed_by_administrators,
-        )
 
     async def _why_not(self) -> Refused:
         """Why a stream was refused, of which gRPC does not tell: a single call has a status that nothing can meet."""

@@ -53,6 +53,7 @@ async def running_peers(pool: Pool, target: str, identities: Identities, lookup:
     keeping = asyncio.create_task(work, name="credentiald")
     try:
         yield
+        await pool.say_goodbye()
     finally:
         keeping.cancel()
         await asyncio.wait([keeping])

@@ -93,9 +93,14 @@ class Pool:
     def settle(self, item: Waiting, outcome: Outcome) -> None:
         """The end of a question."""
         self._waiting -= 1
-        if isinstance(outcome, Resolution) and outcome.revision > self.revision:
-            self.revision = outcome.revision
-        self._took(self._now() - item.submit_time)
+        took_seconds = self._now() - item.submit_time
+        self._took(took_seconds)
+        if isinstance(outcome, Resolution):
+            if outcome.revision > self.revision:
+                self.revision = outcome.revision
+            if took_seconds > self.timeout_seconds and item.callback is not None:
+                # This process was stopped, or could not keep up: nobody waits for us to obey what came since.
+                outcome = unreachable("its answer came too late")
         callback, late, item.callback, item.late = item.callback, item.late, None, None
         try:
             if callback is not None:
@@ -172,6 +177,15 @@ class Pool:
         self.obeyed_revision = max(self.obeyed_revision, news.revision)
         if news.changes or news.snapshot:
             self.obey(news)
+
+    @property
+    def watches(self) -> bool:
+        """Whether this bridge hears what administrators change."""
+        return any(peer.watches for peer in self._peers)
+
+    async def say_goodbye(self) -> None:
+        """Let every credentiald know that this bridge has nothing under way, and asks nothing any more."""
+        await asyncio.gather(*(peer.say_goodbye() for peer in self._peers))
 
     def refuse_all(self) -> None:
         """Nobody will take what waits."""

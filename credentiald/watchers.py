@@ -8,7 +8,6 @@ that has not obeyed until it watches again, says goodbye, or was not heard of fo
 """
 
 from collections import deque
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -79,10 +78,13 @@ class Watchers:
 
     def lost_ones(self, now_seconds: float) -> dict[Instance, int]:
         """The bridges that are lost, each with the revision that it has obeyed."""
+        self._forget(now_seconds)
+        return {instance: lost.acknowledged for instance, lost in self._lost.items()}
+
+    def _forget(self, now_seconds: float) -> None:
         over = [one for one, lost in self._lost.items() if now_seconds - lost.heard_seconds > LOST_SECONDS]
         for one in over:
             del self._lost[one]
-        return {instance: lost.acknowledged for instance, lost in self._lost.items()}
 
     def told(self, watcher_id: str, revision: int, now_seconds: float) -> None:
         """It was told of everything up to this revision."""
@@ -117,9 +119,12 @@ class Watchers:
             if one.owed and now_seconds - one.owed[0][1] > wait_seconds
         ]
 
-    def rows(self, now_seconds: float) -> Iterator[Row]:
+    def rows(self, now_seconds: float) -> list[Row]:
         """Each watcher, and each that is lost."""
-        for watcher_id, one in self._known.items():
-            yield Row(watcher_id, one.instance, one.acknowledged, 0.0)
-        for instance, lost in self._lost.items():
-            yield Row(lost.watcher_id, instance, lost.acknowledged, max(0.0, now_seconds - lost.heard_seconds))
+        self._forget(now_seconds)
+        watching = [Row(watcher_id, one.instance, one.acknowledged, 0.0) for watcher_id, one in self._known.items()]
+        lost = [
+            Row(one.watcher_id, instance, one.acknowledged, max(0.0, now_seconds - one.heard_seconds))
+            for instance, one in self._lost.items()
+        ]
+        return watching + lost

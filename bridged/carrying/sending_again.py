@@ -11,6 +11,9 @@ from bridged.model import Refused, Resolution
 if TYPE_CHECKING:
     from bridged.interception import Interception
 
+# What was decided so long ago goes out only where this bridge would have heard that it counts no more.
+_OLD_SECONDS = 5.0
+
 
 def as_the_client_made_it(interception: "Interception", body: bytes, receiver: ResponseReceiver) -> None:
     """The upstream would not be asked for usage: send the request without that."""
@@ -20,7 +23,9 @@ def as_the_client_made_it(interception: "Interception", body: bytes, receiver: R
         if interception.is_over or match is None or client is None or resolution is None or relay is None:
             return
         relay.usage_filter = None
-        if resolution.revision < bridge.resolver.obeyed_revision:
+        is_old = bridge.now() - interception.started_seconds > _OLD_SECONDS and not bridge.resolver.watches
+        if is_old or resolution.revision < bridge.resolver.obeyed_revision:
+            interception.is_usage_refused = True
             deciding.ask_anew(interception, match, client)
             return
         request, failover, fallback = interception.exchange.request, interception.failover, interception.fallback

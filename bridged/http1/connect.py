@@ -31,6 +31,9 @@ from bridged.http_types import UpstreamNotAllowed, UpstreamTimeout, UpstreamUnre
 _NEXT_ADDRESS_SECONDS = 0.25
 # A stream may be silent for minutes while a model thinks; networks forget connections that are silent for so long.
 _KEEPALIVE_SECONDS = 60
+# A process that was stopped finds its connections made and their time over, in any order. What waited for one was
+# decided too long ago then.
+_LATE_SECONDS = 1.0
 # X.509 verification results (OpenSSL, x509_vfy.h) that an operator can act on.
 _CERTIFICATE_PROBLEMS = {
     9: "it is not valid yet",
@@ -77,9 +80,14 @@ async def connect(route: Route, protocol: asyncio.Protocol) -> None:
 
     Raises UpstreamNotAllowed, UpstreamUnreachable, UpstreamTimeout.
     """
+    now = asyncio.get_running_loop().time
+    began = now()
     with _said_in_our_words(route.proxy):
         async with asyncio.timeout(route.timeout_seconds):
             transport = await _way(route)
+        if now() - began > route.timeout_seconds + _LATE_SECONDS:
+            transport.abort()
+            raise TimeoutError
     transport.set_protocol(protocol)
     protocol.connection_made(transport)
 

@@ -12,7 +12,6 @@ Invariants:
 import asyncio
 import contextlib
 import logging
-import uuid
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
@@ -29,11 +28,10 @@ from credentiald.rpc.guard import admit_again, current_caller
 from credentiald.rpc.record_codec import instance_of
 from credentiald.rpc.watch_codec import News
 from credentiald.rpc.watch_stream import WatchStream
+from credentiald.rpc.watcher_rows import WatcherRows, set_within
 from credentiald.store import revision
-from credentiald.store import watchers as stored_watchers
 from credentiald.store.database import State
 from credentiald.store.records import Records
-from credentiald.store.times import to_micros
 from credentiald.watchers import Watchers
 
 log = logging.getLogger("credentiald.rpc")
@@ -59,22 +57,18 @@ class WatchStreams:
 
     def __init__(self, plane: Plane, stored: Records, metrics: Metrics, *, wait_seconds: float) -> None:
         self._plane = plane
-        self._stored = stored
         self._metrics = metrics
         self._wait_seconds = wait_seconds
-        self._process_id = str(uuid.uuid4())
         self._now = asyncio.get_running_loop().time
         self._watchers = Watchers()
+        self._rows = WatcherRows(self._watchers, stored, clock=plane.clock, now=self._now)
         self._streams: dict[str, WatchStream] = {}
         # What the streams of this process have been told of. The state is None where it is to be looked at anew.
         self._revision = 0
         self._state: State | None = None
         self._looking = asyncio.Lock()
         self._anybody = asyncio.Event()
-        self._to_write = asyncio.Event()
         self._progress = asyncio.Event()
-        # The bridges that said goodbye, until that is written down.
-        self._gone: set[Instance] = set()
         self._is_stopping = False
         metrics.watchers.set_function(lambda: len(self._watchers))
 
@@ -96,12 +90,12 @@ class WatchStreams:
         self._check_room(caller.service.id)
         stream = WatchStream(instance_of(caller.service.id, first.bridge_instance_id), asyncio.current_task())
         self._watchers.joined(stream.id, stream.instance)
-        self._gone.discard(stream.instance)
+        self._rows.began(stream.instance)
         self._streams[stream.id] = stream
         self._anybody.set()
         reading = asyncio.create_task(self._read(stream, context), name="acknowledgements of a watcher")
         try:
-            await self._write_rows()
+            await self._rows.write()
             await self._begin(stream, first)
             # What came before is not among the changes that it is told of.
             stream.end_time = (await admit_again()).end_time
@@ -151,7 +145,7 @@ class WatchStreams:
         while not (self._is_stopping or stream.is_over):
             if not stream.waiting:
                 stream.wake.clear()
-                await _set_within(stream.wake, HEARTBEAT_SECONDS)
+                await set_within(stream.wake, HEARTBEAT_SECONDS)
                 if stream.end_time is not None and stream.end_time <= self._plane.clock():
                     stream.end_time = (await admit_again()).end_time
                 if not stream.wake.is_set():
@@ -185,7 +179,7 @@ class WatchStreams:
             while (request := await context.read()) is not grpc.aio.EOF:
                 if request.leaving:
                     stream.has_left = True
-                    self._gone.add(stream.instance)
+                    self._rows.said_goodbye(stream.instance)
                     return
                 if self._watchers.acknowledged(stream.id, min(request.revision, stream.written_revision)):
                     self._moved()
@@ -202,7 +196,7 @@ class WatchStreams:
         """Somebody has acknowledged something, or watches no more: others look at who is behind."""
         progress, self._progress = self._progress, asyncio.Event()
         progress.set()
-        self._to_write.set()
+        self._rows.changed()
 
     def _send(self, stream: WatchStream, news: News, message: bytes) -> None:
         stream.tell(news, message)
@@ -294,7 +288,7 @@ class WatchStreams:
         if stream.serving is not None:
             stream.serving.cancel()
 
-    # -- administrators, and other processes --------------------------------------------------------------------------
+    # -- administrators -----------------------------------------------------------------------------------------------
 
     async def obeyed(self, seconds: float) -> int | None:
         """Return when every bridge that watches obeys what is committed, or the time is over.
@@ -310,18 +304,12 @@ class WatchStreams:
         count: int | None = 0
         try:
             async with asyncio.timeout(max(0.0, min(self._wait_seconds, seconds))):
-                if self._streams or await self._behind_elsewhere(_NO_REVISION):
+                if self._streams or await self._rows.behind(_NO_REVISION):
                     waited = True
                     wanted = await self._plane.db.read(revision.current)
                     await self._look()
-                    while True:
-                        while behind := self._watchers.behind(wanted):
-                            await self._progress.wait()
-                        behind = await self._behind_elsewhere(wanted)
-                        # Who was lost here may have begun anew meanwhile.
-                        if not behind and not self._watchers.behind(wanted):
-                            break
-                        await asyncio.sleep(_LOOK_ELSEWHERE_SECONDS)
+                    while behind := await self._behind(wanted):
+                        await set_within(self._progress, _LOOK_ELSEWHERE_SECONDS)
         except TimeoutError:
             count = len(behind) or None
             log.warning(
@@ -335,59 +323,18 @@ class WatchStreams:
             self._metrics.acknowledged(self._now() - began_seconds)
         return count
 
-    async def _behind_elsewhere(self, wanted: int) -> list[Instance]:
-        """The bridges that watch in other processes, or are lost, and have not obeyed this revision."""
-        now_micros = to_micros(self._plane.clock())
-        obeyed = await self._stored.read(stored_watchers.elsewhere, self._process_id, now_micros=now_micros)
-        for instance, acknowledged in self._watchers.lost_ones(self._now()).items():
-            obeyed[instance] = max(acknowledged, obeyed.get(instance, acknowledged))
-        return [
-            instance
-            for instance, acknowledged in obeyed.items()
-            if acknowledged < wanted and instance not in self._gone and not self._watchers.has_obeyed(instance, wanted)
-        ]
+    async def _behind(self, wanted: int) -> list[Instance]:
+        """The bridges, wherever they watch, that have not obeyed this revision."""
+        # Who was lost here may have begun anew while it was looked elsewhere.
+        return self._watchers.behind(wanted) or await self._rows.behind(wanted) or self._watchers.behind(wanted)
+
+    async def keep_rows(self) -> None:
+        """Let other processes know who watches here, and what was acknowledged, until cancelled."""
+        await self._rows.keep_writing()
 
     def heard_of(self, instance: Instance) -> None:
         """A bridge lives, whether it watches or not."""
         self._watchers.heard_of(instance, self._now())
-
-    async def _write_rows(self) -> None:
-        self._to_write.clear()
-        gone, self._gone = self._gone, set()
-        now_micros = to_micros(self._plane.clock())
-        rows = list(self._watchers.rows(self._now()))
-        try:
-            await self._stored.write(stored_watchers.put, self._process_id, rows, now_micros=now_micros, gone=gone)
-        except BaseException:
-            self._gone |= gone
-            raise
-
-    async def keep_writing(self) -> None:
-        """Let other processes know who watches here, and what was acknowledged, until cancelled."""
-        was_empty = True
-        while True:
-            await _set_within(self._to_write, HEARTBEAT_SECONDS)
-            if was_empty and not len(self._watchers):
-                self._to_write.clear()
-                continue
-            was_empty = not len(self._watchers)
-            try:
-                await self._write_rows()
-            except StoreUnavailable:
-                log.warning("the store does not take who watches: administrators at other workers may wait for it")
-                await asyncio.sleep(_LOOK_SECONDS)
-
-    async def write_rows_at_last(self) -> None:
-        """Nobody watches here any more; who did is lost until it watches elsewhere."""
-        with contextlib.suppress(StoreUnavailable):
-            await self._write_rows()
-
-
-async def _set_within(event: asyncio.Event, seconds: float) -> None:
-    """Return when the event is set, or the time is over. `wait_for` may lose a cancellation (Python 3.11)."""
-    with contextlib.suppress(TimeoutError):
-        async with asyncio.timeout(seconds):
-            await event.wait()
 
 
 @asynccontextmanager
@@ -398,7 +345,7 @@ async def running_watch(
     watch = WatchStreams(plane, stored, metrics, wait_seconds=wait_seconds)
     tasks = [
         asyncio.create_task(watch.keep_looking(), name="look for changes"),
-        asyncio.create_task(watch.keep_writing(), name="write down who watches"),
+        asyncio.create_task(watch.keep_rows(), name="write down who watches"),
     ]
     try:
         yield watch
@@ -406,4 +353,3 @@ async def running_watch(
         for task in tasks:
             task.cancel()
         await asyncio.wait(tasks)
-        await watch.write_rows_at_last()

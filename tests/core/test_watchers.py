@@ -50,11 +50,12 @@ def test_one_that_is_lost_keeps_what_it_acknowledged_for_a_while() -> None:
     watchers = lost_with_five()
     watchers.lost("a", 101.0)
     assert watchers.behind(6) == []
+    assert not watchers.has_obeyed(ONE, 5)
     assert len(watchers) == 0
-    assert list(watchers.rows(103.0)) == [Row("a", ONE, 5, 3.0)]
+    assert watchers.rows(103.0) == [Row("a", ONE, 5, 3.0)]
     assert watchers.lost_ones(100.0 + LOST_SECONDS) == {ONE: 5}
     assert watchers.lost_ones(100.1 + LOST_SECONDS) == {}
-    assert list(watchers.rows(103.0)) == []
+    assert watchers.rows(103.0) == []
 
 
 def test_one_that_is_lost_and_lives_is_waited_for_longer() -> None:

@@ -177,6 +177,11 @@ class FakeCredentiald(pb_grpc.CredentialServiceServicer, RecordServiceServicer):
         # What bridges have said first, and what they have acknowledged since.
         self.watch_begins: list[pb.WatchProvidersRequest] = []
         self.acknowledged: list[int] = []
+        # How many questions had come when a bridge said that it leaves.
+        self.goodbyes: list[int] = []
+        # Watches that begin are told nothing before this.
+        self.watches_go_on = asyncio.Event()
+        self.watches_go_on.set()
         self.pings = 0
         self.last_ping: pb.PingRequest | None = None
         self.authorizations: set[str] = set()
@@ -392,19 +397,28 @@ class FakeCredentiald(pb_grpc.CredentialServiceServicer, RecordServiceServicer):
         if not self.has_watch:
             await context.abort(grpc.StatusCode.UNIMPLEMENTED, "not here")
         self.watch_begins.append(await context.read())
+        await self.watches_go_on.wait()
         told: asyncio.Queue[pb.WatchProvidersResponse] = asyncio.Queue()
         told.put_nowait(self._watched(snapshot=True))
         self.watches.append(told)
+        telling = asyncio.ensure_future(self._tell(context, told))
         reading = asyncio.ensure_future(self._acknowledgements(context))
         try:
-            while True:
-                await context.write(await told.get())
+            await asyncio.wait([telling, reading], return_when=asyncio.FIRST_COMPLETED)
         finally:
             self.watches.remove(told)
+            telling.cancel()
             reading.cancel()
+
+    async def _tell(self, context: Any, told: "asyncio.Queue[pb.WatchProvidersResponse]") -> None:
+        while True:
+            await context.write(await told.get())
 
     async def _acknowledgements(self, context: Any) -> None:
         while (request := await context.read()) is not grpc.aio.EOF:
+            if request.leaving:
+                self.goodbyes.append(len(self.resolves))
+                return
             self.acknowledged.append(request.revision)
 
     def _watched(self, **fields: Any) -> pb.WatchProvidersResponse:

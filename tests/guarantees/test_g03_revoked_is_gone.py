@@ -44,7 +44,7 @@ from tests.fakes.credentiald import (
 from tests.support.bridge import until
 from tests.support.credentiald import bearer
 from tests.support.pair import running_pair
-from tests.support.processes import bridged
+from tests.support.processes import Daemon, bridged
 from tests.support.raw_http import RawClient, raw_client, raw_exchange, request
 from tests.support.rpc import rpcs
 from tests.support.three_bridges import BRIDGES, port_of, quantile_ms, running_tasks, three_bridges
@@ -339,21 +339,32 @@ async def test_a_decision_that_was_on_its_way_during_the_revoke_counts_no_more(t
         assert upstream.arrived() == before
 
 
-async def test_a_revoke_does_not_return_before_the_bridge_has_obeyed_or_the_wait_is_over(tmp_path: Path) -> None:
+@pytest.mark.parametrize("harm", [signal.SIGSTOP, signal.SIGKILL])
+async def test_a_revoke_does_not_return_before_the_bridge_has_obeyed_or_the_wait_is_over(
+    tmp_path: Path, harm: signal.Signals
+) -> None:
     async with running_pair(tmp_path, None) as pair, rpcs(tmp_path, pair.credentiald) as rpc:
-        metrics = f"http://{pair.credentiald.addresses['metrics']}/metrics"
-        async with asyncio.timeout(20):
-            while b"\ncredentiald_watchers 1.0" not in await asyncio.to_thread(fetched, metrics):
-                await asyncio.sleep(0.02)
-        pair.bridged.process.send_signal(signal.SIGSTOP)
+        await until_watchers(pair.credentiald, 1)
+        pair.bridged.process.send_signal(harm)
         try:
+            if harm is signal.SIGKILL:
+                # Whose connection is gone may live, as far as credentiald can tell.
+                await until_watchers(pair.credentiald, 0)
             began = time.monotonic()
             await rpc.call("SuspendUser", pb.SuspendUserRequest(user="ann"))
             took_seconds = time.monotonic() - began
         finally:
-            pair.bridged.process.send_signal(signal.SIGCONT)
+            if harm is signal.SIGSTOP:
+                pair.bridged.process.send_signal(signal.SIGCONT)
         # As long as --revoke-wait says.
         assert took_seconds >= 0.95
+
+
+async def until_watchers(plane: Daemon, count: int) -> None:
+    metrics = f"http://{plane.addresses['metrics']}/metrics"
+    async with asyncio.timeout(20):
+        while b"\ncredentiald_watchers %d.0" % count not in await asyncio.to_thread(fetched, metrics):
+            await asyncio.sleep(0.02)
 
 
 def fetched(url: str) -> bytes:

@@ -23,7 +23,7 @@ from bridged.recorder import Recorder
 from bridged.resolver_identity import Identities, Identity
 from bridged.resolver_peer import Peer
 from bridged.resolver_pool import Pool
-from bridged.resolver_watch import keep_watching
+from bridged.resolver_watch import Watch
 from tests.support.bridge import until
 
 
@@ -104,14 +104,14 @@ async def test_a_watch_ends() -> None:
             return Call(moment.ends_a_call)
 
     watching = asyncio.create_task(
-        keep_watching(
+        Watch(
             Stub(),  # type: ignore[arg-type]
             bridge_instance_id="b",
             metadata=(),
             metrics=Metrics(),
             place=lambda: ("", 0),
             obey=lambda _: None,
-        )
+        ).keep()
     )
     assert await ends(watching, moment)
 

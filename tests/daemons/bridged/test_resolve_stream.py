@@ -13,9 +13,9 @@ import pytest
 import trustme
 
 from bridged.metrics import Metrics
-from bridged.model import Refused, Resolution
+from bridged.model import Refused, Resolution, Source
 from bridged.readiness import Readiness
-from bridged.resolve_queue import MAX_ITEMS
+from bridged.resolve_queue import MAX_ITEMS, Waiting
 from bridged.resolver import ClientTls, Identities, Identity, Outcome, Question, Resolver, running_resolver
 from bridged.resolver_peer import Peer
 from bridged.resolver_pool import MAX_WAITING, Pool
@@ -673,6 +673,25 @@ async def test_nothing_waits_for_a_replica_that_was_told_to_leave() -> None:
             await until(other_run.done)
 
     assert said(outcomes) == {"OK": 6}
+
+
+async def test_an_answer_that_is_older_than_answers_may_be_is_none() -> None:
+    pool = Pool(timeout_seconds=10, readiness=Readiness(), metrics=Metrics(), bridge_instance_id="b-1")
+    resolution = Resolution(
+        provider_id="p", provider_name="corp", provider_type="openai", wire_type="openai", base_url="https://up",
+        user_id="u", username="ann", source=Source.CENTRAL_KEY, credential_id="c", receipt=b"r", revision=7,
+    )  # fmt: skip
+    now, outcomes = asyncio.get_running_loop().time(), list[Outcome]()
+    for age_seconds in (9.0, 10.1):
+        # As after a process was stopped and goes on: the answer lies in its socket.
+        submitted = now - age_seconds
+        pool.settle(Waiting(b"", outcomes.append, submitted, submitted + 10), resolution)
+    young, old = outcomes
+    assert young is resolution
+    assert isinstance(old, Refused)
+    assert old.reason == "CREDENTIALD_UNREACHABLE"
+    # What it says of the state of the store is true all the same.
+    assert pool.revision == 7
 
 
 @pytest.mark.parametrize(("certified", "told"), [("credentiald.internal", "OK"), ("other.internal", "no")])

@@ -8,9 +8,10 @@ from typing import Any
 import pytest
 
 from bridged.answer_to_asking import MAX_HELD_BYTES, MAX_REMEMBERED, UpstreamsNotToAsk
+from bridged.carrying import sending_again
 from tests.fakes.credentiald import FakeCredentiald, provider
 from tests.fakes.scripted_upstream import CUT, JSON, STALL, ScriptedUpstream, raw, reply, stream
-from tests.support.bridge import running_bridge
+from tests.support.bridge import running_bridge, until
 from tests.support.bridge_reports import CHUNKS, DONE, USAGE, ask, chat, outcome, reported
 from tests.support.raw_http import raw_client, raw_exchange
 
@@ -53,6 +54,23 @@ async def test_the_request_goes_out_again_as_the_client_made_it(
     assert len(credentiald.resolves) == 2
     assert [outcome(one) for one in reports] == [("COMPLETED", "UNSPECIFIED", "", 200)] * 2
     assert [one.text for one in reports[0].prompts] == ["list the files"]
+
+
+@pytest.mark.parametrize("watches", [False, True])
+async def test_a_bridge_that_does_not_watch_asks_first_whether_an_old_request_may_still_go(
+    credentiald: FakeCredentiald, upstream: ScriptedUpstream, monkeypatch: pytest.MonkeyPatch, watches: bool
+) -> None:
+    monkeypatch.setattr(sending_again, "_OLD_SECONDS", 0.0)
+    credentiald.has_watch = watches
+    upstream.script(reply(400, AZURE), stream(*CHUNKS, DONE))
+    async with running_bridge(credentiald) as bridge:
+        await until(lambda: len(credentiald.acknowledged) == watches)
+        answer = await raw_exchange(bridge.port, ask(BODY))
+        reports = await reported(credentiald, 1)
+    assert [asks(one.body) for one in upstream.requests] == [True, False]
+    assert (answer.status, answer.body, answer.complete) == (200, ANSWER, True)
+    assert len(credentiald.resolves) == (1 if watches else 2)
+    assert [outcome(one) for one in reports] == [("COMPLETED", "UNSPECIFIED", "", 200)]
 
 
 @pytest.mark.parametrize(

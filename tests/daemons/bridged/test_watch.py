@@ -9,6 +9,7 @@ import grpc
 import pytest
 from drawbridge.v1 import provider_pb2
 
+from bridged import resolver_peer
 from bridged.watch import EndsOn
 from tests.fakes.credentiald import FakeCredentiald, Refuse, provider
 from tests.fakes.scripted_upstream import STALL, Exchange, ScriptedUpstream, reply, stream
@@ -315,3 +316,49 @@ async def test_a_bridge_serves_without_a_watch(credentiald: FakeCredentiald, ups
     async with running_bridge(credentiald) as bridge:
         assert (await raw_exchange(bridge.port, ASK)).status == 200
         assert bridge.metrics.registry.get_sample_value("bridged_watch_streams") == 0
+
+
+async def test_the_first_questions_wait_for_the_watch(
+    credentiald: FakeCredentiald, upstream: ScriptedUpstream, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(resolver_peer, "_WATCH_SECONDS", 60.0)
+    credentiald.has_watch = True
+    credentiald.watches_go_on.clear()
+    async with running_bridge(credentiald) as bridge, raw_client(bridge.port) as client:
+        await until(lambda: bool(credentiald.watch_begins) and bool(credentiald.streams_opened))
+        await client.send(ASK)
+        await until(lambda: bridge.bridge.under_way == 1)
+        # As long as a ping takes there and back.
+        pings = credentiald.pings
+        await until(lambda: credentiald.pings > pings + 1)
+        assert not credentiald.resolves
+        credentiald.watches_go_on.set()
+        assert (await client.read_head()).status == 200
+        assert credentiald.acknowledged == [credentiald.revision]
+
+
+async def test_but_not_for_long(
+    credentiald: FakeCredentiald, upstream: ScriptedUpstream, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(resolver_peer, "_WATCH_SECONDS", 0.05)
+    credentiald.has_watch = True
+    credentiald.watches_go_on.clear()
+    async with running_bridge(credentiald) as bridge:
+        assert (await raw_exchange(bridge.port, ASK)).status == 200
+    assert not credentiald.acknowledged
+
+
+async def test_a_bridge_that_stops_says_goodbye_after_its_last_question(
+    credentiald: FakeCredentiald, upstream: ScriptedUpstream
+) -> None:
+    async with watching_bridge(credentiald) as bridge:
+        for _ in range(2):
+            assert (await raw_exchange(bridge.port, ASK)).status == 200
+        # A watch that was lost before changes nothing of it.
+        credentiald.acknowledged.clear()
+        await credentiald.stop()
+        await credentiald.start()
+        await until(lambda: bool(credentiald.acknowledged))
+        assert (await raw_exchange(bridge.port, ASK)).status == 200
+        assert not credentiald.goodbyes
+    assert credentiald.goodbyes == [3]

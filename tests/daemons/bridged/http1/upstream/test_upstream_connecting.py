@@ -9,6 +9,7 @@ import ssl
 import pytest
 import trustme
 
+from bridged.http1 import connect
 from bridged.http1.connect import addresses_in_turn
 from bridged.http1.pool import running_pool
 from bridged.http1.proxies import Proxies, parse_proxies
@@ -130,6 +131,18 @@ async def test_a_connection_that_takes_too_long_times_out() -> None:
 
     assert isinstance(answer.error, UpstreamTimeout)
     assert "no connection" in str(answer.error)
+
+
+async def test_a_connection_that_a_stopped_process_finds_made_came_too_late(monkeypatch: pytest.MonkeyPatch) -> None:
+    # As if the time had been over for long when it was made.
+    monkeypatch.setattr(connect, "_LATE_SECONDS", -60.0)
+    async with running_upstream() as upstream:
+        async with running_pool(**LIMITS) as pool:
+            answer = await ask(pool, outgoing(upstream.port))
+            assert not pool.connections
+        assert not upstream.requests
+
+    assert isinstance(answer.error, UpstreamTimeout)
 
 
 async def test_an_address_that_is_dead_costs_only_a_moment() -> None:
