@@ -32,7 +32,7 @@ _COUNTED = f"""
     SELECT i.start_time, i.user_id, i.session_id, i.is_session, i.provider_name, i.model, i.client,
         i.thread_root_id = i.id AS is_root, COUNT(COALESCE(u.number, t.id)) AS usages,
         {", ".join(f"COALESCE(SUM(COALESCE(u.{one}, t.{one})), 0) AS {one}" for one in _SESSION_TOKENS)}
-    FROM interceptions AS i LEFT JOIN usual_facts AS u ON u.number = i.number
+    FROM interceptions AS i LEFT JOIN usual_token_usages AS u ON u.number = i.number
     LEFT JOIN token_usages AS t ON t.interception_id = i.id
     WHERE i.session_id <> '' GROUP BY i.id
 """

@@ -20,6 +20,7 @@ from stress_figures import Verdict, none_of
 from credentiald.metrics import Metrics
 from credentiald.record_model import DAY_MICROS
 from credentiald.record_rounds import Rounds, running_book
+from credentiald.store import usual_facts
 from credentiald.store.record_rows import TABLES
 from credentiald.store.records import open_records
 
@@ -111,7 +112,7 @@ def _left(path: Path, cut_micros: int) -> Verdict:
     conditions = {
         "interceptions": f"start_time < {cut_micros}",
         **dict.fromkeys(TABLES.values(), f"interception_id < {oldest}"),
-        "usual_facts": "number < (SELECT MIN(number) FROM interceptions)",
+        **dict.fromkeys(usual_facts.TABLES, "number < (SELECT MIN(number) FROM interceptions)"),
         "sessions": f"last_active_time < {cut_micros}",
         "usage_days": f"start_day < {cut_micros // DAY_MICROS}",
     }

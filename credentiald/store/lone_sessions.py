@@ -17,24 +17,24 @@ PROMPT_CHARACTERS = 500
 
 
 def _either(column: str) -> str:
-    return f"COALESCE(usual_facts.{column}, token_usages.{column}, 0) AS {column}"
+    return f"COALESCE({usual_facts.USAGES}.{column}, token_usages.{column}, 0) AS {column}"
 
 
-_PROMPT = "COALESCE(NULLIF(usual_facts.text, ''), prompts.text)"
+_PROMPT = f"COALESCE(NULLIF({usual_facts.PROMPTS}.text, ''), prompts.text)"
 # As rows of sessions have it.
 _COLUMNS = f"""
     interceptions.number AS number, user_id, session_id, json_array(provider_name) AS providers,
     json_array(provider_type) AS provider_types, CASE model WHEN '' THEN '[]' ELSE json_array(model) END AS models,
     client, start_time, start_time AS last_active_time, 1 AS interceptions, 1 AS threads,
     {", ".join(map(_either, (*TOKEN_SUMS, "cost_micros")))},
-    COALESCE(usual_facts.number, token_usages.id) IS NOT NULL
-        AND COALESCE(usual_facts.cost_micros, token_usages.cost_micros) IS NULL AS unpriced_token_usages,
+    COALESCE({usual_facts.USAGES}.number, token_usages.id) IS NOT NULL
+        AND COALESCE({usual_facts.USAGES}.cost_micros, token_usages.cost_micros) IS NULL AS unpriced_token_usages,
     SUBSTR(COALESCE({_PROMPT}, ''), 1, {PROMPT_CHARACTERS}) AS last_prompt,
     CASE WHEN {_PROMPT} IS NULL THEN 0 ELSE start_time END AS last_prompt_time
 """
 # A prompt without a text is told of in no session, so there may be more of these.
 _FACTS = (
-    f"LEFT {usual_facts.JOIN}"
+    f"LEFT {usual_facts.JOIN_USAGES} LEFT {usual_facts.JOIN_PROMPTS}"
     " LEFT JOIN token_usages ON token_usages.interception_id = interceptions.id"
     " LEFT JOIN prompts ON prompts.interception_id = interceptions.id AND prompts.text <> ''"
 )

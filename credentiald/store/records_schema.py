@@ -227,14 +227,13 @@ SESSIONS_OF_ONE = (
     " WHERE is_session = 0 AND session_id <> ''",
 )
 
-# The token usage and the prompt of a usual interception, whose number it is (usual_facts.py). The text is last, so that
-# what is asked for more often stands before what takes pages of its own.
+# The token usages and the prompts of usual interceptions, whose numbers they have (usual_facts.py). The answer that a
+# prompt got is that of the usage.
 USUAL_FACTS = (
     """
-    CREATE TABLE usual_facts (
+    CREATE TABLE usual_token_usages (
         number INTEGER PRIMARY KEY,
-        usage_time INTEGER NOT NULL,
-        prompt_time INTEGER NOT NULL,
+        create_time INTEGER NOT NULL,
         response_id TEXT NOT NULL,
         input_tokens INTEGER NOT NULL,
         output_tokens INTEGER NOT NULL,
@@ -242,9 +241,15 @@ USUAL_FACTS = (
         cache_write_input_tokens INTEGER NOT NULL,
         metadata TEXT NOT NULL,
         partial INTEGER NOT NULL,
-        cost_micros INTEGER,
-        text_bytes INTEGER NOT NULL,
-        text TEXT NOT NULL
+        cost_micros INTEGER
+    )
+    """,
+    """
+    CREATE TABLE usual_prompts (
+        number INTEGER PRIMARY KEY,
+        create_time INTEGER NOT NULL,
+        text TEXT NOT NULL,
+        text_bytes INTEGER NOT NULL
     )
     """,
 )

@@ -1,9 +1,9 @@
-"""The token usage and the prompt of a usual interception, in one row that has the interception's number.
+"""The token usage and the prompt of a usual interception, in rows that have the interception's number.
 
-Nearly every interception has one of each, told of at once. As rows of their own each would say again whose it is and
-what it is called, and the indexes by which they are found would be written for each. Numbers rise, so these rows are
-only ever appended. What is told of otherwise, or was stored before there was this table, is in the table of its kind
-(record_rows.py). An interception may have records in both.
+Nearly every interception has one of each, told of at once. In the tables of their kinds each would say again whose it
+is and what it is called, in indexes, too. Numbers rise, so these rows are only ever appended. A usage and a prompt with
+the same number are there together. What is told of otherwise, or was stored before there were these tables, is in the
+table of its kind (record_rows.py). An interception may have records in both.
 """
 
 from collections.abc import Collection, Iterator, Sequence
@@ -16,21 +16,24 @@ from credentiald.store.record_groups import fields
 from credentiald.store.record_rows import TOKEN_SUMS
 from credentiald.usual_report import ID_CHARACTERS, PROMPT_PLACE, USAGE_PLACE, Usual, UsualColumns, ids_at
 
-# What they share with `interceptions` has the table's name before it, so that a query may join both.
-JOIN = "JOIN usual_facts ON usual_facts.number = interceptions.number"
-_OF = f"FROM interceptions {JOIN} WHERE interceptions.id IN"
-_FORM = bulk.Form(
-    "INSERT INTO usual_facts",
+USAGES, PROMPTS = TABLES = ("usual_token_usages", "usual_prompts")
+# What they share with `interceptions` has the table's name before it, so that a query may join them.
+JOIN_USAGES, JOIN_PROMPTS = (f"JOIN {table} ON {table}.number = interceptions.number" for table in TABLES)
+_OF_USAGES = f"FROM interceptions {JOIN_USAGES} WHERE interceptions.id IN"
+_USAGE_FORM = bulk.Form(
+    f"INSERT INTO {USAGES}",
     (
-        "number", "usage_time", "prompt_time", "response_id", "text", "text_bytes", "input_tokens", "output_tokens",
-        "cost_micros", "cache_read_input_tokens", "cache_write_input_tokens", "metadata", "partial",
+        "number", "create_time", "response_id", "input_tokens", "output_tokens", "cost_micros",
+        "cache_read_input_tokens", "cache_write_input_tokens", "metadata", "partial",
     ),
     (bulk.or_null("cost_micros"),),
 )  # fmt: skip
-_columns = fields(
-    "usage_micros", "prompt_micros", "usage_response_id", "prompt", "prompt_bytes", "input_tokens", "output_tokens",
-    "cost_micros", "cache_read_input_tokens", "cache_write_input_tokens", "metadata", "partial",
+_usage_columns = fields(
+    "usage_micros", "usage_response_id", "input_tokens", "output_tokens", "cost_micros", "cache_read_input_tokens",
+    "cache_write_input_tokens", "metadata", "partial",
 )  # fmt: skip
+_PROMPT_FORM = bulk.Form(f"INSERT INTO {PROMPTS}", ("number", "create_time", "text", "text_bytes"))
+_prompt_columns = fields("prompt_micros", "prompt", "prompt_bytes")
 _id_columns = fields("interception_id", "usage_id", "prompt_id", "usage_response_id", "prompt_response_id")
 
 
@@ -39,17 +42,26 @@ def insert(conn: Connection, numbers: Sequence[int], told: UsualColumns) -> Usua
     any."""
     fit = _fitting(told)
     if all(fit):
-        bulk.insert_formed(conn, _FORM, [numbers, *_columns(told)])
+        _insert(conn, numbers, told)
         return None
     if any(fit):
-        bulk.insert_formed(conn, _FORM, [list(compress(column, fit)) for column in (numbers, *_columns(told))])
+        _insert(conn, list(compress(numbers, fit)), Usual._make(list(compress(column, fit)) for column in told))
     left = [not one for one in fit]
     return Usual._make(list(compress(column, left)) for column in told)
 
 
+def _insert(conn: Connection, numbers: Sequence[int], told: UsualColumns) -> None:
+    bulk.insert_formed(conn, _USAGE_FORM, [numbers, *_usage_columns(told)])
+    bulk.insert_formed(conn, _PROMPT_FORM, [numbers, *_prompt_columns(told)])
+
+
 def stored(conn: Connection, interception_ids: Collection[str]) -> Iterator[tuple[str, Fact]]:
     """The facts that are here of these interceptions, each with its interception's id."""
-    head = f"SELECT interceptions.id AS interception_id, usual_facts.* {_OF}"
+    head = (
+        f"SELECT interceptions.id AS interception_id, {USAGES}.*,"  # noqa: S608 - names of ours
+        f" {PROMPTS}.create_time AS prompt_time, text, text_bytes"
+        f" FROM interceptions {JOIN_USAGES} {JOIN_PROMPTS} WHERE interceptions.id IN"
+    )
     for row in bulk.select(conn, head, list(interception_ids)):
         interception_id = row["interception_id"]
         usage_id, prompt_id = _fact_ids(interception_id)
@@ -62,7 +74,7 @@ def stored(conn: Connection, interception_ids: Collection[str]) -> Iterator[tupl
 
 def stored_ids(conn: Connection, interception_ids: Collection[str]) -> Iterator[tuple[str, type[Fact], str]]:
     """By interception, the kinds and ids of the facts that are here."""
-    for row in bulk.select(conn, f"SELECT interceptions.id {_OF}", list(interception_ids)):
+    for row in bulk.select(conn, f"SELECT interceptions.id {_OF_USAGES}", list(interception_ids)):
         usage_id, prompt_id = _fact_ids(row["id"])
         yield row["id"], TokenUsage, usage_id
         yield row["id"], Prompt, prompt_id
@@ -72,14 +84,15 @@ def sums(conn: Connection, interception_ids: Collection[str]) -> Iterator[Row]:
     """The tokens and costs that are here, as TOKEN_SUMS and COST_SUMS, with `interception_id`."""
     head = (
         f"SELECT interceptions.id AS interception_id, {', '.join(TOKEN_SUMS)},"
-        f" COALESCE(cost_micros, 0) AS cost_micros, cost_micros IS NULL AS unpriced_token_usages {_OF}"
+        f" COALESCE(cost_micros, 0) AS cost_micros, cost_micros IS NULL AS unpriced_token_usages {_OF_USAGES}"
     )
     return bulk.select(conn, head, list(interception_ids))
 
 
 def delete(conn: Connection, numbers: Sequence[int]) -> None:
     """Remove the facts of interceptions with these numbers."""
-    bulk.change(conn, "DELETE FROM usual_facts WHERE number IN", numbers)
+    for table in TABLES:
+        bulk.change(conn, f"DELETE FROM {table} WHERE number IN", numbers)  # noqa: S608 - names of ours
 
 
 def _fitting(told: UsualColumns) -> list[bool]:
@@ -107,7 +120,7 @@ def _fact_ids(interception_id: str) -> tuple[str, str]:
 def _usage(usage_id: str, row: Row) -> TokenUsage:
     return TokenUsage(
         usage_id,
-        row["usage_time"],
+        row["create_time"],
         row["response_id"],
         row["input_tokens"],
         row["output_tokens"],

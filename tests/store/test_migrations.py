@@ -220,7 +220,7 @@ def test_sessions_of_a_file_of_before_some_had_no_row_are_what_they_were(tmp_pat
         assert len(rows_of(conn, "sessions")) == 3
 
 
-def test_records_of_a_file_of_before_usual_ones_were_in_one_row_are_told_of_as_before(tmp_path):
+def test_records_of_a_file_of_before_usual_ones_had_numbers_are_told_of_as_before(tmp_path):
     def a_usual(number):
         usage, prompt = a_usage(id=fact_id(number, 0)), a_prompt(f"prompt {number}", id=fact_id(number, 1))
         return a_report(number, facts=some_facts(), token_usages=(usage,), prompts=(prompt,), end=an_end(number))

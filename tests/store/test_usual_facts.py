@@ -1,9 +1,9 @@
-"""Token usage and prompt of a usual interception are one row; what is asked is answered as if each had its own."""
+"""Token usage and prompt of a usual interception have its number; what is asked is answered as if each had its own."""
 
 import pytest
 
 from credentiald.model import ModelPrices
-from credentiald.store import record_queries, record_retention
+from credentiald.store import record_queries, record_retention, usual_facts
 from credentiald.store.record_scan import Filter
 from tests.support.records import (
     SECOND,
@@ -42,9 +42,11 @@ def a_usual(number, **changes):
 
 
 def in_tables(conn):
-    """How many rows are in which table of facts."""
-    tables = ("usual_facts", "token_usages", "prompts")
-    return [conn.execute(f"SELECT COUNT(*) FROM {table}").fetchone()[0] for table in tables]
+    """How many usages and prompts have numbers, as many of each, and how many rows are in the tables of the kinds."""
+    tables = (*usual_facts.TABLES, "token_usages", "prompts")
+    usages, prompts, *others = [conn.execute(f"SELECT COUNT(*) FROM {table}").fetchone()[0] for table in tables]
+    assert usages == prompts
+    return [usages, *others]
 
 
 def facts_of(conn, number):
