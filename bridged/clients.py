@@ -76,8 +76,6 @@ def client_of_agent(agent: str) -> str:
 
 def client_of_headers(named: Mapping[str, str]) -> str:
     """That of one whose User-Agent does not tell, from its other headers (HEADER_NAMES); `Unknown` if they do not."""
-    if len(named) == 1 and "user-agent" in named:
-        return UNKNOWN
     originator = named.get("originator")
     if originator is not None and originator.lower() in _BY_ORIGINATOR:
         return _BY_ORIGINATOR[originator.lower()]

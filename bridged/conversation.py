@@ -1,5 +1,7 @@
 """What the bridge reads of a request's body, in one look at it: two fields to act on, and what a turn is read from."""
 
+from typing import Any
+
 import msgspec
 
 
@@ -15,3 +17,20 @@ class Conversation(msgspec.Struct, gc=False):
     messages: list[msgspec.Raw] | None = None
     metadata: msgspec.Raw = msgspec.Raw()
     input: msgspec.Raw = msgspec.Raw()
+
+
+class ShortMessage(msgspec.Struct, gc=False):
+    """A message of a short conversation, whatever is in it."""
+
+    role: Any = None
+    content: Any = None
+
+
+class ShortConversation(msgspec.Struct, gc=False):
+    """The same of a short body: looked into at once, because to pass over a text costs as much as to read it."""
+
+    model: str | None = None
+    stream: bool | None = None
+    messages: list[ShortMessage] | None = None
+    metadata: msgspec.Raw = msgspec.Raw()
+    input: Any = None

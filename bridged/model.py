@@ -12,7 +12,7 @@ from bridged.errors import row_of
 from daemonkit.secret import Secret
 
 if TYPE_CHECKING:
-    from bridged.conversation import Conversation
+    from bridged.conversation import Conversation, ShortConversation
 
 # Ordered pairs with the names as received: order, case and repetition survive.
 Headers = tuple[tuple[str, str], ...]
@@ -200,7 +200,7 @@ class RequestFacts:
 
     model: str = ""
     stream: bool = False
-    conversation: "Conversation | None" = field(default=None, repr=False, compare=False)
+    conversation: "ShortConversation | Conversation | None" = field(default=None, repr=False, compare=False)
 
 
 def has_header(headers: Headers, name: str) -> bool:
@@ -225,12 +225,16 @@ class HeaderNames(dict[str, str]):
         """`names` in lower case."""
         super().__init__()
         self._names = frozenset(names)
+        # Those that nobody reads, as they are written: most are, and to look there costs half.
+        self.others: set[str] = set()
 
     def __missing__(self, written: str) -> str:
         lowered = written.lower()
         found = lowered if lowered in self._names else ""
         if len(self) < _REMEMBERED_NAMES and len(written) <= _REMEMBERED_CHARACTERS:
             self[written] = found
+            if not found:
+                self.others.add(written)
         return found
 
 
@@ -249,7 +253,10 @@ def named_values(headers: Headers, names: HeaderNames) -> dict[str, str]:
     One look at each header, for who wants several of them.
     """
     found: dict[str, str] = {}
+    others = names.others
     for written, value in headers:
+        if written in others:
+            continue
         name = names[written]
         if name and (text := value.strip()):
             found[name] = f"{found[name]}, {text}" if name in found else text

@@ -11,18 +11,18 @@ from typing import TYPE_CHECKING, Protocol
 
 import msgspec
 
-from bridged.clients import CLIENTS_WITH_SESSIONS, HEADER_NAMES, client_of_agent, client_of_headers, session_id
-from bridged.conversation import Conversation
+from bridged.clients import CLIENTS_WITH_SESSIONS, HEADER_NAMES, UNKNOWN, client_of_agent, client_of_headers, session_id
+from bridged.conversation import Conversation, ShortConversation
 from bridged.endings import STOPPED, ending_of
 from bridged.http1.fields import may_hold_secret
 from bridged.model import DialectName, HeaderNames, Headers, Resolution, headers_of, named_values
 from bridged.quoted_keys import without_keys
-from bridged.records import NO_ANSWER, NO_TURN, AnswerRecords, Ending, Report, Trouble
+from bridged.records import NO_ANSWER, NO_TURN, AnswerRecords, Ending, Report, Trouble, Turn
 from bridged.report_messages import NO_PROMPT, NONE, Facts, Row, new_row
 from bridged.routes import RouteMatch
 from bridged.taps import ANSWER_HEADERS, USUAL, answer_tap, read_turn
 from bridged.taps.answer_tap import AnswerTap
-from bridged.taps.turns import turn_of
+from bridged.taps.turns import turn_of, turn_of_short
 from daemonkit.secret import masked
 
 if TYPE_CHECKING:
@@ -48,38 +48,46 @@ class TapMaker(Protocol):
     def __call__(self, dialect: DialectName, operation: str, *, status: int, headers: Headers) -> AnswerTap | None: ...
 
 
-class Recording:
+class Recording(msgspec.Struct):
     """Of one interception. `client` is its name, for the question to credentiald. `held_bytes` are those of its answer.
 
-    Streams are read as they come, everything else afterwards.
+    Streams are read as they come, everything else afterwards. Made by `new_recording`.
     """
 
-    __slots__ = (
-        "_agent", "_answer", "_ended_micros", "_ended_seconds", "_has_failed", "_headers", "_interception_id",
-        "_is_plain", "_make_tap", "_match", "_named", "_pieces", "_request_id", "_status", "_tap", "_turn", "client",
-        "held_bytes",
-    )  # fmt: skip
+    _interception_id: str
+    _match: RouteMatch
+    _make_tap: TapMaker
+    _named: dict[str, str]
+    _agent: str
+    client: str
+    _turn: Turn
+    held_bytes: int = 0
+    _has_failed: bool = False
+    # Of an answer either a tap has read what came so far, or its pieces are held; neither after a tap has failed.
+    _tap: AnswerTap | None = None
+    _pieces: list[bytes] | None = None
+    _status: int | None = None
+    _headers: Headers = ()
+    _is_plain: bool = True
+    _request_id: str = ""
+    _answer: AnswerRecords | None = None
+    _ended_seconds: float = 0.0
+    _ended_micros: int = 0
 
-    def __init__(self, interception_id: str, match: RouteMatch, headers: Headers, make_tap: TapMaker) -> None:
-        self._interception_id = interception_id
-        self._match = match
-        self._make_tap = make_tap
-        self._named = named = named_values(headers, _REQUEST_HEADERS)
-        self._turn = NO_TURN
-        self._has_failed = False
-        # Of an answer either a tap has read what came so far, or its pieces are held; neither after a tap has failed.
-        self._tap: AnswerTap | None = None
-        self._pieces: list[bytes] | None = None
-        self._status: int | None = None
-        self._headers: Headers = ()
-        self._is_plain = True
-        self._request_id = ""
-        self._answer: AnswerRecords | None = None
-        self._ended_seconds = 0.0
-        self._ended_micros = 0
-        self.held_bytes = 0
-        self._agent, client = _AGENTS[named.get("user-agent", "")]
-        self.client = client or client_of_headers(named)
+    # Nothing of what was said: a Struct would print it all.
+    __repr__ = object.__repr__
+
+    def takes_turn(self, conversation: ShortConversation) -> bool:
+        """Whether that says all that a request says of its conversation; it is read then."""
+        try:
+            turn = turn_of_short(self._match.dialect, conversation)
+        except Exception:
+            self._failed()
+            return True
+        if turn is None:
+            return False
+        self._turn = turn
+        return True
 
     def read_turn(self, conversation: Conversation | None, body: bytes, max_bytes: int) -> None:
         """Read what the request says of its conversation."""
@@ -268,6 +276,15 @@ class Recording:
         self._has_failed = True
         facts = {"interception_id": self._interception_id}
         log.error("a tap failed and was taken away", exc_info=sys.exception(), extra=facts)
+
+
+def new_recording(interception_id: str, match: RouteMatch, headers: Headers, make_tap: TapMaker) -> Recording:
+    """Of an interception that begins, whose request has these headers."""
+    named = named_values(headers, _REQUEST_HEADERS)
+    agent, client = _AGENTS[named.get("user-agent", "")]
+    if not client:
+        client = client_of_headers(named) if len(named) > 1 or not agent else UNKNOWN
+    return Recording(interception_id, match, make_tap, named, agent, client, NO_TURN)
 
 
 class _Agents(dict[str, tuple[str, str]]):

@@ -6,13 +6,13 @@ from collections.abc import Collection, Sequence
 from functools import partial
 from typing import TYPE_CHECKING
 
-from bridged.conversation import Conversation
+from bridged.conversation import Conversation, ShortConversation
 from bridged.http1.framing import Request
 from bridged.ids import smallest_id
 from bridged.metrics import Metrics
 from bridged.model import Refused, Resolution
 from bridged.recorder import Recorder
-from bridged.recording import Recording, TapMaker
+from bridged.recording import Recording, TapMaker, new_recording
 from bridged.records import Report
 from bridged.report_messages import Row, item_of, opening
 from bridged.routes import RouteMatch
@@ -68,12 +68,20 @@ class Reporting:
                 "what is asked cannot be recorded at the moment, and may not go on without: try again; "
                 "the operator finds more in the logs of both daemons",
             )
-        return Recording(interception_id, match, request.headers, self._make_tap)
+        return new_recording(interception_id, match, request.headers, self._make_tap)
 
-    def read_turn(self, recording: Recording, conversation: Conversation | None, body: bytes) -> None:
-        """Have what a request says of its conversation read, in a moment."""
+    def read_turn(
+        self, recording: Recording, conversation: ShortConversation | Conversation | None, body: bytes
+    ) -> None:
+        """Have what a request says of its conversation read, in a moment, or now if it is at hand."""
+        unread: Conversation | None = None
+        if isinstance(conversation, ShortConversation):
+            if recording.takes_turn(conversation):
+                return
+        else:
+            unread = conversation
         if self._recorder is not None:
-            self._turns.append((recording, conversation, body))
+            self._turns.append((recording, unread, body))
             self._recorder.afterwards.added(len(body))
 
     def record(self, interception: "Interception", now_seconds: float) -> None:

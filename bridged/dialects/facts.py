@@ -4,11 +4,13 @@ import re
 
 import msgspec
 
-from bridged.conversation import Conversation
+from bridged.conversation import Conversation, ShortConversation
 from bridged.model import Refused, RequestFacts
 
 # Names of models are short; more would only travel to credentiald and into records.
 MAX_MODEL_CHARACTERS = 512
+# Of a body that is looked into at once. Longer ones are of agents, whose last message is hardly ever a plain text.
+_SHORT_CHARACTERS = 8192
 
 NO_FACTS = RequestFacts()
 
@@ -22,6 +24,7 @@ class _TopLevel(msgspec.Struct):
 
 _decoder = msgspec.json.Decoder(_TopLevel)
 _conversations = msgspec.json.Decoder(Conversation)
+_short_conversations = msgspec.json.Decoder(ShortConversation)
 _SURROGATE_ESCAPE = re.compile(r"\\u[dD][89a-fA-F][0-9a-fA-F]{2}")
 
 
@@ -33,7 +36,16 @@ def read_top_level(body: bytes) -> RequestFacts:
     """
     try:
         # msgspec skips what it does not need without looking at its encoding.
-        top_level = _decode(body.decode("utf-8"))
+        text = body.decode("utf-8")
+        if len(text) <= _SHORT_CHARACTERS:
+            try:
+                short = _short_conversations.decode(text)
+            except (msgspec.DecodeError, RecursionError):
+                # What is odd deep inside of messages is no reason to refuse a request.
+                pass
+            else:
+                return checked(RequestFacts(short.model or "", bool(short.stream), short))
+        top_level = _decode(text)
     except UnicodeDecodeError:
         raise Refused("INVALID_BODY", "the body is not UTF-8") from None
     except msgspec.ValidationError as error:

@@ -15,7 +15,7 @@ from typing import Any, Literal
 
 import msgspec
 
-from bridged.conversation import Conversation
+from bridged.conversation import Conversation, ShortConversation
 from bridged.model import DialectName
 from bridged.records import NO_TURN, Turn
 from bridged.taps.typed_json import decoded
@@ -25,7 +25,7 @@ MAX_PROMPT_BYTES = 1024 * 1024
 _SURELY_FITS_CHARACTERS = MAX_PROMPT_BYTES // 4
 MAX_ID_CHARACTERS = 512
 MAX_MODEL_CHARACTERS = 512
-_CHAT = DialectName.OPENAI_CHAT
+_CHAT, _RESPONSES = DialectName.OPENAI_CHAT, DialectName.OPENAI_RESPONSES
 # How many messages of the system there may be behind the user's.
 MAX_BEHIND = 64
 _BEHIND = frozenset({"system", "developer"})
@@ -105,6 +105,21 @@ def turn_of(dialect: DialectName, conversation: Conversation) -> Turn:
     return _chat_turn(conversation) if dialect is _CHAT else _TURNS[dialect](conversation)
 
 
+def turn_of_short(dialect: DialectName, conversation: ShortConversation) -> Turn | None:
+    """The same of a short one that ends with a text of the user; None for any other, whose body has to be read."""
+    text: object = None
+    if dialect is _RESPONSES:
+        text = conversation.input
+    elif conversation.messages:
+        last = conversation.messages[-1]
+        text = last.content if last.role == "user" else None
+    if type(text) is not str:
+        return None
+    if dialect is _CHAT or dialect is _RESPONSES:
+        return Turn(text)
+    return Turn(text, 0, "", _session_of(conversation.metadata))
+
+
 def read_turn(dialect: DialectName, body: bytes) -> Turn:
     """The same of a body that nobody has looked at."""
     if dialect is DialectName.GOOGLE_GENERATE:
@@ -169,8 +184,8 @@ def _generate_turn(body: bytes) -> Turn:
 _TURNS: dict[DialectName, Callable[[Conversation], Turn]] = {
     DialectName.ANTHROPIC_MESSAGES: _messages_turn,
     DialectName.BEDROCK: _messages_turn,
-    DialectName.OPENAI_CHAT: _chat_turn,
-    DialectName.OPENAI_RESPONSES: _responses_turn,
+    _CHAT: _chat_turn,
+    _RESPONSES: _responses_turn,
 }
 
 

@@ -4,14 +4,14 @@ import pytest
 
 from bridged.clients import HEADER_NAMES, MAX_SESSION_CHARACTERS, UNKNOWN, session_id
 from bridged.model import HeaderNames, Headers, named_values
-from bridged.recording import Recording
+from bridged.recording import new_recording
 from bridged.routes import match
 from bridged.taps import answer_tap
 
 
 def client_name(headers: Headers) -> str:
     """The client as an interception with these headers tells it."""
-    return Recording("i", match("POST", "/v1/messages", (), ""), headers, answer_tap).client
+    return new_recording("i", match("POST", "/v1/messages", (), ""), headers, answer_tap).client
 
 
 @pytest.mark.parametrize(

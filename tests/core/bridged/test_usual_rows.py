@@ -12,7 +12,7 @@ from bridged.conversation import Conversation
 from bridged.headers import is_plain, request_id_of
 from bridged.interception import Interception
 from bridged.model import DialectName, Headers, RequestFacts, Resolution
-from bridged.recording import Recording
+from bridged.recording import Recording, new_recording
 from bridged.report_messages import Row, row_of
 from bridged.routes import ROUTES, match
 from bridged.taps import USUAL, answer_tap, anthropic_messages, openai_chat, openai_responses
@@ -130,7 +130,7 @@ class Resolved:
 
 
 def recorded(operation: str, headers: Headers, pieces: list[bytes], prompt: str | None) -> Recording:
-    recording = Recording("0190e2f4-1111-7abc-8def-0123456789ab", _match(operation), AGENT, answer_tap)
+    recording = new_recording("0190e2f4-1111-7abc-8def-0123456789ab", _match(operation), AGENT, answer_tap)
     asked = Conversation(messages=[], model="m")
     recording.read_turn(asked, b"", 1024)
     if prompt is not None:

@@ -8,10 +8,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from msgspec import structs
 
-from bridged.model import DialectName
+from bridged.conversation import ShortConversation
+from bridged.dialects.facts import read_top_level
+from bridged.model import DialectName, Refused
 from bridged.records import NO_TURN, Turn
 from bridged.taps import read_turn, turns
-from bridged.taps.turns import MAX_BEHIND, MAX_PROMPT_BYTES
+from bridged.taps.turns import MAX_BEHIND, MAX_PROMPT_BYTES, turn_of_short
 
 MESSAGES, CHAT = DialectName.ANTHROPIC_MESSAGES, DialectName.OPENAI_CHAT
 RESPONSES, GENERATE, BEDROCK = DialectName.OPENAI_RESPONSES, DialectName.GOOGLE_GENERATE, DialectName.BEDROCK
@@ -44,7 +46,19 @@ def message(*texts: str) -> dict[str, object]:
 
 
 def turn_of(dialect: DialectName, body: object) -> Turn:
-    return conversation_of(read_turn(dialect, json.dumps(body).encode(), max_bytes=1 << 20))
+    raw = json.dumps(body).encode()
+    read = conversation_of(read_turn(dialect, raw, max_bytes=1 << 20))
+    assert at_once(dialect, raw) in (None, read)
+    return read
+
+
+def at_once(dialect: DialectName, body: bytes) -> Turn | None:
+    """What is read while the model is; None for what has to be looked at again."""
+    try:
+        conversation = read_top_level(body).conversation
+    except Refused:
+        return None
+    return turn_of_short(dialect, conversation) if isinstance(conversation, ShortConversation) else None
 
 
 def conversation_of(turn: Turn) -> Turn:
@@ -193,3 +207,69 @@ def test_half_an_emoji_does_not_hide_a_prompt() -> None:
 def test_nothing_in_a_body_makes_reading_fail(dialect: DialectName, body: bytes) -> None:
     turn = turns.read_turn(dialect, body)
     assert turn.prompt is None or isinstance(turn.prompt, str)
+
+
+@pytest.mark.parametrize(
+    ("dialect", "body"),
+    [
+        (CHAT, {"model": "m", "messages": [SYSTEM, user("Hi \U0001f600")]}),
+        (
+            MESSAGES,
+            {
+                "messages": [user([text("one")]), ASSISTANT, user("Hi \U0001f600")],
+                "metadata": {"user_id": "u_session_s-1"},
+            },
+        ),
+        (BEDROCK, {"messages": [user("Hi \U0001f600")]}),
+        (RESPONSES, {"input": "Hi \U0001f600", "messages": [user("no")]}),
+    ],
+)
+def test_a_text_of_the_user_at_the_end_of_a_short_body_is_read_at_once(dialect: DialectName, body: object) -> None:
+    raw = json.dumps(body, ensure_ascii=False).encode()
+    turn = at_once(dialect, raw)
+    assert turn == conversation_of(read_turn(dialect, raw, max_bytes=1 << 20))
+    assert turn is not None
+    assert turn.prompt == "Hi \U0001f600"
+    assert turn.session_id == ("s-1" if dialect is MESSAGES else "")
+    assert at_once(dialect, raw + b" " * 8192) is None
+
+
+@pytest.mark.parametrize("odd", [b"1e999", b'"\\ud83d"', b"[" * 900 + b"]" * 900, b'{"\\udc00":1}', b"-0", b"9" * 5000])
+@pytest.mark.parametrize("place", ["content", "role", "input"])
+def test_what_is_odd_deep_in_a_short_body_refuses_nothing_and_hides_no_prompt(odd: bytes, place: str) -> None:
+    first = b'{"role":"assistant","content":%b}' % odd if place == "content" else b'{"role":%b}' % odd
+    body = b'{"model":"m","input":%b,"messages":[%b,{"role":"user","content":"Hi"}]}' % (
+        odd if place == "input" else b"0",
+        first,
+    )
+    assert read_top_level(body).model == "m"
+    assert conversation_of(read_turn(CHAT, body, max_bytes=1 << 20)).prompt == "Hi"
+    assert at_once(CHAT, body) in (None, Turn("Hi"))
+
+
+ANYTHING = st.recursive(
+    st.none() | st.integers() | st.text(max_size=3) | st.sampled_from(["user", "system", "tool", "text"]),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.sampled_from(["text", "role"]), inner),
+    max_leaves=6,
+)
+SAID = st.fixed_dictionaries(
+    {}, optional={"role": st.just("user") | ANYTHING, "content": st.text(max_size=3) | ANYTHING}
+)
+
+
+@given(
+    st.sampled_from([CHAT, MESSAGES, BEDROCK, RESPONSES]),
+    st.fixed_dictionaries(
+        {},
+        optional={
+            "messages": st.lists(SAID | ANYTHING, max_size=3) | ANYTHING,
+            "input": ANYTHING,
+            "metadata": st.fixed_dictionaries({}, optional={"user_id": ANYTHING}) | ANYTHING,
+        },
+    ),
+)
+def test_what_is_read_at_once_is_what_the_body_says(dialect: DialectName, body: dict[str, object]) -> None:
+    raw = json.dumps(body).encode()
+    read = conversation_of(read_turn(dialect, raw, max_bytes=1 << 20))
+    short = at_once(dialect, raw)
+    assert short in (None, read)
