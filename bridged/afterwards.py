@@ -15,6 +15,8 @@ ENOUGH = 128
 LATEST_SECONDS = 0.02
 # What the work holds until it is done, bodies above all.
 ENOUGH_BYTES = 4 * 1024 * 1024
+# Counted for each beside what it holds: one sum tells of both.
+_PIECE_BYTES = ENOUGH_BYTES // ENOUGH
 
 T = TypeVar("T")
 
@@ -26,8 +28,7 @@ class Afterwards:
     def __init__(self) -> None:
         self._loop = asyncio.get_running_loop()
         self._piles: list[tuple[Callable[[list[Any]], None], list[Any]]] = []
-        self._count = 0
-        self._held_bytes = 0
+        self._room_bytes = ENOUGH_BYTES
         self._timer: asyncio.Handle | None = None
         self._is_soon = False
 
@@ -42,14 +43,15 @@ class Afterwards:
 
     def added(self, held_bytes: int = 0) -> None:
         """A piece was put on a pile, which holds so many bytes."""
-        self._count += 1
-        self._held_bytes += held_bytes
-        if self._count >= ENOUGH or self._held_bytes >= ENOUGH_BYTES:
-            if not self._is_soon:
-                self._is_soon = True
-                self._start(self._loop.call_soon(self.do_all))
-        elif self._timer is None:
-            self._start(self._loop.call_later(LATEST_SECONDS, self.do_all))
+        self._room_bytes -= held_bytes + _PIECE_BYTES
+        if self._room_bytes > 0:
+            if self._timer is None:
+                self._timer = self._loop.call_later(LATEST_SECONDS, self.do_all)
+        elif not self._is_soon:
+            self._is_soon = True
+            if self._timer is not None:
+                self._timer.cancel()
+            self._timer = self._loop.call_soon(self.do_all)
 
     def do_all(self) -> None:
         """Do now what there is to do."""
@@ -57,7 +59,7 @@ class Afterwards:
             self._timer.cancel()
             self._timer = None
         self._is_soon = False
-        self._count = self._held_bytes = 0
+        self._room_bytes = ENOUGH_BYTES
         # What is put on piles meanwhile is for the next time.
         taken = [(work, pile[:]) for work, pile in self._piles if pile]
         for _, pile in self._piles:
@@ -67,8 +69,3 @@ class Afterwards:
                 work(pieces)
             except Exception:
                 log.exception("unhandled error in what is done afterwards")
-
-    def _start(self, timer: asyncio.Handle) -> None:
-        if self._timer is not None:
-            self._timer.cancel()
-        self._timer = timer

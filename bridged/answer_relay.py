@@ -84,9 +84,7 @@ class AnswerRelay:
                 framing = _CHUNKED
             if self.usage_filter is not None and not (is_stream and status == _OK and is_plain):
                 self.usage_filter = None
-            self._tap = interception.answer_begins(
-                status, headers, is_stream=is_stream, is_plain=is_plain, request_id=request_id
-            )
+            self._tap = interception.answer_begins(status, headers, is_stream, is_plain, request_id)
             self._exchange.send_head(status, lines, body=framing, length_bytes=length_bytes, more=more)
         except Exception as failure:
             interception.fail(failure)
@@ -132,10 +130,17 @@ class AnswerRelay:
             else:
                 self._exchange.send(data, more=more)
                 self.sent_bytes += len(data)
-            if self._tap is not None:
-                self._untapped.append(data)
-                if self.sent_bytes >= self._show_at_bytes or self.stream_end is None:
-                    self._show_some(self._tap)
+            tap = self._tap
+            if tap is not None:
+                if self.stream_end is None:
+                    try:
+                        tap(data)
+                    except Exception:
+                        self._tap_failed()
+                else:
+                    self._untapped.append(data)
+                    if self.sent_bytes >= self._show_at_bytes:
+                        self._show_some(tap)
         except Exception as failure:
             self._interception.fail(failure)
 
@@ -157,15 +162,13 @@ class AnswerRelay:
             if pieces:
                 tap(b"".join(pieces))
                 pieces.clear()
-            if len(last) >= TOGETHER_BYTES or self.stream_end is None:
+            if len(last) >= TOGETHER_BYTES:
                 tap(last)
             else:
                 pieces.append(last)
                 self._show_at_bytes -= len(last)
         except Exception:
-            self._tap = None
-            pieces.clear()
-            self._interception.tap_failed()
+            self._tap_failed()
 
     def show_rest(self) -> None:
         """What the tap has not seen yet is shown to it: the answer is over."""
@@ -176,7 +179,12 @@ class AnswerRelay:
         try:
             tap(b"".join(pieces))
         except Exception:
-            self._interception.tap_failed()
+            self._tap_failed()
+
+    def _tap_failed(self) -> None:
+        self._tap = None
+        self._untapped.clear()
+        self._interception.tap_failed()
 
     def _send(self, data: bytes, *, more: bool) -> None:
         self._exchange.send(data, more=more)

@@ -34,3 +34,6 @@ class ShortConversation(msgspec.Struct, gc=False):
     messages: list[ShortMessage] | None = None
     metadata: msgspec.Raw = msgspec.Raw()
     input: Any = None
+
+
+AnyConversation = ShortConversation | Conversation

@@ -112,7 +112,7 @@ class Metrics:
             self.registry,
         )
         self._responses: Made[tuple[str, int], Count] = Made(
-            lambda key: self._upstream_responses.at(key[0], _CLASSES[key[1]])
+            lambda key: self._upstream_responses.at(key[0], _CLASSES[key[1] // 100])
         )
         self._ready = Gauge(
             "bridged_ready", "1 while /readyz says so; of several workers, while all do.", registry=self.registry
@@ -126,7 +126,7 @@ class Metrics:
             ["outcome"],
             self.registry,
         )
-        self._resolved = Made(self._resolves.at)
+        self._resolved_well = self._resolves.at("OK")
         seconds = HistogramTally(
             "bridged_resolve_duration_seconds",
             "Time from a question to credentiald's answer or to a refusal.",
@@ -283,8 +283,9 @@ class Metrics:
 
     def upstream_answered(self, provider_type: str, status: int) -> None:
         """Count one answer's head."""
-        known = provider_type if provider_type in _PROVIDER_TYPES else _OTHER_TYPE
-        self._responses[known, status // 100].value += 1
+        if provider_type not in _PROVIDER_TYPES:
+            provider_type = _OTHER_TYPE
+        self._responses[provider_type, status].value += 1
 
     def watch_readiness(self, reasons: Callable[[], object]) -> None:
         """Show whether there are reasons not to be ready when the metrics are read."""
@@ -292,7 +293,10 @@ class Metrics:
 
     def resolved(self, outcome: str) -> None:
         """Count one question to credentiald: `OK`, or the reason."""
-        self._resolved[outcome if outcome in _OUTCOMES else _OTHER].value += 1
+        if outcome == "OK":
+            self._resolved_well.value += 1
+        else:
+            self._resolves.count(outcome if outcome in _OUTCOMES else _OTHER)
 
     def resolve_stream_opened(self) -> None:
         """Count one stream to credentiald, the first as well as those after a loss."""

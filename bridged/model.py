@@ -12,7 +12,7 @@ from bridged.errors import row_of
 from daemonkit.secret import Secret
 
 if TYPE_CHECKING:
-    from bridged.conversation import Conversation, ShortConversation
+    from bridged.conversation import AnyConversation
 
 # Ordered pairs with the names as received: order, case and repetition survive.
 Headers = tuple[tuple[str, str], ...]
@@ -200,7 +200,7 @@ class RequestFacts:
 
     model: str = ""
     stream: bool = False
-    conversation: "ShortConversation | Conversation | None" = field(default=None, repr=False, compare=False)
+    conversation: "AnyConversation | None" = field(default=None, repr=False, compare=False)
 
 
 def has_header(headers: Headers, name: str) -> bool:
@@ -240,11 +240,6 @@ class HeaderNames(dict[str, str]):
 
 # Names are chosen by clients, so there is a bound to how many are remembered; and a token is longer than this.
 _REMEMBERED_NAMES, _REMEMBERED_CHARACTERS = 2048, 32
-
-
-def headers_of(headers: Headers, names: HeaderNames) -> Headers:
-    """Those with these names."""
-    return tuple([pair for pair in headers if names[pair[0]]])
 
 
 def named_values(headers: Headers, names: HeaderNames) -> dict[str, str]:

@@ -5,22 +5,21 @@ The parts that read bodies are taps (bridged/taps); one that fails is taken away
 
 import logging
 import sys
-import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Protocol
 
 import msgspec
 
 from bridged.clients import CLIENTS_WITH_SESSIONS, HEADER_NAMES, UNKNOWN, client_of_agent, client_of_headers, session_id
-from bridged.conversation import Conversation, ShortConversation
+from bridged.conversation import AnyConversation, Conversation, ShortConversation
 from bridged.endings import STOPPED, ending_of
 from bridged.http1.fields import may_hold_secret
-from bridged.model import DialectName, HeaderNames, Headers, Resolution, headers_of, named_values
+from bridged.model import DialectName, HeaderNames, Headers, Resolution, named_values
 from bridged.quoted_keys import without_keys
 from bridged.records import NO_ANSWER, NO_TURN, AnswerRecords, Ending, Report, Trouble, Turn
 from bridged.report_messages import NO_PROMPT, NONE, Facts, Row, new_row
 from bridged.routes import RouteMatch
-from bridged.taps import ANSWER_HEADERS, USUAL, answer_tap, read_turn
+from bridged.taps import USUAL, answer_tap, read_turn
 from bridged.taps.answer_tap import AnswerTap
 from bridged.taps.turns import turn_of, turn_of_short
 from daemonkit.secret import masked
@@ -39,7 +38,12 @@ _OK = 200
 _REMEMBERED_AGENTS = 256
 _MESSAGE_CHARACTERS = 1024
 _REQUEST_HEADERS = HeaderNames("content-encoding", *HEADER_NAMES)
-_ANSWER_HEADERS = HeaderNames(*ANSWER_HEADERS)
+# Of an upstream's answer: status, headers, whether its body is not compressed, and the upstream's id of the request.
+_Head = tuple[int | None, Headers, bool, str]
+_NO_HEAD: _Head = (None, (), True, "")
+# When an interception ended, by the clock of its other times and since 1970.
+End = tuple[float, float]
+_NO_END: End = (0.0, 0.0)
 
 
 class TapMaker(Protocol):
@@ -66,19 +70,16 @@ class Recording(msgspec.Struct):
     # Of an answer either a tap has read what came so far, or its pieces are held; neither after a tap has failed.
     _tap: AnswerTap | None = None
     _pieces: list[bytes] | None = None
-    _status: int | None = None
-    _headers: Headers = ()
-    _is_plain: bool = True
-    _request_id: str = ""
+    _head: _Head | None = None
     _answer: AnswerRecords | None = None
-    _ended_seconds: float = 0.0
-    _ended_micros: int = 0
 
     # Nothing of what was said: a Struct would print it all.
     __repr__ = object.__repr__
 
-    def takes_turn(self, conversation: ShortConversation) -> bool:
-        """Whether that says all that a request says of its conversation; it is read then."""
+    def takes_turn(self, conversation: AnyConversation | None) -> bool:
+        """Whether all that a request says of its conversation is at hand; it is read then."""
+        if not isinstance(conversation, ShortConversation):
+            return False
         try:
             turn = turn_of_short(self._match.dialect, conversation)
         except Exception:
@@ -89,11 +90,11 @@ class Recording(msgspec.Struct):
         self._turn = turn
         return True
 
-    def read_turn(self, conversation: Conversation | None, body: bytes, max_bytes: int) -> None:
-        """Read what the request says of its conversation."""
+    def read_turn(self, conversation: AnyConversation | None, body: bytes, max_bytes: int) -> None:
+        """Read what the request says of its conversation, from its body where that says more."""
         try:
             dialect = self._match.dialect
-            if conversation is not None:
+            if isinstance(conversation, Conversation):
                 self._turn = turn_of(dialect, conversation)
             else:
                 encoding = self._named.get("content-encoding", "")
@@ -102,10 +103,10 @@ class Recording(msgspec.Struct):
             self._failed()
 
     def answer_begins(
-        self, status: int, headers: Headers, *, is_stream: bool, is_plain: bool, request_id: str
+        self, status: int, headers: Headers, is_stream: bool, is_plain: bool, request_id: str
     ) -> Callable[[bytes], None] | None:
         """The head of an upstream's answer, as the client gets it. What takes the pieces of its body, if anything."""
-        self._status, self._headers, self._is_plain, self._request_id = status, headers, is_plain, request_id
+        self._head = (status, headers, is_plain, request_id)
         if not is_stream and self._match.dialect is not _BEDROCK:
             self._pieces = []
             return self._hold
@@ -118,27 +119,24 @@ class Recording(msgspec.Struct):
         self.held_bytes = 0
         self._failed()
 
-    def ended(self, now_seconds: float) -> None:
-        """The interception is over."""
-        self._ended_seconds, self._ended_micros = now_seconds, time.time_ns() // 1000
-
-    def report(self, interception: "Interception", resolution: Resolution) -> Report:
+    def report(self, interception: "Interception", resolution: Resolution, end: End) -> Report:
         """The report of the interception, which has ended."""
-        return self._report(interception, resolution, self.answer(whole=not interception.error))
+        return self._report(interception, resolution, end, self.answer(whole=not interception.error))
 
-    def usual_row(self, interception: "Interception", resolution: Resolution) -> Row | None:
+    def usual_row(self, interception: "Interception", resolution: Resolution, end: End) -> Row | None:
         """The report of an interception that has ended as nearly all do, as it is sent; None for any other.
 
         It says what `report` would (report_messages.row_of), for a third of the work: a whole answer, with its usage
         and nothing else that is recorded. It stands in for `answer_tap` and no other. ValueError for what is no text.
         """
-        pieces, usual, status = self._pieces, USUAL.get(self._match.operation), self._status
+        pieces, usual, head = self._pieces, USUAL.get(self._match.operation), self._head
         if (
             not pieces
             or usual is None
-            or status != _OK
+            or head is None
+            or head[0] != _OK
+            or not head[2]
             or self._make_tap is not answer_tap
-            or not self._is_plain
             or self._answer is not None
             or self._has_failed
             or interception.error
@@ -154,36 +152,40 @@ class Recording(msgspec.Struct):
             return None
         if answer is None:
             return None
-        self._pieces = None
         turn = self._turn
         response_id, new, out, read, written, metadata = answer
-        prompt, prompt_bytes = (turn.prompt, turn.prompt_bytes) if turn.prompt is not None else NO_PROMPT
+        prompt, prompt_bytes = NO_PROMPT if turn.prompt is None else (turn.prompt, turn.prompt_bytes)
         first_byte_seconds = interception.first_byte_seconds
-        entries = (
-            resolution.receipt,
-            self._ended_micros,
-            interception.status or status,
-            int((self._ended_seconds - interception.started_seconds) * 1_000_000),
-            NONE if first_byte_seconds is None else int(first_byte_seconds * 1_000_000),
-            self._request_id,
-            response_id,
-            new,
-            out,
-            read,
-            written,
-            metadata,
-            prompt,
-            prompt_bytes,
+        ended_seconds, ended_clock_seconds = end
+        return new_row(
+            self._facts(interception, resolution),
+            (
+                resolution.receipt,
+                int(ended_clock_seconds * 1_000_000),
+                interception.status or _OK,
+                int((ended_seconds - interception.started_seconds) * 1_000_000),
+                NONE if first_byte_seconds is None else int(first_byte_seconds * 1_000_000),
+                head[3],
+                response_id,
+                new,
+                out,
+                read,
+                written,
+                metadata,
+                prompt,
+                prompt_bytes,
+            ),
         )
-        return new_row(self._facts(interception, resolution), entries)
 
     def report_so_far(self, interception: "Interception", resolution: Resolution) -> Report:
         """Likewise of one that goes on: nothing of its answer, and no end that means anything."""
-        return self._report(interception, resolution, NO_ANSWER)
+        return self._report(interception, resolution, _NO_END, NO_ANSWER)
 
-    def _report(self, interception: "Interception", resolution: Resolution, answer: AnswerRecords) -> Report:
+    def _report(self, interception: "Interception", resolution: Resolution, end: End, answer: AnswerRecords) -> Report:
+        status, _, _, request_id = self._head or _NO_HEAD
+        ended_seconds, ended_clock_seconds = end
         reason = STOPPED if interception.stopped else interception.error
-        ending = ending_of(reason, upstream_status=self._status, answer=answer)
+        ending = ending_of(reason, upstream_status=status, answer=answer)
         if ending.message or answer.error_type:
             ending = _without_keys(ending, interception, resolution)
         first_byte_seconds = interception.first_byte_seconds
@@ -202,10 +204,10 @@ class Recording(msgspec.Struct):
             answer,
             ending,
             # Of an answer that was broken off the client has the head.
-            interception.status or self._status or 0,
-            self._request_id,
-            self._ended_micros,
-            int((self._ended_seconds - interception.started_seconds) * 1_000_000),
+            interception.status or status or 0,
+            request_id,
+            int(ended_clock_seconds * 1_000_000),
+            int((ended_seconds - interception.started_seconds) * 1_000_000),
             None if first_byte_seconds is None else int(first_byte_seconds * 1_000_000),
             interception.attempts,
         )
@@ -240,11 +242,10 @@ class Recording(msgspec.Struct):
         """Make the tap, and give it what was held for it."""
         pieces, self._pieces, self.held_bytes = self._pieces, None, 0
         try:
-            match = self._match
-            if match.dialect is not _BEDROCK:
-                # Looked through once; Bedrock's taps read others as well.
-                self._headers = headers_of(self._headers, _ANSWER_HEADERS)
-            tap = self._make_tap(match.dialect, match.operation, status=self._status or 0, headers=self._headers)
+            match, (status, headers, is_plain, request_id) = self._match, self._head or _NO_HEAD
+            tap = self._make_tap(match.dialect, match.operation, status=status or 0, headers=headers)
+            # They are not needed any more, and streams are long.
+            self._head = (status, (), is_plain, request_id)
             if tap is not None:
                 for piece in pieces or ():
                     tap.feed(piece)

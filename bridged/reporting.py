@@ -2,17 +2,18 @@
 
 import asyncio
 import logging
+import time
 from collections.abc import Collection, Sequence
 from functools import partial
 from typing import TYPE_CHECKING
 
-from bridged.conversation import Conversation, ShortConversation
+from bridged.conversation import AnyConversation
 from bridged.http1.framing import Request
 from bridged.ids import smallest_id
 from bridged.metrics import Metrics
 from bridged.model import Refused, Resolution
 from bridged.recorder import Recorder
-from bridged.recording import Recording, TapMaker, new_recording
+from bridged.recording import End, Recording, TapMaker, new_recording
 from bridged.records import Report
 from bridged.report_messages import Row, item_of, opening
 from bridged.routes import RouteMatch
@@ -22,8 +23,8 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-_Turn = tuple[Recording, Conversation | None, bytes]
-_Ended = tuple[Recording, "Interception", Resolution]
+_Turn = tuple[Recording, AnyConversation | None, bytes]
+_Ended = tuple[Recording, "Interception", Resolution, End]
 # As much as is done in one turn of the loop: less than half a millisecond.
 _OPENINGS_AT_ONCE = 32
 
@@ -70,26 +71,17 @@ class Reporting:
             )
         return new_recording(interception_id, match, request.headers, self._make_tap)
 
-    def read_turn(
-        self, recording: Recording, conversation: ShortConversation | Conversation | None, body: bytes
-    ) -> None:
-        """Have what a request says of its conversation read, in a moment, or now if it is at hand."""
-        unread: Conversation | None = None
-        if isinstance(conversation, ShortConversation):
-            if recording.takes_turn(conversation):
-                return
-        else:
-            unread = conversation
+    def read_turn(self, recording: Recording, conversation: AnyConversation | None, body: bytes) -> None:
+        """Have what a request says of its conversation read, in a moment."""
         if self._recorder is not None:
-            self._turns.append((recording, unread, body))
+            self._turns.append((recording, conversation, body))
             self._recorder.afterwards.added(len(body))
 
     def record(self, interception: "Interception", now_seconds: float) -> None:
         """Have an interception that has ended reported; nothing where it was not resolved."""
         recording, resolution = interception.recording, interception.resolution
         if self._recorder is not None and recording is not None and resolution is not None:
-            recording.ended(now_seconds)
-            self._ended.append((recording, interception, resolution))
+            self._ended.append((recording, interception, resolution, (now_seconds, time.time())))
             self._recorder.afterwards.added(recording.held_bytes)
 
     def _read_turns(self, turns: Sequence[_Turn]) -> None:
@@ -99,11 +91,11 @@ class Reporting:
 
     def _report_ended(self, recorder: Recorder, ended: Sequence[_Ended]) -> None:
         made: list[tuple[str, bytes | Row]] = []
-        for recording, interception, resolution in ended:
+        for recording, interception, resolution, end in ended:
             interception_id = interception.interception_id
             try:
-                item = recording.usual_row(interception, resolution) or self._reported(
-                    recording.report(interception, resolution)
+                item = recording.usual_row(interception, resolution, end) or self._reported(
+                    recording.report(interception, resolution, end)
                 )
             except Exception:
                 log.exception("a report could not be made", extra={"interception_id": interception_id})

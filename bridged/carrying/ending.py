@@ -99,11 +99,13 @@ def _let_go_of_question(interception: "Interception") -> None:
 
 
 def keep_turn(interception: "Interception", body: bytes) -> None:
-    """Have read what the request says of its conversation; it is held no longer than that takes."""
-    if interception.recording is not None and not interception.is_turn_kept:
+    """Read what the request says of its conversation, or have it read: it is held no longer than that takes."""
+    recording = interception.recording
+    if recording is not None and not interception.is_turn_kept:
         interception.is_turn_kept = True
-        interception.bridge.reporting.read_turn(interception.recording, interception.facts.conversation, body)
-        interception.facts.conversation = None
+        conversation, interception.facts.conversation = interception.facts.conversation, None
+        if not recording.takes_turn(conversation):
+            interception.bridge.reporting.read_turn(recording, conversation, body)
 
 
 def leave_pool(interception: "Interception") -> None:

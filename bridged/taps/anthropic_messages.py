@@ -14,7 +14,7 @@ from typing import Any, ClassVar, Generic, Literal, TypeVar
 import msgspec
 
 from bridged.records import AnswerRecords, Trouble, UsualAnswer
-from bridged.taps.seen import COLUMNS, MAX_COUNT, GoodCount, Seen, further_texts, usual_answer
+from bridged.taps.seen import COLUMNS, MAX_COUNT, GoodCount, GoodId, Seen, further_texts, usual_answer
 from bridged.taps.typed_json import Count, decoded, last_object
 
 # In a block of text nothing matters but what ends it and what counts. What follows in blocks of other kinds does.
@@ -126,7 +126,7 @@ class _UsualAnswer(msgspec.Struct, gc=False):
     """A whole answer that `usual` takes, and one that is an error: with good counts, and text only."""
 
     usage: _Usage[GoodCount]
-    id: str | None = None
+    id: GoodId | None = None
     model: str | None = None
     content: list[_TextBlock] | None = None
     type: str = ""

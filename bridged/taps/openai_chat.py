@@ -18,6 +18,7 @@ from bridged.taps.seen import (
     COLUMNS,
     MAX_ITEMS,
     GoodCount,
+    GoodId,
     Key,
     Seen,
     further_texts,
@@ -121,7 +122,7 @@ class _UsualAnswer(msgspec.Struct, gc=False):
     """A whole answer that `usual` takes, and nothing else is one: with good counts, and neither calls nor an error."""
 
     usage: _Usage[GoodCount, None]
-    id: str | None = None
+    id: GoodId | None = None
     model: str | None = None
     choices: list[_UsualChoice] | None = None
     error: None = None
@@ -257,11 +258,11 @@ def usual(data: bytes) -> UsualAnswer | None:
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         return None
     usage = answer.usage
-    total = usage.total_tokens
-    if total is not None and total > (usage.prompt_tokens or 0) + (usage.completion_tokens or 0):
+    new, out, total = usage.prompt_tokens, usage.completion_tokens, usage.total_tokens
+    if total is not None and total > (new or 0) + (out or 0):
         return None
     if usage.prompt_tokens_details is None and usage.completion_tokens_details is None:
-        return plain_answer(answer.id, usage.prompt_tokens, usage.completion_tokens)
+        return plain_answer(answer.id, new, out)
     counts = _counts(usage)
     return usual_answer(answer.id, counts, _further, input_has_cached=True)
 

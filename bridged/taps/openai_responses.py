@@ -13,7 +13,16 @@ from typing import Any, ClassVar, Generic, Literal, TypeVar
 import msgspec
 
 from bridged.records import AnswerRecords, Trouble, UsualAnswer
-from bridged.taps.seen import COLUMNS, GoodCount, Seen, further_texts, plain_answer, usual_answer, without_cached
+from bridged.taps.seen import (
+    COLUMNS,
+    GoodCount,
+    GoodId,
+    Seen,
+    further_texts,
+    plain_answer,
+    usual_answer,
+    without_cached,
+)
 from bridged.taps.typed_json import Count, decoded, last_object, text_of
 
 _OVER = frozenset({"response.completed", "response.incomplete", "response.failed"})
@@ -125,7 +134,7 @@ class _UsualAnswer(msgspec.Struct, gc=False):
     """A whole answer that `usual` takes, and nothing else is one: with good counts, messages only, and no error."""
 
     usage: _Usage[GoodCount]
-    id: str | None = None
+    id: GoodId | None = None
     model: str | None = None
     output: list[_UsualItem] | None = None
     error: None = None

@@ -19,6 +19,8 @@ MAX_ERROR_CHARACTERS = 4096
 MAX_COUNT = 100_000_000_000
 # One that `Seen.count` takes as it is.
 GoodCount = Annotated[int, msgspec.Meta(ge=0, le=MAX_COUNT)]
+# An id that `Seen.identify` takes as it is.
+GoodId = Annotated[str, msgspec.Meta(max_length=MAX_NAME_CHARACTERS)]
 
 _NOTHING_FURTHER: Mapping[str, int] = {}
 _NO_TROUBLES: frozenset[Trouble] = frozenset()
@@ -208,7 +210,7 @@ class Seen(msgspec.Struct):
 
 
 def usual_answer(
-    msg_id: str | None, counts: tuple[GoodCount | None, ...], further: FurtherText, *, input_has_cached: bool
+    msg_id: GoodId | None, counts: tuple[GoodCount | None, ...], further: FurtherText, *, input_has_cached: bool
 ) -> UsualAnswer | None:
     """What was reported: the counts of `COLUMNS` and those that `further` knows; None where nothing was.
 
@@ -220,14 +222,14 @@ def usual_answer(
     if input_has_cached and new and (read or written):
         new = max(new - (read or 0) - (written or 0), 0)
     text = further(counts[_FIRST_FURTHER:])
-    return (msg_id or "")[:MAX_NAME_CHARACTERS], new or 0, out or 0, read or 0, written or 0, text
+    return msg_id or "", new or 0, out or 0, read or 0, written or 0, text
 
 
-def plain_answer(msg_id: str | None, new: GoodCount | None, out: GoodCount | None) -> UsualAnswer | None:
+def plain_answer(msg_id: GoodId | None, new: GoodCount | None, out: GoodCount | None) -> UsualAnswer | None:
     """The same of one that counts input and output at most."""
     if new is None and out is None:
         return None
-    return (msg_id or "")[:MAX_NAME_CHARACTERS], new or 0, out or 0, 0, 0, ""
+    return msg_id or "", new or 0, out or 0, 0, 0, ""
 
 
 def further_texts(names: tuple[str, ...]) -> FurtherText:

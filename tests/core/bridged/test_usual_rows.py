@@ -22,6 +22,7 @@ PATHS = {
     "openai.chat_completions": "/v1/chat/completions",
     "openai.responses": "/v1/responses",
 }
+END = (2.0, 1_700_000_000.125)
 AGENT = (("User-Agent", "codex_cli_rs/0.1"), ("session-id", "s-1"))
 JSON = ("Content-Type", "application/json; charset=utf-8")
 
@@ -136,15 +137,10 @@ def recorded(operation: str, headers: Headers, pieces: list[bytes], prompt: str 
     if prompt is not None:
         body = json.dumps({"model": "m", "messages": [{"role": "user", "content": prompt}], "input": prompt}).encode()
         recording.read_turn(None, body, 1 << 20)
-    take = recording.answer_begins(
-        200, headers, is_stream=False, is_plain=is_plain(headers), request_id=request_id_of(headers)
-    )
+    take = recording.answer_begins(200, headers, False, is_plain(headers), request_id_of(headers))
     assert take is not None
     for piece in pieces:
         take(piece)
-    recording.ended(2.0)
-    # The wall clock is read at the end.
-    recording._ended_micros = 1_700_000_000_000_000
     return recording
 
 
@@ -156,8 +152,8 @@ def rows(operation: str, headers: Headers, pieces: list[bytes], prompt: str | No
     """By the short way, None where it does not take it, and by the long one."""
     ended = cast(Interception, Ended(facts=RequestFacts(model="m", stream=False)))
     resolved = cast(Resolution, Resolved())
-    short = recorded(operation, headers, pieces, prompt).usual_row(ended, resolved)
-    report = recorded(operation, headers, pieces, prompt).report(ended, resolved)
+    short = recorded(operation, headers, pieces, prompt).usual_row(ended, resolved, END)
+    report = recorded(operation, headers, pieces, prompt).report(ended, resolved, END)
     if short is not None:
         assert not report.answer.troubles, "what is counted as trouble is not usual"
     return short, row_of(report)
@@ -228,6 +224,7 @@ UNUSUAL: dict[str, list[dict[str, Any]]] = {
         {"usage": {}},
         {"usage": None},
         {"model": 1},
+        {"id": "i" * 600},
         {"amazon-bedrock-invocationMetrics": {"outputTokenCount": 1}},
     ],
     "openai.chat_completions": [
@@ -235,6 +232,7 @@ UNUSUAL: dict[str, list[dict[str, Any]]] = {
         {"choices": [{"delta": {"tool_calls": [{"index": 0}]}}]},
         {"choices": [{"index": "0", "message": {}}]},
         {"error": {"type": "server_error", "message": "m"}},
+        {"id": "i" * 600},
         {"usage": {"prompt_tokens": 3.0}},
         {"usage": {"prompt_tokens": "7"}},
         {"usage": {"prompt_tokens": 1, "prompt_tokens_details": {"cached_tokens": -1}}},
@@ -247,6 +245,7 @@ UNUSUAL: dict[str, list[dict[str, Any]]] = {
         {"output": [{"type": "message", "phase": "commentary", "content": [{"text": "so"}]}]},
         {"output": [{"type": "message", "content": "so"}]},
         {"error": {"code": "server_error", "message": "m"}},
+        {"id": "i" * 600},
         {"usage": {"input_tokens": 1, "output_tokens_details": {"reasoning_tokens": -1}}},
         {"usage": {}},
         {"usage": None},
