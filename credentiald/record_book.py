@@ -24,9 +24,9 @@ from credentiald.store import record_writing
 from credentiald.store.record_writing import Batch, Stored
 from credentiald.store.records import Records
 from credentiald.store.times import to_micros
-from credentiald.usual_report import Told
+from credentiald.usual_report import NONE_MATCHED, Matched, Told
 from credentiald.waiting_openings import WaitingOpenings, opening_rows
-from credentiald.waiting_reports import REPORT_SECONDS, Call, Place, WaitingReports, places_of, reject
+from credentiald.waiting_reports import REPORT_SECONDS, Call, Place, WaitingReports, places_of, reject, told_in
 
 if TYPE_CHECKING:
     from credentiald.tracing import Tracing
@@ -118,11 +118,14 @@ class RecordBook:
         if self.instances.heard(instance, micros) and self._timer is None:
             self._later(OPENING_SECONDS)
 
-    async def append(self, reports: Sequence[Told], *, size_bytes: int = 0) -> Mapping[int, Rejection]:
-        """Store reports; the places of those that are not stored, and why. StoreUnavailable."""
+    async def append(
+        self, reports: Sequence[Told], matched: Sequence[Matched] = (), *, size_bytes: int = 0
+    ) -> Mapping[int, Rejection]:
+        """Store reports, and those that are matched; the places of those that are not stored, in this order, and why.
+        StoreUnavailable."""
         if self._closed:
             raise StoreUnavailable
-        call = self._reports.add(reports, size_bytes)
+        call = self._reports.add(reports, matched, size_bytes)
         self._later(self._reports.gather_seconds())
         return await call.done
 
@@ -149,16 +152,13 @@ class RecordBook:
     async def _flush_some(self, *, all_openings: bool) -> bool:
         """Store what one transaction takes; whether there was more."""
         calls = self._reports.take()
-        reports = [report for one in calls for report in one.reports]
-        noted = self._due_openings(reports, all_openings=all_openings)
-        heard = self.instances.unwritten()
-        if not (reports or noted or heard):
+        batch, noted = self._batch(calls, all_openings=all_openings)
+        if not (batch.has_reports or noted or batch.heard):
             return False
-        openings = opening_rows(noted)
         try:
-            stored = await self._stored(Batch(openings=openings, reports=reports, heard=heard))
+            stored = await self._stored(batch)
             self._openings.stored(noted)
-            self.instances.written(heard)
+            self.instances.written(batch.heard)
             if stored.taken:
                 _reject_taken(places_of(calls), stored)
         except Refusal as refusal:
@@ -176,15 +176,31 @@ class RecordBook:
         await self._tell(stored)
         return self._reports.some_wait or self._openings.are_enough(noted)
 
+    def _batch(self, calls: Sequence[Call], *, all_openings: bool) -> tuple[Batch, Sequence[Noted]]:
+        """What is stored now, and all that is noted of it."""
+        reports, matched = told_in(calls)
+        due = self._openings.of(reports)
+        if matched.noted and not self._openings.have(matched.noted, besides=due):
+            # Some of it was stored meanwhile, or opened again.
+            reports, matched = [*reports, *matched.reports()], NONE_MATCHED
+            due = self._openings.of(reports)
+        self._add_due(due, matched.noted, all_openings=all_openings)
+        noted = [*due.values()]
+        batch = Batch(openings=opening_rows(noted), reports=reports, matched=matched, heard=self.instances.unwritten())
+        return batch, [*noted, *matched.noted]
+
     async def _store_apart(self, noted: Sequence[Noted], calls: Sequence[Call]) -> None:
         """A bug that one record brings out must not be its neighbours' trouble."""
+        reports, matched = told_in(calls)
         places = places_of(calls)
         try:
             lost = await self._unstorable(noted, lambda some: Batch(openings=opening_rows(some)))
             self._openings.stored(noted)
             self._metrics.records.openings_dropped(len(lost))
             failed = await self._unstorable(
-                places, lambda some: Batch(reports=[one.reports[place] for one, place in some]), _reject_taken
+                list(zip(places, [*reports, *matched.reports()], strict=True)),
+                lambda some: Batch(reports=[report for _, report in some]),
+                lambda some, stored: _reject_taken([place for place, _ in some], stored),
             )
         except Refusal as refusal:
             self._reports.refuse(calls, refusal)
@@ -193,7 +209,7 @@ class RecordBook:
             # Perhaps it is no fault of theirs.
             self._reports.refuse(calls, StoreUnavailable())
             return
-        reject(failed, Rejection.RECORD_INVALID)
+        reject([place for place, _ in failed], Rejection.RECORD_INVALID)
         self._reports.acknowledge(calls)
 
     async def _unstorable(
@@ -229,7 +245,7 @@ class RecordBook:
         loop = asyncio.get_running_loop()
         started_seconds = loop.time()
         try:
-            prices = await self._read_prices() if batch.reports else NO_PRICES
+            prices = await self._read_prices() if batch.has_reports else NO_PRICES
             with self._traced(batch):
                 stored = await self._records.write(record_writing.store, batch, prices)
         except StoreUnavailable:
@@ -242,7 +258,7 @@ class RecordBook:
     def _traced(self, batch: Batch) -> AbstractContextManager[None]:
         if self._tracing is None:
             return nullcontext()
-        return self._tracing.commit([one[0] for one in (*batch.openings, *batch.reports)])
+        return self._tracing.commit(batch.interception_ids())
 
     async def _tell(self, stored: Stored) -> None:
         """Log what was stored."""
@@ -252,15 +268,13 @@ class RecordBook:
             except Exception:
                 log.exception("records are stored but could not be logged")
 
-    def _due_openings(self, reports: Sequence[Told], *, all_openings: bool) -> list[Noted]:
-        """The openings that are stored now: those of the reports, and the oldest."""
-        due = self._openings.of(reports)
+    def _add_due(self, due: dict[bytes, Noted], matched: Sequence[Noted], *, all_openings: bool) -> None:
+        """Add the oldest openings to those that are stored now with reports."""
         if not all_openings and asyncio.get_running_loop().time() < self._retry_seconds:
-            return list(due.values())
+            return
         now_micros = to_micros(self._clock())
         young_micros = now_micros if all_openings else now_micros - _OPENING_MICROS
-        self._openings.add_oldest(due, young_micros=young_micros, now_micros=now_micros)
-        return list(due.values())
+        self._openings.add_oldest(due, matched, young_micros=young_micros, now_micros=now_micros)
 
     def _next_flush(self) -> None:
         if self._reports.some_wait:

@@ -5,6 +5,8 @@ request, and to take them apart again when they are stored, costs more than to s
 """
 
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from itertools import chain
 from typing import Any, NamedTuple
 
 from credentiald.record_model import (
@@ -13,6 +15,9 @@ from credentiald.record_model import (
     Fact,
     Facts,
     ModelThought,
+    Noted,
+    Opening,
+    OpeningRow,
     Origin,
     Prompt,
     Report,
@@ -124,8 +129,50 @@ _PROMPT = slice(_USAGE.stop, Usual._fields.index("tool_calls"))
 # The values of a Usual: its type is most of what making one takes.
 UsualRow = tuple[Any, ...]
 Told = Report | UsualRow
-# The same of many: a Usual whose fields are columns, of which each has a value for each of them.
+# The same of many: a Usual whose fields are columns, of which each has a value for each of them. And an Opening so.
 UsualColumns = Any
+OpeningColumns = Any
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Matched:
+    """Usual reports with their openings, both as columns: nearly every report comes while its opening waits.
+
+    What the two say of a decision is the same, for the report has it from the opening. `noted` is what the openings are
+    made from: as long as it waits, nothing of them is on the disk.
+    """
+
+    told: UsualColumns
+    opened: OpeningColumns
+    noted: Sequence[Noted]
+
+    def __len__(self) -> int:
+        return len(self.told.interception_id)
+
+    def reports(self) -> list[UsualRow]:
+        """The reports as rows."""
+        return list(zip(*self.told, strict=True))
+
+    def openings(self) -> list[OpeningRow]:
+        """The openings as rows."""
+        return list(zip(*self.opened, strict=True))
+
+
+NONE_MATCHED = Matched(Usual._make([()] * len(Usual._fields)), Opening._make([()] * len(Opening._fields)), ())
+
+
+def joined_matched(parts: Sequence[Matched]) -> Matched:
+    """All of them."""
+    if len(parts) < 2:
+        return parts[0] if parts else NONE_MATCHED
+    told = Usual._make(joined_columns([one.told for one in parts]))
+    opened = Opening._make(joined_columns([one.opened for one in parts]))
+    return Matched(told, opened, list(chain.from_iterable(one.noted for one in parts)))
+
+
+def joined_columns(parts: Sequence[Sequence[Sequence[Any]]]) -> list[Any]:
+    """The columns of all of them."""
+    return [list(chain.from_iterable(columns)) for columns in zip(*parts, strict=True)]
 
 
 def report_of(told: Told) -> Report:

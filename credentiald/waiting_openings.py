@@ -5,9 +5,9 @@ from itertools import islice
 from typing import Any
 
 from credentiald import record_merge
-from credentiald.record_model import Noted, OpeningRow
+from credentiald.record_model import Decided, Noted, Opening, OpeningRow
 from credentiald.resolve import upstream_model
-from credentiald.usual_report import Told
+from credentiald.usual_report import OpeningColumns, Told
 
 MOST_OPENINGS = 200_000
 # Of one transaction.
@@ -51,13 +51,31 @@ class WaitingOpenings:
         openings = self._noted
         return {key: openings[key] for key in [one[0].encode() for one in reports] if key in openings}
 
-    def add_oldest(self, due: dict[bytes, Noted], *, young_micros: int, now_micros: int) -> None:
-        """Add to these the oldest, up to what one transaction takes; none that came after `young_micros`."""
+    def have(self, noted: Sequence[Noted], *, besides: Mapping[bytes, Noted]) -> bool:
+        """Whether each of these waits as it was, comes once, and is none of the others."""
+        keys = [one[0] for one in noted]
+        return (
+            list(map(self._noted.get, keys)) == noted
+            and len(set(keys)) == len(keys)
+            and besides.keys().isdisjoint(keys)
+        )
+
+    def add_oldest(
+        self, due: dict[bytes, Noted], matched: Sequence[Noted], *, young_micros: int, now_micros: int
+    ) -> None:
+        """Add to these the oldest that are not matched, up to what one transaction takes; none that came after
+        `young_micros`."""
+        most = OPENINGS_AT_ONCE - len(matched)
+        left_out: set[bytes] | None = None
         for key, one in self._noted.items():
             # In the order in which they came, so the rest is younger; from the future, where the clock was set back.
-            if len(due) >= OPENINGS_AT_ONCE or young_micros < one[-1] <= now_micros:
+            if len(due) >= most or young_micros < one[-1] <= now_micros:
                 break
-            due[key] = one
+            # Under load, the first is young already.
+            if left_out is None:
+                left_out = {each[0] for each in matched}
+            if key not in left_out:
+                due[key] = one
 
     def are_enough(self, noted: Sequence[Noted]) -> bool:
         """Whether one transaction takes no more than these."""
@@ -74,17 +92,30 @@ class WaitingOpenings:
 
 def opening_rows(noted: Sequence[Noted]) -> list[OpeningRow]:
     """What was noted, as it is stored."""
-    if not noted:
-        return []
+    return list(zip(*opening_columns(noted), strict=True)) if noted else []
+
+
+def opening_columns(noted: Sequence[Noted]) -> OpeningColumns:
+    """The same as columns. Of one at least."""
     columns: Any = zip(*noted, strict=True)
     ids, resolution_ids, decisions, models, clients, bridge_instance_ids, _, times = columns
-    origins, operations, bedrock, *_ = zip(*decisions, strict=True)
-    upstream_models = [
-        # Few providers have models of their own.
-        "" if options is None else upstream_model(options, model)
-        for options, model in zip(bedrock, models, strict=True)
-    ]
-    texts = map(bytes.decode, ids), map(bytes.decode, resolution_ids)
-    return list(
-        zip(*texts, origins, bridge_instance_ids, operations, models, upstream_models, clients, times, strict=True)
+    origins, operations, upstream_models = _decided_columns(decisions, models)
+    texts = list(map(bytes.decode, ids)), list(map(bytes.decode, resolution_ids))
+    values = (*texts, origins, bridge_instance_ids, operations, models, upstream_models, clients, times)
+    return Opening._make(values)
+
+
+def _decided_columns(decisions: Sequence[Decided], models: Sequence[str]) -> tuple[list[Any], ...]:
+    """Origins, operations and models of the upstream."""
+    count, first = len(decisions), decisions[0]
+    # To count one value takes a tenth of what looking at each does, and few providers have models of their own.
+    if first.bedrock is None and decisions.count(first) == count:
+        return [first.origin] * count, [first.operation] * count, [""] * count
+    return (
+        [one.origin for one in decisions],
+        [one.operation for one in decisions],
+        [
+            "" if decided.bedrock is None else upstream_model(decided.bedrock, model)
+            for decided, model in zip(decisions, models, strict=True)
+        ],
     )

@@ -7,7 +7,7 @@ from itertools import accumulate, takewhile
 
 from credentiald.errors import Refusal, StoreUnavailable
 from credentiald.record_model import Rejection
-from credentiald.usual_report import Told
+from credentiald.usual_report import Matched, Told, joined_matched
 
 # How long reports wait for others, and how many wait no longer: a bridge sends no more before these are stored.
 REPORT_SECONDS = 0.05
@@ -20,14 +20,18 @@ REPORT_BYTES_AT_ONCE = 4 * 1024 * 1024
 
 @dataclass(slots=True, eq=False)
 class Call:
-    """What came with one call."""
+    """What came with one call: reports, and after them in its places those that are matched."""
 
     reports: Sequence[Told]
+    matched: Sequence[Matched]
     size_bytes: int
     # On the loop's clock.
     since_seconds: float
     done: "asyncio.Future[Mapping[int, Rejection]]"
     rejections: dict[int, Rejection] = field(default_factory=dict)
+
+    def __len__(self) -> int:
+        return len(self.reports) + sum(map(len, self.matched))
 
 
 Place = tuple[Call, int]
@@ -58,14 +62,14 @@ class WaitingReports:
         """How long reports wait now."""
         return REPORT_SECONDS if self._reports < ENOUGH_REPORTS else 0.0
 
-    def add(self, reports: Sequence[Told], size_bytes: int) -> Call:
+    def add(self, reports: Sequence[Told], matched: Sequence[Matched], size_bytes: int) -> Call:
         """One call more. StoreUnavailable."""
-        if self._reports + len(reports) > MOST_REPORTS or self._bytes + size_bytes > MOST_REPORT_BYTES:
-            raise StoreUnavailable
         loop = asyncio.get_running_loop()
-        one = Call(reports, size_bytes, loop.time(), loop.create_future())
+        one = Call(reports, matched, size_bytes, loop.time(), loop.create_future())
+        if self._reports + len(one) > MOST_REPORTS or self._bytes + size_bytes > MOST_REPORT_BYTES:
+            raise StoreUnavailable
         self._waiting.append(one)
-        self._reports += len(reports)
+        self._reports += len(one)
         self._bytes += size_bytes
         return one
 
@@ -92,14 +96,21 @@ class WaitingReports:
                 one.done.set_exception(refusal)
 
     def _leave(self, calls: Sequence[Call]) -> None:
-        self._reports -= sum(len(one.reports) for one in calls)
+        self._reports -= sum(map(len, calls))
         self._bytes -= sum(one.size_bytes for one in calls)
         self._storing = ()
 
 
+def told_in(calls: Sequence[Call]) -> tuple[list[Told], Matched]:
+    """The reports of all of these, and all that are matched."""
+    reports = [report for one in calls for report in one.reports]
+    return reports, joined_matched([some for one in calls for some in one.matched])
+
+
 def places_of(calls: Sequence[Call]) -> list[Place]:
-    """Each report of these."""
-    return [(one, place) for one in calls for place in range(len(one.reports))]
+    """Where each report of these is: first the reports, then those that are matched, as `told_in` has them."""
+    reports = [(one, place) for one in calls for place in range(len(one.reports))]
+    return reports + [(one, place) for one in calls for place in range(len(one.reports), len(one))]
 
 
 def reject(places: Sequence[Place], rejection: Rejection) -> None:

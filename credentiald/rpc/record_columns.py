@@ -5,9 +5,9 @@ What every entry of a column has to fulfil is asked of the column, and values ar
 report is the same as if it had come as a message of its own.
 """
 
-from collections.abc import Callable, Mapping, Sequence
-from itertools import compress, repeat
-from operator import le
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from itertools import compress
+from operator import itemgetter, le
 from types import MappingProxyType
 from typing import Annotated, Any, NamedTuple
 
@@ -29,12 +29,23 @@ from credentiald.rpc.record_codec import (
     metadata_text,
     within,
 )
-from credentiald.usual_report import PROMPT_PLACE, USAGE_PLACE, Told, Usual, UsualRow, ids_at
+from credentiald.usual_report import (
+    PROMPT_PLACE,
+    USAGE_PLACE,
+    Matched,
+    Told,
+    Usual,
+    UsualColumns,
+    UsualRow,
+    ids_at,
+)
+from credentiald.waiting_openings import opening_columns
 
 _COMPLETED = Outcome.COMPLETED.value
 _MOST_KNOWN = 1024
 _MOST_KNOWN_CHARACTERS = 512
 _Count = Annotated[int, msgspec.Meta(ge=-(1 << 63), le=(1 << 63) - 1)]
+_service_id = itemgetter(Origin._fields.index("service_id"))
 _kinds = msgspec.json.Decoder(dict[str, _Count])
 
 
@@ -73,14 +84,19 @@ class ColumnsReader:
         # Metadata as bridges write it, and as it is stored; the same for many.
         self._known: dict[str, str] = {"": "{}"}
 
-    def reports(self, columns: Columns, service_id: str, frame: Frame) -> list[Told | Rejection]:
-        """Of each row its report, or why there is none. One that is not whole is a Report that says so."""
+    def read(self, columns: Columns, service_id: str, frame: Frame) -> Matched | list[Told | Rejection]:
+        """Of each row its report, or why there is none. One that is not whole is a Report that says so.
+
+        Where the openings of all are noted, and all is as it should be: these with their reports, as columns.
+        """
         noted = receipts.all_noted(columns.receipts, self._noted)
         if noted:
-            said = _said(noted)
-            if {origin[0] for origin in said[2]} == {service_id}:
-                return [*self._sound(columns, said, frame)]
-        read = list(map(self._read_receipt, columns.receipts))
+            opened = opening_columns(noted)
+            if set(map(_service_id, opened.origin)) == {service_id}:
+                said = opened.interception_id, opened.resolution_id, opened.origin, opened.start_micros
+                told = self._usual(columns, said, frame)
+                return Matched(told, opened, noted) if _is_sound(columns, told) else [*_in_rows(columns, told)]
+        read: list[Any] = list(map(self._read_receipt, columns.receipts))
         rejections = {
             place: Rejection.RECEIPT_OF_ANOTHER_SERVICE if one and one.interception_id else Rejection.RECEIPT_INVALID
             for place, one in enumerate(read)
@@ -88,59 +104,58 @@ class ColumnsReader:
             if not one or not one[0] or one[2][0] != service_id
         }
         if not rejections:
-            return [*self._sound(columns, zip(*read, strict=True), frame)] if read else []
+            return [*self._rows(columns, read, frame)] if read else []
         is_sound = [place not in rejections for place in range(len(read))]
         left = Columns._make(list(compress(column, is_sound)) for column in columns)
-        reports = iter(self._sound(left, zip(*compress(read, is_sound), strict=True), frame) if any(is_sound) else ())
+        reports = iter(self._rows(left, compress(read, is_sound), frame) if any(is_sound) else ())
         return [rejections.get(place) or next(reports) for place in range(len(read))]
 
-    def _sound(self, columns: Columns, said: Any, frame: Frame) -> Sequence[Told]:
+    def _rows(self, columns: Columns, read: Iterable[Receipt], frame: Frame) -> Sequence[Told]:
+        return _in_rows(columns, self._usual(columns, zip(*read, strict=True), frame))
+
+    def _usual(self, columns: Columns, said: Any, frame: Frame) -> UsualColumns:
         """The reports of rows whose receipts are good. `said` has what these say, as columns."""
         bridge_instance_id, rules, now_micros = frame
         ids, resolutions, origins, starts = said
+        count = len(ids)
         ends = columns.end_micros
         if max(ends) > now_micros or not all(map(le, starts, ends)):
             ends = [
                 within(start, end, now_micros) if end else now_micros for start, end in zip(starts, ends, strict=True)
             ]
         kinds = {text: self._metadata(text) for text in set(columns.token_metadata)}
-        texts = _kept(columns.prompts, origins, rules.prompts)
-        rows: list[UsualRow] = list(
-            zip(  # In the order of Usual.
-                ids,
-                resolutions,
-                origins,
-                starts,
-                repeat(bridge_instance_id),
-                columns.facts,
-                ends,
-                repeat(_COMPLETED),
-                columns.http_statuses,
-                columns.upstream_request_ids,
-                columns.duration_micros,
-                columns.first_byte_micros,
-                ids_at(ids, USAGE_PLACE),
-                ends,
-                columns.response_ids,
-                columns.input_tokens,
-                columns.output_tokens,
-                columns.cache_read_input_tokens,
-                columns.cache_write_input_tokens,
-                [kinds[text] for text in columns.token_metadata],
-                repeat(0),
-                repeat(NONE),
-                ids_at(ids, PROMPT_PLACE),
-                starts,
-                columns.response_ids,
-                texts,
-                _lengths(columns.prompt_bytes, columns.prompts),
-                repeat(()),
-                repeat(()),
-            ),
+        values = (
+            ids,
+            resolutions,
+            origins,
+            starts,
+            [bridge_instance_id] * count,
+            columns.facts,
+            ends,
+            [_COMPLETED] * count,
+            columns.http_statuses,
+            columns.upstream_request_ids,
+            columns.duration_micros,
+            columns.first_byte_micros,
+            ids_at(ids, USAGE_PLACE),
+            ends,
+            columns.response_ids,
+            columns.input_tokens,
+            columns.output_tokens,
+            columns.cache_read_input_tokens,
+            columns.cache_write_input_tokens,
+            [*kinds.values()] * count if len(kinds) == 1 else [kinds[text] for text in columns.token_metadata],
+            [0] * count,
+            [NONE] * count,
+            ids_at(ids, PROMPT_PLACE),
+            starts,
+            columns.response_ids,
+            _kept(columns.prompts, origins, rules.prompts),
+            _lengths(columns.prompt_bytes, columns.prompts),
+            [()] * count,
+            [()] * count,
         )
-        if min(columns.prompt_bytes) < 0 or None in kinds.values() or not _all_are_counts(columns):
-            return [_partly(one, told) for one, told in zip(rows, columns.prompt_bytes, strict=True)]
-        return rows
+        return Usual._make(values)
 
     def _metadata(self, text: str) -> str | None:
         """As it is stored; None for what is no object of counts."""
@@ -184,13 +199,6 @@ def columns_of(usual: pb.UsualInterceptions) -> Columns:
     return columns
 
 
-def _said(noted: Sequence[Noted]) -> Any:
-    """What the receipts say of interceptions that are noted, as columns."""
-    columns: Any = zip(*noted, strict=True)
-    ids, resolutions, decisions, _, _, _, _, starts = columns
-    return list(map(bytes.decode, ids)), list(map(bytes.decode, resolutions)), [one[0] for one in decisions], starts
-
-
 def _lengths(told: Sequence[int], texts: Sequence[str]) -> Sequence[int]:
     here = list(map(len, texts))
     if here == told and all(map(str.isascii, texts)):
@@ -202,6 +210,18 @@ def _kept(texts: Sequence[str], origins: Sequence[Origin], rule: KeepRule) -> Se
     if rule.most_bytes == WHOLE and not rule.by_provider:
         return texts
     return [rule.kept(text, of.provider_name) for text, of in zip(texts, origins, strict=True)]
+
+
+def _in_rows(columns: Columns, told: UsualColumns) -> Sequence[Told]:
+    rows: list[UsualRow] = list(zip(*told, strict=True))
+    if _is_sound(columns, told):
+        return rows
+    return [_partly(one, length) for one, length in zip(rows, columns.prompt_bytes, strict=True)]
+
+
+def _is_sound(columns: Columns, told: UsualColumns) -> bool:
+    """Whether each row has both records."""
+    return min(columns.prompt_bytes) >= 0 and None not in told.metadata and _all_are_counts(columns)
 
 
 def _all_are_counts(columns: Columns) -> bool:
@@ -230,6 +250,8 @@ def _partly(values: UsualRow, prompt_bytes: int) -> Told:
 def _facts(usual: pb.UsualInterceptions) -> list[Facts]:
     each = [facts_of(one) for one in usual.facts]
     places = usual.facts_indexes[:]
+    if len(each) == 1 and places.count(0) == len(places):
+        return each * len(places)
     if not _are_within(0, places, len(each) - 1):
         raise InvalidArgument(field="usual.facts_indexes", problem="must be places in usual.facts")
     return [each[place] for place in places]

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 from drawbridge.v1 import record_service_pb2 as pb
@@ -18,12 +19,12 @@ from credentiald.rpc.guard import current_caller
 from credentiald.rpc.record_codec import Frame, ReportReader, instance_of
 from credentiald.rpc.record_columns import ColumnsReader, columns_of
 from credentiald.store.times import to_micros
-from credentiald.usual_report import Told
+from credentiald.usual_report import Matched, Told
 
 MAX_INTERCEPTIONS = 1000
 # After how many records those who ask get their turn.
 _RECORDS_AT_ONCE = 500
-_ROWS_AT_ONCE = 250
+_ROWS_AT_ONCE = 500
 # Of a record without its content, about; and of a row of columns, which has three.
 _RECORD_BYTES = 500
 _ROW_BYTES = 3 * _RECORD_BYTES
@@ -46,9 +47,13 @@ class Records(RecordServiceServicer):
             raise InvalidArgument(field="interceptions", problem=f"at most {MAX_INTERCEPTIONS} in one message")
         instance = instance_of(_service_id(), request.bridge_instance_id)
         self._book.heard(instance, to_micros(self._plane.clock()))
-        sound, places, rejected, size_bytes = await self._judged(request)
-        if sound:
-            refused = await self._book.append(sound, size_bytes=size_bytes)
+        judged = _Judged()
+        await self._judge(request.interceptions, self._frame(request), judged)
+        await self._judge_columns(request, judged)
+        rejected = judged.rejected
+        if judged.reports or judged.matched:
+            refused = await self._book.append(judged.reports, judged.matched, size_bytes=judged.size_bytes)
+            places = judged.places + judged.matched_places
             rejected.update((places[place], rejection) for place, rejection in refused.items())
         for rejection in rejected.values():
             self._metrics.records.rejected(rejection.value)
@@ -59,51 +64,66 @@ class Records(RecordServiceServicer):
             ]
         )
 
-    async def _judged(
-        self, request: pb.AppendRecordsRequest
-    ) -> tuple[list[Told], list[int], dict[int, Rejection], int]:
-        """A report of each message that makes one, their places, and why one makes none or was not taken whole.
+    def _frame(self, request: pb.AppendRecordsRequest) -> Frame:
+        return Frame(request.bridge_instance_id, self._rules, to_micros(self._plane.clock()))
 
-        With about how many bytes the reports have.
-        """
+    async def _judge(self, messages: Sequence[pb.InterceptionRecords], frame: Frame, judged: "_Judged") -> None:
+        """A report of each message that makes one, and why one makes none or was not taken whole."""
         service_id = _service_id()
-        frame = Frame(request.bridge_instance_id, self._rules, to_micros(self._plane.clock()))
         read_receipt, report_of = self._read_receipt, self._reader.report_of
-        sound: list[Told] = []
-        places: list[int] = []
-        rejected: dict[int, Rejection] = {}
-        records = all_bytes = 0
-        for place, message in enumerate(request.interceptions):
+        records = 0
+        for place, message in enumerate(messages):
             receipt = read_receipt(message.receipt)
             if receipt is None or not receipt.interception_id:
-                rejected[place] = Rejection.RECEIPT_INVALID
+                judged.rejected[place] = Rejection.RECEIPT_INVALID
             elif receipt.origin.service_id != service_id:
-                rejected[place] = Rejection.RECEIPT_OF_ANOTHER_SERVICE
+                judged.rejected[place] = Rejection.RECEIPT_OF_ANOTHER_SERVICE
             else:
                 report = report_of(message, receipt, frame)
-                sound.append(report)
-                places.append(place)
+                judged.reports.append(report)
+                judged.places.append(place)
                 if not report.is_whole:
-                    rejected[place] = Rejection.RECORD_INVALID
+                    judged.rejected[place] = Rejection.RECORD_INVALID
                 count, size_bytes = _weight(report)
                 records += count
-                all_bytes += size_bytes
+                judged.size_bytes += size_bytes
             if records >= _RECORDS_AT_ONCE:
                 records = 0
                 await asyncio.sleep(0)
+
+    async def _judge_columns(self, request: pb.AppendRecordsRequest, judged: "_Judged") -> None:
+        """The same of each row of the columns, whose places are behind those of the messages."""
+        service_id, frame = _service_id(), self._frame(request)
         columns = columns_of(request.usual)
         rows, first = len(columns.receipts), len(request.interceptions)
         for start in range(0, rows, _ROWS_AT_ONCE):
-            judged = self._columns.reports(columns.part(start, start + _ROWS_AT_ONCE), service_id, frame)
-            numbers: Sequence[int] = range(first + start, first + start + len(judged))
-            if set(map(type, judged)) != {tuple}:
-                rejected.update(_rejections(judged, numbers))
-                numbers = [place for place, one in zip(numbers, judged, strict=True) if not isinstance(one, Rejection)]
-            sound += [one for one in judged if not isinstance(one, Rejection)]
-            places += numbers
+            told = self._columns.read(columns.part(start, start + _ROWS_AT_ONCE), service_id, frame)
+            places: Sequence[int] = range(first + start, first + start + len(told))
+            if isinstance(told, Matched):
+                judged.matched.append(told)
+                judged.matched_places += places
+            else:
+                judged.rejected.update(_rejections(told, places))
+                sound = [
+                    (one, place) for one, place in zip(told, places, strict=True) if not isinstance(one, Rejection)
+                ]
+                judged.reports += [one for one, _ in sound]
+                judged.places += [place for _, place in sound]
             await asyncio.sleep(0)
-        all_bytes += rows * _ROW_BYTES + sum(map(len, columns.prompts))
-        return sound, places, rejected, all_bytes
+        judged.size_bytes += rows * _ROW_BYTES + sum(map(len, columns.prompts))
+
+
+@dataclass(slots=True)
+class _Judged:
+    """What a call brings: reports and those that are matched, with their places, and why others are rejected or were
+    not taken whole; with about how many bytes they have."""
+
+    reports: list[Told] = field(default_factory=list)
+    places: list[int] = field(default_factory=list)
+    matched: list[Matched] = field(default_factory=list)
+    matched_places: list[int] = field(default_factory=list)
+    rejected: dict[int, Rejection] = field(default_factory=dict)
+    size_bytes: int = 0
 
 
 def _rejections(judged: Iterable[Told | Rejection], places: Iterable[int]) -> Iterator[tuple[int, Rejection]]:

@@ -6,9 +6,9 @@ SQL.
 """
 
 from collections import defaultdict
-from collections.abc import Container, Mapping, Sequence
+from collections.abc import Callable, Container, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import chain, compress
+from itertools import compress
 from operator import itemgetter
 from typing import Any, NamedTuple
 
@@ -25,7 +25,18 @@ from credentiald.record_model import (
     Tally,
 )
 from credentiald.store.connection import Value
-from credentiald.usual_report import Told, Usual, UsualColumns, counts_in, in_columns, in_rows, usual_of
+from credentiald.usual_report import (
+    Matched,
+    OpeningColumns,
+    Told,
+    Usual,
+    UsualColumns,
+    counts_in,
+    in_columns,
+    in_rows,
+    joined_columns,
+    usual_of,
+)
 
 # Columns in which interceptions of a group differ, in the order of `Group.own`.
 OWN = (
@@ -150,6 +161,17 @@ def usual_groups(
     return _groups(some.where(is_here), is_new=True), _groups(some.where([not one for one in is_here]), is_new=False)
 
 
+def matched_groups(matched: Matched, *, first_place: int, others: Container[str]) -> list[Group]:
+    """The same of what is matched: all of it was opened now, and its places begin there."""
+    told, opened = matched.told, matched.opened
+    places: Sequence[int] = range(first_place, first_place + len(matched))
+    if others:
+        are_left = [one not in others for one in told.interception_id]
+        told, opened = (one._make(list(compress(column, are_left)) for column in one) for one in (told, opened))
+        places = list(compress(places, are_left))
+    return _in_groups(places, told, opened, is_new=True) if places else []
+
+
 def _groups(some: _Some, *, is_new: bool) -> list[Group]:
     """The candidates by what they have in common, without those of which opening and report do not say the same."""
     if not some.rows:
@@ -158,15 +180,27 @@ def _groups(some: _Some, *, is_new: bool) -> list[Group]:
     if is_new and _decided_as_told(told) != _decided_as_opened(opened):
         both = zip(some.rows, some.openings, strict=True)
         return _groups(some.where([_decided_as_told(row) == _decided_as_opened(one) for row, one in both]), is_new=True)
-    common = (*_common(told), *_asked(opened), [start // DAY_MICROS for start in told.start_micros])
+    return _in_groups(some.places, told, opened, is_new=is_new)
+
+
+def _in_groups(places: Sequence[int], told: UsualColumns, opened: OpeningColumns, *, is_new: bool) -> list[Group]:
+    """All that answer no tool call, by what they have in common."""
+    days = [start // DAY_MICROS for start in (min(told.start_micros), max(told.start_micros))]
+    common = (
+        *_common(told),
+        *_asked(opened),
+        [days[0]] * len(places) if days[0] == days[1] else [start // DAY_MICROS for start in told.start_micros],
+    )
     groups = []
     for numbers in _alike(common):
         values = [column[numbers[0]] for column in common]
         if values[_FACTS].correlating_tool_call_id:
             continue
-        are_all = len(numbers) == len(some.rows)
-        columns = told if are_all else in_columns(some.rows[number] for number in numbers)
-        groups.append(Group(_like(*values), columns, [some.places[number] for number in numbers], is_new))
+        if len(numbers) == len(places):
+            groups.append(Group(_like(*values), told, places, is_new))
+            continue
+        pick = _picking(numbers)
+        groups.append(Group(_like(*values), Usual._make(map(pick, told)), pick(places), is_new))
     return groups
 
 
@@ -180,6 +214,12 @@ def _alike(columns: Sequence[Sequence[Any]]) -> list[Sequence[int]]:
     for number, row in enumerate(zip(*differing, strict=True)):
         numbers[row].append(number)
     return [*numbers.values()]
+
+
+def _picking(numbers: Sequence[int]) -> Callable[[Sequence[Any]], Sequence[Any]]:
+    """What takes the entries with these numbers out of a column."""
+    # Of one number, `itemgetter` would give the bare entry.
+    return itemgetter(*numbers) if len(numbers) > 1 else itemgetter(slice(numbers[0], numbers[0] + 1))
 
 
 def _like(
@@ -225,9 +265,7 @@ def joined(groups: Sequence[Group]) -> UsualColumns:
     """What was told of all of them."""
     if len(groups) == 1:
         return groups[0].told
-    return Usual._make(
-        list(chain.from_iterable(columns)) for columns in zip(*(one.told for one in groups), strict=True)
-    )
+    return Usual._make(joined_columns([one.told for one in groups]))
 
 
 def tally_of(groups: Sequence[Group]) -> Tally:

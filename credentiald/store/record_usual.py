@@ -33,13 +33,14 @@ from credentiald.store.record_groups import (
     GroupRow,
     fields,
     joined,
+    matched_groups,
     only,
     tally_of,
     tokens,
     usual_groups,
 )
 from credentiald.store.record_rows import COLUMNS, insert_facts
-from credentiald.usual_report import Told
+from credentiald.usual_report import Matched, Told
 
 _FORM = bulk.Form(
     "INSERT OR IGNORE INTO interceptions",
@@ -125,25 +126,31 @@ class Taken:
     tallies: Mapping[Kind, Tally] = field(default_factory=dict)
 
     def rest(
-        self, openings: Sequence[OpeningRow], told: Sequence[Told]
+        self, openings: Sequence[OpeningRow], told: Sequence[Told], matched: Matched
     ) -> tuple[list[Opening], list[tuple[int, Told]]]:
         """What was not: openings, and what was told, with its places."""
-        places = set(chain.from_iterable(group.places for group in self.groups))
         new = [group.told.interception_id for group in self.groups if group.is_new]
         left: list[Opening] = []
-        if len(self.opened) + sum(map(len, new)) < len(openings):
+        if len(self.opened) + sum(map(len, new)) < len(openings) + len(matched):
             stored = self.opened.keys() | set(chain.from_iterable(new))
-            left = [Opening._make(one) for one in openings if one[0] not in stored]
-        return left, [(place, one) for place, one in enumerate(told) if place not in places]
+            left = [Opening._make(one) for one in (*openings, *matched.openings()) if one[0] not in stored]
+        if sum(len(group.places) for group in self.groups) == len(told) + len(matched):
+            return left, []
+        places = set(chain.from_iterable(group.places for group in self.groups))
+        return left, [(place, one) for place, one in enumerate((*told, *matched.reports())) if place not in places]
 
 
-def store(conn: Connection, openings: Sequence[OpeningRow], told: Sequence[Told], prices: PriceTable) -> Taken:
+def store(
+    conn: Connection, openings: Sequence[OpeningRow], told: Sequence[Told], matched: Matched, prices: PriceTable
+) -> Taken:
     """Store what is usual of these."""
     waiting = {one[0]: one for one in openings}
     if len(waiting) < len(openings):
         return Taken()
     ids = [one[0] for one in told]
-    new, opened = usual_groups(waiting, ids, told, others=lone_sessions.with_rows(conn, ids))
+    others = lone_sessions.with_rows(conn, [*matched.told.interception_id, *ids])
+    new, opened = usual_groups(waiting, ids, told, others=others)
+    new += matched_groups(matched, first_place=len(told), others=others)
     groups = _inserted(conn, new) + _completed(conn, opened)
     told_of = set(ids)
     alone = _opened(conn, {one: opening for one, opening in waiting.items() if one not in told_of})

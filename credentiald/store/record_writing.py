@@ -27,7 +27,7 @@ from credentiald.store import bulk, record_sums, record_usual, usual_facts
 from credentiald.store.connection import Connection, Value
 from credentiald.store.record_rows import COLUMNS, TABLES, draft_of, fact_row, insert_facts
 from credentiald.store.record_usual import Taken
-from credentiald.usual_report import Told, report_of
+from credentiald.usual_report import NONE_MATCHED, Matched, Told, report_of
 
 _values = attrgetter(*COLUMNS)
 _INSERTION = f"INSERT INTO interceptions ({', '.join(COLUMNS)})"
@@ -49,20 +49,30 @@ _PARENTS = (
 
 @dataclass(slots=True, kw_only=True)
 class Batch:
-    """What waits to be stored. `vanished` are interceptions that end now, presumably, with the time; `heard` is when
-    each bridge was last heard of."""
+    """What waits to be stored. What is `matched` is told of nowhere else in it. `vanished` are interceptions that end
+    now, presumably, with the time; `heard` is when each bridge was last heard of."""
 
     openings: Sequence[OpeningRow] = ()
     reports: Sequence[Told] = ()
+    matched: Matched = NONE_MATCHED
     vanished: Sequence[tuple[str, int]] = ()
     heard: Mapping[Instance, int] = field(default_factory=dict)
+
+    @property
+    def has_reports(self) -> bool:
+        """Whether anything is reported."""
+        return bool(self.reports or self.matched)
+
+    def interception_ids(self) -> list[str]:
+        """What it tells of, some of them twice."""
+        return [*self.matched.told.interception_id, *(one[0] for one in (*self.openings, *self.reports))]
 
 
 @dataclass(slots=True, kw_only=True)
 class Stored:
     """What was new: by the short way, and by the long one.
 
-    `taken` are places in `Batch.reports` of those whose interception is somebody else's.
+    `taken` are places of reports whose interception is somebody else's; those that are matched come after the others.
     """
 
     usual: Taken = field(default_factory=Taken)
@@ -94,8 +104,8 @@ class Stored:
 
 def store(conn: Connection, batch: Batch, prices: PriceTable = NO_PRICES) -> Stored:
     """Store what is new of a batch, token usages with their cost; what was."""
-    stored = Stored(usual=record_usual.store(conn, batch.openings, batch.reports, prices))
-    openings, told = stored.usual.rest(batch.openings, batch.reports)
+    stored = Stored(usual=record_usual.store(conn, batch.openings, batch.reports, batch.matched, prices))
+    openings, told = stored.usual.rest(batch.openings, batch.reports, batch.matched)
     if openings or told or batch.vanished:
         reports = [(place, report_of(one)) for place, one in told]
         _store_rest(conn, openings, reports, batch.vanished, prices, stored)

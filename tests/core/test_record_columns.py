@@ -15,7 +15,7 @@ from credentiald.record_model import Decided, Noted, Rejection, Report
 from credentiald.record_rules import KeepRule, KeepRules
 from credentiald.rpc.record_codec import Frame, ReportReader
 from credentiald.rpc.record_columns import ColumnsReader, columns_of
-from credentiald.usual_report import report_of
+from credentiald.usual_report import Matched, report_of
 from tests.support.records import SECOND, START, an_id, an_origin
 from tests.support.usual import messages_of
 
@@ -68,8 +68,9 @@ def read(
     # What is noted is known without the key.
     reader = ColumnsReader(receipts.reader(b"" if noted else KEY, noted), noted)
     frame = Frame("bridge-1", rules, NOW)
-    found = reader.reports(columns_of(usual), an_origin().service_id if service_id is None else service_id, frame)
-    return [one if isinstance(one, Rejection) else report_of(one) for one in found]
+    found = reader.read(columns_of(usual), an_origin().service_id if service_id is None else service_id, frame)
+    told = found.reports() if isinstance(found, Matched) else found
+    return [one if isinstance(one, Rejection) else report_of(one) for one in told]
 
 
 def noted(count: int) -> dict[bytes, Noted]:

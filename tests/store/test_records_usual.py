@@ -1,5 +1,6 @@
 """The short way into the file leaves there what the long one does, for whatever comes together."""
 
+from operator import itemgetter
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -12,7 +13,7 @@ from credentiald.record_model import Opening, Report
 from credentiald.store import lone_sessions, record_queries, record_writing, sqlite
 from credentiald.store.record_scan import Filter
 from credentiald.store.record_writing import Batch, Stored
-from credentiald.usual_report import usual_of
+from credentiald.usual_report import NONE_MATCHED, Matched, Told, in_columns, usual_of
 from tests.support.records import (
     ALICE,
     BOB,
@@ -108,6 +109,33 @@ def interceptions(draw, number: int) -> list[Opening | Report]:
     )
 
 
+def matched_batch(openings: list[Opening], told: list[Told]) -> tuple[Batch, list[int]]:
+    """These in one batch, what can be matched of them as columns; and the places that the reports had."""
+    opened_ids, told_ids = [one[0] for one in openings], [one[0] for one in told]
+    opened = {one[0]: one for one in openings}
+    matched = [
+        place
+        for place, one in enumerate(told)
+        if not isinstance(one, Report)
+        and told_ids.count(one[0]) == opened_ids.count(one[0]) == 1
+        and one[1:4] == itemgetter(1, 2, 8)(opened[one[0]])
+    ]
+    others = [place for place in range(len(told)) if place not in matched]
+    ids = [told_ids[place] for place in matched]
+    batch = Batch(
+        openings=[one for one in openings if one[0] not in ids],
+        reports=[told[place] for place in others],
+        matched=Matched(
+            in_columns([told[place] for place in matched]),
+            Opening._make(zip(*(opened[one] for one in ids), strict=True)),
+            [],
+        )
+        if matched
+        else NONE_MATCHED,
+    )
+    return batch, others + matched
+
+
 @given(st.data())
 @settings(max_examples=40, deadline=None)
 def test_what_is_told_at_once_is_stored_as_if_openings_had_come_long_before(data):
@@ -135,6 +163,8 @@ def test_what_is_told_at_once_is_stored_as_if_openings_had_come_long_before(data
         for name, batches in batches.items()
     }
     assert found["together"] == found["long"]
+    batch, places = matched_batch(openings, in_rows)
+    assert contents_after([before, batch], prices, places=places) == found["long"]
     assert found["in rows"] == found["long"]
     assert found["openings before"] == found["long"]
 
@@ -333,13 +363,14 @@ def test_a_row_says_what_its_report_does(data):
     assert row is None or row.without_usage().without_prompt().report() == report._replace(token_usages=(), prompts=())
 
 
-def contents_after(batches: list[Batch], prices, *, pieces_each: int):
-    """What is in a new file after these, and what of them goes to log and metrics."""
+def contents_after(batches: list[Batch], prices, *, pieces_each: int = 1, places: list[int] | None = None):
+    """What is in a new file after these, and what of them goes to log and metrics. `places` are those of the reports
+    where these come in another order."""
     with TemporaryDirectory() as folder, empty_records(Path(folder) / "records.db") as conn:
         told = [stored(conn, batch, prices) for batch in batches]
         if pieces_each > 1:
             assert not any(one.usual.groups for one in told)
-        taken = {place // pieces_each for place in told[-1].taken}
+        taken = {(places[place] if places else place) // pieces_each for place in told[-1].taken}
         return contents(conn), news(told), taken
 
 
