@@ -32,6 +32,7 @@ from drawbridge.v1 import admin_service_pb2 as pb
 from drawbridge.v1 import provider_pb2, user_pb2
 from drawbridge.v1.admin_service_pb2_grpc import AdminServiceStub
 
+from credentiald.rpc.names import UNACKNOWLEDGED
 from tests.fakes.counting_upstream import CountingUpstream, Sent, running_counting_upstream
 from tests.fakes.credentiald import (
     SERVICE_TOKEN,
@@ -55,6 +56,8 @@ pytestmark = pytest.mark.alone
 TRIALS = int(os.environ.get("DRAWBRIDGE_TRIALS", "16"))
 # For each bridge: with what is taken away, and beside it.
 CLIENTS, OTHERS = 2, 2
+# So many that a bridge that is stopped nearly always has answers that it has not read.
+ASKING = 16
 # What is promised at p99, with room for a machine that is busy with other things: scripts/revocation is held to 100 ms.
 P99_SECONDS = float(os.environ.get("DRAWBRIDGE_P99_SECONDS", "1.0"))
 ENDS_ON = "tokens,users,keys,providers"
@@ -89,6 +92,14 @@ class Deployment:
         made = await self.call("CreateToken", pb.CreateTokenRequest(user=name))
         return made.access_token, made.token.id
 
+    async def provider(self, name: str) -> None:
+        """A new provider with a key of its own, at a path of its own of the upstream."""
+        message = pb.CreateProviderRequest(
+            provider=provider_pb2.Provider(name=name, type="openai", base_url=f"{self.upstream.url}/{name}/v1"),
+            central_key=provider_pb2.KeyMaterial(api_key=f"sk-{name}-0"),
+        )
+        await self.call("CreateProvider", message)
+
 
 @asynccontextmanager
 async def deployment(folder: Path, *arguments: str) -> AsyncIterator[Deployment]:
@@ -101,11 +112,7 @@ async def deployment(folder: Path, *arguments: str) -> AsyncIterator[Deployment]
         token = (folder / "credentiald.admin-token").read_text().strip()
         running = Deployment(upstream, AdminServiceStub(channel), bearer(token), ports)
         for name in ("calm", "keys", "providers"):
-            message = pb.CreateProviderRequest(
-                provider=provider_pb2.Provider(name=name, type="openai", base_url=f"{upstream.url}/{name}/v1"),
-                central_key=provider_pb2.KeyMaterial(api_key=f"sk-{name}-0"),
-            )
-            await running.call("CreateProvider", message)
+            await running.provider(name)
         yield running
 
 
@@ -358,6 +365,42 @@ async def test_a_revoke_does_not_return_before_the_bridge_has_obeyed_or_the_wait
                 pair.bridged.process.send_signal(signal.SIGCONT)
         # As long as --revoke-wait says.
         assert took_seconds >= 0.95
+
+
+async def test_what_a_stopped_bridge_sends_when_it_goes_on_was_not_called_gone(tmp_path: Path) -> None:
+    async with (
+        running_counting_upstream() as upstream,
+        running_pair(tmp_path, None) as pair,
+        grpc.aio.insecure_channel(pair.credentiald.addresses["admin"]) as channel,
+    ):
+        admin_token = (tmp_path / "credentiald.admin-token").read_text().strip()
+        at = Deployment(upstream, AdminServiceStub(channel), bearer(admin_token), [port_of(pair.bridged)])
+        await at.provider("calm")
+        await until_watchers(pair.credentiald, 1)
+        told: list[bool] = []
+        for number in range(4):
+            token, token_id = await at.user(f"ann-{number}")
+            mark = f"m-{number}-"
+            data = asked("calm", token, mark, stream=False)
+            async with running_tasks(*(keep_asking(at.ports[0], data) for _ in range(ASKING))):
+                seen = len(upstream.requests)
+                await until(lambda seen=seen: len(upstream.requests) > seen + ASKING)  # type: ignore[misc]
+                pair.bridged.process.send_signal(signal.SIGSTOP)
+                try:
+                    # It owes this one first, so its time is over before that of the revoke.
+                    await at.user(f"bob-{number}")
+                    await asyncio.sleep(0.3)
+                    call = at.admin.RevokeToken(pb.RevokeTokenRequest(id=token_id), metadata=at.metadata)
+                    await call
+                    told.append(UNACKNOWLEDGED in dict(await call.trailing_metadata()))
+                    sent = upstream.arrived()
+                finally:
+                    pair.bridged.process.send_signal(signal.SIGCONT)
+                await until_watchers(pair.credentiald, 1)
+            late = sum(mark.encode() in one.body for one in upstream.requests[sent:])
+            print(f"{late} requests were sent after the return, told: {told[-1]}")
+            assert told[-1] or not late
+        assert all(told)
 
 
 async def until_watchers(plane: Daemon, count: int) -> None:
