@@ -158,6 +158,7 @@ class MessagesReader(msgspec.Struct):
     """One answer."""
 
     usage_key: ClassVar[bytes] = b"usage"
+    usual_end: ClassVar[bytes] = b""
 
     marks: tuple[bytes, ...] = _AT_START
     seen: Seen = msgspec.field(default_factory=Seen)

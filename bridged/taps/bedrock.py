@@ -110,6 +110,7 @@ class ConverseReader:
 
     marks: tuple[bytes, ...] = ()
     usage_key = b"usage"
+    usual_end = b""
 
     __slots__ = ("seen",)
 

@@ -82,6 +82,7 @@ class GenerateReader(msgspec.Struct):
     # Nearly every event has usage, and there are few of them.
     marks: ClassVar[tuple[bytes, ...]] = ()
     usage_key: ClassVar[bytes] = b"usageMetadata"
+    usual_end: ClassVar[bytes] = b""
 
     seen: Seen = msgspec.field(default_factory=Seen)
     _parts: int = 0

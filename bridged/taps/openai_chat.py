@@ -149,6 +149,7 @@ class ChatReader(msgspec.Struct):
 
     marks: ClassVar[tuple[bytes, ...]] = (USAGE_MARK, b"tool_calls")
     usage_key: ClassVar[bytes] = b"usage"
+    usual_end: ClassVar[bytes] = _DONE
 
     seen: Seen = msgspec.field(default_factory=Seen)
     # Where the call at an index of a choice is gathered: not at that index, where an upstream repeats it.

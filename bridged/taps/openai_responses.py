@@ -156,6 +156,7 @@ class ResponsesReader(msgspec.Struct):
 
     marks: ClassVar[tuple[bytes, ...]] = (b"response.output_item.done", b'"response"')
     usage_key: ClassVar[bytes] = b"usage"
+    usual_end: ClassVar[bytes] = b""
 
     seen: Seen = msgspec.field(default_factory=Seen)
     _items: set[int] = msgspec.field(default_factory=set)

@@ -26,18 +26,25 @@ _SHORT_BYTES = 4096
 
 _BOM = b"\xef\xbb\xbf"
 _BLANK = b"\n\n"
+_DATA = b"data: "
+_ERROR = b'"error"'
 _LINE_FEED = 0x0A
 
 
 class Reader(Protocol):
     """Who is told. Empty `marks` stand for "all events"; they may change with each event. The
-    longer, the faster they are found. `usage_key` is the member that is looked for in events that are too long."""
+    longer, the faster they are found. `usage_key` is the member that is looked for in events that are too long.
+    `usual_end` is the data of the last event of a whole stream, if that is always the same; others are empty. Where it
+    is there, of `last_events` only errors matter."""
 
     @property
     def marks(self) -> tuple[bytes, ...]: ...
 
     @property
     def usage_key(self) -> bytes: ...
+
+    @property
+    def usual_end(self) -> bytes: ...
 
     def event(self, data: bytes) -> None: ...
 
@@ -125,7 +132,13 @@ class EventScanner:
         if self._open and not self._overlong:
             self._feed_slowly(_BLANK)
         # Either part may end in a cut event, or in a comment.
-        self._reader.last_events(_last_data(_with_line_feeds(self._before_tail + _BLANK + self._tail)))
+        between = b"" if self._before_tail.endswith(_BLANK) else _BLANK
+        text = self._before_tail + between + self._tail
+        usual_end = self._reader.usual_end
+        if usual_end and _ends_with(text, usual_end):
+            self._reader.last_events([usual_end])
+        else:
+            self._reader.last_events(_last_data(_with_line_feeds(text)))
 
     def _behind_line_end(self, chunk: bytes) -> bytes:
         """The lines that begin in this piece, with LF at their ends."""
@@ -226,6 +239,17 @@ class EventScanner:
 
 def _with_line_feeds(data: bytes) -> bytes:
     return data.replace(b"\r\n", b"\n").replace(b"\r", b"\n") if data.find(b"\r") >= 0 else data
+
+
+def _ends_with(text: bytes, usual_end: bytes) -> bool:
+    """Whether the last events are data to their ends, the very last this one, and none of them an error."""
+    events = text.rsplit(_BLANK, _LAST_EVENTS + 1)[1:]
+    if len(events) <= _LAST_EVENTS or events[-1] or events[-2] != _DATA + usual_end:
+        return False
+    for event in events[:-2]:  # noqa: SIM110 - a loop costs less than `all`
+        if not event.startswith(_DATA) or event.find(_ERROR) >= 0:
+            return False
+    return True
 
 
 def _last_data(text: bytes) -> list[bytes]:

@@ -165,19 +165,20 @@ class UsageChunkFilter:
         whole_end = text.rfind(b"\n\n") + 2
         if whole_end < 2:
             return self._released(text)
-        if whole_end == len(text) and text.find(USAGE_MARK) < 0:
+        place = text.find(USAGE_MARK, 0, whole_end)
+        if place < 0 and whole_end == len(text):
             self._held = b""
             return text
         passed: list[bytes] = []
-        kept = start = 0
-        while (place := text.find(USAGE_MARK, start, whole_end)) >= 0:
+        kept = 0
+        while place >= 0:
             begin = text.rfind(b"\n\n", kept, place)
             begin = kept if begin < 0 else begin + 2
             end = text.find(b"\n\n", place) + 2
             if self._is_extra(text[begin : end - 2]):
                 passed.append(text[kept:begin])
                 kept = end
-            start = end
+            place = text.find(USAGE_MARK, end, whole_end)
         passed.append(text[kept:whole_end])
         passed.append(self._released(text[whole_end:]))
         return b"".join(passed)

@@ -1,5 +1,6 @@
 """What taps see of answers of every dialect, wherever the network cuts them."""
 
+import itertools
 import json
 import re
 from typing import Any
@@ -12,7 +13,9 @@ from msgspec import structs
 from bridged.model import DialectName
 from bridged.records import AnswerRecords, Trouble
 from bridged.taps import answer_tap, anthropic_messages, openai_chat
+from bridged.taps.answer_tap import EventsTap
 from bridged.taps.error_body import MAX_BODY_BYTES, ErrorTap
+from bridged.taps.openai_chat import ChatReader
 from bridged.taps.seen import MAX_COUNT
 from tests.support.taps import ALL, BINARY_STREAMS, DOCUMENTS, EVENTS, JSON, STREAMS, Recorded, seen, tapped
 
@@ -298,6 +301,56 @@ def test_comments_behind_the_last_events_hide_nothing() -> None:
     error = b'data: {"error":{"type":"server_error","message":"boom"}}\n\n'
     found = tapped([error, b": keepalive\n\n" * 20], dialect=CHAT)
     assert (found.error_type, found.error_message) == ("server_error", "boom")
+
+
+class _NoUsualEnd(ChatReader):
+    usual_end = b""
+
+
+LAST_EVENTS = st.sampled_from(
+    [
+        *[b'data: {"choices":[{"delta":{"content":"x"}}]}\n\n'] * 4,
+        b'data: {"choices":[{"delta":{},"finish_reason":"stop"}]}\n\n',
+        b'data: {"error":{"type":"server_error","message":"boom"}}\n\n',
+        b'data: {"choices":[]}\r\n\r\ndata: {"error":"boom"}\r\n\r\n',
+        b'event: error\ndata: {"error":{"type":"late"}}\n\n',
+        b'data: {"usage":{"completion_tokens":3}}\n\n',
+        b": keepalive\n\n",
+        b": data: \n\n",
+        b"\n\n",
+        b"data:[DONE]\n\n",
+        b"data: [DONE]\r\n\r\n",
+        b"data: [DONE]\n\n",
+        b"data: [DONE]",
+    ]
+)
+
+
+@given(st.lists(LAST_EVENTS, max_size=9), st.booleans(), st.lists(st.integers(1, 200), min_size=1, max_size=5))
+def test_a_stream_that_ends_as_most_do_is_read_as_any_other(
+    events: list[bytes], is_done: bool, sizes: list[int]
+) -> None:
+    body = b"".join(events) + (b"data: [DONE]\n\n" if is_done else b"")
+    found: list[AnswerRecords] = []
+    for reader in (ChatReader(), _NoUsualEnd()):
+        tap, left = EventsTap(reader), body
+        for size in itertools.cycle(sizes):
+            tap.feed(left[:size])
+            left = left[size:]
+            if not left:
+                break
+        found.append(tap.end(whole=True))
+    assert found[0] == found[1]
+
+
+def test_an_error_before_the_usual_end_is_told() -> None:
+    text, error = (
+        b'data: {"choices":[{"delta":{}}]}\n\n',
+        b'data: {"error":{"type":"server_error","message":"boom"}}\n\n',
+    )
+    for behind in range(3):
+        found = tapped([text * 9 + error + text * behind + b"data: [DONE]\n\n"], dialect=CHAT)
+        assert found.error_type == "server_error"
 
 
 @every_events
