@@ -21,6 +21,9 @@ _FIRST_ATTEMPT = 0xF000
 # A request is a message with a repeated field, so its bytes are those of its items one after the other
 # (protobuf.dev, "Encoding").
 _ITEM = bytes((pb.AppendRecordsRequest.INTERCEPTIONS_FIELD_NUMBER << 3 | _LENGTH_DELIMITED,))
+_USUAL = bytes((pb.AppendRecordsRequest.USUAL_FIELD_NUMBER << 3 | _LENGTH_DELIMITED,))
+# From so many entries on, a column that has the same in all of them is put together at once.
+_MANY = 16
 _OUTCOMES = {one: records.InterceptionOutcome.Value(f"INTERCEPTION_OUTCOME_{one.value}") for one in Outcome}
 _CATEGORIES = {
     one: records.UpstreamErrorCategory.Value(f"UPSTREAM_ERROR_CATEGORY_{one.value}") for one in ErrorCategory
@@ -35,7 +38,7 @@ _COMPLETED = Outcome.COMPLETED
 
 # Client, user agent, session, tool call that is answered, operation, model, upstream model, whether it streams.
 Facts = tuple[str, str, str, str, str, str, str, bool]
-# In the order of `_COLUMNS`.
+# In the order of `_COLUMNS`, behind the first.
 Entries = tuple[bytes, int, int, int, int, str, str, int, int, int, int, str, str, int]
 
 
@@ -66,9 +69,9 @@ class Row(msgspec.Struct, gc=False):
 
 
 _COLUMNS = (
-    "receipts", "end_micros", "http_statuses", "duration_micros", "first_byte_micros", "upstream_request_ids",
-    "response_ids", "input_tokens", "output_tokens", "cache_read_input_tokens", "cache_write_input_tokens",
-    "token_metadata", "prompts", "prompt_bytes",
+    "facts_indexes", "receipts", "end_micros", "http_statuses", "duration_micros", "first_byte_micros",
+    "upstream_request_ids", "response_ids", "input_tokens", "output_tokens", "cache_read_input_tokens",
+    "cache_write_input_tokens", "token_metadata", "prompts", "prompt_bytes",
 )  # fmt: skip
 
 
@@ -203,9 +206,15 @@ def _columns(rows: Sequence[Row]) -> bytes:
     message = pb.AppendRecordsRequest()
     usual = message.usual
     places: dict[KnownFacts, int] = {}
-    usual.facts_indexes.extend([places.setdefault(row.known, len(places)) for row in rows])
-    for name, column in zip(_COLUMNS, zip(*[row.entries for row in rows], strict=True), strict=True):
-        getattr(usual, name).extend(column)
+    indexes = tuple([places.setdefault(row.known, len(places)) for row in rows])
+    alike = b""
+    for name, column in zip(_COLUMNS, (indexes, *zip(*[row.entries for row in rows], strict=True)), strict=True):
+        one = column[0]
+        is_alike = one == column[-1] and len(column) >= _MANY and column.count(one) == len(column)
+        if is_alike and (not isinstance(one, int) or one >= 0):
+            alike += _column_of(name, one, len(column))
+        else:
+            getattr(usual, name).extend(column)
     for known in places:
         client, user_agent, session_id, answered_call, operation, model, upstream_model, streaming = known.facts
         usual.facts.add(
@@ -218,7 +227,18 @@ def _columns(rows: Sequence[Row]) -> bytes:
             upstream_model=upstream_model,
             streaming=streaming,
         )
-    return message.SerializeToString()
+    # A message that stands in two parts is read as one (protobuf.dev, "Last One Wins").
+    return message.SerializeToString() + (_USUAL + varint(len(alike)) + alike if alike else b"")
+
+
+def _column_of(name: str, entry: bytes | str | int, count: int) -> bytes:
+    """A column in which this stands so often, as it is sent: half of them are nearly always like that."""
+    tag = varint(pb.UsualInterceptions.DESCRIPTOR.fields_by_name[name].number << 3 | _LENGTH_DELIMITED)
+    if isinstance(entry, int):
+        number = varint(entry)
+        return tag + varint(len(number) * count) + number * count
+    raw = entry.encode() if isinstance(entry, str) else entry
+    return (tag + varint(len(raw)) + raw) * count
 
 
 def _add_attempts(message: pb.InterceptionRecords, attempts: Sequence[Attempt], head: str) -> None:

@@ -179,6 +179,17 @@ def test_a_request_says_the_same_whether_its_reports_are_rows_or_messages(
     assert len({one.SerializeToString() for one in found.usual.facts}) == len(found.usual.facts)
 
 
+@given(st.lists(REPORTS.map(usual), min_size=1, max_size=3), st.lists(st.integers(0, 2), min_size=12, max_size=40))
+def test_many_rows_say_together_what_each_says_alone(reports: list[Report], order: list[int]) -> None:
+    def told(rows: list[report_messages.Row]) -> list[pb.InterceptionRecords]:
+        raw = b"".join(report_messages.request_parts([], rows))
+        return list(messages_of(pb.AppendRecordsRequest.FromString(raw).usual))
+
+    rows = [row for number in order if (row := report_messages.row_of(reports[number % len(reports)])) is not None]
+    assert len(rows) == len(order)
+    assert told(rows) == [one for row in rows for one in told([row])]
+
+
 @given(REPORTS)
 def test_the_size_of_a_report_is_about_that_of_its_bytes(report: Report) -> None:
     made = report_messages.item_of(report)
