@@ -114,6 +114,7 @@ def row_of(report: Report) -> Row | None:
         report.streaming,
     )
     first_byte_micros = report.first_byte_micros
+    new, out, read, written, metadata = _NO_COUNTS if usage is None else _counts(usage)
     prompt, prompt_bytes = (turn.prompt, turn.prompt_bytes) if turn.prompt is not None else NO_PROMPT
     entries = (
         report.receipt,
@@ -123,7 +124,11 @@ def row_of(report: Report) -> Row | None:
         NONE if first_byte_micros is None else first_byte_micros,
         report.upstream_request_id,
         answer.msg_id,
-        *(_NO_COUNTS if usage is None else _counts(usage)),
+        new,
+        out,
+        read,
+        written,
+        metadata,
         prompt,
         prompt_bytes,
     )

@@ -243,13 +243,13 @@ def _with_line_feeds(data: bytes) -> bytes:
 
 def _ends_with(text: bytes, usual_end: bytes) -> bool:
     """Whether the last events are data to their ends, the very last this one, and none of them an error."""
-    events = text.rsplit(_BLANK, _LAST_EVENTS + 1)[1:]
+    before, *events = text.rsplit(_BLANK, _LAST_EVENTS + 1)
     if len(events) <= _LAST_EVENTS or events[-1] or events[-2] != _DATA + usual_end:
         return False
-    for event in events[:-2]:  # noqa: SIM110 - a loop costs less than `all`
-        if not event.startswith(_DATA) or event.find(_ERROR) >= 0:
+    for event in events[:-2]:
+        if not event.startswith(_DATA):
             return False
-    return True
+    return text.find(_ERROR, len(before)) < 0
 
 
 def _last_data(text: bytes) -> list[bytes]:

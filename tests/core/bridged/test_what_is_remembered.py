@@ -37,6 +37,8 @@ def everything_remembered() -> str:
             dict(head_lines._PASSED),
             dict(head_lines._RESPONSE),
             dict(recording._AGENTS),
+            dict(recording._REQUEST_HEADERS),
+            recording._REQUEST_HEADERS.others,
         ]
     ).lower()
 
@@ -46,6 +48,7 @@ def test_no_line_that_holds_what_looks_like_a_secret_is_remembered(line: str) ->
     head = f"GET /x HTTP/1.1\r\nHost: remembered.example\r\n{line}\r\n\r\n".encode()
     try:
         read = framing.read_head(head, HeadLimits()).headers
+        named_values(read, recording._REQUEST_HEADERS)
         head_lines.request_lines(read, Secret(TOKEN), intercepted=True)
         head_lines.request_lines(read, Secret(TOKEN), intercepted=False)
         answered = response_head.read_head(head.replace(b"GET /x HTTP/1.1", b"HTTP/1.1 200 OK"))[2]
@@ -78,6 +81,14 @@ def test_user_agents_are_remembered_within_bounds() -> None:
     assert 0 < len(recording._AGENTS) <= 256
     assert recording._AGENTS["a" * 600] == ("a" * 512, "")
     assert max(map(len, recording._AGENTS)) <= 512
+
+
+def test_names_of_headers_are_remembered_within_bounds() -> None:
+    names = HeaderNames("x-own")
+    for number in range(5000):
+        assert named_values((("X-Own", " v "), (f"X-{number}", "w"), ("Y" * 33, "w")), names) == {"x-own": "v"}
+    assert 0 < len(names.others) < len(names) <= 2048
+    assert "Y" * 33 not in names.others
 
 
 def test_a_request_line_that_leaves_with_a_query_is_not_remembered() -> None:
