@@ -13,7 +13,8 @@ from typing import Any, NamedTuple
 from credentiald.record_model import NONE
 from credentiald.store.connection import Connection, Row, Value
 
-_SIZES = (256, 32, 4, 1)
+# A bridge brings as many reports at once as the largest has rows; to run a statement takes as long as to write some rows.
+_SIZES = (500, 100, 20, 5, 1)
 # Fewer rows that are alike are no matter for a statement of their own.
 _LEAST_ALIKE = 4
 # So that there are few statements: each form has one for each number of columns that are shared.

@@ -223,7 +223,7 @@ def test_what_is_told_twice_at_once_counts_as_told_once(tmp_path):
 @pytest.mark.parametrize("usage", [{}, {"partial": True}, {"cache_read_input_tokens": 7}])
 def test_many_at_once_are_stored_as_each_by_itself(tmp_path, usage):
     """Where many in a row have the same, it is handed over once; one of these has another usage than all others."""
-    numbers = range(1, 80)
+    numbers = range(1, 130)
     openings = [an_opening(number) for number in numbers]
     reports = [
         a_report(
