@@ -13,7 +13,7 @@ from hashlib import blake2b
 from hmac import compare_digest
 from operator import itemgetter
 from types import MappingProxyType
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from credentiald.record_model import Noted, Origin
 
@@ -92,8 +92,8 @@ def all_noted(raws: Sequence[bytes], noted: Mapping[bytes, Noted]) -> list[Noted
 
     As `reader` does it one by one, with one comparison of all MACs.
     """
-    found = [one for one in map(noted.get, map(_id_part, raws)) if one]
-    if len(found) < len(raws):
+    found: list[Any] = list(map(noted.get, map(_id_part, raws)))
+    if not all(found):
         return None
     # A receipt with an id is longer than a MAC, so none of them can be in two places.
     are_ours = compare_digest(b"".join(map(_noted_mac, found)), b"".join(map(_mac_part, raws)))
