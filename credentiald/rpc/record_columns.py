@@ -37,7 +37,6 @@ from credentiald.usual_report import (
     Usual,
     UsualColumns,
     UsualRow,
-    ids_at,
 )
 from credentiald.waiting_openings import opening_columns
 
@@ -139,7 +138,7 @@ class ColumnsReader:
             columns.upstream_request_ids,
             columns.duration_micros,
             columns.first_byte_micros,
-            ids_at(ids, USAGE_PLACE),
+            [USAGE_PLACE] * count,
             ends,
             columns.response_ids,
             columns.input_tokens,
@@ -149,7 +148,7 @@ class ColumnsReader:
             [*kinds.values()] * count if len(kinds) == 1 else [kinds[text] for text in columns.token_metadata],
             [0] * count,
             [NONE] * count,
-            ids_at(ids, PROMPT_PLACE),
+            [PROMPT_PLACE] * count,
             starts,
             columns.response_ids,
             _kept(columns.prompts, origins, rules.prompts),

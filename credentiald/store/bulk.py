@@ -31,12 +31,14 @@ class Form(NamedTuple):
 
     `given` are the columns that rows bring, in their order. `written` are SQL for further columns, or for given ones in
     place of what was brought; `{column}` in it stands for what was brought. Where all rows have the same in the last of
-    the given columns, it is handed over once: those come last in which they often do.
+    the given columns, it is handed over once: those come last in which they often do. `order` is that of the table's
+    first columns, if these are all: what is written in it SQLite does not copy from one place to another.
     """
 
     head: str
     given: tuple[str, ...]
     written: tuple[tuple[str, str], ...] = ()
+    order: tuple[str, ...] = ()
 
 
 def or_null(column: str) -> tuple[str, str]:
@@ -173,6 +175,8 @@ def _insertion(head: str, count: int, width: int, tail: str) -> str:
 def _formed(form: Form, count: int, alike: int) -> str:
     """The statement for so many rows, whose last values come first and once where they are alike."""
     values = dict(zip(form.given, (f"{{{one}}}" for one in form.given), strict=True)) | dict(form.written)
+    if form.order:
+        values = {column: values[column] for column in form.order}
     row = f"({', '.join(values.values())})"
     width = len(form.given) - alike
     # `?NNN`, so that one value may stand in several places.

@@ -40,7 +40,7 @@ from credentiald.store.record_groups import (
     usual_groups,
 )
 from credentiald.store.record_rows import COLUMNS, insert_facts
-from credentiald.usual_report import Matched, Told
+from credentiald.usual_report import Matched, Told, full_id
 
 _FORM = bulk.Form(
     "INSERT OR IGNORE INTO interceptions",
@@ -53,6 +53,7 @@ _FORM = bulk.Form(
         ("session_id", "CASE {session_id} WHEN '' THEN {id} ELSE {session_id} END"),
         ("is_session", "{session_id} = ''"),
     ),
+    ("number", *COLUMNS, "is_session"),
 )
 _OPENING_OWN = ("id", "resolution_id", "start_time")
 _OPENING_ALIKE = (*Origin._fields, "bridge_instance_id", "operation", "model", "upstream_model", "client")
@@ -61,6 +62,7 @@ _OPENING = bulk.Form(
     "INSERT OR IGNORE INTO interceptions",
     ("number", *_OPENING_OWN, *_OPENING_ALIKE),
     tuple((one, _EMPTY.get(one, "''")) for one in COLUMNS if one not in _OPENING_OWN + _OPENING_ALIKE),
+    ("number", *COLUMNS),
 )
 # What tells an opening from another's, from another, and from one that says more than the report.
 _OPENED = (
@@ -220,6 +222,10 @@ def _store_facts(conn: Connection, groups: Sequence[Group]) -> None:
     told = joined(groups)
     left = usual_facts.insert(conn, list(chain.from_iterable(one.numbers for one in groups)), told)
     if left is not None:
+        ids = left.interception_id
+        left = left._replace(
+            usage_id=list(map(full_id, left.usage_id, ids)), prompt_id=list(map(full_id, left.prompt_id, ids))
+        )
         bulk.insert_formed(conn, _USAGES, _having(left.usage_id, _usage_columns(left)))
         bulk.insert_formed(conn, _PROMPTS, _having(left.prompt_id, _prompt_columns(left)))
     for kind, facts in ((ToolCall, told.tool_calls), (ModelThought, told.model_thoughts)):

@@ -14,7 +14,7 @@ from credentiald.store import bulk
 from credentiald.store.connection import Connection, Row
 from credentiald.store.record_groups import fields
 from credentiald.store.record_rows import TOKEN_SUMS
-from credentiald.usual_report import ID_CHARACTERS, PROMPT_PLACE, USAGE_PLACE, Usual, UsualColumns, ids_at
+from credentiald.usual_report import PROMPT_PLACE, USAGE_PLACE, Usual, UsualColumns, full_id
 
 USAGES, PROMPTS = TABLES = ("usual_token_usages", "usual_prompts")
 # What they share with `interceptions` has the table's name before it, so that a query may join them.
@@ -27,6 +27,7 @@ _USAGE_FORM = bulk.Form(
         "cache_read_input_tokens", "cache_write_input_tokens", "metadata", "partial",
     ),
     (bulk.or_null("cost_micros"),),
+    ("number", "create_time", "response_id", *TOKEN_SUMS, "metadata", "partial", "cost_micros"),
 )  # fmt: skip
 _usage_columns = fields(
     "usage_micros", "usage_response_id", "input_tokens", "output_tokens", "cost_micros", "cache_read_input_tokens",
@@ -34,7 +35,7 @@ _usage_columns = fields(
 )  # fmt: skip
 _PROMPT_FORM = bulk.Form(f"INSERT INTO {PROMPTS}", ("number", "create_time", "text", "text_bytes"))
 _prompt_columns = fields("prompt_micros", "prompt", "prompt_bytes")
-_id_columns = fields("interception_id", "usage_id", "prompt_id", "usage_response_id", "prompt_response_id")
+_id_columns = fields("usage_id", "prompt_id", "usage_response_id", "prompt_response_id")
 
 
 def insert(conn: Connection, numbers: Sequence[int], told: UsualColumns) -> UsualColumns | None:
@@ -97,24 +98,18 @@ def delete(conn: Connection, numbers: Sequence[int]) -> None:
 
 def _fitting(told: UsualColumns) -> list[bool]:
     """Which have both facts, with the ids that bridges give them, of one answer: a row says nothing else."""
-    ids, usage_ids, prompt_ids, responses, prompt_responses = map(list, _id_columns(told))
+    count = len(told.usage_id)
     if (
-        set(map(len, ids)) == {ID_CHARACTERS}
-        and usage_ids == ids_at(ids, USAGE_PLACE)
-        and prompt_ids == ids_at(ids, PROMPT_PLACE)
-        and responses == prompt_responses
+        told.usage_id.count(USAGE_PLACE) == count == told.prompt_id.count(PROMPT_PLACE)
+        and told.usage_response_id == told.prompt_response_id
     ):
-        return [True] * len(ids)
-    each = zip(ids, usage_ids, prompt_ids, responses, prompt_responses, strict=True)
-    return [
-        (usage_id, prompt_id) == _fact_ids(one) and response == prompt_response
-        for one, usage_id, prompt_id, response, prompt_response in each
-    ]
+        return [True] * count
+    each = zip(*_id_columns(told), strict=True)
+    return [one == [USAGE_PLACE, PROMPT_PLACE] and said == again for *one, said, again in each]
 
 
 def _fact_ids(interception_id: str) -> tuple[str, str]:
-    head = interception_id[: -len(USAGE_PLACE)]
-    return head + USAGE_PLACE, head + PROMPT_PLACE
+    return full_id(USAGE_PLACE, interception_id), full_id(PROMPT_PLACE, interception_id)
 
 
 def _usage(usage_id: str, row: Row) -> TokenUsage:

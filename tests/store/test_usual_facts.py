@@ -3,6 +3,7 @@
 import pytest
 
 from credentiald.model import ModelPrices
+from credentiald.record_model import DAY_MICROS
 from credentiald.store import record_queries, record_retention, usual_facts
 from credentiald.store.record_scan import Filter
 from tests.support.records import (
@@ -124,3 +125,13 @@ def test_retention_removes_them_with_their_interceptions(conn):
     assert record_retention.purge(conn, before_micros=START + 4 * SECOND, limit=10) == 3
     assert in_tables(conn) == [2, 0, 0]
     assert {row["interception_id"] for row in rows_of(conn, "prompts")} == {an_id(4), an_id(5)}
+
+
+def test_what_began_on_different_days_is_counted_on_each(conn):
+    starts = {1: START, 2: START + DAY_MICROS, 3: START}
+    openings = [an_opening(number, start_micros=start) for number, start in starts.items()]
+    put(conn, *openings, *(a_usual(number, start_micros=start) for number, start in starts.items()))
+    days = [row for row in rows_of(conn, "usage_days") if row["user_id"]]
+    assert sorted((row["start_day"], row["interceptions"]) for row in days) == [
+        (START // DAY_MICROS, 2), (START // DAY_MICROS + 1, 1),
+    ]  # fmt: skip
