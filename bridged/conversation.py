@@ -24,6 +24,7 @@ class ShortMessage(msgspec.Struct, gc=False):
 
     role: Any = None
     content: Any = None
+    tool_call_id: Any = None
 
 
 class ShortConversation(msgspec.Struct, gc=False):

@@ -21,7 +21,7 @@ from bridged.report_messages import NO_PROMPT, NONE, Facts, Row, new_row
 from bridged.routes import RouteMatch
 from bridged.taps import USUAL, answer_tap, read_turn
 from bridged.taps.answer_tap import AnswerTap
-from bridged.taps.turns import turn_of, turn_of_short
+from bridged.taps.turns import turn_of, turn_of_parts, turn_of_short
 from daemonkit.secret import masked
 
 if TYPE_CHECKING:
@@ -94,11 +94,15 @@ class Recording(msgspec.Struct):
         """Read what the request says of its conversation, from its body where that says more."""
         try:
             dialect = self._match.dialect
+            turn: Turn | None = None
             if isinstance(conversation, Conversation):
-                self._turn = turn_of(dialect, conversation)
-            else:
+                turn = turn_of(dialect, conversation)
+            elif conversation is not None:
+                turn = turn_of_parts(dialect, conversation)
+            if turn is None:
                 encoding = self._named.get("content-encoding", "")
-                self._turn = read_turn(dialect, body, content_encoding=encoding, max_bytes=max_bytes)
+                turn = read_turn(dialect, body, content_encoding=encoding, max_bytes=max_bytes)
+            self._turn = turn
         except Exception:
             self._failed()
 

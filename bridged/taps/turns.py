@@ -9,7 +9,7 @@ not trimmed. One of a wrong type is no prompt: the upstream judges the request.
 """
 
 import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import islice
 from typing import Any, Literal
 
@@ -106,7 +106,7 @@ def turn_of(dialect: DialectName, conversation: Conversation) -> Turn:
 
 
 def turn_of_short(dialect: DialectName, conversation: ShortConversation) -> Turn | None:
-    """The same of a short one that ends with a text of the user; None for any other, whose body has to be read."""
+    """The same of a short one that ends with a text of the user; None for any other."""
     text: object = None
     if dialect is _RESPONSES:
         text = conversation.input
@@ -118,6 +118,27 @@ def turn_of_short(dialect: DialectName, conversation: ShortConversation) -> Turn
     if dialect is _CHAT or dialect is _RESPONSES:
         return Turn(text)
     return Turn(text, 0, "", _session_of(conversation.metadata))
+
+
+def turn_of_parts(dialect: DialectName, conversation: ShortConversation) -> Turn | None:
+    """The same of a short one that ends with parts of the user's, or with a tool's result; None for any other.
+
+    What is None here and above has to be read from the body.
+    """
+    if dialect is _RESPONSES or not conversation.messages:
+        return None
+    last = conversation.messages[-1]
+    if dialect is _CHAT and last.role == "tool" and isinstance(last.tool_call_id, str):
+        return _turn(None, [last.tool_call_id])
+    if last.role != "user":
+        return None
+    try:
+        parts = msgspec.convert(last.content, list[_Part])
+    except msgspec.ValidationError:
+        return None
+    if dialect is _CHAT:
+        return _turn(_last_text(parts), ())
+    return _turn(_last_text(parts), _results_of(parts), session_id=_session_of(conversation.metadata))
 
 
 def read_turn(dialect: DialectName, body: bytes) -> Turn:
@@ -136,8 +157,7 @@ def _messages_turn(conversation: Conversation) -> Turn:
     """Anthropic Messages, and InvokeModel and Converse, whose messages are built alike."""
     message = _last(conversation.messages)
     parts = _parts_of(message) if message and message.role == "user" else ()
-    results = (part.converse_result.tool_use_id if part.converse_result else part.tool_use_id for part in parts)
-    return _turn(_last_text(parts), results, session_id=_session_of(conversation.metadata))
+    return _turn(_last_text(parts), _results_of(parts), session_id=_session_of(conversation.metadata))
 
 
 def _chat_turn(conversation: Conversation) -> Turn:
@@ -204,6 +224,11 @@ def _parts_of(message: _Message) -> Sequence[_Part]:
     if raw.lstrip().startswith(b'"'):
         return [_Part(text=decoded(_texts, raw))]
     return decoded(_parts, raw) or ()
+
+
+def _results_of(parts: Sequence[_Part]) -> Iterator[str | None]:
+    """The calls whose results are among the parts."""
+    return (part.converse_result.tool_use_id if part.converse_result else part.tool_use_id for part in parts)
 
 
 def _last_text(parts: Sequence[_Part]) -> str | None:

@@ -13,7 +13,7 @@ from bridged.dialects.facts import read_top_level
 from bridged.model import DialectName, Refused
 from bridged.records import NO_TURN, Turn
 from bridged.taps import read_turn, turns
-from bridged.taps.turns import MAX_BEHIND, MAX_PROMPT_BYTES, turn_of_short
+from bridged.taps.turns import MAX_BEHIND, MAX_PROMPT_BYTES, turn_of_parts, turn_of_short
 
 MESSAGES, CHAT = DialectName.ANTHROPIC_MESSAGES, DialectName.OPENAI_CHAT
 RESPONSES, GENERATE, BEDROCK = DialectName.OPENAI_RESPONSES, DialectName.GOOGLE_GENERATE, DialectName.BEDROCK
@@ -58,7 +58,9 @@ def at_once(dialect: DialectName, body: bytes) -> Turn | None:
         conversation = read_top_level(body).conversation
     except Refused:
         return None
-    return turn_of_short(dialect, conversation) if isinstance(conversation, ShortConversation) else None
+    if not isinstance(conversation, ShortConversation):
+        return None
+    return turn_of_short(dialect, conversation) or turn_of_parts(dialect, conversation)
 
 
 def conversation_of(turn: Turn) -> Turn:
@@ -234,6 +236,21 @@ def test_a_text_of_the_user_at_the_end_of_a_short_body_is_read_at_once(dialect: 
     assert at_once(dialect, raw + b" " * 8192) is None
 
 
+@pytest.mark.parametrize(
+    ("dialect", "last", "expected"),
+    [
+        (CHAT, user([text("one"), text("two"), IMAGE]), Turn("two")),
+        (CHAT, TOOL, Turn(correlating_tool_call_id="call_1")),
+        (MESSAGES, user([text("one"), result("toolu_1")]), Turn("one", 0, "toolu_1")),
+        (BEDROCK, user([{"toolResult": {"toolUseId": "tooluse_1"}}]), Turn(correlating_tool_call_id="tooluse_1")),
+    ],
+)
+def test_parts_of_a_short_body_are_not_read_from_it_again(dialect: DialectName, last: object, expected: Turn) -> None:
+    conversation = read_top_level(json.dumps({"messages": [ASSISTANT, last]}).encode()).conversation
+    assert isinstance(conversation, ShortConversation)
+    assert turn_of_parts(dialect, conversation) == expected
+
+
 @pytest.mark.parametrize("odd", [b"1e999", b'"\\ud83d"', b"[" * 900 + b"]" * 900, b'{"\\udc00":1}', b"-0", b"9" * 5000])
 @pytest.mark.parametrize("place", ["content", "role", "input"])
 def test_what_is_odd_deep_in_a_short_body_refuses_nothing_and_hides_no_prompt(odd: bytes, place: str) -> None:
@@ -252,8 +269,23 @@ ANYTHING = st.recursive(
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.sampled_from(["text", "role"]), inner),
     max_leaves=6,
 )
+PART = st.fixed_dictionaries(
+    {},
+    optional={
+        "type": st.text(max_size=3) | st.just(5),
+        "text": st.text(max_size=3) | st.none() | st.just(5),
+        "tool_use_id": st.text(max_size=3) | st.none(),
+        "toolResult": st.fixed_dictionaries({}, optional={"toolUseId": st.text(max_size=3) | st.just(5)}) | st.none(),
+        "guardContent": st.just({"text": {"text": "guarded"}}),
+    },
+)
 SAID = st.fixed_dictionaries(
-    {}, optional={"role": st.just("user") | ANYTHING, "content": st.text(max_size=3) | ANYTHING}
+    {},
+    optional={
+        "role": st.sampled_from(["user", "user", "tool"]) | ANYTHING,
+        "content": st.text(max_size=3) | st.lists(PART, max_size=3) | ANYTHING,
+        "tool_call_id": st.text(max_size=3) | st.none(),
+    },
 )
 
 
