@@ -216,9 +216,9 @@ def usual_answer(
 
     `input_has_cached`: the upstream's input counts cached tokens too.
     """
-    if counts.count(None) == len(counts):
-        return None
     new, out, read, written = counts[:_FIRST_FURTHER]
+    if new is None and out is None and counts.count(None) == len(counts):
+        return None
     if input_has_cached and new and (read or written):
         new = max(new - (read or 0) - (written or 0), 0)
     text = further(counts[_FIRST_FURTHER:])
