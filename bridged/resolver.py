@@ -77,11 +77,6 @@ class Resolver:
         """No request is to go out that was decided under an older revision."""
         return self._pool.obeyed_revision
 
-    @property
-    def watches(self) -> bool:
-        """Whether this bridge hears what administrators change."""
-        return self._pool.watches
-
     async def resolve(self, question: Question) -> Resolution:
         """credentiald's answer, or Refused."""
         answered: asyncio.Future[Outcome] = asyncio.get_running_loop().create_future()

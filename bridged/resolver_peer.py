@@ -127,11 +127,6 @@ class Peer:
         return not self._left.is_set() and self._state is _State.UNARY
 
     @property
-    def watches(self) -> bool:
-        """Whether it tells what administrators change."""
-        return self._watch.is_on
-
-    @property
     def has_left(self) -> bool:
         """Whether it was told to leave."""
         return self._left.is_set()

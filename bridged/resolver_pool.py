@@ -178,11 +178,6 @@ class Pool:
         if news.changes or news.snapshot:
             self.obey(news)
 
-    @property
-    def watches(self) -> bool:
-        """Whether this bridge hears what administrators change."""
-        return any(peer.watches for peer in self._peers)
-
     async def say_goodbye(self) -> None:
         """Let every credentiald know that this bridge has nothing under way, and asks nothing any more."""
         await asyncio.gather(*(peer.say_goodbye() for peer in self._peers))

@@ -68,11 +68,6 @@ class Watch:
         self._settled = asyncio.Event()
         self._again = asyncio.Event()
 
-    @property
-    def is_on(self) -> bool:
-        """Whether it hears what is changed."""
-        return self._is_on
-
     async def begun(self, seconds: float) -> None:
         """Return when it hears what is changed, when this credentiald does not let it, or when the time is over.
 

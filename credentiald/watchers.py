@@ -4,7 +4,8 @@ A watcher is one stream of one bridge. It owes an acknowledgement for each revis
 and an acknowledgement is for everything up to it. Times are seconds of any clock that does not go back.
 
 A bridge whose stream ended without a word may live, and send what was decided before: it is lost, and counts as one
-that has not obeyed until it watches again, says goodbye, or was not heard of for LOST_SECONDS.
+that has not obeyed until it watches again, says goodbye, or was not heard of for LOST_SECONDS. Where it is heard of
+after that, it counts again: it may have been stopped, and gets answers on a connection that stood all the while.
 """
 
 from collections import deque
@@ -13,9 +14,12 @@ from typing import NamedTuple
 
 from credentiald.bridge_instances import Instance
 
-# A bridge sends nothing that was decided so long ago: it waits less for an answer and for a connection (bridged's
-# --credentiald-timeout and --connect-timeout, with their defaults).
-LOST_SECONDS = 15.0
+# A bridge sends nothing that was decided so long ago: an answer takes 5 s at most and a connection 10 s (bridged's
+# --credentiald-timeout and --connect-timeout, with their defaults), 1 s more each for a process that is late and for a
+# request that goes out again. The rest is for what was decided after it was heard of last: it pings once a second.
+LOST_SECONDS = 20.0
+# Those who were lost for long are forgotten for good only where there are so many.
+MOST_LOST = 1024
 
 
 class Row(NamedTuple):
@@ -33,6 +37,10 @@ class _Lost:
     acknowledged: int
     heard_seconds: float
 
+    def counts(self, now_seconds: float) -> bool:
+        """Whether it may send what was decided before."""
+        return now_seconds - self.heard_seconds <= LOST_SECONDS
+
 
 @dataclass(slots=True, kw_only=True)
 class _Watcher:
@@ -47,6 +55,7 @@ class Watchers:
 
     def __init__(self) -> None:
         self._known: dict[str, _Watcher] = {}
+        # First who was not heard of for longest.
         self._lost: dict[Instance, _Lost] = {}
 
     def __len__(self) -> int:
@@ -70,21 +79,31 @@ class Watchers:
             self._lost[watcher.instance] = _Lost(
                 watcher_id=watcher_id, acknowledged=watcher.acknowledged, heard_seconds=now_seconds
             )
+            self._forget(now_seconds)
 
-    def heard_of(self, instance: Instance, now_seconds: float) -> None:
-        """The bridge lives; one that is lost goes on being waited for."""
-        if (lost := self._lost.get(instance)) is not None:
-            lost.heard_seconds = now_seconds
+    def heard_of(self, instance: Instance, now_seconds: float) -> bool:
+        """The bridge lives; one that is lost goes on being waited for. Whether it did not count any more."""
+        lost = self._lost.pop(instance, None)
+        if lost is None:
+            return False
+        counted = lost.counts(now_seconds)
+        lost.heard_seconds = now_seconds
+        self._lost[instance] = lost
+        return not counted
 
     def lost_ones(self, now_seconds: float) -> dict[Instance, int]:
         """The bridges that are lost, each with the revision that it has obeyed."""
-        self._forget(now_seconds)
-        return {instance: lost.acknowledged for instance, lost in self._lost.items()}
+        return {instance: lost.acknowledged for instance, lost in self._counting(now_seconds)}
+
+    def _counting(self, now_seconds: float) -> list[tuple[Instance, _Lost]]:
+        return [(instance, lost) for instance, lost in self._lost.items() if lost.counts(now_seconds)]
 
     def _forget(self, now_seconds: float) -> None:
-        over = [one for one, lost in self._lost.items() if now_seconds - lost.heard_seconds > LOST_SECONDS]
-        for one in over:
-            del self._lost[one]
+        while len(self._lost) > MOST_LOST:
+            longest, lost = next(iter(self._lost.items()))
+            if lost.counts(now_seconds):
+                break
+            del self._lost[longest]
 
     def told(self, watcher_id: str, revision: int, now_seconds: float) -> None:
         """It was told of everything up to this revision."""
@@ -104,8 +123,12 @@ class Watchers:
         return True
 
     def behind(self, revision: int) -> list[Instance]:
-        """The bridges that have not obeyed this revision."""
-        return [one.instance for one in self._known.values() if one.acknowledged < revision]
+        """The bridges that watch and have not acknowledged this revision on any stream of theirs.
+
+        One that has lost a connection without our knowing watches on another one by now.
+        """
+        obeyed = {one.instance for one in self._known.values() if one.acknowledged >= revision}
+        return list(dict.fromkeys(one.instance for one in self._known.values() if one.instance not in obeyed))
 
     def has_obeyed(self, instance: Instance, revision: int) -> bool:
         """Whether this bridge has acknowledged this revision here."""
@@ -120,11 +143,10 @@ class Watchers:
         ]
 
     def rows(self, now_seconds: float) -> list[Row]:
-        """Each watcher, and each that is lost."""
-        self._forget(now_seconds)
+        """Each watcher, and each that is lost and counts."""
         watching = [Row(watcher_id, one.instance, one.acknowledged, 0.0) for watcher_id, one in self._known.items()]
         lost = [
             Row(one.watcher_id, instance, one.acknowledged, max(0.0, now_seconds - one.heard_seconds))
-            for instance, one in self._lost.items()
+            for instance, one in self._counting(now_seconds)
         ]
         return watching + lost

@@ -11,7 +11,8 @@ from bridged.model import Refused, Resolution
 if TYPE_CHECKING:
     from bridged.interception import Interception
 
-# What was decided so long ago goes out only where this bridge would have heard that it counts no more.
+# What was decided so long ago does not go out: where the way to credentiald is broken, this bridge may take a while to
+# notice that it does not hear any more what counts no more.
 _OLD_SECONDS = 5.0
 
 
@@ -23,7 +24,7 @@ def as_the_client_made_it(interception: "Interception", body: bytes, receiver: R
         if interception.is_over or match is None or client is None or resolution is None or relay is None:
             return
         relay.usage_filter = None
-        is_old = bridge.now() - interception.started_seconds > _OLD_SECONDS and not bridge.resolver.watches
+        is_old = bridge.now() - interception.started_seconds > _OLD_SECONDS
         if is_old or resolution.revision < bridge.resolver.obeyed_revision:
             interception.is_usage_refused = True
             deciding.ask_anew(interception, match, client)

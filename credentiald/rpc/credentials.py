@@ -50,6 +50,8 @@ class Credentials(CredentialServiceServicer):
     async def ResolveProvider(self, request: pb.ResolveProviderRequest, context: Any) -> pb.ResolveProviderResponse:
         question = codec.question(request)
         caller = current_caller()
+        if caller.service is not None:
+            await self._watch.heard_of((caller.service.id, request.bridge_instance_id))
         answer = await resolve(self._plane, caller, question, wait_seconds=seconds_to_wait())
         noted = noted_one(request, question, answer, caller)
         if self._audit is not None:
@@ -81,7 +83,7 @@ class Credentials(CredentialServiceServicer):
             mark = codec.uuid_of(request.oldest_interception_id, field="oldest_interception_id")
             self._book.heard(instance, to_micros(self._plane.clock()))
             self._book.instances.told(instance, mark)
-            self._watch.heard_of(instance)
+            await self._watch.heard_of(instance)
             if instance in self._book.instances:
                 await self._breakers.tell(instance, map(health_codec.breaker, request.breakers))
         seen = await self._plane.db.read(revision.current)

@@ -8,7 +8,7 @@ caller is authenticated anew, so a rotated service token stops working on a stre
 import asyncio
 import logging
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from dataclasses import replace
 from datetime import datetime
 from itertools import repeat
@@ -21,7 +21,7 @@ from google.rpc import code_pb2
 from credentiald import receipts, tokens
 from credentiald.answers import Answers, Kept, Key, counts_until
 from credentiald.audit_book import AuditBook
-from credentiald.bridge_instances import INSTANCE_CHARACTERS
+from credentiald.bridge_instances import INSTANCE_CHARACTERS, Instance
 from credentiald.errors import AuditUnavailable, InvalidArgument, Refusal, StoreUnavailable
 from credentiald.ids import uuid7_many, uuid_bytes
 from credentiald.metrics import Metrics
@@ -57,10 +57,13 @@ class ResolveStreams:
         book: RecordBook,
         *,
         sweep_seconds: float = SWEEP_SECONDS,
+        heard_of: Callable[[Instance], Awaitable[bool]],
         tracing: "Tracing | None" = None,
         audit: AuditBook | None = None,
     ) -> None:
         self._plane = plane
+        # Told who asks, before the answer is decided; whether that took a while (watch_streams.py).
+        self._heard_of = heard_of
         self._metrics = metrics
         self._book = book
         self._audit = audit
@@ -105,6 +108,8 @@ class ResolveStreams:
             if caller is None or state is None or state != seen or self._is_over(caller):
                 caller, seen = await admit_again(), state
                 # While the caller was looked up, another change may have come: answers are those of now.
+                state = self._state()
+            if request.items and await self._heard_of((_service_id(caller), request.items[0].bridge_instance_id)):
                 state = self._state()
             now = self._plane.clock()
             started_seconds = time.perf_counter()

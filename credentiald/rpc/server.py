@@ -158,7 +158,7 @@ async def listening(
     async with running_watch(plane, recording.stored, metrics, wait_seconds=revoke_wait_seconds) as watch:
         book = auditing.book if auditing else None
         acts = None if book is None else Acts(plane, book)
-        streams = ResolveStreams(plane, metrics, recording.book, tracing=tracing, audit=book)
+        streams = ResolveStreams(plane, metrics, recording.book, heard_of=watch.heard_of, tracing=tracing, audit=book)
         outcomes = OutcomeBook(plane, metrics)
         breakers = BreakerBook(recording.stored, plane.clock)
         pages = paging.Pages(plane.db.deployment_key("page-token"))

@@ -296,15 +296,15 @@ class WatchStreams:
         How many bridges are known not to obey yet; None where that is not known.
         """
         if not self._wait_seconds:
-            with contextlib.suppress(StoreUnavailable):
-                await self._look()
-            return 0
+            return await self._not_waited_for()
         began_seconds, waited = self._now(), False
         behind: list[Instance] = []
         count: int | None = 0
         try:
             async with asyncio.timeout(max(0.0, min(self._wait_seconds, seconds))):
-                if self._streams or await self._rows.behind(_NO_REVISION):
+                # Where this fails, other processes may not have been able to say who watches there either.
+                await self._rows.write(synced=False)
+                if await self._is_anybody_there():
                     waited = True
                     wanted = await self._plane.db.read(revision.current)
                     await self._look()
@@ -323,6 +323,17 @@ class WatchStreams:
             self._metrics.acknowledged(self._now() - began_seconds)
         return count
 
+    async def _not_waited_for(self) -> int | None:
+        """Who does not wait does not know either, unless there is nobody to be waited for."""
+        try:
+            await self._look()
+            return None if await self._is_anybody_there() else 0
+        except StoreUnavailable:
+            return None
+
+    async def _is_anybody_there(self) -> bool:
+        return bool(self._streams or await self._rows.behind(_NO_REVISION))
+
     async def _behind(self, wanted: int) -> list[Instance]:
         """The bridges, wherever they watch, that have not obeyed this revision."""
         # Who was lost here may have begun anew while it was looked elsewhere.
@@ -332,9 +343,16 @@ class WatchStreams:
         """Let other processes know who watches here, and what was acknowledged, until cancelled."""
         await self._rows.keep_writing()
 
-    def heard_of(self, instance: Instance) -> None:
-        """A bridge lives, whether it watches or not."""
-        self._watchers.heard_of(instance, self._now())
+    async def heard_of(self, instance: Instance) -> bool:
+        """A bridge lives, whether it watches or not; to be called before it is answered what it asks.
+
+        Whether it had been lost for so long that it did not count any more: it does now, for every process. So nobody
+        gets an answer whom no administrator waits for, because he was stopped. StoreUnavailable.
+        """
+        if not self._watchers.heard_of(instance, self._now()):
+            return False
+        await self._rows.write(synced=False)
+        return True
 
 
 @asynccontextmanager

@@ -19,9 +19,7 @@ from credentiald.watchers import Watchers
 
 log = logging.getLogger("credentiald.rpc")
 
-# Rows that were not renewed count no more (store/watchers.py).
-_RENEW_SECONDS = 5.0
-_AFTER_TROUBLE_SECONDS = 0.02
+_AFTER_TROUBLE_SECONDS = 0.5
 
 
 class WatcherRows:
@@ -65,24 +63,26 @@ class WatcherRows:
             if acknowledged < wanted and instance not in self._gone and not self._watchers.has_obeyed(instance, wanted)
         ]
 
-    async def write(self) -> None:
-        """Write it all down."""
+    async def write(self, *, synced: bool = True) -> None:
+        """Write it all down. What is not `synced` others see, and a power cut may take back."""
         self._changed.clear()
         gone, self._gone = self._gone, set()
         now_micros = to_micros(self._clock())
         rows = self._watchers.rows(self._now())
         self._has_rows = bool(rows)
         try:
-            await self._stored.write(stored_watchers.put, self._process_id, rows, now_micros=now_micros, gone=gone)
+            write = self._stored.write if synced else self._stored.write_unsynced
+            await write(stored_watchers.put, self._process_id, rows, now_micros=now_micros, gone=gone)
         except BaseException:
             self._gone |= gone
+            self._changed.set()
             raise
 
     async def keep_writing(self) -> None:
         """Write what has changed, and renew the rest, until cancelled; then once more, for whoever watched is lost."""
         try:
             while True:
-                await set_within(self._changed, _RENEW_SECONDS)
+                await set_within(self._changed, stored_watchers.RENEW_SECONDS)
                 if not (self._has_rows or self._changed.is_set()):
                     continue
                 try:

@@ -10,8 +10,11 @@ from credentiald.bridge_instances import Instance
 from credentiald.store.connection import Connection
 from credentiald.watchers import LOST_SECONDS, Row
 
-# A row that was not renewed for so long counts no more; those of watchers are renewed much more often.
-LOST_MICROS = int(LOST_SECONDS * 1_000_000)
+# How often a process renews its rows.
+RENEW_SECONDS = 5.0
+# A row that was not renewed for so long counts no more: its process may have heard of the bridge until it would have
+# renewed it.
+LOST_MICROS = int((LOST_SECONDS + RENEW_SECONDS) * 1_000_000)
 
 
 def put(

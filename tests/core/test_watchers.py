@@ -3,7 +3,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from credentiald.watchers import LOST_SECONDS, Row, Watchers
+from credentiald.watchers import LOST_SECONDS, MOST_LOST, Row, Watchers
 
 ONE, TWO = ("service", "bridge-1"), ("service", "bridge-2")
 
@@ -55,15 +55,52 @@ def test_one_that_is_lost_keeps_what_it_acknowledged_for_a_while() -> None:
     assert watchers.rows(103.0) == [Row("a", ONE, 5, 3.0)]
     assert watchers.lost_ones(100.0 + LOST_SECONDS) == {ONE: 5}
     assert watchers.lost_ones(100.1 + LOST_SECONDS) == {}
-    assert watchers.rows(103.0) == []
+    assert watchers.rows(100.1 + LOST_SECONDS) == []
 
 
 def test_one_that_is_lost_and_lives_is_waited_for_longer() -> None:
     watchers = lost_with_five()
-    watchers.heard_of(ONE, 110.0)
-    watchers.heard_of(TWO, 110.0)
+    assert not watchers.heard_of(ONE, 110.0)
+    assert not watchers.heard_of(TWO, 110.0)
     assert watchers.lost_ones(110.0 + LOST_SECONDS) == {ONE: 5}
     assert watchers.lost_ones(110.1 + LOST_SECONDS) == {}
+
+
+def test_one_that_was_stopped_for_long_counts_again_when_it_is_heard_of() -> None:
+    watchers = lost_with_five()
+    assert watchers.lost_ones(200.0) == {}
+    assert watchers.heard_of(ONE, 200.0)
+    assert watchers.lost_ones(200.0) == {ONE: 5}
+    assert not watchers.heard_of(ONE, 201.0)
+    watchers.joined("b", ONE)
+    watchers.left("b")
+    assert not watchers.heard_of(ONE, 300.0)
+    assert watchers.lost_ones(300.0) == {}
+
+
+def test_of_so_many_that_were_lost_those_are_forgotten_that_count_no_more() -> None:
+    watchers = lost_with_five()
+    for number in range(MOST_LOST):
+        watchers.joined(str(number), ("service", str(number)))
+    watchers.heard_of(ONE, 101.0)
+    for number in range(MOST_LOST - 1):
+        watchers.lost(str(number), 102.0)
+    watchers.lost(str(MOST_LOST - 1), 101.0 + LOST_SECONDS)
+    assert len(watchers.lost_ones(101.0 + LOST_SECONDS)) == MOST_LOST + 1, "who counts was forgotten"
+    watchers.joined("last", TWO)
+    watchers.lost("last", 101.1 + LOST_SECONDS)
+    assert not watchers.heard_of(ONE, 200.0)
+    assert watchers.heard_of(("service", "0"), 200.0)
+
+
+def test_one_with_two_streams_has_obeyed_what_it_acknowledged_on_either() -> None:
+    watchers = Watchers()
+    for name in ("a", "b", "c"):
+        watchers.joined(name, TWO if name == "c" else ONE)
+        watchers.told(name, 5, 0.0)
+    assert watchers.behind(5) == [ONE, TWO]
+    watchers.acknowledged("b", 5)
+    assert watchers.behind(5) == [TWO]
 
 
 def test_one_that_was_lost_and_watches_again_is_behind_until_it_acknowledges() -> None:

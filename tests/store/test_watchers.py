@@ -1,7 +1,7 @@
 """Who watches in which process, as the others see it; and what was changed since."""
 
 from credentiald.store import revision, users, watchers
-from credentiald.watchers import Row
+from credentiald.watchers import LOST_SECONDS, Row
 from tests.support.records import empty_records
 from tests.support.store import NOW, a_user
 
@@ -36,6 +36,15 @@ def test_watchers_of_a_process_that_died_do_not_count_and_are_removed(tmp_path):
         assert watchers.elsewhere(conn, "here", now_micros=watchers.LOST_MICROS + 1) == {}
         watchers.put(conn, "there", [row("b", TWO, 7)], now_micros=watchers.LOST_MICROS + 1)
         assert conn.execute("SELECT COUNT(*) FROM watchers").fetchone()[0] == 1
+
+
+def test_what_a_process_would_have_written_next_is_allowed_for(tmp_path):
+    with empty_records(tmp_path / "records.db") as conn:
+        watchers.put(conn, "dead", [row("a", ONE, 5)], now_micros=0)
+        # It was killed just before it would have written again, and until then the bridge asked it.
+        killed_seconds = watchers.RENEW_SECONDS
+        until_micros = int((killed_seconds + LOST_SECONDS) * 1_000_000)
+        assert watchers.elsewhere(conn, "here", now_micros=until_micros) == {ONE: 5}
 
 
 def test_one_that_is_lost_counts_from_when_it_was_heard_of_however_often_that_is_written(tmp_path):

@@ -56,20 +56,20 @@ async def test_the_request_goes_out_again_as_the_client_made_it(
     assert [one.text for one in reports[0].prompts] == ["list the files"]
 
 
-@pytest.mark.parametrize("watches", [False, True])
-async def test_a_bridge_that_does_not_watch_asks_first_whether_an_old_request_may_still_go(
-    credentiald: FakeCredentiald, upstream: ScriptedUpstream, monkeypatch: pytest.MonkeyPatch, watches: bool
+@pytest.mark.parametrize("is_old", [False, True])
+async def test_whether_an_old_request_may_still_go_is_asked_first_also_where_the_bridge_watches(
+    credentiald: FakeCredentiald, upstream: ScriptedUpstream, monkeypatch: pytest.MonkeyPatch, is_old: bool
 ) -> None:
-    monkeypatch.setattr(sending_again, "_OLD_SECONDS", 0.0)
-    credentiald.has_watch = watches
+    monkeypatch.setattr(sending_again, "_OLD_SECONDS", 0.0 if is_old else 60.0)
+    credentiald.has_watch = True
     upstream.script(reply(400, AZURE), stream(*CHUNKS, DONE))
     async with running_bridge(credentiald) as bridge:
-        await until(lambda: len(credentiald.acknowledged) == watches)
+        await until(lambda: len(credentiald.acknowledged) == 1)
         answer = await raw_exchange(bridge.port, ask(BODY))
         reports = await reported(credentiald, 1)
     assert [asks(one.body) for one in upstream.requests] == [True, False]
     assert (answer.status, answer.body, answer.complete) == (200, ANSWER, True)
-    assert len(credentiald.resolves) == (1 if watches else 2)
+    assert len(credentiald.resolves) == (2 if is_old else 1)
     assert [outcome(one) for one in reports] == [("COMPLETED", "UNSPECIFIED", "", 200)]
 
 

@@ -324,7 +324,8 @@ async def test_the_first_questions_wait_for_the_watch(
     monkeypatch.setattr(resolver_peer, "_WATCH_SECONDS", 60.0)
     credentiald.has_watch = True
     credentiald.watches_go_on.clear()
-    async with running_bridge(credentiald) as bridge, raw_client(bridge.port) as client:
+    running = running_bridge(credentiald, credentiald_timeout_seconds=20.0)
+    async with running as bridge, raw_client(bridge.port) as client:
         await until(lambda: bool(credentiald.watch_begins) and bool(credentiald.streams_opened))
         await client.send(ASK)
         await until(lambda: bridge.bridge.under_way == 1)

@@ -434,8 +434,8 @@ async def test_an_opened_key_does_not_stay_when_nobody_asks_any_more(tmp_path):
     async with running(tmp_path, clock=lambda: times[0]) as one:
         _, token = await one.make_user("ann")
         await one.make_provider("prov", key=CENTRAL)
-        streams = ResolveStreams(one.plane, Metrics("test"), one.book, sweep_seconds=0.01)
         watch = WatchStreams(one.plane, one.stored, Metrics("test"), wait_seconds=1.0)
+        streams = ResolveStreams(one.plane, Metrics("test"), one.book, sweep_seconds=0.01, heard_of=watch.heard_of)
         server = grpc.aio.server(interceptors=[Guard(one.plane, Metrics("test"), watch.obeyed)])
         outcomes, breakers = OutcomeBook(one.plane, Metrics("test")), BreakerBook(one.stored, one.plane.clock)
         servicer = Credentials(one.plane, Metrics("test"), streams, watch, one.book, outcomes, breakers)

@@ -1,6 +1,7 @@
 """WatchProviders over real sockets: what a bridge is told, and what administrators wait for."""
 
 import asyncio
+import sqlite3
 import time
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
@@ -17,6 +18,9 @@ from credentiald.metrics import Metrics
 from credentiald.rpc import watch_streams
 from credentiald.rpc.names import UNACKNOWLEDGED
 from credentiald.store import revision
+from credentiald.store import watchers as stored_watchers
+from credentiald.store.records import records_path
+from credentiald.watchers import LOST_SECONDS
 from tests.support.credentiald import bearer, reason_of, running
 
 WAIT_SECONDS = 5.0
@@ -234,6 +238,75 @@ async def test_nor_has_who_watched_at_a_process_that_has_stopped(tmp_path):
         assert await revoke(one, token_id) == "1"
 
 
+@pytest.mark.parametrize("is_elsewhere", [False, True])
+@pytest.mark.parametrize("way", ["stream", "single", "ping"])
+async def test_a_bridge_that_was_stopped_for_long_counts_again_before_it_is_answered(
+    tmp_path, monkeypatch, way, is_elsewhere
+):
+    loop, later_seconds = asyncio.get_running_loop(), [0.0]
+    time_of_loop = loop.time
+    monkeypatch.setattr(loop, "time", lambda: time_of_loop() + later_seconds[0])
+    async with running(tmp_path, revoke_wait_seconds=0.2) as one, running(tmp_path, sockets="second") as other:
+        await one.make_user("ann")
+        metadata, question = bearer(one.bridge_token), pb.ResolveProviderRequest(bridge_instance_id="bridge-1")
+        stream = one.credentials.ResolveProviderStream(metadata=metadata)
+        async with watching(one):
+            pass
+        assert await revoke(one, await token_id_of(one, "ann")) == "1"
+        later_seconds[0] = LOST_SECONDS + 1
+        assert await suspend(one, "ann") == "", "it is waited for though it must be gone"
+        if way == "stream":
+            await stream.write(pb.ResolveProviderStreamRequest(items=[question]))
+            assert await stream.read() is not grpc.aio.EOF
+        elif way == "single":
+            with pytest.raises(grpc.aio.AioRpcError):
+                await one.credentials.ResolveProvider(question, metadata=metadata)
+        else:
+            await one.credentials.Ping(pb.PingRequest(bridge_instance_id="bridge-1"), metadata=metadata)
+        assert await suspend(other if is_elsewhere else one, "ann") == "1"
+        stream.cancel()
+
+
+async def suspend(one, user):
+    call = one.admin.SuspendUser(admin.SuspendUserRequest(user=user), metadata=bearer(one.admin_token))
+    await call
+    return dict(await call.trailing_metadata()).get(UNACKNOWLEDGED, "")
+
+
+async def test_where_nobody_can_write_down_who_watches_nothing_is_said_to_be_obeyed(tmp_path, monkeypatch):
+    async with running(tmp_path, revoke_wait_seconds=0.5) as one, running(tmp_path, sockets="second") as other:
+        await one.make_user("ann")
+        token_id = await token_id_of(one, "ann")
+        async with watching(other):
+            with sqlite3.connect(records_path(one.plane.db.path), isolation_level=None) as conn:
+                conn.execute("BEGIN IMMEDIATE")
+                # What was written before is old by now.
+                monkeypatch.setattr(stored_watchers, "LOST_MICROS", -60_000_000)
+                assert await revoke(one, token_id) == "unknown"
+                conn.execute("ROLLBACK")
+            conn.close()
+
+
+async def test_who_does_not_wait_does_not_know(tmp_path):
+    async with running(tmp_path, revoke_wait_seconds=0) as one:
+        await one.make_user("ann")
+        assert await revoke(one, await token_id_of(one, "ann")) == ""
+        async with watching(one):
+            assert await suspend(one, "ann") == "unknown"
+
+
+async def test_a_bridge_whose_older_connection_is_broken_without_our_knowing_obeys_on_the_newer(tmp_path):
+    async with running(tmp_path, revoke_wait_seconds=60.0) as one:
+        await one.make_user("ann")
+        async with watching(one), watching(one) as watch:
+            returned = asyncio.ensure_future(revoke(one, await token_id_of(one, "ann")))
+            message = await watch.next()
+            assert not returned.done()
+            await watch.obey(message)
+            async with asyncio.timeout(WAIT_SECONDS):
+                assert await returned == ""
+
+
 async def test_who_says_goodbye_is_not_waited_for_and_neither_is_where_it_was_before(tmp_path):
     async with running(tmp_path, revoke_wait_seconds=60.0) as one:
         await one.make_user("ann")
@@ -313,7 +386,7 @@ async def test_a_bridge_whose_token_was_rotated_before_its_first_word_watches_no
 async def test_a_bridge_that_acknowledges_without_reading_is_told_no_more(tmp_path):
     metrics = Metrics("test")
 
-    def watchers():
+    def watching_now():
         return [sample.value for metric in metrics.watchers.collect() for sample in metric.samples]
 
     def change(conn):
@@ -325,12 +398,12 @@ async def test_a_bridge_that_acknowledges_without_reading_is_told_no_more(tmp_pa
         call = one.credentials.WatchProviders(metadata=bearer(one.bridge_token))
         await call.write(pb.WatchProvidersRequest(bridge_instance_id="bridge-1"))
         async with asyncio.timeout(WAIT_SECONDS):
-            while watchers() != [1.0]:
+            while watching_now() != [1.0]:
                 await asyncio.sleep(0.01)
-            while watchers() == [1.0]:
+            while watching_now() == [1.0]:
                 await one.plane.db.write(change)
                 await call.write(pb.WatchProvidersRequest(revision=1 << 40))
-        assert watchers() == [0.0]
+        assert watching_now() == [0.0]
         call.cancel()
 
 
