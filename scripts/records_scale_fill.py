@@ -44,6 +44,7 @@ def fill(path: Path, interceptions: int) -> None:
     path.touch(mode=0o600)
     conn = sqlite3.connect(path, isolation_level=None)
     conn.row_factory = sqlite3.Row
+    conn.execute(f"PRAGMA page_size = {records.PAGE_BYTES}")
     conn.execute("PRAGMA journal_mode = OFF")
     conn.execute("PRAGMA synchronous = OFF")
     conn.execute(f"PRAGMA cache_size = -{_CACHE_KIB}")

@@ -147,7 +147,8 @@ def _prepare_records(path: Path, database_id: str) -> None:
     """Make the file of records where it is missing, as after a restore of the database alone."""
     with refusing(path):
         private_files.touch(path)
-        with closing(connect_waiting(path)) as conn, sqlite.transaction(conn, write=True):
+        connected = connect_waiting(path, page_bytes=records.PAGE_BYTES)
+        with closing(connected) as conn, sqlite.transaction(conn, write=True):
             records.prepare(conn, database_id)
 
 

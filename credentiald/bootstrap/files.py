@@ -56,7 +56,7 @@ def path_of(database_url: str) -> Path:
     return path
 
 
-def connect_waiting(path: Path) -> sqlite3.Connection:
+def connect_waiting(path: Path, *, page_bytes: int | None = None) -> sqlite3.Connection:
     """A connection that waits for others that prepare the same database.
 
     SQLite does not wait by itself when two connections turn write-ahead logging on at once.
@@ -64,7 +64,7 @@ def connect_waiting(path: Path) -> sqlite3.Connection:
     deadline = time.monotonic() + _LOCK_WAIT_SECONDS
     while True:
         try:
-            conn = sqlite.connect(path)
+            conn = sqlite.connect(path, page_bytes=page_bytes)
         except sqlite3.OperationalError as error:
             busy = getattr(error, "sqlite_errorcode", 0) & 0xFF == sqlite3.SQLITE_BUSY
             if not busy or time.monotonic() > deadline:

@@ -11,14 +11,17 @@ from typing import final
 from credentiald.store import migrations, sqlite
 from credentiald.store.connections import Connections, trouble_is_refused
 
+# Of a new file. Twice what SQLite takes by itself: all that is stored goes to the kernel page by page, into the log and
+# out of it again, and to hand over a page costs more than what is in it.
+PAGE_BYTES = 8192
 _READERS = 2
 # The log of a busy file is copied and begun anew by `checkpoint`. A commit does it only where that cannot keep up, for
-# then it has to wait for the disk: a commit that finds so many pages.
-_LOG_PAGES_AT_MOST = 100_000
+# then it has to wait for the disk: a commit that finds so much.
+_LOG_BYTES_AT_MOST = 400 * 1024 * 1024
 # A shorter log is not begun anew.
-_LOG_PAGES_AT_LEAST = 1_000
-# So many pages are copied while writers wait, and for so long they wait for readers to end.
-_PAGES_COPIED_IN_TURN = 250
+_LOG_BYTES_AT_LEAST = 4 * 1024 * 1024
+# So much is copied while writers wait, and for so long they wait for readers to end.
+_BYTES_COPIED_IN_TURN = 1024 * 1024
 _COPIES = 4
 _WAIT_FOR_READERS_SECONDS = 0.03
 
@@ -32,6 +35,7 @@ class Records(Connections):
     ) -> None:
         super().__init__(writer, readers, path=path, name="records")
         self._copier = copier
+        self._page_bytes = sqlite.page_bytes_of(writer)
         self._copy_thread = ThreadPoolExecutor(1, thread_name_prefix="records-copy")
 
     async def checkpoint(self) -> int:
@@ -43,9 +47,10 @@ class Records(Connections):
         for _ in range(_COPIES):
             # What was written meanwhile is less each time.
             pages, copied = await self._run(self._copy_thread, self._copy)
-            if pages - copied <= _PAGES_COPIED_IN_TURN:
+            is_little = (pages - copied) * self._page_bytes <= _BYTES_COPIED_IN_TURN
+            if is_little:
                 break
-        if pages >= _LOG_PAGES_AT_LEAST and pages - copied <= _PAGES_COPIED_IN_TURN:
+        if is_little and pages * self._page_bytes >= _LOG_BYTES_AT_LEAST:
             await self._run(self._write_thread, self._begin_log_anew)
         return copied
 
@@ -101,7 +106,7 @@ def _open(path: Path) -> Records:
     with trouble_is_refused(path), ExitStack() as opened:
         writer = sqlite.connect(path)
         opened.callback(writer.close)
-        sqlite.checkpoint_every(writer, _LOG_PAGES_AT_MOST)
+        sqlite.checkpoint_every(writer, _LOG_BYTES_AT_MOST // sqlite.page_bytes_of(writer))
         readers = []
         for _ in range(_READERS):
             readers.append(sqlite.connect(path, query_only=True))

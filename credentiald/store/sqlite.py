@@ -40,13 +40,16 @@ def database_path(url: str) -> Path:
     return Path(path).absolute()
 
 
-def connect(path: Path, *, query_only: bool = False) -> sqlite3.Connection:
+def connect(path: Path, *, query_only: bool = False, page_bytes: int | None = None) -> sqlite3.Connection:
     """A connection to the existing file `path`, usable from one thread at a time.
 
     Transactions are the caller's: see `transaction`. SQLite gives the files beside it (-wal, -shm) the file's mode.
+    `page_bytes` is for a file in which nothing is yet; any other keeps the pages that it has.
     """
     conn = open_file(path, "mode=rw")
     try:
+        if page_bytes is not None:
+            conn.execute(f"PRAGMA page_size = {page_bytes}")
         conn.execute("PRAGMA foreign_keys = ON")
         conn.execute("PRAGMA synchronous = FULL")
         (mode,) = conn.execute("PRAGMA journal_mode = WAL").fetchone()
@@ -63,6 +66,12 @@ def connect(path: Path, *, query_only: bool = False) -> sqlite3.Connection:
 def never_wait(conn: sqlite3.Connection) -> None:
     """From now on a lock that somebody else holds is an error at once."""
     conn.execute("PRAGMA busy_timeout = 0").fetchall()
+
+
+def page_bytes_of(conn: sqlite3.Connection) -> int:
+    """How large the pages of the file are."""
+    [(size,)] = conn.execute("PRAGMA page_size").fetchall()
+    return int(size)
 
 
 def checkpoint_every(conn: sqlite3.Connection, pages: int) -> None:

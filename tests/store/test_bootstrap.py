@@ -5,6 +5,7 @@ import logging
 import os
 import sqlite3
 import stat
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -15,7 +16,7 @@ from credentiald.bootstrap.refusals import StartRefused
 from credentiald.sealing import Keyring, Sealer, central_key_context, user_key_context
 from credentiald.store import meta, migrations, providers, services, sqlite, user_keys, users
 from credentiald.store.database import open_database
-from credentiald.store.records import records_path
+from credentiald.store.records import PAGE_BYTES, records_path
 from daemonkit.secret import Secret
 from tests.support.store import NOW, a_key, a_provider, a_user
 
@@ -64,6 +65,8 @@ def test_a_first_start_makes_everything_and_only_for_the_owner(tmp_path):
     assert {stat.S_IMODE(file.stat().st_mode) for file in tmp_path.iterdir()} == {0o600}
     assert prepared.sealing_path is not None
     assert Keyring.parse(prepared.sealing_path.read_text()).key_ids == ("k20261121",)
+    with closing(sqlite.connect(tmp_path / "store.records.db")) as conn:
+        assert sqlite.page_bytes_of(conn) == PAGE_BYTES
     for path in (prepared.admin_token_path, prepared.bridge_token_path):
         (line,) = path.read_text().splitlines()
         assert tokens.prefix_of(line) == tokens.SERVICE_PREFIX

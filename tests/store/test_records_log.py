@@ -9,14 +9,15 @@ from credentiald.store import record_writing, records, sqlite
 from credentiald.store.record_writing import Batch
 from tests.support.records import a_prompt, a_report, empty_records
 
-PAGES, PAGE_BYTES = 2000, 4096
+PAGES = 2000
 
 
 @asynccontextmanager
-async def open_in(folder):
+async def open_in(folder, page_bytes=records.PAGE_BYTES):
     """Open records in an empty folder, and another connection to their file."""
     path = records.records_path(folder / "credentiald.db")
-    with empty_records(path):
+    path.touch(mode=0o600)
+    with closing(sqlite.connect(path, page_bytes=page_bytes)), empty_records(path):
         pass
     async with records.open_records(f"sqlite:///{folder / 'credentiald.db'}") as one:
         with closing(sqlite.connect(path)) as other:
@@ -36,13 +37,16 @@ def count_of(conn):
     return conn.execute("SELECT COUNT(*) FROM prompts").fetchone()[0]
 
 
-async def test_a_commit_does_not_copy_the_log_and_a_checkpoint_does_and_begins_it_anew(tmp_path):
-    async with open_in(tmp_path) as (one, other):
+# As SQLite makes them by itself, too: older files have such pages.
+@pytest.mark.parametrize("page_bytes", [4096, records.PAGE_BYTES])
+async def test_a_commit_does_not_copy_the_log_and_a_checkpoint_does_and_begins_it_anew(tmp_path, page_bytes):
+    async with open_in(tmp_path, page_bytes) as (one, other):
+        assert sqlite.page_bytes_of(other) == page_bytes
         await write(one, 0)
         size = (tmp_path / "credentiald.records.db").stat().st_size
-        assert size < PAGES * PAGE_BYTES
+        assert size < PAGES * page_bytes
         assert await one.checkpoint() >= PAGES
-        assert (tmp_path / "credentiald.records.db").stat().st_size >= PAGES * PAGE_BYTES
+        assert (tmp_path / "credentiald.records.db").stat().st_size >= PAGES * page_bytes
         await write(one, PAGES, 1)
         pages, _ = log_of(other)
         assert 0 < pages < 100

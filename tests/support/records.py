@@ -45,7 +45,7 @@ TABLES = (
 def empty_records(path: Path) -> Iterator[sqlite3.Connection]:
     """A connection to a new file of records."""
     path.touch(mode=0o600)
-    conn = sqlite.connect(path)
+    conn = sqlite.connect(path, page_bytes=records.PAGE_BYTES)
     try:
         with sqlite.transaction(conn, write=True):
             records.prepare(conn, "a-database")
