@@ -54,10 +54,8 @@ def reported(draft: InterceptionDraft | None, report: Report) -> InterceptionDra
     return draft
 
 
-def noted_again(one: Noted | None, other: Noted) -> Noted:
+def noted_again(one: Noted, other: Noted) -> Noted:
     """One opening of an interception that was resolved twice; the first alone where the second is somebody else's."""
-    if one is None:
-        return other
     if not _is_of(one[2].origin, other[2].origin):
         return one
     first, last = (one, other) if one[1] <= other[1] else (other, one)

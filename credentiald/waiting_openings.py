@@ -35,13 +35,13 @@ class WaitingOpenings:
     def add(self, noted: Sequence[Noted]) -> int:
         """More of them; how many of the oldest had to be dropped for these."""
         openings = self._noted
-        fresh = {one[0]: one for one in noted}
-        if len(fresh) == len(noted) and openings.keys().isdisjoint(fresh):
-            openings.update(fresh)
-        else:
-            for one in noted:
-                openings[one[0]] = record_merge.noted_again(openings.get(one[0]), one)
-        excess = max(len(openings) - MOST_OPENINGS, 0)
+        for one in noted:
+            there = openings.setdefault(one[0], one)
+            if there is not one:
+                openings[one[0]] = record_merge.noted_again(there, one)
+        excess = len(openings) - MOST_OPENINGS
+        if excess <= 0:
+            return 0
         for key in list(islice(openings, excess)):
             del openings[key]
         return excess

@@ -144,7 +144,6 @@ def test_one_opening_of_two_resolutions_is_the_same_in_either_order():
     first, last = noted(1, 10), noted(2, 30, credential_id="credential-2")
     expected = (b"i", last[1], last[2], "model-1", "", "bridge-1", b"", 10)
     assert noted_again(first, last) == noted_again(last, first) == noted_again(expected, last) == expected
-    assert noted_again(None, last) is last
 
 
 def test_an_opening_of_an_id_that_is_somebody_elses_changes_nothing():
