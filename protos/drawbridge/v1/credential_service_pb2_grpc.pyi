@@ -67,7 +67,7 @@ class CredentialServiceStub:
     the stream with a first message; credentiald answers with what the caller has
     missed and with all providers (snapshot), and from then on with each change.
     After each message the caller says up to which revision it has obeyed: rpcs
-    that take something away wait for that, within a bound; for 15 s also for
+    that take something away wait for that, within a bound; for 20 s also for
     callers whose stream ended before they said `leaving`, and that did not open
     another. A bridge is correct without watching: each question is decided by
     what is true when it is asked.
@@ -118,7 +118,7 @@ class CredentialServiceAsyncStub(CredentialServiceStub):
     the stream with a first message; credentiald answers with what the caller has
     missed and with all providers (snapshot), and from then on with each change.
     After each message the caller says up to which revision it has obeyed: rpcs
-    that take something away wait for that, within a bound; for 15 s also for
+    that take something away wait for that, within a bound; for 20 s also for
     callers whose stream ended before they said `leaving`, and that did not open
     another. A bridge is correct without watching: each question is decided by
     what is true when it is asked.
@@ -190,7 +190,7 @@ class CredentialServiceServicer(metaclass=_abc_1.ABCMeta):
         the stream with a first message; credentiald answers with what the caller has
         missed and with all providers (snapshot), and from then on with each change.
         After each message the caller says up to which revision it has obeyed: rpcs
-        that take something away wait for that, within a bound; for 15 s also for
+        that take something away wait for that, within a bound; for 20 s also for
         callers whose stream ended before they said `leaving`, and that did not open
         another. A bridge is correct without watching: each question is decided by
         what is true when it is asked.
