@@ -1,6 +1,5 @@
 """The short way into the file leaves there what the long one does, for whatever comes together."""
 
-from operator import itemgetter
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -13,7 +12,7 @@ from credentiald.record_model import Opening, Report
 from credentiald.store import lone_sessions, record_queries, record_writing, sqlite
 from credentiald.store.record_scan import Filter
 from credentiald.store.record_writing import Batch, Stored
-from credentiald.usual_report import NONE_MATCHED, Matched, Told, in_columns, usual_of
+from credentiald.usual_report import usual_of
 from tests.support.records import (
     ALICE,
     BOB,
@@ -37,6 +36,7 @@ from tests.support.records import (
     sessions_of,
     some_facts,
 )
+from tests.support.usual import matched_batch
 
 PRICES = {
     ("provider-1", "claude-sonnet-4-5"): ModelPrices(3_000_000, 15_000_000, 300_000, 3_750_000),
@@ -107,33 +107,6 @@ def interceptions(draw, number: int) -> list[Opening | Report]:
             ]
         )
     )
-
-
-def matched_batch(openings: list[Opening], told: list[Told]) -> tuple[Batch, list[int]]:
-    """These in one batch, what can be matched of them as columns; and the places that the reports had."""
-    opened_ids, told_ids = [one[0] for one in openings], [one[0] for one in told]
-    opened = {one[0]: one for one in openings}
-    matched = [
-        place
-        for place, one in enumerate(told)
-        if not isinstance(one, Report)
-        and told_ids.count(one[0]) == opened_ids.count(one[0]) == 1
-        and one[1:4] == itemgetter(1, 2, 8)(opened[one[0]])
-    ]
-    others = [place for place in range(len(told)) if place not in matched]
-    ids = [told_ids[place] for place in matched]
-    batch = Batch(
-        openings=[one for one in openings if one[0] not in ids],
-        reports=[told[place] for place in others],
-        matched=Matched(
-            in_columns([told[place] for place in matched]),
-            Opening._make(zip(*(opened[one] for one in ids), strict=True)),
-            [],
-        )
-        if matched
-        else NONE_MATCHED,
-    )
-    return batch, others + matched
 
 
 @given(st.data())

@@ -1,10 +1,15 @@
-"""Columns of usual interceptions as the messages that say the same."""
+"""Usual interceptions in other forms: columns as messages, and openings and reports as columns."""
 
 import json
 from collections.abc import Sequence
+from operator import itemgetter
 
 from drawbridge.v1 import record_pb2
 from drawbridge.v1 import record_service_pb2 as pb
+
+from credentiald.record_model import Opening, Report
+from credentiald.store.record_writing import Batch
+from credentiald.usual_report import NONE_MATCHED, Matched, Told, in_columns
 
 
 def messages_of(usual: pb.UsualInterceptions, ids: Sequence[str] = ()) -> list[pb.InterceptionRecords]:
@@ -40,3 +45,30 @@ def messages_of(usual: pb.UsualInterceptions, ids: Sequence[str] = ()) -> list[p
                     record.id = ids[place][:-4] + tail
         messages.append(message)
     return messages
+
+
+def matched_batch(openings: list[Opening], told: list[Told]) -> tuple[Batch, list[int]]:
+    """These in one batch, what can be matched of them as columns; and the places that the reports had."""
+    opened_ids, told_ids = [one[0] for one in openings], [one[0] for one in told]
+    opened = {one[0]: one for one in openings}
+    matched = [
+        place
+        for place, one in enumerate(told)
+        if not isinstance(one, Report)
+        and told_ids.count(one[0]) == opened_ids.count(one[0]) == 1
+        and one[1:4] == itemgetter(1, 2, 8)(opened[one[0]])
+    ]
+    others = [place for place in range(len(told)) if place not in matched]
+    ids = [told_ids[place] for place in matched]
+    batch = Batch(
+        openings=[one for one in openings if one[0] not in ids],
+        reports=[told[place] for place in others],
+        matched=Matched(
+            in_columns([told[place] for place in matched]),
+            Opening._make(zip(*(opened[one] for one in ids), strict=True)),
+            [],
+        )
+        if matched
+        else NONE_MATCHED,
+    )
+    return batch, others + matched
