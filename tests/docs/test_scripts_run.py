@@ -66,7 +66,9 @@ def test_the_printed_curl_streams_an_answer_event_by_event(clone: Path) -> None:
 
 
 def test_the_printed_usage_command_shows_what_a_request_took(clone: Path, tmp_path: Path) -> None:
-    with running(clone, bare_environ(clone, **ANY_PORTS)) as run:
+    # With data of its own: what another test asked counts, too.
+    database = f"sqlite:///{tmp_path}/data/mine.db"
+    with running(clone, bare_environ(clone, **ANY_PORTS, CREDENTIALD_DATABASE=database)) as run:
         assert b"message_stop" in answer_to(run, run.wait_ready())
         [line] = [line.partition("usage ")[2] for line in run.out.splitlines() if line.startswith("usage ")]
         deadline = time.monotonic() + RECORDED_SECONDS
