@@ -32,12 +32,15 @@ _COLUMNS = f"""
     SUBSTR(COALESCE({_PROMPT}, ''), 1, {PROMPT_CHARACTERS}) AS last_prompt,
     CASE WHEN {_PROMPT} IS NULL THEN 0 ELSE start_time END AS last_prompt_time
 """
-# A prompt without a text is told of in no session, so there may be more of these.
-_FACTS = (
-    f"LEFT {usual_facts.JOIN_USAGES} LEFT {usual_facts.JOIN_PROMPTS}"
-    " LEFT JOIN token_usages ON token_usages.interception_id = interceptions.id"
-    " LEFT JOIN prompts ON prompts.interception_id = interceptions.id AND prompts.text <> ''"
-)
+# A prompt without a text is told of in no session, so there may be more of these. Nothing is looked for (NULL is equal
+# to nothing) in the tables of their kinds where the others have it: each look is a page of the file.
+_FACTS = f"""
+    LEFT {usual_facts.JOIN_USAGES} LEFT {usual_facts.JOIN_PROMPTS}
+    LEFT JOIN token_usages ON token_usages.interception_id
+        = CASE WHEN {usual_facts.USAGES}.number IS NULL THEN interceptions.id END
+    LEFT JOIN prompts ON prompts.interception_id
+        = CASE WHEN COALESCE({usual_facts.PROMPTS}.text, '') = '' THEN interceptions.id END AND prompts.text <> ''
+"""
 # Of those that began at the same time, sessions with a row come first, and these after them.
 _BEHIND = 1 << 62
 

@@ -3,8 +3,7 @@
 import json
 from collections import defaultdict
 from collections.abc import Sequence
-from itertools import chain
-from operator import add
+from operator import add, itemgetter
 from typing import NamedTuple
 
 from credentiald.errors import InterceptionNotFound
@@ -23,6 +22,7 @@ from credentiald.store.record_scan import Condition, Filter, Page, Place, Scan
 SCANNED_ENTRIES = 50_000
 SCANNED_ROWS = 2_000
 MOST_OF_A_THREAD = 100
+_COLUMNS = ", ".join(("number", *COLUMNS))
 
 
 class StoredInterception(NamedTuple):
@@ -80,7 +80,7 @@ def list_interceptions(
         scanned=SCANNED_ROWS if wanted.session_id else SCANNED_ENTRIES,
     )
     rows, next_place = scan.page(conn, after=after, limit=limit)
-    return Page(_with_tokens(conn, [draft_of(row) for row in rows]), next_place)
+    return Page(_with_tokens(conn, rows), next_place)
 
 
 def list_sessions(conn: Connection, wanted: Filter, *, after: Place | None, limit: int) -> Page[StoredSession]:
@@ -135,24 +135,24 @@ def get_interception(
 
     `user_id` is whose it must be, empty for anybody's.
     """
-    found = next(iter(_rows(conn, "id = ?", interception_id)), None)
-    if found is None or (user_id and found.user_id != user_id):
+    found = _row(conn, interception_id)
+    if found is None or (user_id and found["user_id"] != user_id):
         raise InterceptionNotFound(interception=interception_id)
-    root = found.thread_root_id or found.id
+    root_id = found["thread_root_id"] or interception_id
     rows = conn.execute(
-        f"SELECT {', '.join(COLUMNS)} FROM interceptions"  # noqa: S608 - names of ours
+        f"SELECT {_COLUMNS} FROM interceptions"  # noqa: S608 - names of ours
         " WHERE thread_root_id = ? AND thread_root_id <> '' AND thread_root_id <> id AND user_id = ?"
         " ORDER BY start_time DESC LIMIT ?",
-        (root, found.user_id, MOST_OF_A_THREAD),
+        (root_id, found["user_id"], MOST_OF_A_THREAD),
     ).fetchall()
-    thread = {one.id: one for one in (*_rows(conn, "id = ?", root), *map(draft_of, rows), found)}
-    newest = sorted(thread.values(), key=lambda one: (one.start_time, one.id))[-MOST_OF_A_THREAD:]
+    thread = {one["id"]: one for one in (_row(conn, root_id), *rows, found) if one is not None}
+    newest = sorted(thread.values(), key=itemgetter("start_time", "id"))[-MOST_OF_A_THREAD:]
     if found not in newest:
         newest = [found, *newest[1:]]
     shown = _with_tokens(conn, newest)
-    facts = _facts(conn, [one.id for one in newest])
+    facts = _facts(conn, [one.row.id for one in shown])
     return (
-        next(one for one in shown if one.row.id == found.id),
+        next(one for one in shown if one.row.id == interception_id),
         [Detail(one, facts.get(one.row.id, [])) for one in shown],
     )
 
@@ -179,29 +179,32 @@ def _is_wanted(session: StoredSession, wanted: Filter) -> bool:
     )
 
 
-def _rows(conn: Connection, condition: str, value: str) -> list[InterceptionDraft]:
-    rows = conn.execute(f"SELECT {', '.join(COLUMNS)} FROM interceptions WHERE {condition}", (value,)).fetchall()  # noqa: S608
-    return [draft_of(row) for row in rows]
+def _row(conn: Connection, interception_id: str) -> Row | None:
+    sql = f"SELECT {_COLUMNS} FROM interceptions WHERE id = ?"  # noqa: S608 - names of ours
+    rows: list[Row] = conn.execute(sql, (interception_id,)).fetchall()
+    return rows[0] if rows else None
 
 
-def _with_tokens(conn: Connection, drafts: Sequence[InterceptionDraft]) -> list[StoredInterception]:
+def _with_tokens(conn: Connection, interceptions: Sequence[Row]) -> list[StoredInterception]:
     sums = ", ".join(f"SUM({one}) AS {one}" for one in TOKEN_SUMS)
     cost = "COALESCE(SUM(cost_micros), 0) AS cost_micros, SUM(cost_micros IS NULL) AS unpriced_token_usages"
-    ids = [one.id for one in drafts]
+    # A usage with the interception's number is found without the index of its ids, in pages beside each other.
+    usual = {row["number"]: row for row in usual_facts.sums(conn, [one["number"] for one in interceptions])}
     rows = bulk.select(
         conn,
         f"SELECT interception_id, {sums}, {cost} FROM token_usages WHERE interception_id IN",  # noqa: S608 - names of ours
-        ids,
+        [one["id"] for one in interceptions],
         "GROUP BY interception_id",
     )
-    found: dict[str, tuple[Tokens, Cost]] = {}
-    for row in chain(rows, usual_facts.sums(conn, ids)):
-        tokens, costs = found.get(row["interception_id"], (Tokens(), Cost()))
-        found[row["interception_id"]] = (
-            Tokens(*map(add, tokens, tokens_in(row))),
-            Cost(*map(add, costs, cost_in(row))),
-        )
-    return [StoredInterception(one, *found.get(one.id, (Tokens(), Cost()))) for one in drafts]
+    others = {row["interception_id"]: row for row in rows}
+    shown = []
+    for one in interceptions:
+        tokens, cost_of = Tokens(), Cost()
+        for row in (usual.get(one["number"]), others.get(one["id"])):
+            if row is not None:
+                tokens, cost_of = Tokens(*map(add, tokens, tokens_in(row))), Cost(*map(add, cost_of, cost_in(row)))
+        shown.append(StoredInterception(draft_of(one), tokens, cost_of))
+    return shown
 
 
 def _facts(conn: Connection, ids: Sequence[str]) -> dict[str, list[Fact]]:

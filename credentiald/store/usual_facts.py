@@ -81,13 +81,14 @@ def stored_ids(conn: Connection, interception_ids: Collection[str]) -> Iterator[
         yield row["id"], Prompt, prompt_id
 
 
-def sums(conn: Connection, interception_ids: Collection[str]) -> Iterator[Row]:
-    """The tokens and costs that are here, as TOKEN_SUMS and COST_SUMS, with `interception_id`."""
+def sums(conn: Connection, numbers: Sequence[int]) -> Iterator[Row]:
+    """The tokens and costs that are here of interceptions with these numbers, as TOKEN_SUMS and COST_SUMS, with
+    `number`."""
     head = (
-        f"SELECT interceptions.id AS interception_id, {', '.join(TOKEN_SUMS)},"
-        f" COALESCE(cost_micros, 0) AS cost_micros, cost_micros IS NULL AS unpriced_token_usages {_OF_USAGES}"
+        f"SELECT number, {', '.join(TOKEN_SUMS)}, COALESCE(cost_micros, 0) AS cost_micros,"  # noqa: S608 - names of ours
+        f" cost_micros IS NULL AS unpriced_token_usages FROM {USAGES} WHERE number IN"
     )
-    return bulk.select(conn, head, list(interception_ids))
+    return bulk.select(conn, head, numbers)
 
 
 def delete(conn: Connection, numbers: Sequence[int]) -> None:
