@@ -197,14 +197,18 @@ def _with_tokens(conn: Connection, interceptions: Sequence[Row]) -> list[StoredI
         "GROUP BY interception_id",
     )
     others = {row["interception_id"]: row for row in rows}
-    shown = []
-    for one in interceptions:
-        tokens, cost_of = Tokens(), Cost()
-        for row in (usual.get(one["number"]), others.get(one["id"])):
-            if row is not None:
-                tokens, cost_of = Tokens(*map(add, tokens, tokens_in(row))), Cost(*map(add, cost_of, cost_in(row)))
-        shown.append(StoredInterception(draft_of(one), tokens, cost_of))
-    return shown
+    return [
+        StoredInterception(draft_of(one), *_both(usual.get(one["number"]), others.get(one["id"])))
+        for one in interceptions
+    ]
+
+
+def _both(one: Row | None, other: Row | None) -> tuple[Tokens, Cost]:
+    """Two rows of sums together."""
+    if one is None or other is None:
+        found = one or other
+        return (Tokens(), Cost()) if found is None else (tokens_in(found), cost_in(found))
+    return Tokens(*map(add, tokens_in(one), tokens_in(other))), Cost(*map(add, cost_in(one), cost_in(other)))
 
 
 def _facts(conn: Connection, ids: Sequence[str]) -> dict[str, list[Fact]]:

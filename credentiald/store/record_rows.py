@@ -1,6 +1,8 @@
 """Which columns records have, and their facts into their tables."""
 
 from collections.abc import Sequence
+from operator import itemgetter
+from typing import Any
 
 from credentiald.record_model import (
     NONE,
@@ -20,6 +22,7 @@ from credentiald.store.connection import Connection, Row, Value
 TOKEN_SUMS = "input_tokens", "output_tokens", "cache_read_input_tokens", "cache_write_input_tokens"
 COST_SUMS = "cost_micros", "unpriced_token_usages"
 COLUMNS = tuple(InterceptionDraft.__dataclass_fields__)
+_columns: "itemgetter[Any]" = itemgetter(*COLUMNS)
 
 # Table by kind of fact, with its columns: those of the value, `…_micros` being a time.
 TABLES: dict[type[Fact], str] = {
@@ -48,7 +51,7 @@ _FORMS = {
 
 def draft_of(row: Row) -> InterceptionDraft:
     """The stored row, to be changed or shown."""
-    return InterceptionDraft(**{name: row[name] for name in COLUMNS})
+    return InterceptionDraft(**dict(zip(COLUMNS, _columns(row), strict=True)))
 
 
 def fact_row(interception_id: str, fact: Fact) -> tuple[Value, ...]:
