@@ -41,6 +41,8 @@ _MOST_METADATA = 64
 MOST_COUNT = 1_000_000_000_000
 MOST_MICROS = 1 << 53
 MOST_STATUS = 999
+# Of one kind, in one report. Those that nothing is in take no room in a message, and to read a million takes seconds.
+MOST_RECORDS = 4096
 
 # Facts of so many bytes are remembered, and so many of them.
 _MOST_KNOWN_BYTES = 1024
@@ -100,7 +102,8 @@ class ReportReader:
         self._known: dict[bytes, Facts] = {}
 
     def report_of(self, message: pb.InterceptionRecords, receipt: Receipt, frame: Frame) -> Report:
-        """What the bridge says of one interception, with what the receipt says of it."""
+        """What the bridge says of one interception, with what the receipt says of it. INVALID_ARGUMENT for too many
+        records."""
         interception_id, resolution_id, origin, start_micros = receipt
         bridge_instance_id, rules, now_micros = frame
         end = _end(message.end, start_micros, now_micros)
@@ -110,7 +113,7 @@ class ReportReader:
         # Most have none of these.
         tool_calls = _read(calls, _tool_call, of) if (calls := message.tool_calls) else ()
         thoughts = _read(thinking, _thought, of) if (thinking := message.model_thoughts) else ()
-        attempts = tuple([self._attempt(one, receipt, of) for one in told]) if (told := message.attempts) else ()
+        attempts = self._attempts(told, receipt, of) if (told := message.attempts) else ()
         # Asked only where there is something to ask: it costs more than reading a field.
         says_end = end is not None or message.HasField("end")
         is_whole = not (
@@ -143,6 +146,10 @@ class ReportReader:
                 attempts,
             ),
         )
+
+    def _attempts(self, messages: Sequence[pb.Attempt], receipt: Receipt, of: _Of) -> tuple[Attempt | None, ...]:
+        _check_count(len(messages))
+        return tuple([self._attempt(one, receipt, of) for one in messages])
 
     def _attempt(self, message: pb.Attempt, receipt: Receipt, of: _Of) -> Attempt | None:
         """None also for one that another resolution than of this interception stands behind."""
@@ -189,7 +196,13 @@ def _read(messages: Sequence[M], read_one: Callable[[M, _Of], T | None], of: _Of
         return ()
     if count == 1:
         return (read_one(messages[0], of),)
+    _check_count(count)
     return tuple([read_one(one, of) for one in messages])
+
+
+def _check_count(count: int) -> None:
+    if count > MOST_RECORDS:
+        raise InvalidArgument(field="interceptions", problem=f"at most {MOST_RECORDS} records of one kind in a report")
 
 
 def facts_of(message: pb.InterceptionFacts) -> Facts:

@@ -41,6 +41,8 @@ from credentiald.usual_report import (
 from credentiald.waiting_openings import opening_columns
 
 _COMPLETED = Outcome.COMPLETED.value
+# As many as interceptions. Those that nothing is in take no room in a message, and to read a million takes seconds.
+_MOST_FACTS = 1000
 _MOST_KNOWN = 1024
 _MOST_KNOWN_CHARACTERS = 512
 _Count = Annotated[int, msgspec.Meta(ge=-(1 << 63), le=(1 << 63) - 1)]
@@ -249,6 +251,8 @@ def _partly(values: UsualRow, prompt_bytes: int) -> Told:
 
 
 def _facts(usual: pb.UsualInterceptions) -> list[Facts]:
+    if len(usual.facts) > _MOST_FACTS:
+        raise InvalidArgument(field="usual.facts", problem=f"at most {_MOST_FACTS} in one message")
     each = [facts_of(one) for one in usual.facts]
     places = usual.facts_indexes[:]
     if len(each) == 1 and places.count(0) == len(places):

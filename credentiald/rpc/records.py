@@ -82,9 +82,11 @@ class Records(RecordServiceServicer):
                 report = report_of(message, receipt, frame)
                 judged.reports.append(report)
                 judged.places.append(place)
+                count, size_bytes = _weight(report)
                 if not report.is_whole:
                     judged.rejected[place] = Rejection.RECORD_INVALID
-                count, size_bytes = _weight(report)
+                    # What was left out took its time as well, however much that was.
+                    count = _RECORDS_AT_ONCE
                 records += count
                 judged.size_bytes += size_bytes
             if records >= _RECORDS_AT_ONCE:

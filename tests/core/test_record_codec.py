@@ -5,10 +5,11 @@ from drawbridge.v1 import record_pb2
 from drawbridge.v1 import record_service_pb2 as pb
 
 from credentiald import receipts
+from credentiald.errors import InvalidArgument
 from credentiald.receipts import Receipt
 from credentiald.record_model import DAY_MICROS, Facts
 from credentiald.record_rules import KeepRules
-from credentiald.rpc.record_codec import Frame, ReportReader
+from credentiald.rpc.record_codec import MOST_RECORDS, Frame, ReportReader
 from tests.support.records import SECOND, START, an_id, an_origin
 
 KEY = b"k" * 32
@@ -105,3 +106,14 @@ def test_a_record_without_a_time_has_that_of_the_beginning_and_no_other_is_a_day
     prompts = [record_pb2.Prompt(id=an_id(number), **moment) for number, moment in enumerate(moments)]
     report = read(pb.InterceptionRecords(prompts=prompts))
     assert [one.create_micros for one in report.prompts] == [START, START + 2 * SECOND, START - DAY_MICROS]
+
+
+@pytest.mark.parametrize("kind", ["token_usages", "prompts", "tool_calls", "model_thoughts", "attempts"])
+def test_more_records_than_a_report_can_have_are_not_even_read(kind):
+    message = pb.InterceptionRecords()
+    for _ in range(MOST_RECORDS):
+        getattr(message, kind).add()
+    assert getattr(read(message), kind) == ()
+    getattr(message, kind).add()
+    with pytest.raises(InvalidArgument):
+        read(message)

@@ -137,7 +137,8 @@ def test_receipts_are_judged_one_by_one():
 @pytest.mark.parametrize(
     "changes",
     [{name: []} for name in ("receipts", "facts_indexes", *COLUMNS)]
-    + [{"facts": []}, {"facts_indexes": [1]}, {"facts_indexes": [-1]}, {"http_statuses": [200, 200]}],
+    + [{"facts": []}, {"facts_indexes": [1]}, {"facts_indexes": [-1]}, {"http_statuses": [200, 200]}]
+    + [{"facts": [pb.InterceptionFacts()] * 1001}],
 )
 def test_columns_that_do_not_fit_together_are_refused(changes):
     with pytest.raises(InvalidArgument):
