@@ -116,6 +116,8 @@ class _UsualChoice(msgspec.Struct, gc=False):
     delta: _UsualMessage | None = None
     message: _UsualMessage | None = None
     finish_reason: str | None = None
+    # Where usage is told twice, a reader takes what comes last.
+    usage: None = None
 
 
 class _UsualAnswer(msgspec.Struct, gc=False):

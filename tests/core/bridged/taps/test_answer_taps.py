@@ -811,3 +811,13 @@ def test_tokens_of_tool_use_are_input() -> None:
     assert found.usage is not None
     assert found.usage.input_tokens == 17
     assert found.usage.metadata == {"input_tool_use": 7}
+
+
+def test_of_usage_that_is_told_twice_in_an_answer_what_a_choice_says_counts() -> None:
+    usage = {"prompt_tokens": 12, "completion_tokens": 7, "total_tokens": 19}
+    choices = [{"message": {"content": "x"}, "finish_reason": "stop", "usage": {**usage, "cached_tokens": 9}}]
+    answer = json.dumps({"id": "c", "choices": choices, "usage": usage}).encode()
+    assert openai_chat.usual(answer) is None
+    found = tapped([answer], dialect=CHAT, headers=JSON).usage
+    assert found is not None
+    assert (found.input_tokens, found.cache_read_input_tokens, found.output_tokens) == (3, 9, 7)
