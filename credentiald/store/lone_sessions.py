@@ -21,7 +21,7 @@ def _either(column: str) -> str:
 
 
 _PROMPT = f"COALESCE(NULLIF({usual_facts.PROMPTS}.text, ''), prompts.text)"
-# As rows of sessions have it.
+# As rows of sessions have it, but for the prompt (`last_prompt_in`): of a text, SUBSTR takes nothing behind a NUL.
 _COLUMNS = f"""
     interceptions.number AS number, user_id, session_id, json_array(provider_name) AS providers,
     json_array(provider_type) AS provider_types, CASE model WHEN '' THEN '[]' ELSE json_array(model) END AS models,
@@ -29,7 +29,7 @@ _COLUMNS = f"""
     {", ".join(map(_either, (*TOKEN_SUMS, "cost_micros")))},
     COALESCE({usual_facts.USAGES}.number, token_usages.id) IS NOT NULL
         AND COALESCE({usual_facts.USAGES}.cost_micros, token_usages.cost_micros) IS NULL AS unpriced_token_usages,
-    SUBSTR(COALESCE({_PROMPT}, ''), 1, {PROMPT_CHARACTERS}) AS last_prompt,
+    COALESCE(SUBSTR(CAST({_PROMPT} AS BLOB), 1, {4 * PROMPT_CHARACTERS}), '') AS last_prompt,
     CASE WHEN {_PROMPT} IS NULL THEN 0 ELSE start_time END AS last_prompt_time
 """
 # A prompt without a text is told of in no session, so there may be more of these. Nothing is looked for (NULL is equal
@@ -75,6 +75,12 @@ def given_rows(conn: Connection, session_ids: Collection[str]) -> list[Row]:
     )
     bulk.change(conn, "UPDATE interceptions SET is_session = 0 WHERE id IN", [row["session_id"] for row in rows])
     return rows
+
+
+def last_prompt_in(row: Row) -> str:
+    """Of a row of sessions, or of one that stands for one."""
+    prompt: str | bytes = row["last_prompt"]
+    return prompt if isinstance(prompt, str) else prompt.decode(errors="ignore")[:PROMPT_CHARACTERS]
 
 
 def is_lone(conn: Connection, session_id: str) -> bool:

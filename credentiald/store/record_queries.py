@@ -247,5 +247,5 @@ def _session(row: Row) -> StoredSession:
         threads=row["threads"],
         tokens=tokens_in(row),
         cost=cost_in(row),
-        last_prompt=row["last_prompt"],
+        last_prompt=lone_sessions.last_prompt_in(row),
     )

@@ -219,7 +219,7 @@ def counts_of(usage: TokenUsage) -> tuple[int, ...]:
 
 def _add_stored(session: _Session, row: Row) -> None:
     if row["last_prompt_time"] > session.last_prompt_time:
-        session.last_prompt, session.last_prompt_time = row["last_prompt"], row["last_prompt_time"]
+        session.last_prompt, session.last_prompt_time = lone_sessions.last_prompt_in(row), row["last_prompt_time"]
     # The latest client that has a name.
     if not session.client or (row["client"] and row["last_active_time"] > session.last_active_time):
         session.client = row["client"]

@@ -305,6 +305,18 @@ def test_a_session_of_one_interception_gets_its_row_when_more_is_told_of_it(tmp_
     assert found["short"] == found["long"]
 
 
+@pytest.mark.parametrize("prompt", ["a\0b", "\0", "é" * 700, "a" + "😀" * 700, "x" * 499 + "é\0"])
+def test_the_last_prompt_of_a_session_is_the_same_with_a_row_and_without(tmp_path, prompt):
+    one = a_report(1, facts=some_facts(), prompts=(a_prompt(prompt, id=fact_id(1, 1)),), end=an_end(1))
+    with empty_records(tmp_path / "records.db") as conn:
+        put(conn, an_opening(1), one)
+        assert not rows_of(conn, "sessions")
+        assert [session["last_prompt"] for session in sessions_of(conn)] == [prompt[:500]]
+        # Something joins it.
+        put(conn, a_report(2, facts=some_facts(client_session_id=an_id(1)), end=an_end(2)))
+        assert [row["last_prompt"] for row in rows_of(conn, "sessions")] == [prompt[:500]]
+
+
 def test_a_session_without_a_row_is_counted_once_however_many_prompts_without_a_text_there_are(tmp_path):
     first = a_report(1, facts=some_facts(), token_usages=(a_usage(),), prompts=(a_prompt(""),), end=an_end(1))
     with empty_records(tmp_path / "records.db") as conn:
