@@ -21,7 +21,7 @@ from credentiald.store.record_scan import Filter, Place
 from credentiald.store.records import Records
 
 _MOST_PAGES_OF_USAGE = 4
-_DEFAULT_PAGE, _LARGEST_PAGE = 100, 1000
+_DEFAULT_PAGE, _LARGEST_PAGE, _LARGEST_LIST = 100, 1000, record_queries.MOST_OF_A_PAGE
 _NAMES: Mapping[str, str] = {}
 
 # One question: what it is called, and what asks it and says where the next page begins.
@@ -97,8 +97,8 @@ def questions(marks: Landmarks) -> Iterator[Question]:
         yield "ListInterceptions", label, interceptions(wanted, _DEFAULT_PAGE)
         yield "ListSessions", label, sessions(wanted, _DEFAULT_PAGE)
     for label, wanted in _single_filters(marks):
-        yield "ListInterceptions", f"{label}, {_LARGEST_PAGE} a page", interceptions(wanted, _LARGEST_PAGE)
-        yield "ListSessions", f"{label}, {_LARGEST_PAGE} a page", sessions(wanted, _LARGEST_PAGE)
+        yield "ListInterceptions", f"{label}, {_LARGEST_LIST} a page", interceptions(wanted, _LARGEST_LIST)
+        yield "ListSessions", f"{label}, {_LARGEST_LIST} a page", sessions(wanted, _LARGEST_LIST)
     for what in ("thread_id", "middle_id", "newest_id", "single_id"):
         yield "GetInterception", what.removesuffix("_id"), interception(getattr(marks, what))
     yield "GetInterception", f"the latest of a thread of {LONG_THREAD}", latest_of(marks.thread_id)

@@ -161,7 +161,7 @@ def records() -> None:
 @administers()
 def sessions(destination: Destination, output: Output, wanted: pb.UsageFilter, mine: bool, limit: int) -> None:
     """Conversations, the latest first."""
-    request = pb.ListSessionsRequest(filter=wanted, page_size=min(limit, 1000))
+    request = pb.ListSessionsRequest(filter=wanted, page_size=min(limit, 250))
     with destination.connect(mine=mine) as connection:
         found = connection.pages(connection.usage.ListSessions, request, lambda page: page.sessions)
         rows = map(to_dict, islice(found, limit))
@@ -175,7 +175,7 @@ def sessions(destination: Destination, output: Output, wanted: pb.UsageFilter, m
 @administers()
 def interceptions(destination: Destination, output: Output, wanted: pb.UsageFilter, mine: bool, limit: int) -> None:
     """Single requests, the latest first."""
-    request = pb.ListInterceptionsRequest(filter=wanted, page_size=min(limit, 1000))
+    request = pb.ListInterceptionsRequest(filter=wanted, page_size=min(limit, 250))
     with destination.connect(mine=mine) as connection:
         found = connection.pages(connection.usage.ListInterceptions, request, lambda page: page.interceptions)
         rows = map(to_dict, islice(found, limit))

@@ -58,8 +58,8 @@ class Pages:
         return urlsafe_b64encode(nonce + self._aead.encrypt(nonce, body, None)).decode("ascii")
 
 
-def size_of(requested: int) -> int:
+def size_of(requested: int, most: int = MAX_SIZE) -> int:
     """How many items a page has: 0 asks for the default, and there is a limit (AIP-158)."""
     if requested < 0:
         raise InvalidArgument(field="page_size", problem="must not be negative")
-    return min(requested or DEFAULT_SIZE, MAX_SIZE)
+    return min(requested or DEFAULT_SIZE, most)

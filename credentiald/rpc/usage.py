@@ -32,7 +32,7 @@ class Usage(UsageServiceServicer):
             record_queries.list_sessions,
             wanted,
             after=self._place(request.page_token, made_for),
-            limit=paging.size_of(request.page_size),
+            limit=paging.size_of(request.page_size, record_queries.MOST_OF_A_PAGE),
         )
         names = await usernames(self._plane, (one.user_id for one in page.items))
         return pb.ListSessionsResponse(
@@ -49,7 +49,7 @@ class Usage(UsageServiceServicer):
             record_queries.list_interceptions,
             wanted,
             after=self._place(request.page_token, made_for),
-            limit=paging.size_of(request.page_size),
+            limit=paging.size_of(request.page_size, record_queries.MOST_OF_A_PAGE),
         )
         names = await usernames(self._plane, (one.row.user_id for one in page.items))
         return pb.ListInterceptionsResponse(

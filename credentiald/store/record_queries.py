@@ -22,6 +22,8 @@ from credentiald.store.record_scan import Condition, Filter, Page, Place, Scan
 SCANNED_ENTRIES = 50_000
 SCANNED_ROWS = 2_000
 MOST_OF_A_THREAD = 100
+# Those of one user lie all over the file, and each of them takes three reads of a disk.
+MOST_OF_A_PAGE = 250
 _COLUMNS = ", ".join(("number", *COLUMNS))
 
 

@@ -137,14 +137,20 @@ class KeptRecords:
         """All of them, the oldest first, once there are so many and each has ended; more than that never come."""
         async with asyncio.timeout(KEPT_SECONDS):
             while True:
-                page = await self._stub.ListInterceptions(
-                    pb.ListInterceptionsRequest(page_size=1000), metadata=self._metadata
-                )
-                found = list(page.interceptions)
+                found = await self._listed()
                 if len(found) >= count and all(one.HasField("end_time") for one in found):
                     assert len(found) == count
                     return found[::-1]
                 await asyncio.sleep(0.05)
+
+    async def _listed(self) -> list[pb.Interception]:
+        request, found = pb.ListInterceptionsRequest(), list[pb.Interception]()
+        while True:
+            page = await self._stub.ListInterceptions(request, metadata=self._metadata)
+            found += page.interceptions
+            if not page.next_page_token:
+                return found
+            request.page_token = page.next_page_token
 
     async def detail(self, interception_id: str) -> pb.InterceptionDetail:
         """One of them, with its records."""

@@ -441,7 +441,7 @@ class ListSessionsRequest(_message.Message):
     PAGE_SIZE_FIELD_NUMBER: _builtins.int
     PAGE_TOKEN_FIELD_NUMBER: _builtins.int
     page_size: _builtins.int
-    """At most this many; 0 means the server's default of 100, at most 1000."""
+    """At most this many; 0 means the server's default of 100, at most 250."""
     page_token: _builtins.str
     @_builtins.property
     def filter(self) -> Global___UsageFilter: ...
@@ -492,7 +492,7 @@ class ListInterceptionsRequest(_message.Message):
     PAGE_SIZE_FIELD_NUMBER: _builtins.int
     PAGE_TOKEN_FIELD_NUMBER: _builtins.int
     page_size: _builtins.int
-    """At most this many; 0 means the server's default of 100, at most 1000."""
+    """At most this many; 0 means the server's default of 100, at most 250."""
     page_token: _builtins.str
     @_builtins.property
     def filter(self) -> Global___UsageFilter: ...
