@@ -19,7 +19,7 @@ from credentiald.store.record_rows import COLUMNS, TABLES, TOKEN_SUMS, columns_o
 from credentiald.store.record_scan import Condition, Filter, Page, Place, Scan
 
 # How much a page looks through: entries of an index that has what is filtered by, rows of a table.
-SCANNED_ENTRIES = 50_000
+SCANNED_ENTRIES = 25_000
 SCANNED_ROWS = 2_000
 MOST_OF_A_THREAD = 100
 # Those of one user lie all over the file, and each of them takes three reads of a disk.

@@ -73,25 +73,31 @@ class Scan:
         self._number = f"{table}.number"
         self._columns, self._rows = columns, f"{table} {joined}".rstrip()
         self._base, self._base_values = given(indexed)
-        if wanted.after_micros is not None:
-            self._base.append(f"{time} >= ?")
-            self._base_values.append(wanted.after_micros)
-        if wanted.before_micros is not None:
-            self._base.append(f"{time} < ?")
-            self._base_values.append(wanted.before_micros)
+        self._wanted = wanted
         self._further, self._further_values = given(further)
 
     def page(self, conn: Connection, *, after: Place | None, limit: int) -> tuple[list[Row], Place | None]:
         """At most `limit` rows, and where the next page begins."""
         conditions, values = list(self._base), list(self._base_values)
+        # One bound of the time at each end: of two, SQLite begins or stops at the first, and looks through what is
+        # between them.
         if after is not None:
             # The first of the two is for the index.
             conditions += [f"{self._time} <= ?", f"({self._time}, {self._number}) < (?, ?)"]
             values += [after.micros, *after]
-        last = self._last(conn, conditions, values) if self._further else None
+        elif self._wanted.before_micros is not None:
+            conditions.append(f"{self._time} < ?")
+            values.append(self._wanted.before_micros)
+        oldest: list[str] = []
+        oldest_values: list[Value] = []
+        if self._wanted.after_micros is not None:
+            oldest, oldest_values = [f"{self._time} >= ?"], [self._wanted.after_micros]
+        last = self._last(conn, [*conditions, *oldest], [*values, *oldest_values]) if self._further else None
         if last is not None:
-            conditions += [f"{self._time} >= ?", f"({self._time}, {self._number}) >= (?, ?)"]
-            values += [last.micros, *last]
+            oldest = [f"{self._time} >= ?", f"({self._time}, {self._number}) >= (?, ?)"]
+            oldest_values = [last.micros, *last]
+        conditions += oldest
+        values += oldest_values
         rows = conn.execute(
             f"SELECT {self._columns} FROM {self._rows}"  # noqa: S608 - names of ours
             f" WHERE {_all([*conditions, *self._further])} {self._order} LIMIT ?",

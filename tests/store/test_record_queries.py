@@ -75,6 +75,13 @@ def a_lone(number):
     return opening, report
 
 
+def a_moment(number):
+    """One of many, each a microsecond after the other."""
+    origin, start = an_origin(ALICE), START + number
+    report = a_report(number, origin=origin, start_micros=start, facts=some_facts(client="Zed"), end=an_end(number))
+    return an_opening(number, origin=origin, start_micros=start, client="Zed"), report
+
+
 @pytest.fixture(scope="module")
 def conn(tmp_path_factory):
     with empty_records(tmp_path_factory.mktemp("records") / "records.db") as one:
@@ -139,6 +146,31 @@ def test_pages_of_interceptions_have_each_that_is_asked_for_once_from_the_newest
         and (wanted.before_micros is None or row["start_time"] < wanted.before_micros)
     ]
     assert all(one.tokens.input_tokens == int(one.row.id[-12:], 16) for one in listed)
+
+
+@pytest.mark.parametrize("ask", [record_queries.list_interceptions, record_queries.list_sessions])
+@pytest.mark.parametrize("user_id", ["", ALICE])
+def test_a_page_looks_through_no_more_where_more_is_between_the_times_that_are_asked_for(tmp_path, ask, user_id):
+    def steps(count):
+        """Of SQLite, for the first page and one from the middle on, of all that has no such client."""
+        ends = {"after_micros": START, "before_micros": START + count + 1}
+        taken = []
+        with empty_records(tmp_path / f"{count}.db") as one:
+            put(one, *(each for number in range(1, count + 1) for each in a_moment(number)))
+            for after in (None, Place(START + count // 2, count)):
+                taken.append(0)
+
+                def count_one():
+                    taken[-1] += 1
+
+                one.set_progress_handler(count_one, 1)
+                page = ask(one, Filter(user_id=user_id, client="none", **ends), after=after, limit=10)
+                one.set_progress_handler(None, 1)
+                assert (page.items, page.next_place is None) == ([], False)
+        return taken
+
+    few, many = steps(100), steps(400)
+    assert max(many) < min(few) * 1.5
 
 
 @given(wanted=filters, limit=st.integers(1, 12))
