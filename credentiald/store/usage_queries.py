@@ -92,7 +92,8 @@ def _days_of(
         values.append(-(-wanted.before_micros // DAY_MICROS))
     if wanted.user_id or not of_each:
         return [*conditions, "user_id = ?"], [*values, wanted.user_id or ALL_USERS], ""
-    users, user_values = ["user_id > ?", "user_id >= ?"], [ALL_USERS, place.user_id]
+    # One bound: of two, SQLite begins at the first.
+    users, user_values = [f"user_id {'>=' if place.user_id else '>'} ?"], [place.user_id or ALL_USERS]
     last = conn.execute(
         f"SELECT user_id FROM usage_days WHERE {' AND '.join(users)} ORDER BY user_id, start_day LIMIT 1 OFFSET ?",  # noqa: S608
         (*user_values, SCANNED_DAYS),

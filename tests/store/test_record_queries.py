@@ -238,6 +238,22 @@ def test_pages_of_usage_add_up_what_is_asked_for_and_nothing_twice(conn, wanted,
     )
 
 
+def test_a_page_of_usage_by_user_passes_no_days_of_users_before_it(conn):
+    taken, after = [], None
+    while not taken or after is not None:
+        taken.append(0)
+
+        def count_one():
+            taken[-1] += 1
+
+        conn.set_progress_handler(count_one, 1)
+        after = usage_queries.query_usage(conn, Filter(), group_by=["USER", "DAY"], after=after, limit=100).next_place
+        conn.set_progress_handler(None, 1)
+    # The last of them has next to none of his own.
+    assert len(taken) == len(USERS)
+    assert taken[-1] < taken[0] / 2
+
+
 def test_a_page_of_usage_by_user_adds_up_the_days_of_some_users_only(conn):
     first = usage_queries.query_usage(conn, Filter(), group_by=["USER"], after=None, limit=100)
     assert [one.user_id for one in first.rows] == [ALICE]
