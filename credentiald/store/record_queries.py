@@ -20,7 +20,7 @@ from credentiald.store.record_scan import Condition, Filter, Page, Place, Scan
 
 # How much a page looks through: entries of an index that has what is filtered by, rows of a table.
 SCANNED_ENTRIES = 25_000
-SCANNED_ROWS = 2_000
+SCANNED_ROWS = 1_000
 MOST_OF_A_THREAD = 100
 # Those of one user lie all over the file, and each of them takes three reads of a disk.
 MOST_OF_A_PAGE = 250
