@@ -133,9 +133,9 @@ class KeptRecords:
         self._stub = stub
         self._metadata = bearer(token)
 
-    async def interceptions(self, count: int) -> list[pb.Interception]:
+    async def interceptions(self, count: int, *, within_seconds: float = KEPT_SECONDS) -> list[pb.Interception]:
         """All of them, the oldest first, once there are so many and each has ended; more than that never come."""
-        async with asyncio.timeout(KEPT_SECONDS):
+        async with asyncio.timeout(within_seconds):
             while True:
                 found = await self._listed()
                 if len(found) >= count and all(one.HasField("end_time") for one in found):
