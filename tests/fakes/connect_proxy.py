@@ -13,6 +13,8 @@ import ssl
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
+from tests.support.tcp_server import tcp_server
+
 
 class ConnectProxy:
     """What `running_proxy` yields. `answer` is what a CONNECT is told, in pieces; all but a 200 end the connection."""
@@ -55,25 +57,5 @@ async def _copy(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> N
 async def running_proxy(upstream_port: int, *, tls: ssl.SSLContext | None = None) -> AsyncIterator[ConnectProxy]:
     """A proxy on a loopback port for the length of the block."""
     proxy = ConnectProxy(upstream_port)
-    tasks: set[asyncio.Task[None]] = set()
-
-    async def connected(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        task = asyncio.current_task()
-        assert task is not None
-        tasks.add(task)
-        try:
-            with contextlib.suppress(asyncio.IncompleteReadError, ConnectionError, asyncio.CancelledError):
-                await proxy.serve(reader, writer)
-        finally:
-            writer.close()
-            tasks.discard(task)
-
-    server = await asyncio.start_server(connected, "127.0.0.1", 0, ssl=tls)
-    proxy.port = server.sockets[0].getsockname()[1]
-    try:
+    async with tcp_server(proxy.serve, tls=tls) as proxy.port:
         yield proxy
-    finally:
-        server.close()
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)

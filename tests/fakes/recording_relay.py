@@ -5,6 +5,8 @@ import contextlib
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
+from tests.support.tcp_server import tcp_server
+
 
 class RecordingRelay:
     """What `running_relay` yields. `sent` has one entry a connection."""
@@ -23,22 +25,17 @@ async def running_relay(host: str, port: int) -> AsyncIterator[RecordingRelay]:
     """A relay on a loopback port to HOST:PORT for the length of the block."""
     relay = RecordingRelay()
 
-    async def connected(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         kept = bytearray()
         relay.sent.append(kept)
         onward_reader, onward_writer = await asyncio.open_connection(host, port)
         try:
             await asyncio.gather(_copy(reader, onward_writer, kept), _copy(onward_reader, writer, None))
         finally:
-            writer.close()
             onward_writer.close()
 
-    server = await asyncio.start_server(connected, "127.0.0.1", 0)
-    relay.port = server.sockets[0].getsockname()[1]
-    try:
+    async with tcp_server(serve) as relay.port:
         yield relay
-    finally:
-        server.close()
 
 
 async def _copy(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, kept: bytearray | None) -> None:

@@ -20,6 +20,8 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from enum import Enum
 
+from tests.support.tcp_server import tcp_server
+
 Pairs = Sequence[tuple[str, str]]
 JSON: Pairs = (("Content-Type", "application/json"),)
 SSE: Pairs = (("Content-Type", "text/event-stream; charset=utf-8"),)
@@ -289,29 +291,15 @@ async def _serve(upstream: ScriptedUpstream, connection: _Connection) -> None:
 async def running_upstream(*, tls: ssl.SSLContext | None = None, port: int = 0) -> AsyncIterator[ScriptedUpstream]:
     """A scripted upstream on a loopback port for the length of the block."""
     upstream = ScriptedUpstream()
-    tasks: set[asyncio.Task[None]] = set()
 
-    async def connected(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        task = asyncio.current_task()
-        assert task is not None
-        tasks.add(task)
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         connection = _Connection(reader, writer)
         pump = asyncio.create_task(connection.pump())
         try:
-            with contextlib.suppress(asyncio.IncompleteReadError, ConnectionError, asyncio.CancelledError):
-                await _serve(upstream, connection)
+            await _serve(upstream, connection)
         finally:
             pump.cancel()
-            writer.close()
-            tasks.discard(task)
 
-    server = await asyncio.start_server(connected, "127.0.0.1", port, ssl=tls)
-    upstream.port = server.sockets[0].getsockname()[1]
     upstream.scheme = "https" if tls else "http"
-    try:
+    async with tcp_server(serve, port=port, tls=tls) as upstream.port:
         yield upstream
-    finally:
-        server.close()
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)

@@ -4,15 +4,15 @@ import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
+from tests.support.tcp_server import tcp_server
+
 
 @asynccontextmanager
 async def silent_server() -> AsyncIterator[str]:
     """An address that takes connections and says nothing: nobody gets through a TLS handshake with it."""
-    connections = []
-    server = await asyncio.start_server(lambda *both: connections.append(both), "127.0.0.1", 0)
-    try:
-        yield f"https://127.0.0.1:{server.sockets[0].getsockname()[1]}"
-    finally:
-        for _, writer in connections:
-            writer.close()
-        server.close()
+
+    async def say_nothing(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await asyncio.Event().wait()
+
+    async with tcp_server(say_nothing) as port:
+        yield f"https://127.0.0.1:{port}"

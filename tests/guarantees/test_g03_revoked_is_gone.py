@@ -48,6 +48,7 @@ from tests.support.pair import running_pair
 from tests.support.processes import Daemon, bridged
 from tests.support.raw_http import RawClient, raw_client, raw_exchange, request
 from tests.support.rpc import rpcs
+from tests.support.tcp_server import tcp_server
 from tests.support.three_bridges import BRIDGES, port_of, quantile_ms, running_tasks, three_bridges
 
 # What is measured here would be another thing beside other tests.
@@ -423,14 +424,11 @@ def connections_begun(port: int) -> int:
 
 async def test_a_request_that_waited_for_a_connection_during_the_revoke_is_not_sent(tmp_path: Path) -> None:
     arrived: list[bytes] = []
-    accepted: list[asyncio.StreamWriter] = []
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        accepted.append(writer)
         if data := await reader.read(1 << 16):
             arrived.append(data)
             writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}")
-        writer.close()
 
     with socket.socket() as listener, contextlib.ExitStack() as stack:
         listener.bind(("127.0.0.1", 0))
@@ -447,13 +445,7 @@ async def test_a_request_that_waited_for_a_connection_during_the_revoke_is_not_s
             asking = asyncio.create_task(raw_exchange(port, data, timeout_seconds=30))
             await until(lambda: connections_begun(upstream_port) > begun)
             await revoked(plane)
-            server = await asyncio.start_server(serve, sock=listener)
-            try:
+            async with tcp_server(serve, listener=listener):
                 answer = await asking
-            finally:
-                server.close()
-                # Those that filled the queue say nothing: left as they are they would be a warning in a later test.
-                for writer in accepted:
-                    writer.transport.abort()
             assert (answer.status, answer.error) == (401, "ACCESS_TOKEN_INVALID")
             assert arrived == []

@@ -47,6 +47,7 @@ from tests.support.odd_messages import odd_request
 from tests.support.pair import Pair, running_pair
 from tests.support.processes import Daemon, bridged
 from tests.support.rpc import rpcs
+from tests.support.tcp_server import tcp_server
 
 KEY = "sk-central-canary-10"
 PROVIDERS = {
@@ -477,18 +478,12 @@ async def test_a_credentiald_that_speaks_no_grpc_is_503(tmp_path):
 
     async def speak(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         writer.write(next(spoken, b""))
-        with contextlib.suppress(ConnectionError):
-            await writer.drain()
-            writer.close()
+        await writer.drain()
 
-    server = await asyncio.start_server(speak, "127.0.0.1", 0)
-    try:
-        async with bridge_before(tmp_path, f"127.0.0.1:{server.sockets[0].getsockname()[1]}") as daemon:
-            for _ in range(5):
-                answer = await asked_of(daemon)
-                assert (answer.status, answer.header("X-Drawbridge-Error")) == (503, "CREDENTIALD_UNREACHABLE")
-    finally:
-        server.close()
+    async with tcp_server(speak) as port, bridge_before(tmp_path, f"127.0.0.1:{port}") as daemon:
+        for _ in range(5):
+            answer = await asked_of(daemon)
+            assert (answer.status, answer.header("X-Drawbridge-Error")) == (503, "CREDENTIALD_UNREACHABLE")
 
 
 # -- a bridge or an administrator that lies --------------------------------------------------------------------------

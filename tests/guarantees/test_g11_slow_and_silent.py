@@ -27,6 +27,7 @@ from tests.support.http1_service import Scripted, http1_server
 from tests.support.pair import Pair, running_pair
 from tests.support.processes import Daemon
 from tests.support.raw_http import RawClient, raw_client, raw_exchange, request
+from tests.support.tcp_server import tcp_server
 
 # What is measured here would be another thing beside other tests.
 pytestmark = pytest.mark.alone
@@ -190,18 +191,18 @@ async def test_an_upstream_that_stops_in_the_middle_ends_with_an_error_in_time(t
 
 
 async def test_an_upstream_that_reads_nothing_holds_its_clients_back(tmp_path):
-    accepted: list[asyncio.StreamWriter] = []
-
-    async def accept(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    async def read_nothing(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         writer.transport.pause_reading()
-        accepted.append(writer)
+        await asyncio.Event().wait()
 
     with socket.socket() as listener:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
         listener.bind(("127.0.0.1", 0))
-        server = await asyncio.start_server(accept, sock=listener, limit=4096)
-        base_url = f"http://127.0.0.1:{listener.getsockname()[1]}/v1"
-        async with scene(tmp_path, base_url) as pair, many(pair, CLIENTS) as clients:
+        async with (
+            tcp_server(read_nothing, listener=listener, limit_bytes=4096) as port,
+            scene(tmp_path, f"http://127.0.0.1:{port}/v1") as pair,
+            many(pair, CLIENTS) as clients,
+        ):
             before, most = resident_bytes(pair.bridged), 0
             head = asked(pair, EMBEDDINGS, None, Content_Length=str(SIZE_BYTES))
             sending = [asyncio.create_task(client.send(head + b"x" * SIZE_BYTES)) for client in clients]
@@ -214,9 +215,6 @@ async def test_an_upstream_that_reads_nothing_holds_its_clients_back(tmp_path):
                 one.cancel()
             assert {one.result().status for one in answers} <= {408, 504}
             assert most - before < CLIENTS * EACH_BYTES
-        for writer in accepted:
-            writer.transport.abort()
-        server.close()
 
 
 async def test_an_upstream_that_does_not_accept_is_given_up_in_time(tmp_path):

@@ -14,6 +14,7 @@ from tests.fakes.scripted_upstream import CUT, SSE, STALL, Script, ScriptedUpstr
 from tests.fakes.scripted_upstream import Exchange as UpstreamExchange
 from tests.support.bridge import AUTH, running_bridge, until
 from tests.support.raw_http import RawAnswer, raw_client, raw_exchange, request
+from tests.support.tcp_server import tcp_server
 
 FIRST = b'event: message_start\ndata: {"type":"message_start"}\n\n'
 SECOND = b'event: ping\ndata: {"type":"ping"}\n\n'
@@ -266,12 +267,9 @@ async def test_an_upstream_may_answer_before_it_has_read_the_whole_body(
         writer.write(b"HTTP/1.1 413 Too Large\r\nContent-Length: 5\r\n\r\nlarge")
         await writer.drain()
         await reader.read()
-        writer.close()
 
-    server = await asyncio.start_server(impatient, "127.0.0.1", 0)
-    port = server.sockets[0].getsockname()[1]
-    credentiald.providers["impatient"] = provider("openai", f"http://127.0.0.1:{port}/v1", api_key="k")
-    async with server, running_bridge(credentiald) as bridge, raw_client(bridge.port) as client:
+    async with tcp_server(impatient) as port, running_bridge(credentiald) as bridge, raw_client(bridge.port) as client:
+        credentiald.providers["impatient"] = provider("openai", f"http://127.0.0.1:{port}/v1", api_key="k")
         await client.send(head.replace(b"/openai/", b"/impatient/") + b"5\r\nfirst\r\n")
         answer = await client.read_answer()
     assert (answer.status, answer.body, answer.error) == (413, b"large", None)

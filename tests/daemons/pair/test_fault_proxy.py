@@ -9,6 +9,7 @@ from contextlib import asynccontextmanager
 import pytest
 
 from tests.support.fault_proxy import Fault, FaultProxy, dribble, running_proxy
+from tests.support.tcp_server import tcp_server
 
 DEADLINE_SECONDS = 10.0
 TEXT = bytes(range(256)) * 40
@@ -21,7 +22,7 @@ class Echo:
         self.heard = bytearray()
         self.ends: list[str] = []
 
-    async def connected(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:
             while data := await reader.read(1 << 16):
                 self.heard += data
@@ -32,8 +33,6 @@ class Echo:
             await writer.drain()
         except OSError:
             self.ends.append("reset")
-        finally:
-            writer.close()
 
 
 @asynccontextmanager
@@ -52,9 +51,7 @@ async def through(proxy: FaultProxy) -> AsyncIterator[tuple[asyncio.StreamReader
 @asynccontextmanager
 async def echoing() -> AsyncIterator[tuple[FaultProxy, Echo]]:
     echo = Echo()
-    server = await asyncio.start_server(echo.connected, "127.0.0.1", 0)
-    address = "{}:{}".format(*server.sockets[0].getsockname())
-    async with server, running_proxy(lambda: address) as proxy:
+    async with tcp_server(echo.serve) as port, running_proxy(lambda: f"127.0.0.1:{port}") as proxy:
         yield proxy, echo
 
 
@@ -149,9 +146,9 @@ async def test_all_that_is_open_can_be_reset_and_connections_be_refused_and_take
 
 async def test_the_proxy_follows_a_server_that_moves_and_resets_where_there_is_none():
     echo = Echo()
-    server = await asyncio.start_server(echo.connected, "127.0.0.1", 0)
-    places = ["127.0.0.1:1", "{}:{}".format(*server.sockets[0].getsockname())]
-    async with server, running_proxy(lambda: places[0]) as proxy:
+    places = ["127.0.0.1:1"]
+    async with tcp_server(echo.serve) as port, running_proxy(lambda: places[0]) as proxy:
+        places.append(f"127.0.0.1:{port}")
         async with through(proxy) as (reader, _):
             with pytest.raises(ConnectionResetError):
                 await reader.read(1)

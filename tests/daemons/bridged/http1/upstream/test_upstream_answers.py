@@ -23,7 +23,8 @@ from tests.fakes.scripted_upstream import (
     silence,
     stream,
 )
-from tests.support.upstream_answers import Answer, ask, begin, listening, outgoing, post
+from tests.support.tcp_server import tcp_server
+from tests.support.upstream_answers import Answer, ask, begin, outgoing, post
 
 OK = b"HTTP/1.1 200 OK\r\n"
 CHUNKED = OK + b"Transfer-Encoding: chunked\r\n\r\n"
@@ -45,7 +46,7 @@ async def raw_upstream(*connections: Sequence[bytes]) -> AsyncIterator[tuple[int
             received[index] += await reader.read(65536)
             writer.write(piece)
 
-    async with listening(serve) as port:
+    async with tcp_server(serve) as port:
         yield port, received
 
 
@@ -174,7 +175,7 @@ async def test_where_an_answer_is_cut_changes_nothing(
         writer.write(answer[at:])
         await reader.read()
 
-    async with listening(serve) as port:
+    async with tcp_server(serve) as port:
         heard = [begin(pool, outgoing(port, target=f"/{at}")) for at in cuts]
         for one in heard:
             await one.over()
@@ -336,7 +337,7 @@ async def test_a_client_may_leave_while_the_connection_is_made(pool: UpstreamPoo
         finally:
             closed.append(writer)
 
-    async with listening(serve) as port:
+    async with tcp_server(serve) as port:
         for turns in range(24):
             answer = begin(pool, outgoing(port))
             for _ in range(turns // 2):
@@ -438,7 +439,7 @@ async def test_connections_that_upstreams_closed_are_let_go(pool: UpstreamPool) 
         while await reader.readuntil(b"\r\n\r\n"):
             writer.write(OK + b"Content-Length: 0\r\n\r\n")
 
-    async with listening(serve) as port:
+    async with tcp_server(serve) as port:
         for answer in [begin(pool, outgoing(port)) for _ in range(20)]:
             await answer.over()
         for writer in writers:

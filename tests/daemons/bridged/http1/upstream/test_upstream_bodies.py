@@ -23,7 +23,8 @@ from tests.fakes.scripted_upstream import (
     silence,
     stream,
 )
-from tests.support.upstream_answers import Answer, ask, begin, listening, outgoing, post
+from tests.support.tcp_server import tcp_server
+from tests.support.upstream_answers import Answer, ask, begin, outgoing, post
 
 MIB = 1024 * 1024
 # The promise is about 400 MB; less shows the same where time is short.
@@ -175,7 +176,7 @@ async def test_an_early_refusal_lets_a_client_that_was_held_back_go_on(pool: Ups
         writer.write(TOO_LARGE[:-1])
         await asyncio.Event().wait()
 
-    async with listening(serve) as port:
+    async with tcp_server(serve) as port:
         answer = begin(pool, outgoing(port, method="POST", streamed=True))
         await answer.until(lambda: answer.body_paused == [True, False])
         while answer.body_paused[-1] is False:
@@ -253,7 +254,7 @@ async def test_an_early_refusal_of_a_streamed_body_stops_it_and_is_passed_on(poo
             rest = await reader.read()
         received.set_result(rest)
 
-    async with listening(serve) as port:
+    async with tcp_server(serve) as port:
         answer = begin(pool, outgoing(port, method="POST", streamed=True))
         answer.call.send_body(b"first")
         await answer.until(lambda: answer.framing)
@@ -275,7 +276,7 @@ async def test_an_early_refusal_of_a_large_buffered_body_is_passed_on(pool: Upst
         if not close:
             await asyncio.Event().wait()
 
-    async with listening(serve) as port:
+    async with tcp_server(serve) as port:
         answer = await ask(pool, post(port, bytes(8 * MIB)))
 
         assert (answer.status, bytes(answer.body), answer.is_complete) == (413, b"{}", True)
@@ -294,7 +295,7 @@ async def test_an_upstream_may_answer_well_while_it_still_reads(pool: UpstreamPo
         writer.write(b"0\r\n\r\n")
         await reader.read()
 
-    async with listening(serve) as port:
+    async with tcp_server(serve) as port:
         answer = begin(pool, outgoing(port, method="POST", streamed=True))
         await answer.until(lambda: answer.framing)
         for word in (b"one", b"two"):
@@ -312,7 +313,7 @@ async def test_an_answer_that_is_complete_before_the_body_costs_the_connection(p
         writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n")
         await reader.read()
 
-    async with listening(serve) as port:
+    async with tcp_server(serve) as port:
         answer = await ask(pool, outgoing(port, method="POST", streamed=True))
         answer.call.send_body(b"nobody reads this")
         assert answer.is_complete
@@ -331,7 +332,7 @@ async def test_a_streamed_body_is_sent_again_only_if_nothing_of_it_was_sent(pool
             await reader.readuntil(b"0\r\n\r\n")
             writer.write(b"HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: 0\r\n\r\n")
 
-    async with listening(serve) as port:
+    async with tcp_server(serve) as port:
         await ask(pool, outgoing(port))
         unbegun = begin(pool, outgoing(port, method="POST", streamed=True))
         await unbegun.until(lambda: unbegun.body_paused == [False, True, False])

@@ -16,7 +16,8 @@ from bridged.http1.proxies import Proxies, parse_proxies
 from bridged.http_types import UpstreamTimeout, UpstreamUnreachable
 from tests.fakes.connect_proxy import running_proxy
 from tests.fakes.scripted_upstream import reply, running_upstream, stream
-from tests.support.upstream_answers import Names, ask, listening, outgoing, post
+from tests.support.tcp_server import tcp_server
+from tests.support.upstream_answers import Names, ask, outgoing, post
 
 LIMITS = {"connect_timeout_seconds": 5, "first_byte_timeout_seconds": 5, "idle_timeout_seconds": 5}
 AUTHORITY = trustme.CA()
@@ -95,7 +96,7 @@ async def test_plain_http_at_a_tls_port_and_tls_at_a_plain_one_are_said_so() -> 
 
     async with (
         running_upstream(tls=server_tls("localhost")) as guarded,
-        listening(refuse) as plain_port,
+        tcp_server(refuse) as plain_port,
         running_pool(**LIMITS, tls=client_tls()) as pool,
     ):
         one = await ask(pool, outgoing(plain_port, scheme="https", host="127.0.0.1"))
@@ -175,13 +176,9 @@ async def test_an_ipv6_upstream_is_reached_and_named_in_brackets() -> None:
     async def connected(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         heads.append(await reader.readuntil(b"\r\n\r\n"))
         writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\nConnection: close\r\n\r\n")
-        writer.close()
 
-    server = await asyncio.start_server(connected, "::1", 0)
-    port = server.sockets[0].getsockname()[1]
-    async with running_pool(**LIMITS) as pool:
+    async with tcp_server(connected, host="::1") as port, running_pool(**LIMITS) as pool:
         answer = await ask(pool, outgoing(port, host="::1"))
-    server.close()
 
     assert answer.status == 200
     assert f"\r\nHost: [::1]:{port}\r\n".encode() in heads[0]
