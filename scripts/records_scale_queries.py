@@ -30,17 +30,22 @@ Question = tuple[str, str, Callable[[Records, Any], Awaitable[Any]]]
 
 @dataclass(slots=True)
 class Times:
-    """How long the answers of one kind of question took, each with its name."""
+    """How long the answers of one kind of question took, each with its name and when it was there."""
 
-    seconds: list[tuple[float, str]] = field(default_factory=list)
+    seconds: list[tuple[float, str, float]] = field(default_factory=list)
+
+    def add(self, started_seconds: float, label: str = "") -> None:
+        """One that began then (time.perf_counter) and is there now."""
+        now = time.perf_counter()
+        self.seconds.append((now - started_seconds, label, now))
 
     def quantile(self, share: float) -> float:
         """The time that this share of answers did not exceed."""
         ordered = sorted(self.seconds)
         return ordered[min(len(ordered) - 1, int(share * len(ordered)))][0]
 
-    def worst(self) -> tuple[float, str]:
-        """The longest, and which it was."""
+    def worst(self) -> tuple[float, str, float]:
+        """The longest, which it was, and when it was there."""
         return max(self.seconds)
 
 
@@ -262,5 +267,5 @@ async def _timed(
 ) -> Any:
     started_seconds = time.perf_counter()
     place = await ask(records, after)
-    times.seconds.append((time.perf_counter() - started_seconds, label))
+    times.add(started_seconds, label)
     return place

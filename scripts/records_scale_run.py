@@ -13,6 +13,7 @@ from pathlib import Path
 
 import records_scale_queries as queries
 from records_scale_fill import wrong_sums
+from records_scale_machine import NOTED_SECONDS, Machine, watched
 from records_scale_queries import Landmarks, Times
 from records_scale_writer import Waits, writing
 from stress_figures import Verdict, none_of
@@ -27,25 +28,28 @@ from credentiald.store.records import open_records
 # A tenth of what there is, of sixty days and six more.
 _PURGED_SHARE = 11
 _COLD_EACH = 12
+_MOST_TOLD = 10
 
 
 def verdicts(folder: Path, path: Path, limit_seconds: float) -> Iterator[Verdict]:
     """Each as soon as it is known."""
     with asyncio.Runner() as runner:
         marks = runner.run(_landmarks(folder))
-        times, waits = runner.run(_asked(folder, path, marks))
+        with watched() as machine:
+            times, waits = runner.run(_asked(folder, path, marks))
         for rpc, one in times.items():
-            yield _within(rpc, one, limit_seconds)
-        yield from _waits("while asked", waits, limit_seconds)
+            yield _within(rpc, one, machine, limit_seconds)
+        yield from _waits("while asked", waits, machine, limit_seconds)
         cold = runner.run(_cold(folder, path, marks))
         for rpc, one in cold.items():
             # Depends on the disk and not on us: told, not judged.
             yield Verdict(good=True, text=f"{rpc}, nothing of the file in memory (not judged): {_figures(one)}")
         cut_micros = marks.oldest_micros + (marks.newest_micros - marks.oldest_micros) // _PURGED_SHARE
         before_bytes = path.stat().st_size
-        purged, seconds, waits = runner.run(_purged(folder, path, cut_micros))
+        with watched() as machine:
+            purged, seconds, waits = runner.run(_purged(folder, path, cut_micros))
     yield Verdict(good=purged > 0, text=f"purged {purged:,} interceptions in {seconds:.0f} s")
-    yield from _waits("while purged", waits, limit_seconds)
+    yield from _waits("while purged", waits, machine, limit_seconds)
     grown = (path.stat().st_size - before_bytes) / 1e6
     text = f"file: {path.stat().st_size / 1e9:.2f} GB, {grown:+.1f} MB by the purge and {waits.stored:,} reports"
     yield Verdict(good=True, text=text)
@@ -86,7 +90,7 @@ async def _cold(folder: Path, path: Path, marks: Landmarks) -> dict[str, Times]:
         async with open_records(_url(folder)) as records:
             started_seconds = time.perf_counter()
             await ask(records, None)
-            times[rpc].seconds.append((time.perf_counter() - started_seconds, label))
+            times[rpc].add(started_seconds, label)
     return times
 
 
@@ -125,20 +129,33 @@ def _left(path: Path, cut_micros: int) -> Verdict:
     return none_of("left of what was to go", left)
 
 
-def _waits(when: str, waits: Waits, limit_seconds: float) -> Iterator[Verdict]:
-    yield _within(f"{when}, reports of a bridge, {waits.stored:,} in all", waits.reports, limit_seconds)
-    yield _within(f"{when}, turns to write", waits.turns, limit_seconds)
+def _waits(when: str, waits: Waits, machine: Machine, limit_seconds: float) -> Iterator[Verdict]:
+    yield _within(f"{when}, reports of a bridge, {waits.stored:,} in all", waits.reports, machine, limit_seconds)
+    yield _within(f"{when}, turns to write", waits.turns, machine, limit_seconds)
+    still = max(machine.longest_still(), NOTED_SECONDS) * 1000
+    yield Verdict(good=True, text=f"{when}, a process that only sleeps (not judged): late by {still:.1f} ms at most")
     yield Verdict(good=True, text=f"{when}, write-ahead log at its largest: {waits.wal_bytes / 1e6:.1f} MB")
 
 
-def _within(what: str, times: Times, limit_seconds: float) -> Verdict:
-    worst, _ = times.worst()
+def _within(what: str, times: Times, machine: Machine, limit_seconds: float) -> Verdict:
+    """Also where the machine stood still, but then with word of it."""
+    over = [
+        f"\n       {seconds * 1000:.1f} ms{f' ({label})' if label else ''}: {_meanwhile(machine, end - seconds, end)}"
+        for seconds, label, end in sorted(times.seconds, reverse=True)
+        if seconds > limit_seconds
+    ]
     limit = f"at most {limit_seconds * 1000:.0f} ms"
-    return Verdict(good=worst <= limit_seconds, text=f"{what}: {_figures(times)} ({limit})")
+    return Verdict(good=not over, text=f"{what}: {_figures(times)} ({limit}){''.join(over[:_MOST_TOLD])}")
+
+
+def _meanwhile(machine: Machine, begin: float, end: float) -> str:
+    moment = machine.during(begin, end)
+    still, disk = moment.still * 1000, moment.disk * 1000
+    return f"a process that only sleeps was {still:.1f} ms late, and something waited {disk:.1f} ms for the disk"
 
 
 def _figures(times: Times) -> str:
-    worst, label = times.worst()
+    worst, label, _ = times.worst()
     halves = f"half within {times.quantile(0.5) * 1000:.1f} ms, 99 % within {times.quantile(0.99) * 1000:.1f} ms"
     return f"{len(times.seconds)} times, {halves}, longest {worst * 1000:.1f} ms{f' ({label})' if label else ''}"
 

@@ -83,7 +83,7 @@ async def _report(book: RecordBook, traffic: Traffic, waits: Waits) -> None:
 async def _append(book: RecordBook, reports: list[Report], waits: Waits) -> None:
     started_seconds = time.perf_counter()
     await book.append(reports)
-    waits.reports.seconds.append((time.perf_counter() - started_seconds, ""))
+    waits.reports.add(started_seconds)
     waits.stored += len(reports)
     waits.begun.set()
 
@@ -96,7 +96,7 @@ async def _probe(records: Records, waits: Waits, wal: Path) -> None:
         await asyncio.sleep(_PROBE_SECONDS)
         started_seconds = time.perf_counter()
         await records.write(change_nothing)
-        waits.turns.seconds.append((time.perf_counter() - started_seconds, ""))
+        waits.turns.add(started_seconds)
         waits.wal_bytes = max(waits.wal_bytes, os.stat(wal).st_size)
 
 
