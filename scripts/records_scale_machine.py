@@ -1,10 +1,11 @@
-"""Whether the machine stood still while scripts/records_scale measured: a process beside it does nothing but sleep and
-notes when it came late, and how long some process waited for the disk meanwhile (where the kernel says so: Linux,
-Documentation/accounting/psi.rst). What is slow in such a moment says little of what was asked.
+"""What the machine did while scripts/records_scale measured: whether it stood still, as a process beside it that does
+nothing but sleep sees it, and what CPU and disk the measuring process had. What is slow while the machine stands still,
+or reads from a busy disk, says little of what was asked.
 """
 
 from __future__ import annotations
 
+import resource
 import subprocess
 import sys
 import tempfile
@@ -12,43 +13,46 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from pathlib import Path
+from typing import NamedTuple
 
 _SLEEP_SECONDS = 0.005
 NOTED_SECONDS = 0.01
-_DISK = Path("/proc/pressure/io")
+# getrusage(2) counts in them, whatever the disk has.
+_BLOCK_BYTES = 512
 
 
-@dataclass(frozen=True, slots=True)
-class Moment:
-    """From when to when (time.perf_counter, which all processes of a machine share), and seconds of it: for how long
-    nothing ran that was to run, and for how long something waited for the disk."""
+class Taken(NamedTuple):
+    """What this process has taken so far, all threads together, and when that was (time.perf_counter)."""
 
-    begin: float
-    end: float
-    still: float
-    disk: float
+    at: float
+    cpu_seconds: float
+    read_bytes: int
+
+    @classmethod
+    def now(cls) -> Taken:
+        used = resource.getrusage(resource.RUSAGE_SELF)
+        return cls(time.perf_counter(), used.ru_utime + used.ru_stime, used.ru_inblock * _BLOCK_BYTES)
 
 
 @dataclass(slots=True)
 class Machine:
-    """The moments of a time that is over."""
+    """A time that is over: from when to when nothing ran that was to run (time.perf_counter, which all processes of a
+    machine share)."""
 
-    moments: list[Moment] = field(default_factory=list)
+    still: list[tuple[float, float]] = field(default_factory=list)
 
-    def during(self, begin: float, end: float) -> Moment:
-        """What of them lies between."""
-        found = [one for one in self.moments if one.begin < end and one.end > begin]
-        return Moment(begin, end, sum(one.still for one in found), sum(one.disk for one in found))
+    def still_seconds(self, begin: float, end: float) -> float:
+        """For how long, between these."""
+        return sum(max(0.0, min(end, last) - max(begin, first)) for first, last in self.still)
 
-    def longest_still(self) -> float:
-        """Seconds for which nothing ran at once, 0 if that was not noticed."""
-        return max((one.still for one in self.moments), default=0.0)
+    def longest_still_seconds(self) -> float:
+        """At once; what is shorter than NOTED_SECONDS was not noticed."""
+        return max((last - first for first, last in self.still), default=NOTED_SECONDS)
 
 
 @contextmanager
 def watched() -> Iterator[Machine]:
-    """What is yielded has its moments when the block is left."""
+    """What is yielded is whole when the block is left."""
     machine = Machine()
     with tempfile.TemporaryFile("w+") as noted:
         watcher = subprocess.Popen([sys.executable, "-S", __file__], stdout=noted)
@@ -58,27 +62,21 @@ def watched() -> Iterator[Machine]:
             watcher.terminate()
             watcher.wait()
         noted.seek(0)
-        machine.moments += [Moment(*map(float, line.split())) for line in noted if line.endswith("\n")]
+        for line in noted:
+            if line.endswith("\n"):
+                first, last = map(float, line.split())
+                machine.still.append((first, last))
 
 
 def _watch() -> None:
     """Until killed."""
-    before, waited = time.perf_counter(), _disk_seconds()
+    due = time.perf_counter() + _SLEEP_SECONDS
     while True:
         time.sleep(_SLEEP_SECONDS)
-        now, waiting = time.perf_counter(), _disk_seconds()
-        still, disk = now - before - _SLEEP_SECONDS, waiting - waited
-        if max(still, disk) >= NOTED_SECONDS:
-            print(before, now, still, disk, flush=True)
-        before, waited = now, waiting
-
-
-def _disk_seconds() -> float:
-    """For how long some process has waited for a disk, since the machine began."""
-    try:
-        return int(_DISK.read_text().partition("total=")[2].split()[0]) / 1_000_000
-    except OSError:
-        return 0.0
+        now = time.perf_counter()
+        if now - due >= NOTED_SECONDS:
+            print(due, now, flush=True)
+        due = now + _SLEEP_SECONDS
 
 
 if __name__ == "__main__":

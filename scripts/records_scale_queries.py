@@ -4,13 +4,13 @@ UsageService answers it, from the store to the bytes of the message.
 
 from __future__ import annotations
 
-import time
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import combinations
 from typing import Any
 
 from drawbridge.v1 import usage_service_pb2 as pb
+from records_scale_machine import Taken
 from records_scale_traffic import LONG_THREAD, NOBODY, RARE_CLIENT, RARE_MODEL, USERS, user_id
 
 from credentiald.record_model import DAY_MICROS
@@ -30,23 +30,24 @@ Question = tuple[str, str, Callable[[Records, Any], Awaitable[Any]]]
 
 @dataclass(slots=True)
 class Times:
-    """How long the answers of one kind of question took, each with its name and when it was there."""
+    """How long the answers of one kind of question took, each with its name and what the process took by its end and
+    before it."""
 
-    seconds: list[tuple[float, str, float]] = field(default_factory=list)
+    seconds: list[tuple[float, str, Taken, Taken]] = field(default_factory=list)
 
-    def add(self, started_seconds: float, label: str = "") -> None:
-        """One that began then (time.perf_counter) and is there now."""
-        now = time.perf_counter()
-        self.seconds.append((now - started_seconds, label, now))
+    def add(self, before: Taken, label: str = "") -> None:
+        """One that began then and is there now."""
+        now = Taken.now()
+        self.seconds.append((now.at - before.at, label, now, before))
 
     def quantile(self, share: float) -> float:
         """The time that this share of answers did not exceed."""
         ordered = sorted(self.seconds)
         return ordered[min(len(ordered) - 1, int(share * len(ordered)))][0]
 
-    def worst(self) -> tuple[float, str, float]:
-        """The longest, which it was, and when it was there."""
-        return max(self.seconds)
+    def worst(self) -> tuple[float, str]:
+        """The longest, and which it was."""
+        return max(self.seconds)[:2]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -265,7 +266,7 @@ async def asked(records: Records, marks: Landmarks, times: dict[str, Times]) -> 
 async def _timed(
     times: Times, label: str, ask: Callable[[Records, Any], Awaitable[Any]], records: Records, after: Any
 ) -> Any:
-    started_seconds = time.perf_counter()
+    before = Taken.now()
     place = await ask(records, after)
-    times.add(started_seconds, label)
+    times.add(before, label)
     return place

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import records_scale_queries as queries
 from records_scale_fill import wrong_sums
-from records_scale_machine import NOTED_SECONDS, Machine, watched
+from records_scale_machine import Machine, Taken, watched
 from records_scale_queries import Landmarks, Times
 from records_scale_writer import Waits, writing
 from stress_figures import Verdict, none_of
@@ -88,9 +88,9 @@ async def _cold(folder: Path, path: Path, marks: Landmarks) -> dict[str, Times]:
             continue
         _forget(path)
         async with open_records(_url(folder)) as records:
-            started_seconds = time.perf_counter()
+            before = Taken.now()
             await ask(records, None)
-            times[rpc].add(started_seconds, label)
+            times[rpc].add(before, label)
     return times
 
 
@@ -132,7 +132,7 @@ def _left(path: Path, cut_micros: int) -> Verdict:
 def _waits(when: str, waits: Waits, machine: Machine, limit_seconds: float) -> Iterator[Verdict]:
     yield _within(f"{when}, reports of a bridge, {waits.stored:,} in all", waits.reports, machine, limit_seconds)
     yield _within(f"{when}, turns to write", waits.turns, machine, limit_seconds)
-    still = max(machine.longest_still(), NOTED_SECONDS) * 1000
+    still = machine.longest_still_seconds() * 1000
     yield Verdict(good=True, text=f"{when}, a process that only sleeps (not judged): late by {still:.1f} ms at most")
     yield Verdict(good=True, text=f"{when}, write-ahead log at its largest: {waits.wal_bytes / 1e6:.1f} MB")
 
@@ -140,22 +140,22 @@ def _waits(when: str, waits: Waits, machine: Machine, limit_seconds: float) -> I
 def _within(what: str, times: Times, machine: Machine, limit_seconds: float) -> Verdict:
     """Also where the machine stood still, but then with word of it."""
     over = [
-        f"\n       {seconds * 1000:.1f} ms{f' ({label})' if label else ''}: {_meanwhile(machine, end - seconds, end)}"
-        for seconds, label, end in sorted(times.seconds, reverse=True)
+        f"\n       {seconds * 1000:.1f} ms{f' ({label})' if label else ''}: {_meanwhile(machine, before, after)}"
+        for seconds, label, after, before in sorted(times.seconds, reverse=True)
         if seconds > limit_seconds
     ]
     limit = f"at most {limit_seconds * 1000:.0f} ms"
     return Verdict(good=not over, text=f"{what}: {_figures(times)} ({limit}){''.join(over[:_MOST_TOLD])}")
 
 
-def _meanwhile(machine: Machine, begin: float, end: float) -> str:
-    moment = machine.during(begin, end)
-    still, disk = moment.still * 1000, moment.disk * 1000
-    return f"a process that only sleeps was {still:.1f} ms late, and something waited {disk:.1f} ms for the disk"
+def _meanwhile(machine: Machine, before: Taken, after: Taken) -> str:
+    cpu, read = (after.cpu_seconds - before.cpu_seconds) * 1000, (after.read_bytes - before.read_bytes) / 1e6
+    still = machine.still_seconds(before.at, after.at) * 1000
+    return f"{cpu:.0f} ms of CPU, {read:.1f} MB from the disk, a process that only sleeps late by {still:.0f} ms"
 
 
 def _figures(times: Times) -> str:
-    worst, label, _ = times.worst()
+    worst, label = times.worst()
     halves = f"half within {times.quantile(0.5) * 1000:.1f} ms, 99 % within {times.quantile(0.99) * 1000:.1f} ms"
     return f"{len(times.seconds)} times, {halves}, longest {worst * 1000:.1f} ms{f' ({label})' if label else ''}"
 

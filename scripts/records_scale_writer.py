@@ -11,6 +11,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from records_scale_machine import Taken
 from records_scale_queries import Times
 from records_scale_traffic import Traffic
 
@@ -81,9 +82,9 @@ async def _report(book: RecordBook, traffic: Traffic, waits: Waits) -> None:
 
 
 async def _append(book: RecordBook, reports: list[Report], waits: Waits) -> None:
-    started_seconds = time.perf_counter()
+    before = Taken.now()
     await book.append(reports)
-    waits.reports.add(started_seconds)
+    waits.reports.add(before)
     waits.stored += len(reports)
     waits.begun.set()
 
@@ -94,9 +95,9 @@ async def _probe(records: Records, waits: Waits, wal: Path) -> None:
 
     while True:
         await asyncio.sleep(_PROBE_SECONDS)
-        started_seconds = time.perf_counter()
+        before = Taken.now()
         await records.write(change_nothing)
-        waits.turns.add(started_seconds)
+        waits.turns.add(before)
         waits.wal_bytes = max(waits.wal_bytes, os.stat(wal).st_size)
 
 
