@@ -26,7 +26,7 @@ from credentiald.store.records import Records
 from credentiald.store.times import to_micros
 from credentiald.usual_report import NONE_MATCHED, Matched, Told
 from credentiald.waiting_openings import WaitingOpenings, opening_rows
-from credentiald.waiting_reports import REPORT_SECONDS, Call, Place, WaitingReports, places_of, reject, told_in
+from credentiald.waiting_reports import Call, Place, WaitingReports, places_of, reject, told_in
 
 if TYPE_CHECKING:
     from credentiald.tracing import Tracing
@@ -38,6 +38,8 @@ log = logging.getLogger(__name__)
 # How long an opening waits for the records of its interception.
 OPENING_SECONDS = 0.7
 _OPENING_MICROS = int(OPENING_SECONDS * 1_000_000)
+# Between two times that openings are stored without a report.
+_OPENINGS_PAUSE_SECONDS = 0.05
 _RETRY_SECONDS = 1.0
 # More reports than this that cannot be stored are no trouble of theirs.
 _MOST_UNSTORABLE = 16
@@ -281,7 +283,7 @@ class RecordBook:
             self._later(self._reports.gather_seconds())
         elif (opened_micros := self._openings.oldest_micros()) is not None:
             waited_seconds = (to_micros(self._clock()) - opened_micros) / 1_000_000
-            wait_seconds = min(max(OPENING_SECONDS - waited_seconds, REPORT_SECONDS), OPENING_SECONDS)
+            wait_seconds = min(max(OPENING_SECONDS - waited_seconds, _OPENINGS_PAUSE_SECONDS), OPENING_SECONDS)
             retry_seconds = self._retry_seconds - asyncio.get_running_loop().time()
             self._later(max(wait_seconds, retry_seconds))
 

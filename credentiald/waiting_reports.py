@@ -9,8 +9,9 @@ from credentiald.errors import Refusal, StoreUnavailable
 from credentiald.record_model import Rejection
 from credentiald.usual_report import Matched, Told, joined_matched
 
-# How long reports wait for others, and how many wait no longer: a bridge sends no more before these are stored.
-REPORT_SECONDS = 0.05
+# How long reports wait for others, and how many wait no longer: a bridge sends no more before these are stored. Bridges
+# gather by themselves for longer: this is for several that report at once.
+REPORT_SECONDS = 0.025
 ENOUGH_REPORTS = 500
 MOST_REPORTS = 50_000
 MOST_REPORT_BYTES = 64 * 1024 * 1024

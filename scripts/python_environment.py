@@ -73,6 +73,7 @@ def run_campaign(
 def make(root: Path, folder: str, requirements: str) -> Path:
     """The Python of the environment `root/folder` with `requirements` and the project; says so when it has work."""
     environment = root / folder
+    maker = python_outside(environment)
     python = environment / "bin" / "python"
     mark = environment / "drawbridge-installed"
     wanted = _fingerprint(root, requirements)
@@ -82,17 +83,24 @@ def make(root: Path, folder: str, requirements: str) -> Path:
     if mark.exists():  # without it the environment is somebody's own, or half made: only added to
         shutil.rmtree(environment)
     if not python.exists():
-        _call([sys.executable, "-m", "venv", "--without-pip", str(environment)])
-    pip = [sys.executable, "-m", "pip", "--python", str(python), "install", "--quiet", "--disable-pip-version-check"]
+        _call([maker, "-m", "venv", "--without-pip", str(environment)])
+    pip = [maker, "-m", "pip", "--python", str(python), "install", "--quiet", "--disable-pip-version-check"]
     _call([*pip, "--require-hashes", "-r", str(root / "requirements" / requirements)])
     _call([*pip, "--no-deps", "--no-build-isolation", "--no-index", "--editable", str(root)])
     mark.write_text(wanted)
     return python
 
 
+def python_outside(environment: Path) -> str:
+    """A Python that is still there when the environment is made anew: this is its own one where it is activated."""
+    if Path(sys.prefix).resolve() == environment.resolve():
+        return os.path.realpath(sys.executable)
+    return sys.executable
+
+
 def _fingerprint(root: Path, requirements: str) -> str:
     """Changes with the interpreter, the place of the clone, and everything that is installed."""
-    digest = hashlib.sha256(f"{sys.executable} {sys.version} {root}".encode())
+    digest = hashlib.sha256(f"{os.path.realpath(sys.executable)} {sys.version} {root}".encode())
     for name in ("pyproject.toml", f"requirements/{requirements}"):
         digest.update((root / name).read_bytes())
     return digest.hexdigest()

@@ -41,6 +41,20 @@ def test_without_the_environment_of_the_tests_it_is_said_how_to_get_it(tmp_path:
     assert "run `scripts/test core` once" in done.stdout
 
 
+def test_an_environment_that_is_activated_is_made_anew_by_the_python_that_made_it(tmp_path: Path) -> None:
+    environment = tmp_path / "environment"
+    subprocess.run([sys.executable, "-m", "venv", "--without-pip", str(environment)], check=True)
+    code = (
+        "import sys; from pathlib import Path; sys.path.insert(0, sys.argv[1]);"
+        "from python_environment import python_outside\n"
+        "print(python_outside(Path(sys.argv[2])))"
+    )
+    for other, of_itself in ((environment, os.path.realpath(sys.executable)), (tmp_path, environment / "bin/python")):
+        words = [str(environment / "bin/python"), "-E", "-c", code, str(ROOT / "scripts"), str(other)]
+        done = subprocess.run(words, capture_output=True, text=True, timeout=30)
+        assert (done.stderr, done.stdout.strip()) == ("", str(of_itself))
+
+
 @pytest.mark.parametrize("name", ["chaos", "fuzz", "rests", "revocation", "rotation"])
 def test_scripts_that_run_tests_enter_their_environment(name: str) -> None:
     text = (ROOT / "scripts" / name).read_text()
