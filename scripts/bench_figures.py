@@ -84,25 +84,34 @@ def ratios(ours: Figures, floor: Figures) -> dict[str, float]:
 
 
 def comparisons(seen: Seen, ours: str, floor: str) -> Iterator[str]:
-    """A line for each target that ours is compared with beside the floor: what of it we took, round by round."""
+    """For each target that ours is compared with beside the floor: what of it we took, and what we took more, also as a
+    part of what the floor took, which says something where a machine is not as fast as another; round by round."""
     for workload, targets in seen.items():
         for other in [name for name in targets if name not in (ours, floor)]:
-            pairs = list(zip(targets[ours], targets[other], strict=True))
-            cpu = compared([(one.cpu_us, two.cpu_us) for one, two in pairs])
-            counted = compared([(one.kinstructions, two.kinstructions) for one, two in pairs])
+            rounds = list(zip(targets[ours], targets[other], targets[floor], strict=True))
+            cpu = compared([one.cpu_us / two.cpu_us for one, two, _ in rounds])
+            counted = compared([one.kinstructions / two.kinstructions for one, two, _ in rounds])
             yield f"{workload}: {ours} took of {other}: CPU {cpu}, instructions {counted}"
+            cpu = compared([one.cpu_us - two.cpu_us for one, two, _ in rounds], "+.1f")
+            part = compared([(one.cpu_us - two.cpu_us) / least.cpu_us for one, two, least in rounds], "+.2f")
+            counted = compared([one.kinstructions - two.kinstructions for one, two, _ in rounds], "+.1f")
+            yield f"{workload}: more than {other}: CPU {cpu} µs, in CPU of {floor} {part}, k instr {counted}"
 
 
-def compared(pairs: Sequence[tuple[float, float]]) -> str:
-    """The median of the ratios of pairs, and between which of them it would be in 19 of 20 such runs (order statistics,
-    whatever the distribution); less than six pairs cannot tell."""
-    found = sorted(one / two for one, two in pairs)
+def compared(found: Sequence[float], form: str = ".3f") -> str:
+    """The median of these, and between which of them it would be in 19 of 20 such runs (order statistics, whatever the
+    distribution); less than six cannot tell."""
+    found = sorted(found)
     count = len(found)
     # How many of them are below the true median is that often heads in `count` throws of a coin.
     below = (math.comb(count, heads) / 2**count for heads in range(count))
     outside = sum(chance <= 0.025 for chance in itertools.accumulate(below))
-    middle = f"{statistics.median(found):.3f}"
-    return f"{middle} ({found[outside - 1]:.3f} to {found[-outside]:.3f})" if outside else f"{middle} (too few rounds)"
+    middle = f"{statistics.median(found):{form}}"
+    return (
+        f"{middle} ({found[outside - 1]:{form}} to {found[-outside]:{form}})"
+        if outside
+        else f"{middle} (too few rounds)"
+    )
 
 
 def table(seen: Seen, floor: str) -> str:

@@ -121,12 +121,12 @@ def test_instructions_are_read_from_the_counter() -> None:
 
 
 def test_targets_are_compared_round_by_round_with_an_interval_that_is_as_wide_as_the_rounds_are_few() -> None:
-    pairs = [(1.1, 1.0), (2.4, 2.0), (3.9, 3.0), (1.0, 1.0), (1.25, 1.0), (1.28, 1.0)]
+    ratios_of_rounds = [1.1, 1.2, 1.3, 1.0, 1.25, 1.28]
 
-    assert compared(pairs[:5]) == "1.200 (too few rounds)"
-    assert compared(pairs) == "1.225 (1.000 to 1.300)"
+    assert compared(ratios_of_rounds[:5]) == "1.200 (too few rounds)"
+    assert compared(ratios_of_rounds) == "1.225 (1.000 to 1.300)"
     # Of nine the second and the last but one.
-    assert compared([(float(number), 1.0) for number in range(1, 10)]) == "5.000 (2.000 to 8.000)"
+    assert compared([float(number) for number in range(1, 10)], "+.1f") == "+5.0 (+2.0 to +8.0)"
 
 
 def test_what_is_compared_is_ours_with_each_target_beside_the_floor() -> None:
@@ -134,7 +134,9 @@ def test_what_is_compared_is_ours_with_each_target_beside_the_floor() -> None:
     seen = {"json": {"nginx": [NGINX], "drawbridge": [OURS], "plain": [slower]}}
 
     assert list(comparisons(seen, "drawbridge", "nginx")) == [
-        "json: drawbridge took of plain: CPU 1.250 (too few rounds), instructions 0.750 (too few rounds)"
+        "json: drawbridge took of plain: CPU 1.250 (too few rounds), instructions 0.750 (too few rounds)",
+        "json: more than plain: CPU +5.0 (too few rounds) µs, in CPU of nginx +0.50 (too few rounds),"
+        " k instr -20.0 (too few rounds)",
     ]
 
 
