@@ -84,7 +84,7 @@ class AnswerRelay:
                 framing = _CHUNKED
             if self.usage_filter is not None and not (is_stream and status == _OK and is_plain):
                 self.usage_filter = None
-            self._tap = interception.answer_begins(status, headers, is_stream, is_plain, request_id)
+            self._tap = interception.answer_begins(status, headers, is_stream, is_plain, request_id, length_bytes)
             self._exchange.send_head(status, lines, body=framing, length_bytes=length_bytes, more=more)
         except Exception as failure:
             interception.fail(failure)

@@ -240,7 +240,7 @@ class Interception:
             self.breaker_pass.unanswered(reason)
 
     def answer_begins(
-        self, status: int, headers: Headers, is_stream: bool, is_plain: bool, request_id: str
+        self, status: int, headers: Headers, is_stream: bool, is_plain: bool, request_id: str, length_bytes: int | None
     ) -> Callable[[bytes], None] | None:
         """The answer's head goes to the client: the request's body is not needed any more.
 
@@ -263,7 +263,7 @@ class Interception:
         recording = self.recording
         if recording is None:
             return None
-        return recording.answer_begins(status, headers, is_stream, is_plain, request_id)
+        return recording.answer_begins(status, headers, is_stream, is_plain, request_id, length_bytes)
 
     def tap_failed(self) -> None:
         """What took a copy of the answer's body raised."""

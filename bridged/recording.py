@@ -107,13 +107,20 @@ class Recording(msgspec.Struct):
             self._failed()
 
     def answer_begins(
-        self, status: int, headers: Headers, is_stream: bool, is_plain: bool, request_id: str
+        self, status: int, headers: Headers, is_stream: bool, is_plain: bool, request_id: str, length_bytes: int | None
     ) -> Callable[[bytes], None] | None:
-        """The head of an upstream's answer, as the client gets it. What takes the pieces of its body, if anything."""
+        """The head of an upstream's answer, as the client gets it. What takes the pieces of its body, if anything.
+
+        `length_bytes` is how long the body will be at most, None where that is not known.
+        """
         self._head = (status, headers, is_plain, request_id)
         if not is_stream and self._match.dialect is not _BEDROCK:
-            self._pieces = []
-            return self._hold
+            pieces = self._pieces = []
+            if length_bytes is None or length_bytes > _MOST_HELD_BYTES:
+                return self._hold
+            # Nothing has to be counted.
+            self.held_bytes = length_bytes
+            return pieces.append
         self._begin_tap()
         return None if self._tap is None else self._tap.feed
 

@@ -130,14 +130,17 @@ class Resolved:
     credential: None = None
 
 
-def recorded(operation: str, headers: Headers, pieces: list[bytes], prompt: str | None) -> Recording:
+def recorded(
+    operation: str, headers: Headers, pieces: list[bytes], prompt: str | None, *, knows_length: bool
+) -> Recording:
     recording = new_recording("0190e2f4-1111-7abc-8def-0123456789ab", _match(operation), AGENT, answer_tap)
     asked = Conversation(messages=[], model="m")
     recording.read_turn(asked, b"", 1024)
     if prompt is not None:
         body = json.dumps({"model": "m", "messages": [{"role": "user", "content": prompt}], "input": prompt}).encode()
         recording.read_turn(None, body, 1 << 20)
-    take = recording.answer_begins(200, headers, False, is_plain(headers), request_id_of(headers))
+    length_bytes = sum(map(len, pieces)) if knows_length else None
+    take = recording.answer_begins(200, headers, False, is_plain(headers), request_id_of(headers), length_bytes)
     assert take is not None
     for piece in pieces:
         take(piece)
@@ -152,8 +155,8 @@ def rows(operation: str, headers: Headers, pieces: list[bytes], prompt: str | No
     """By the short way, None where it does not take it, and by the long one."""
     ended = cast(Interception, Ended(facts=RequestFacts(model="m", stream=False)))
     resolved = cast(Resolution, Resolved())
-    short = recorded(operation, headers, pieces, prompt).usual_row(ended, resolved, END)
-    report = recorded(operation, headers, pieces, prompt).report(ended, resolved, END)
+    short = recorded(operation, headers, pieces, prompt, knows_length=True).usual_row(ended, resolved, END)
+    report = recorded(operation, headers, pieces, prompt, knows_length=False).report(ended, resolved, END)
     if short is not None:
         assert not report.answer.troubles, "what is counted as trouble is not usual"
     return short, row_of(report)
@@ -259,6 +262,17 @@ UNUSUAL: dict[str, list[dict[str, Any]]] = {
 def test_what_has_to_be_looked_at_is_left_to_the_report(operation: str, changes: dict[str, Any]) -> None:
     short, _ = rows(operation, (JSON,), [json.dumps({**USUAL_ANSWERS[operation], **changes}).encode()], "hi")
     assert short is None
+
+
+@pytest.mark.parametrize("knows_length", [True, False])
+def test_an_answer_is_held_whether_its_length_is_known_or_not_unless_it_is_long(knows_length: bool) -> None:
+    usual = json.dumps(USUAL_ANSWERS["openai.chat_completions"]).encode()
+    for pieces, held_bytes in (([usual], len(usual)), ([b" " * 262_144, usual], 0)):
+        recording = recorded("openai.chat_completions", (JSON,), pieces, "hi", knows_length=knows_length)
+        assert recording.held_bytes == held_bytes
+        usage = recording.answer(whole=True).usage
+        assert usage is not None
+        assert usage.output_tokens == 4
 
 
 def test_turns_are_read_at_once_as_their_dialects_say() -> None:
