@@ -1,6 +1,7 @@
 """Columns of usual interceptions are read as the messages that say the same."""
 
 from collections.abc import Mapping, Sequence
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -143,6 +144,31 @@ def test_receipts_are_judged_one_by_one():
 def test_columns_that_do_not_fit_together_are_refused(changes):
     with pytest.raises(InvalidArgument):
         read(columns([SOUND], **changes))
+
+
+class Counted(list[Any]):
+    """A column that tells what of it was looked at."""
+
+    looked_at = 0
+
+    def __getitem__(self, place):
+        self.looked_at += 1
+        return super().__getitem__(place)
+
+    def __iter__(self):
+        self.looked_at += 1
+        return super().__iter__()
+
+
+def test_nothing_is_read_of_columns_that_do_not_fit_together():
+    """A message has room for two million numbers, and to put those within their bounds takes seconds."""
+    usual = columns([SOUND])
+    message = SimpleNamespace(**{name: Counted(getattr(usual, name)) for name in (*COLUMNS, "receipts", "facts")})
+    message.facts_indexes = Counted([0])
+    message.http_statuses = Counted([0] * 1000)
+    with pytest.raises(InvalidArgument):
+        columns_of(message)  # type: ignore[arg-type]
+    assert [name for name, column in vars(message).items() if column.looked_at] == []
 
 
 def test_what_is_noted_is_judged_as_its_receipts_would_be():
