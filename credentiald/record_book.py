@@ -146,9 +146,11 @@ class RecordBook:
 
     async def flush(self, *, all_openings: bool = True) -> None:
         """Store what waits: all reports with their openings, and openings that have waited long enough or all."""
-        async with self._flush:
-            while await self._flush_some(all_openings=all_openings):
-                pass
+        there_is_more = True
+        while there_is_more:
+            # Between two transactions others may write: bridges may bring more for as long as they like.
+            async with self._flush:
+                there_is_more = await self._flush_some(all_openings=all_openings)
         self._next_flush()
 
     async def _flush_some(self, *, all_openings: bool) -> bool:

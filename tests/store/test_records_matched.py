@@ -246,3 +246,35 @@ async def test_as_many_wait_as_others_may(tmp_path, monkeypatch):
         await book.flush()
         assert await waiting == {}
         assert book.waiting() == 0
+
+
+class Besieged(Book):
+    """To which more is reported as soon as something was stored, for so many times."""
+
+    left: int
+    brought: list[asyncio.Task[object]]
+
+    async def _tell(self, stored: Stored) -> None:
+        await super()._tell(stored)
+        if self.left:
+            self.left -= 1
+            report = usual_of(whole(100 + self.left))
+            self.brought.append(asyncio.create_task(self.append([report])))
+            # It waits now, so that this transaction is not the last.
+            await asyncio.sleep(0)
+
+
+async def test_ends_of_vanished_bridges_do_not_wait_until_others_report_no_more(tmp_path):
+    async with book_in(tmp_path) as (made, other):
+        book = Besieged(made._records, Metrics("test"), made._clock)
+        book.all_stored, book.brought, book.left = [], [], 0
+        book.note([a_noted(1)])
+        await book.flush()
+        book.left = 20
+        first = asyncio.create_task(book.append([usual_of(whole(2))]))
+        await asyncio.sleep(0)
+        await asyncio.gather(book.flush(), book.end_presumed([(an_id(1), START + 5 * SECOND)]))
+        ends = [[one.id for one in stored.unfolded().ended] for stored in book.all_stored]
+        assert [an_id(1)] in ends[:4]
+        await asyncio.gather(first, *book.brought)
+        await book.close()
