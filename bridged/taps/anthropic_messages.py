@@ -233,7 +233,7 @@ class MessagesReader(msgspec.Struct):
     def _extend_block(self, index: int, delta: _Delta) -> None:
         if delta.partial_json is not None:
             # Server tools have inputs too.
-            if self.seen.call_id_at((index, 0)) is not None:
+            if self.seen.tool_at((index, 0)) is not None:
                 self.seen.tool_input((index, 0), delta.partial_json)
         elif delta.thinking is not None:
             self.seen.thought((index, 0), delta.thinking, source=_THINKING)

@@ -171,7 +171,7 @@ class ConverseReader:
             fragment = decoded(_texts, raw)
             if fragment is None:
                 self.seen.troubles.add(Trouble.GARBAGE)
-            elif self.seen.call_id_at((index, 0)) is not None:
+            elif self.seen.tool_at((index, 0)) is not None:
                 self.seen.tool_input((index, 0), fragment)
         if delta.reasoning_content is not None:
             self.seen.thought((index, 0), delta.reasoning_content.text, source=_REASONING)

@@ -17,6 +17,7 @@ from bridged.records import AnswerRecords, Trouble, UsualAnswer
 from bridged.taps.seen import (
     COLUMNS,
     MAX_ITEMS,
+    MAX_NAME_CHARACTERS,
     GoodCount,
     GoodId,
     Key,
@@ -83,6 +84,13 @@ class _Message(msgspec.Struct, gc=False):
     tool_calls: list[_ToolCall] | None = None
 
 
+class _Error(msgspec.Struct, gc=False):
+    type: str | None = None
+    # Of upstreams that tell no type; a number, from some.
+    code: Any = None
+    message: str | None = None
+
+
 class _Choice(msgspec.Struct, gc=False):
     index: int | None = None
     delta: _Message | None = None
@@ -90,13 +98,8 @@ class _Choice(msgspec.Struct, gc=False):
     finish_reason: str | None = None
     # Kimi's, in streams.
     usage: _Usage[Count, Count] | None = None
-
-
-class _Error(msgspec.Struct, gc=False):
-    type: str | None = None
-    # Of upstreams that tell no type; a number, from some.
-    code: Any = None
-    message: str | None = None
+    # OpenRouter's, of the upstream that it asked.
+    error: _Error | str | None = None
 
 
 class _Chunk(msgspec.Struct, gc=False):
@@ -118,6 +121,7 @@ class _UsualChoice(msgspec.Struct, gc=False):
     finish_reason: str | None = None
     # Where usage is told twice, a reader takes what comes last.
     usage: None = None
+    error: None = None
 
 
 class _UsualAnswer(msgspec.Struct, gc=False):
@@ -180,8 +184,7 @@ class ChatReader(msgspec.Struct):
         chunk = decoded(_chunks, data)
         if chunk is None:
             return
-        if chunk.error is not None:
-            self._fail(chunk.error)
+        if self._has_failed(chunk):
             self.seen.has_reason_to_finish = False
         elif any(choice.finish_reason for choice in chunk.choices or ()):
             self.seen.has_reason_to_finish = True
@@ -194,8 +197,7 @@ class ChatReader(msgspec.Struct):
             return
         self.seen.finished = True
         self._read(chunk)
-        if chunk.error is not None:
-            self._fail(chunk.error)
+        self._has_failed(chunk)
 
     def records(self, *, partial: bool) -> AnswerRecords:
         """What was seen; `partial` if the answer was cut."""
@@ -213,32 +215,52 @@ class ChatReader(msgspec.Struct):
                 self._gather(choice.index or 0, message.tool_calls)
 
     def _gather(self, choice: int, calls: Sequence[_ToolCall]) -> None:
+        told: set[Key] = set()
         for call in calls:
             function = call.function or call.custom
             # Without an index a call goes on where the last one did.
-            index = -2 if call.index is None else call.index
-            self._extend((choice, index), function, call_id=call.id)
+            key = (choice, -2 if call.index is None else call.index)
+            self._extend(key, function, call_id=call.id or "", is_beside=key in told)
+            told.add(key)
 
-    def _extend(self, key: Key, function: _Function | None, *, call_id: str | None) -> None:
+    def _extend(self, key: Key, function: _Function | None, *, call_id: str, is_beside: bool) -> None:
+        """A fragment of the call at an index; `is_beside`: another stands before it in the same list."""
         seen = self.seen
         place = self._calls.get(key)
         if place is None and len(self._calls) >= MAX_ITEMS:
             seen.troubles.add(Trouble.TEXT_BOUND)
             return
-        known = None if place is None else seen.call_id_at((key[0], place))
-        if place is None or (call_id and known and call_id != known):
-            # Each call has its id in its first fragment, at least.
+        name = (function.name if function else None) or ""
+        if place is None or (name and self._is_another((key[0], place), name, call_id, is_beside=is_beside)):
             self._last_place += 1
             place = self._calls[key] = self._last_place
         where = (key[0], place)
-        seen.tool(where, name=function.name if function else None, call_id=call_id)
+        seen.tool(where, name=name, call_id=call_id)
         if function is not None:
             seen.tool_input(where, text_of(function.input if function.arguments is None else function.arguments))
 
-    def _fail(self, error: _Error | str) -> None:
+    def _is_another(self, where: Key, name: str, call_id: str, *, is_beside: bool) -> bool:
+        """Whether what names a function is a call of its own, though its index is that of a call that is there.
+
+        Some upstreams repeat the index, some have no ids, and some a new id in each fragment; but each call is named.
+        """
+        known_name, known_id = self.seen.tool_at(where) or ("", "")
+        if call_id and known_id:
+            return call_id != known_id
+        # A name may come in fragments where the first has an id.
+        return is_beside or not known_id and bool(known_name) and name[:MAX_NAME_CHARACTERS] != known_name
+
+    def _has_failed(self, chunk: _Chunk) -> bool:
+        """Whether it tells of an error, which is taken note of."""
+        error = chunk.error
+        for choice in chunk.choices or ():
+            error = choice.error if error is None else error
+        if error is None:
+            return False
         if isinstance(error, str):
             error = _Error(message=error)
         self.seen.fail(error.type or str(error.code or ""), error.message)
+        return True
 
     def _salvage(self, data: bytes) -> None:
         self.seen.troubles.add(Trouble.GARBAGE)

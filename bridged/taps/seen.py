@@ -105,10 +105,10 @@ class Seen(msgspec.Struct):
             tool.call_id = tool.call_id or (call_id or "")[:MAX_NAME_CHARACTERS]
             tool.item_id = tool.item_id or (item_id or "")[:MAX_NAME_CHARACTERS]
 
-    def call_id_at(self, key: Key) -> str | None:
-        """The id of a tool call, None if there is no such call."""
+    def tool_at(self, key: Key) -> tuple[str, str] | None:
+        """Name and id of a tool call, None if there is no such call."""
         tool = self._tools.get(key)
-        return None if tool is None else tool.call_id
+        return None if tool is None else (tool.name, tool.call_id)
 
     def tool_input(self, key: Key, fragment: str) -> None:
         """The input of a tool call goes on."""

@@ -560,6 +560,40 @@ def test_parallel_calls_are_told_apart_by_their_ids_where_the_index_does_not(ind
     assert calls == [("a", "f", '{"x":1}'), ("b", "g", "{}"), ("c", "g", "{}")]
 
 
+def _call(name: str, arguments: str, **more: object) -> dict[str, object]:
+    return {**more, "function": {"name": name, "arguments": arguments} if name else {"arguments": arguments}}
+
+
+@pytest.mark.parametrize(
+    ("deltas", "calls"),
+    [
+        # Without ids: each is named, and stands beside another.
+        ([[_call("f", "1"), _call("f", "2")]], [("f", "1", ""), ("f", "2", "")]),
+        ([[_call("f", "1", id=""), _call("g", "2", id="")]], [("f", "1", ""), ("g", "2", "")]),
+        ([[_call("f", "1", index=0, id=None), _call("f", "2", index=0)]], [("f", "1", ""), ("f", "2", "")]),
+        ([[_call("f", "1", id="a"), _call("g", "2")]], [("f", "1", "a"), ("g", "2", "")]),
+        # Or comes after another.
+        ([[_call("f", "1")], [_call("", "2")], [_call("g", "3")]], [("f", "12", ""), ("g", "3", "")]),
+        ([[_call("f", "1")], [_call("f", "2")]], [("f", "12", "")]),
+        ([[_call("f", "1")], [_call("g", "2", id="b")]], [("f", "1", ""), ("g", "2", "b")]),
+        # The id comes late.
+        ([[_call("f", "1")], [_call("f", "2", id="a")]], [("f", "12", "a")]),
+        # A new id in each fragment.
+        ([[_call("f", "1", index=0, id="a")], [_call("", "2", index=0, id="b")]], [("f", "12", "a")]),
+        # A name in fragments is cut, and no call of its own.
+        ([[_call("get_", "", index=0, id="a")], [_call("it", "1", index=0)]], [("get_", "1", "a")]),
+    ],
+)
+def test_calls_are_told_apart_however_an_upstream_names_and_numbers_them(
+    deltas: list[list[dict[str, object]]], calls: list[tuple[str, str, str]]
+) -> None:
+    streamed = tapped([_chat(*[_calls(*delta) for delta in deltas])], dialect=CHAT)
+    assert [(call.tool, call.input, call.tool_call_id) for call in streamed.tools] == calls
+    if len(deltas) == 1:
+        whole = json.dumps({"id": "c", "choices": [{"message": {"tool_calls": deltas[0]}}]}).encode()
+        assert tapped([whole], dialect=CHAT, headers=JSON).tools == streamed.tools
+
+
 def test_an_id_that_is_repeated_with_every_fragment_is_one_call() -> None:
     fragment = {"index": 0, "id": "a", "function": {"name": "f", "arguments": "1"}}
     found = tapped([_chat(_calls(fragment), _calls(fragment))], dialect=CHAT)
@@ -600,6 +634,17 @@ def test_an_error_chunk_without_a_type_has_a_code(told: dict[str, object], kind:
     error = {"id": "c", "error": {"message": "gone", **told}, "choices": [{"delta": {}, "finish_reason": "error"}]}
     found = tapped([_chat({"id": "c", "choices": []}, error)], dialect=CHAT)
     assert (found.error_type, found.error_message) == (kind, "gone")
+
+
+def test_an_error_may_stand_in_a_choice() -> None:
+    choice = {"index": 0, "finish_reason": "error", "error": {"code": 502, "message": "the provider returned an error"}}
+    told = {"id": "c", "choices": [choice], "usage": {"prompt_tokens": 1, "completion_tokens": 1}}
+    whole = json.dumps(told).encode()
+    assert openai_chat.usual(whole) is None
+    streamed = tapped([_chat({"id": "c", "choices": []}, told, done=False)], dialect=CHAT)
+    assert streamed.partial
+    for found in (streamed, tapped([_chat(told)], dialect=CHAT), tapped([whole], dialect=CHAT, headers=JSON)):
+        assert (found.error_type, found.error_message) == ("502", "the provider returned an error")
 
 
 def test_an_error_may_be_words_alone() -> None:
