@@ -1,6 +1,7 @@
 """What a request says of the conversation: the prompt, and the tool call whose result it brings.
 
     Messages, Converse, Gemini   the last message is the user's: its text, or the last text among its parts
+    InvokeModel                  likewise; models that know no messages have the whole text in a field of their own
     Chat                         likewise; a last message `tool` has the id of its call
     Responses                    `input` is a text, or its last item is the user's: its text, or all texts in lines
 
@@ -41,6 +42,15 @@ class _Metadata(msgspec.Struct, gc=False):
 
 class _Contents(msgspec.Struct, gc=False):
     contents: list[msgspec.Raw] | None = None
+
+
+class _Text(msgspec.Struct, gc=False):
+    """Bodies of InvokeModel without messages (docs.aws.amazon.com, "Inference request parameters")."""
+
+    # Llama's, Mistral's and DeepSeek's, Titan's, Cohere's.
+    prompt: str | None = None
+    input_text: str | None = msgspec.field(default=None, name="inputText")
+    message: str | None = None
 
 
 class _Result(msgspec.Struct, gc=False, rename="camel"):
@@ -95,6 +105,7 @@ _messages = msgspec.json.Decoder(_Message)
 _text_messages = msgspec.json.Decoder(_TextMessage)
 _texts = msgspec.json.Decoder(str)
 _parts = msgspec.json.Decoder(list[_Part])
+_text_bodies = msgspec.json.Decoder(_Text)
 _metadata = msgspec.json.Decoder(_Metadata)
 _sessions = msgspec.json.Decoder(_Session)
 
@@ -149,6 +160,8 @@ def read_turn(dialect: DialectName, body: bytes) -> Turn:
     if conversation is None:
         return NO_TURN
     turn = turn_of(dialect, conversation)
+    if dialect is DialectName.BEDROCK and conversation.messages is None:
+        turn = _text_turn(body)
     model = (conversation.model or "")[:MAX_MODEL_CHARACTERS]
     return msgspec.structs.replace(turn, model=model, streaming=bool(conversation.stream))
 
@@ -158,6 +171,11 @@ def _messages_turn(conversation: Conversation) -> Turn:
     message = _last(conversation.messages)
     parts = _parts_of(message) if message and message.role == "user" else ()
     return _turn(_last_text(parts), _results_of(parts), session_id=_session_of(conversation.metadata))
+
+
+def _text_turn(body: bytes) -> Turn:
+    said = decoded(_text_bodies, body)
+    return NO_TURN if said is None else _turn(said.prompt or said.input_text or said.message, ())
 
 
 def _chat_turn(conversation: Conversation) -> Turn:

@@ -95,6 +95,22 @@ def test_messages(messages: object, prompt: str | None, tool_call_id: str) -> No
 
 
 @pytest.mark.parametrize(
+    ("said", "prompt"),
+    [
+        ({"prompt": "[INST] Hi [/INST]", "max_gen_len": 9}, "[INST] Hi [/INST]"),
+        ({"inputText": "Hi"}, "Hi"),
+        ({"message": "Hi", "chat_history": [{"role": "USER", "message": "no"}]}, "Hi"),
+        ({"prompt": "no", "messages": [user("Hi")]}, "Hi"),
+        ({"prompt": ["no text"]}, None),
+        ({"texts": ["no"]}, None),
+    ],
+)
+@pytest.mark.parametrize("padding", [0, 10_000])
+def test_models_at_bedrock_without_messages(said: dict[str, object], prompt: str | None, padding: int) -> None:
+    assert turn_of(BEDROCK, {**said, "padding": "x" * padding}) == Turn(prompt)
+
+
+@pytest.mark.parametrize(
     ("messages", "prompt", "tool_call_id"),
     [
         ([user("Hello")], "Hello", ""),
