@@ -107,6 +107,10 @@ class ReportReader:
         interception_id, resolution_id, origin, start_micros = receipt
         bridge_instance_id, rules, now_micros = frame
         end = _end(message.end, start_micros, now_micros)
+        if end is not None and end.error_message:
+            # It may quote what was asked.
+            kept = rules.prompts.kept(end.error_message, origin.provider_name)
+            end = end._replace(error_message=kept)
         last_micros = start_micros if end is None else end.end_micros
         of = _new(_Of, (interception_id, start_micros, last_micros, now_micros, rules, origin.provider_name))
         token_usages, prompts = _read(message.token_usages, _token_usage, of), _read(message.prompts, _prompt, of)

@@ -8,7 +8,7 @@ from credentiald import receipts
 from credentiald.errors import InvalidArgument
 from credentiald.receipts import Receipt
 from credentiald.record_model import DAY_MICROS, Facts
-from credentiald.record_rules import KeepRules
+from credentiald.record_rules import KeepRule, KeepRules
 from credentiald.rpc.record_codec import MOST_RECORDS, Frame, ReportReader
 from tests.support.records import SECOND, START, an_id, an_origin
 
@@ -54,6 +54,20 @@ def test_ids_of_records_are_uuids_of_the_interception_or_any_other(told, kept):
     report = read(pb.InterceptionRecords(token_usages=[record_pb2.TokenUsage(id=told, input_tokens=1)]))
     assert [one.id for one in report.token_usages] == ([] if kept is None else [kept])
     assert report.is_whole == (kept is not None)
+
+
+@pytest.mark.parametrize(
+    ("rule", "kept"),
+    [(KeepRule(), "no: Hi"), (KeepRule(most_bytes=0), ""), (KeepRule(most_bytes=3), "no:")]
+    + [(KeepRule(by_provider={an_origin().provider_name: 0}), ""), (KeepRule(by_provider={"another": 0}), "no: Hi")],
+)
+def test_what_an_upstream_says_of_an_error_is_kept_as_prompts_are(rule, kept):
+    """It may quote them."""
+    end = pb.InterceptionEnd(outcome="INTERCEPTION_OUTCOME_UPSTREAM_ERROR", error_reason="r", error_message="no: Hi")
+    frame = FRAME._replace(rules=KeepRules(prompts=rule))
+    told = ReportReader(receipts.reader(KEY)).report_of(pb.InterceptionRecords(end=end), RECEIPT, frame).end
+    assert told is not None
+    assert (told.error_reason, told.error_message) == ("r", kept)
 
 
 @pytest.mark.parametrize(
