@@ -45,6 +45,18 @@ _PARENTS = (
     " WHERE caller.user_id = asked.column2 AND caller.id < asked.column1"
     " ORDER BY caller.id DESC LIMIT 1)",
 )
+# The same of ids that more have than were looked at: the user's own requests of before are looked through instead.
+_PARENTS_OF_MANY = (
+    "SELECT asked.column1 AS child_id, i.id, i.thread_root_id, i.session_id FROM",
+    "AS asked JOIN interceptions AS i ON i.number = ("
+    " SELECT own.number FROM ("
+    "  SELECT number, id FROM interceptions WHERE user_id = asked.column2 AND start_time <= asked.column4"
+    "  ORDER BY start_time DESC LIMIT 64"
+    " ) AS own WHERE own.id < asked.column1 AND EXISTS ("
+    "  SELECT 1 FROM tool_calls WHERE interception_id = own.id AND tool_call_id = asked.column3"
+    " ) ORDER BY own.id DESC LIMIT 1)"
+    " WHERE (SELECT count(*) FROM (SELECT 1 FROM tool_calls WHERE tool_call_id = asked.column3 LIMIT 64)) = 64",
+)
 
 
 @dataclass(slots=True, kw_only=True)
@@ -241,17 +253,20 @@ class _Work:
     def _parents(self, answering: Sequence[InterceptionDraft]) -> dict[str, tuple[str, ThreadPlace | None]]:
         """By interception, the latest one before it in which the model called what it answers, with its id.
 
-        Not every upstream makes ids of calls that are unique: of one that is called again and again, the latest are
-        looked at.
+        Not every upstream makes ids of calls that are unique: of one that is called again and again, by anybody, the
+        latest are looked at, and if none of them is the user's, so are the user's latest requests.
         """
-        asked = [(one.id, one.user_id, one.correlating_tool_call_id) for one in answering]
-        rows = bulk.select_for(self._conn, _PARENTS[0], asked, _PARENTS[1])
+        asked = [(one.id, one.user_id, one.correlating_tool_call_id, one.start_time) for one in answering]
+        found = list(bulk.select_for(self._conn, _PARENTS[0], [one[:3] for one in asked], _PARENTS[1]))
+        known = {row["child_id"] for row in found}
+        rest = [one for one in asked if one[0] not in known]
+        found += bulk.select_for(self._conn, _PARENTS_OF_MANY[0], rest, _PARENTS_OF_MANY[1])
         return {
             row["child_id"]: (
                 row["id"],
                 ThreadPlace(row["id"], row["thread_root_id"], row["session_id"]),
             )
-            for row in rows
+            for row in found
         }
 
     def drop_left_sums(self) -> None:

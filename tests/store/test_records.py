@@ -212,6 +212,25 @@ def test_a_tool_call_of_another_user_makes_no_thread(conn):
     assert (mine["thread_parent_id"], mine["session_id"]) == ("", an_id(2))
 
 
+@pytest.mark.parametrize(("others", "own", "parent"), [(63, 1, 2), (64, 1, 2), (200, 1, 2), (64, 60, 61), (64, 70, "")])
+@pytest.mark.parametrize("ahead_seconds", [0, 1000])
+def test_calls_of_others_with_the_same_id_hide_none_of_ones_own(conn, others, own, parent, ahead_seconds):
+    """Some upstreams number calls anew in each conversation, and a bridge says when a call was."""
+
+    def calling(number, user_id, call_id, ahead_seconds=0):
+        call = a_tool_call(call_id, create_micros=START + (number + ahead_seconds) * SECOND)
+        return a_whole(number, origin=an_origin(user_id), tool_calls=(call,))
+
+    put(conn, calling(1, ALICE, "call_0"), calling(2, ALICE, "call_0"))
+    put(conn, *[calling(number, ALICE, "call_1") for number in range(3, 2 + own)])
+    if parent == own + 1:
+        put(conn, calling(own + 1, ALICE, "call_0"))
+    put(conn, *[calling(100 + number, BOB, "call_0", ahead_seconds) for number in range(others)])
+    put(conn, a_whole(400, facts=some_facts(correlating_tool_call_id="call_0"), tool_calls=()))
+    [child] = [row for row in rows_of(conn, "interceptions") if row["id"] == an_id(400)]
+    assert child["thread_parent_id"] == (an_id(parent) if parent else "")
+
+
 def test_two_users_who_name_the_same_session_have_one_each(conn):
     facts = some_facts(client_session_id="s-1")
     put(conn, a_whole(1, facts=facts), a_whole(2, facts=facts, origin=an_origin(BOB)))
