@@ -45,7 +45,8 @@ _PARENTS = (
     " WHERE caller.user_id = asked.column2 AND caller.id < asked.column1"
     " ORDER BY caller.id DESC LIMIT 1)",
 )
-# The same of ids that more have than were looked at: the user's own requests of before are looked through instead.
+# The same of ids that more have than were looked at: the user's own requests of before are looked through instead. The
+# plus keeps SQLite from going through all calls with the id.
 _PARENTS_OF_MANY = (
     "SELECT asked.column1 AS child_id, i.id, i.thread_root_id, i.session_id FROM",
     "AS asked JOIN interceptions AS i ON i.number = ("
@@ -53,7 +54,7 @@ _PARENTS_OF_MANY = (
     "  SELECT number, id FROM interceptions WHERE user_id = asked.column2 AND start_time <= asked.column4"
     "  ORDER BY start_time DESC LIMIT 64"
     " ) AS own WHERE own.id < asked.column1 AND EXISTS ("
-    "  SELECT 1 FROM tool_calls WHERE interception_id = own.id AND tool_call_id = asked.column3"
+    "  SELECT 1 FROM tool_calls WHERE interception_id = own.id AND +tool_call_id = asked.column3"
     " ) ORDER BY own.id DESC LIMIT 1)"
     " WHERE (SELECT count(*) FROM (SELECT 1 FROM tool_calls WHERE tool_call_id = asked.column3 LIMIT 64)) = 64",
 )

@@ -231,6 +231,21 @@ def test_calls_of_others_with_the_same_id_hide_none_of_ones_own(conn, others, ow
     assert child["thread_parent_id"] == (an_id(parent) if parent else "")
 
 
+def test_calls_of_others_with_the_same_id_make_no_report_dearer(tmp_path):
+    def steps(others):
+        with empty_records(tmp_path / f"{others}.db") as conn:
+            put(conn, *[a_whole(number, tool_calls=(a_tool_call("call_1"),)) for number in range(1, 70)])
+            call = a_tool_call("call_0")
+            put(conn, *[a_whole(100 + one, origin=an_origin(BOB), tool_calls=(call,)) for one in range(others)])
+            taken = []
+            conn.set_progress_handler(lambda: taken.append(1), 1)
+            put(conn, a_whole(9_999, facts=some_facts(correlating_tool_call_id="call_0"), tool_calls=()))
+            conn.set_progress_handler(None, 1)
+            return len(taken)
+
+    assert steps(1_000) < 1.1 * steps(100)
+
+
 def test_two_users_who_name_the_same_session_have_one_each(conn):
     facts = some_facts(client_session_id="s-1")
     put(conn, a_whole(1, facts=facts), a_whole(2, facts=facts, origin=an_origin(BOB)))
