@@ -2,8 +2,8 @@
 
 `message_start` has the answer's id and the first counts. `message_delta` has counts that are cumulative, corrected ones
 among them: the last value of each wins. Input tokens leave out cached ones already. What it took to compact the
-conversation within the call stands in `iterations` only, and is added; what another model was asked for advice is of
-that model, and is not.
+conversation within the call stands in `iterations` only, and is added; what other models took, which gave advice or
+declined, is theirs, and is not.
 
 Format: platform.claude.com, "Messages" and "Streaming messages".
 """
@@ -14,7 +14,8 @@ from typing import Any, ClassVar, Generic, Literal, TypeVar
 import msgspec
 
 from bridged.records import AnswerRecords, Trouble, UsualAnswer
-from bridged.taps.seen import COLUMNS, MAX_COUNT, GoodCount, GoodId, Seen, further_texts, usual_answer
+from bridged.taps.message_iterations import COMPACTION, DECLINED, MAX_BYTES, left_out
+from bridged.taps.seen import COLUMNS, GoodCount, GoodId, Seen, further_texts, usual_answer
 from bridged.taps.typed_json import Count, decoded, last_object
 
 # In a block of text nothing matters but what ends it and what counts. What follows in blocks of other kinds does.
@@ -54,14 +55,6 @@ class _Usage(msgspec.Struct, Generic[C], gc=False):
     server_tool_use: _ServerTools[C] | None = None
     output_tokens_details: _OutputDetails[C] | None = None
     iterations: msgspec.Raw = _NOTHING
-
-
-class _Iteration(msgspec.Struct, gc=False):
-    type: str = ""
-    input_tokens: Count | None = None
-    output_tokens: Count | None = None
-    cache_read_input_tokens: Count | None = None
-    cache_creation_input_tokens: Count | None = None
 
 
 class _Metrics(msgspec.Struct, gc=False, rename="camel"):
@@ -137,21 +130,15 @@ class _UsualAnswer(msgspec.Struct, gc=False):
 _NO_CACHE_CREATION: _CacheCreation[Any] = _CacheCreation()
 _NO_SERVER_TOOLS: _ServerTools[Any] = _ServerTools()
 _NO_OUTPUT_DETAILS: _OutputDetails[Any] = _OutputDetails()
+# Parts of what went into a cache.
+_LIFETIMES = ("cache_ephemeral_1h_input", "cache_ephemeral_5m_input")
 # Under which counts are recorded.
-_NAMES = (
-    *COLUMNS, "cache_ephemeral_1h_input", "cache_ephemeral_5m_input", "web_search_requests", "web_fetch_requests",
-    "output_reasoning",
-)  # fmt: skip
+_NAMES = (*COLUMNS, *_LIFETIMES, "web_search_requests", "web_fetch_requests", "output_reasoning")
 _further = further_texts(_NAMES)
 _events = msgspec.json.Decoder(_Event)
 _documents = msgspec.json.Decoder(_Document)
 _usual_answers = msgspec.json.Decoder(_UsualAnswer)
 _usages = msgspec.json.Decoder(_Usage[Count])
-_iterations = msgspec.json.Decoder(list[_Iteration])
-# There are a few, of some hundred bytes each.
-_MAX_ITERATIONS_BYTES = 64 * 1024
-# Iterations that usage leaves out, with the beginning of the names under which they are recorded.
-_LEFT_OUT = {"compaction": "compaction_", "advisor_message": "advisor_"}
 
 
 class MessagesReader(msgspec.Struct):
@@ -214,8 +201,8 @@ class MessagesReader(msgspec.Struct):
     def records(self, *, partial: bool) -> AnswerRecords:
         """What was seen; `partial` if the answer was cut."""
         counts = self.seen.counts
-        if "compaction_input" in counts:
-            counts = {**counts, **{name: counts.get(name, 0) + counts["compaction_" + name] for name in COLUMNS}}
+        if COMPACTION + "input" in counts:
+            counts = {**counts, **{name: counts.get(name, 0) + counts[COMPACTION + name] for name in COLUMNS}}
         return self.seen.records(counts, partial=partial)
 
     def _begin_block(self, index: int, block: _Block) -> None:
@@ -258,10 +245,20 @@ class MessagesReader(msgspec.Struct):
             return
         self.seen.count(zip(_NAMES, _counts(usage), strict=True))
         if usage.iterations:
-            if len(usage.iterations) > _MAX_ITERATIONS_BYTES:
+            if len(usage.iterations) > MAX_BYTES:
                 self.seen.troubles.add(Trouble.OVERLONG)
             else:
-                self.seen.count(_left_out(usage.iterations))
+                self._count_left_out(usage)
+
+    def _count_left_out(self, usage: _Usage[Count]) -> None:
+        sums, counts = left_out(usage.iterations), self.seen.counts
+        self.seen.count(sums.items())
+        if DECLINED + "input" not in sums or usage.cache_creation is not None:
+            return
+        # The stream may have begun with those of the model that declined; no later event corrects them.
+        if sum(counts.get(name, 0) for name in _LIFETIMES) != counts.get("cache_write", 0):
+            for name in _LIFETIMES:
+                counts.pop(name, None)
 
     def _fall_back_to(self, metrics: _Metrics | None) -> None:
         if metrics is not None and "output" not in self.seen.counts:
@@ -284,25 +281,10 @@ def usual(data: bytes) -> UsualAnswer | None:
     if answer.type == "error":
         return None
     iterations = answer.usage.iterations
-    if iterations and (len(iterations) > _MAX_ITERATIONS_BYTES or _left_out(iterations)):
+    if iterations and (len(iterations) > MAX_BYTES or left_out(iterations)):
         return None
     counts = _counts(answer.usage)
     return usual_answer(answer.id, counts, _further, input_has_cached=False)
-
-
-def _left_out(raw: msgspec.Raw) -> list[tuple[str, int]]:
-    """Sums of what usage leaves out, by kind: of each kind all four of COLUMNS."""
-    sums: dict[str, int] = {}
-    for one in decoded(_iterations, bytes(raw)) or ():
-        if one.type not in _LEFT_OUT:
-            continue
-        counts = (
-            one.input_tokens, one.output_tokens, one.cache_read_input_tokens, one.cache_creation_input_tokens,
-        )  # fmt: skip
-        for name, count in zip(COLUMNS, counts, strict=True):
-            kind = _LEFT_OUT[one.type] + name
-            sums[kind] = sums.get(kind, 0) + (count if type(count) is int and 0 <= count <= MAX_COUNT else 0)
-    return list(sums.items())
 
 
 def _counts(usage: _Usage[C]) -> tuple[C | None, ...]:

@@ -13,32 +13,21 @@ from typing import Any, ClassVar, Generic, Literal, TypeVar
 import msgspec
 
 from bridged.records import AnswerRecords, Trouble, UsualAnswer
+from bridged.taps.response_items import Item, Part, ToldItem, ToldItems, told_item
 from bridged.taps.seen import (
     COLUMNS,
     GoodCount,
     GoodId,
+    Key,
     Seen,
     further_texts,
     plain_answer,
     usual_answer,
     without_cached,
 )
-from bridged.taps.typed_json import Count, decoded, last_object, text_of
+from bridged.taps.typed_json import Count, decoded, last_object
 
 _OVER = frozenset({"response.completed", "response.incomplete", "response.failed"})
-_CALLS = frozenset({"function_call", "custom_tool_call"})
-# Tools that OpenAI defines and the client runs, by the name they are recorded under. Those that OpenAI runs itself,
-# web_search_call for example, are no calls of the client's; a search for tools, or a shell, may be either.
-_BUILT_IN_CALLS = {
-    "local_shell_call": "local_shell",
-    "shell_call": "shell",
-    "apply_patch_call": "apply_patch",
-    "computer_call": "computer",
-    "tool_search_call": "tool_search",
-}
-_OPENAI_RUNS_IT, _OPENAI_HAS_IT = "server", "container_reference"
-_NOTHING = msgspec.Raw()
-_MAX_OUTPUT_ITEMS = 4096
 
 C = TypeVar("C")
 
@@ -59,36 +48,6 @@ class _Usage(msgspec.Struct, Generic[C], gc=False):
     output_tokens_details: _OutputDetails[C] | None = None
 
 
-class _Part(msgspec.Struct, gc=False):
-    type: str = ""
-    text: str | None = None
-
-
-class _Environment(msgspec.Struct, gc=False):
-    type: str | None = None
-
-
-class _Item(msgspec.Struct, gc=False):
-    type: str = ""
-    id: str | None = None
-    call_id: str | None = None
-    name: str | None = None
-    # Text with JSON in it; the JSON itself where tools are searched for.
-    arguments: Any = None
-    input: str | None = None
-    # Where a tool that may be run on either side is run.
-    execution: str | None = None
-    environment: _Environment | None = None
-    # Of built-in tools: an object, or several.
-    action: msgspec.Raw = _NOTHING
-    actions: msgspec.Raw = _NOTHING
-    operation: msgspec.Raw = _NOTHING
-    phase: str | None = None
-    status: str | None = None
-    summary: list[_Part] | None = None
-    content: list[_Part] | None = None
-
-
 class _Error(msgspec.Struct, gc=False):
     type: str | None = None
     # A number, from some upstreams.
@@ -100,14 +59,14 @@ class _Response(msgspec.Struct, gc=False):
     id: str | None = None
     model: str | None = None
     usage: _Usage[Count] | None = None
-    output: list[_Item] | None = None
+    output: list[Item] | None = None
     error: _Error | None = None
 
 
 class _Event(msgspec.Struct, gc=False):
     type: str = ""
-    output_index: int = 0
-    item: _Item | None = None
+    output_index: int | None = None
+    item: Item | None = None
     response: _Response | None = None
     # An error event has its fields at the top, or in an object.
     error: _Error | None = None
@@ -126,8 +85,8 @@ class _UsualItem(msgspec.Struct, gc=False):
     arguments: str | None = None
     input: str | None = None
     status: str | None = None
-    summary: list[_Part] | None = None
-    content: list[_Part] | None = None
+    summary: list[Part] | None = None
+    content: list[Part] | None = None
 
 
 class _UsualAnswer(msgspec.Struct, gc=False):
@@ -159,7 +118,7 @@ class ResponsesReader(msgspec.Struct):
     usual_end: ClassVar[bytes] = b""
 
     seen: Seen = msgspec.field(default_factory=Seen)
-    _items: set[int] = msgspec.field(default_factory=set)
+    _told: ToldItems = msgspec.field(default_factory=ToldItems)
 
     def event(self, data: bytes) -> None:
         """One event of a stream."""
@@ -175,7 +134,9 @@ class ResponsesReader(msgspec.Struct):
         elif event.usage is not None:
             self._count(event.usage)
         elif event.item is not None and event.type == "response.output_item.done":
-            self._gather(event.output_index, event.item)
+            told = told_item(event.output_index, event.item)
+            if told is not None:
+                self._gather(told)
 
     def last_events(self, events: Sequence[bytes]) -> None:
         """The events that a stream ended with."""
@@ -203,39 +164,27 @@ class ResponsesReader(msgspec.Struct):
             self._count(response.usage)
         if response.error is not None:
             self._fail(response.error)
-        for index, item in enumerate(response.output or ()):
-            self._gather(index, item)
+        for told in self._told.untold(response.output or ()):
+            self._gather(told)
 
-    def _gather(self, index: int, item: _Item) -> None:
-        if index in self._items or len(self._items) >= _MAX_OUTPUT_ITEMS:
+    def _gather(self, told: ToldItem) -> None:
+        place = self._told.place_of(told)
+        if place is None:
             return
-        self._items.add(index)
-        if item.type in _CALLS:
-            self._call(index, item, item.name, text_of(item.arguments) or item.input or "")
-        elif item.type in _BUILT_IN_CALLS and not _is_openais(item):
-            asked = bytes(item.action) or bytes(item.actions) or bytes(item.operation)
-            text = asked.decode("utf-8", "replace") or text_of(item.arguments)
-            self._call(index, item, _BUILT_IN_CALLS[item.type], text)
-        elif item.type == "reasoning":
-            self._think(index, item.summary, "reasoning_summary")
-            # Open models tell what they thought.
-            self._think(index, item.content, "reasoning_text", first=len(item.summary or ()))
-        elif item.type == "message" and item.phase == "commentary":
-            self._think(index, item.content, "commentary")
+        if told.call is not None:
+            self._call((place, 0), told.item, *told.call)
+        for part, (source, text) in enumerate(told.thoughts):
+            self.seen.thought((place, part), text, source=source)
+            self.seen.thought_is_whole((place, part))
 
-    def _call(self, index: int, item: _Item, name: str | None, asked: str) -> None:
-        seen, key = self.seen, (index, 0)
+    def _call(self, key: Key, item: Item, name: str, asked: str) -> None:
+        seen = self.seen
         seen.tool(key, name=name, call_id=item.call_id, item_id=item.id)
         seen.tool_input(key, asked)
         if item.status == "incomplete":
             seen.tool_is_cut(key)
         else:
             seen.tool_is_whole(key)
-
-    def _think(self, index: int, parts: list[_Part] | None, source: str, *, first: int = 0) -> None:
-        for place, part in enumerate(parts or (), first):
-            self.seen.thought((index, place), part.text, source=source)
-            self.seen.thought_is_whole((index, place))
 
     def _fail(self, error: _Error) -> None:
         self.seen.fail(str(error.code or error.type or ""), error.message)
@@ -249,11 +198,6 @@ class ResponsesReader(msgspec.Struct):
 
     def _count(self, usage: _Usage[Count]) -> None:
         self.seen.count(zip(_NAMES, _counts(usage), strict=True))
-
-
-def _is_openais(item: _Item) -> bool:
-    where = item.environment.type if item.environment else None
-    return item.execution == _OPENAI_RUNS_IT or where == _OPENAI_HAS_IT
 
 
 def usual(data: bytes) -> UsualAnswer | None:
