@@ -14,8 +14,8 @@ from credentiald.record_model import (
     Tokens,
 )
 from credentiald.store import bulk, lone_sessions, usual_facts
-from credentiald.store.connection import Connection, Row, Value
-from credentiald.store.record_rows import COLUMNS, TABLES, TOKEN_SUMS, columns_of, cost_in, draft_of, tokens_in
+from credentiald.store.connection import Connection, Row
+from credentiald.store.record_rows import COLUMNS, TABLES, TOKEN_SUMS, cost_in, draft_of, stored_facts, tokens_in
 from credentiald.store.record_scan import Condition, Filter, Page, Place, Scan
 
 # How much a page looks through: entries of an index that has what is filtered by, rows of a table.
@@ -218,17 +218,10 @@ def _facts(conn: Connection, ids: Sequence[str]) -> dict[str, list[Fact]]:
     facts: defaultdict[tuple[str, type[Fact]], list[Fact]] = defaultdict(list)
     for interception_id, fact in usual_facts.stored(conn, ids):
         facts[interception_id, type(fact)].append(fact)
-    for kind, table in TABLES.items():
-        columns = columns_of(kind)
-        head = f"SELECT interception_id, {', '.join(columns)} FROM {table} WHERE interception_id IN"  # noqa: S608
-        for row in bulk.select(conn, head, ids):
-            facts[row["interception_id"], kind].append(_fact(kind, [row[one] for one in columns]))
+    for kind in TABLES:
+        for interception_id, fact in stored_facts(conn, kind, ids):
+            facts[interception_id, kind].append(fact)
     return {one: [fact for kind in TABLES for fact in sorted(facts[one, kind], key=_id)] for one in ids}
-
-
-def _fact(kind: type[Fact], values: Sequence[Value]) -> Fact:
-    made: Fact = kind._make(values)
-    return made
 
 
 def _id(fact: Fact) -> str:

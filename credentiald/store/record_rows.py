@@ -1,6 +1,6 @@
 """Which columns records have, and their facts into their tables."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Iterator, Sequence
 from operator import itemgetter
 from typing import Any
 
@@ -69,6 +69,14 @@ def insert_facts(conn: Connection, kind: type[Fact], rows: Sequence[tuple[Value,
     """Store new facts of one kind."""
     if rows:
         bulk.insert_formed(conn, _FORMS[kind], list(zip(*rows, strict=True)))
+
+
+def stored_facts(conn: Connection, kind: type[Fact], interception_ids: Collection[str]) -> Iterator[tuple[str, Fact]]:
+    """The facts of one kind that are in its table, each with its interception's id."""
+    columns = columns_of(kind)
+    head = f"SELECT interception_id, {', '.join(columns)} FROM {TABLES[kind]} WHERE interception_id IN"  # noqa: S608
+    for row in bulk.select(conn, head, list(interception_ids)):
+        yield row["interception_id"], kind._make([row[one] for one in columns])
 
 
 def tokens_in(row: Row) -> Tokens:

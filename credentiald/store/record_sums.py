@@ -48,6 +48,12 @@ _DAY_KEY = ("start_day", "user_id", "provider_name", "model", "client")
 _DAY_COUNTS = ("interceptions", "token_usages", *_COUNTS)
 _NOTHING = (0,) * len(_DAY_COUNTS)
 _DayKey = tuple[int, str, str, str, str]
+_EMPTY_SESSION = "DELETE FROM sessions WHERE user_id = ? AND session_id = ? AND interceptions = 0"
+# It is below zero where retention had removed the day before something left it.
+_EMPTY_DAY = (
+    f"DELETE FROM usage_days WHERE {' AND '.join(f'{one} = ?' for one in _DAY_KEY)}"  # noqa: S608 - names of ours
+    " AND interceptions <= 0 AND token_usages <= 0"
+)
 # Days of this user are the sums of all users.
 ALL_USERS = ""
 _DAY_INSERTION = f"INSERT INTO usage_days ({', '.join((*_DAY_KEY, *_DAY_COUNTS))})"
@@ -80,31 +86,42 @@ class Sums:
     def __init__(self) -> None:
         self._sessions: dict[tuple[str, str], _Session] = {}
         self._days: dict[_DayKey, list[int]] = {}
+        # Those that something was taken from.
+        self._left_sessions: set[tuple[str, str]] = set()
+        self._left_days: set[_DayKey] = set()
 
     def interception(self, draft: InterceptionDraft, count: int = 1) -> None:
-        """Count one interception whose session is known now; -1 for one that was counted and moves."""
-        session = self._session(draft)
-        session.providers[draft.provider_name] = None
-        session.provider_types[draft.provider_type] = None
-        if draft.model:
-            session.models[draft.model] = None
+        """Count one interception whose session is known now; -1 for one that was counted and leaves its session."""
+        session = self._named(draft)
         session.client = draft.client or session.client
-        session.start_time = min(session.start_time, draft.start_time)
-        session.last_active_time = max(session.last_active_time, draft.start_time)
         session.interceptions += count
         session.threads += count * (draft.thread_root_id == draft.id)
         self._day(draft)[0] += count
+        if count < 0:
+            self._left_sessions.add((draft.user_id, draft.session_id))
+            self._left_days.add(_day_key(draft))
+
+    def moved(self, before: InterceptionDraft, draft: InterceptionDraft, usages: Sequence[TokenUsage]) -> None:
+        """Count one that was counted as `before`, with these usages, as what it is now.
+
+        Its session stays the same, and goes on to name what it named: others in it may be of that, too.
+        """
+        session = self._named(draft)
+        session.client = session.client or draft.client
+        if _day_key(before) == _day_key(draft):
+            return
+        self._left_days.add(_day_key(before))
+        for one, times in ((before, -1), (draft, 1)):
+            self._day(one)[0] += times
+            for usage in usages:
+                self._usage(one, usage, times)
 
     def fact(self, draft: InterceptionDraft, fact: Fact) -> None:
         """Count one new record."""
         if isinstance(fact, TokenUsage):
-            counts = counts_of(fact)
             session = self._session(draft)
-            session.counts = [old + new for old, new in zip(session.counts, counts, strict=True)]
-            day = self._day(draft)
-            day[1] += 1
-            for place, count in enumerate(counts, 2):
-                day[place] += count
+            session.counts = [old + new for old, new in zip(session.counts, counts_of(fact), strict=True)]
+            self._usage(draft, fact)
         elif isinstance(fact, Prompt) and fact.text:
             session = self._session(draft)
             if draft.start_time >= session.last_prompt_time:
@@ -177,6 +194,15 @@ class Sums:
         bulk.insert(conn, _SESSION_INSERTION, rows, _SESSION_UPDATE)
         days = self._days | self._days_of_all()
         bulk.insert(conn, _DAY_INSERTION, [(*key, *counts) for key, counts in days.items()], _DAY_UPDATE)
+        self._drop_empty(conn)
+
+    def _drop_empty(self, conn: Connection) -> None:
+        """Remove what counts nothing any more."""
+        for left in self._left_sessions:
+            conn.execute(_EMPTY_SESSION, left)
+        for day, user_id, *names in self._left_days:
+            for whose in (user_id, ALL_USERS):
+                conn.execute(_EMPTY_DAY, (day, whose, *names))
 
     def _days_of_all(self) -> dict[_DayKey, list[int]]:
         """The same counts without a difference between users."""
@@ -185,6 +211,24 @@ class Sums:
             key = (day, ALL_USERS, provider, model, client)
             sums[key] = [one + other for one, other in zip(sums.get(key, _NOTHING), counts, strict=True)]
         return sums
+
+    def _usage(self, draft: InterceptionDraft, usage: TokenUsage, times: int = 1) -> None:
+        """Count a token usage for its day; -1 times to take it away."""
+        day = self._day(draft)
+        day[1] += times
+        for place, count in enumerate(counts_of(usage), 2):
+            day[place] += times * count
+
+    def _named(self, draft: InterceptionDraft) -> _Session:
+        """The session of one, with its names and times."""
+        session = self._session(draft)
+        session.providers[draft.provider_name] = None
+        session.provider_types[draft.provider_type] = None
+        if draft.model:
+            session.models[draft.model] = None
+        session.start_time = min(session.start_time, draft.start_time)
+        session.last_active_time = max(session.last_active_time, draft.start_time)
+        return session
 
     def _session(self, draft: InterceptionDraft) -> _Session:
         return self._of(draft.user_id, draft.session_id, draft.start_time)
@@ -199,11 +243,15 @@ class Sums:
         return session
 
     def _day(self, draft: InterceptionDraft) -> list[int]:
-        key = (draft.start_time // DAY_MICROS, draft.user_id, draft.provider_name, draft.model, draft.client)
+        key = _day_key(draft)
         day = self._days.get(key)
         if day is None:
             day = self._days[key] = [0] * len(_DAY_COUNTS)
         return day
+
+
+def _day_key(draft: InterceptionDraft) -> _DayKey:
+    return draft.start_time // DAY_MICROS, draft.user_id, draft.provider_name, draft.model, draft.client
 
 
 def _latest(told: tuple[Kind, UsualColumns]) -> tuple[int, str]:

@@ -11,7 +11,6 @@ from credentiald import record_merge
 from credentiald.bridge_instances import Instance
 from credentiald.prices import NO_PRICES, PriceTable, priced
 from credentiald.record_model import (
-    DAY_MICROS,
     PRESUMED,
     Fact,
     InterceptionDraft,
@@ -30,6 +29,8 @@ from credentiald.store.record_usual import Taken
 from credentiald.usual_report import NONE_MATCHED, Matched, Told, report_of
 
 _values = attrgetter(*COLUMNS)
+# What sums tell interceptions apart by, of what may change when one is resolved again or an earlier opening comes late.
+_counted_by = attrgetter("start_time", "provider_name", "provider_type", "model", "client")
 _INSERTION = f"INSERT INTO interceptions ({', '.join(COLUMNS)})"
 _UPDATE = "ON CONFLICT (id) DO UPDATE SET " + ", ".join(f"{one} = excluded.{one}" for one in COLUMNS if one != "id")
 
@@ -155,13 +156,13 @@ def _store_rest(
             work.fold(interception_id, found)
     sums = record_sums.Sums()
     work.join_threads(told, stored.facts, sums)
+    work.count_moved(sums)
     for draft, fact in stored.facts:
         sums.fact(draft, fact)
     stored.started = [draft for draft in work.changed.values() if draft.id not in work.ends]
     stored.ended = [draft for draft in work.changed.values() if work.ends_now(draft)]
     # Before the records: a session that has no row yet is counted by what is stored.
     sums.store(conn)
-    work.drop_left_sums()
     bulk.insert(conn, _INSERTION, [_values(draft) for draft in work.changed.values()], _UPDATE)
     for kind in TABLES:
         insert_facts(conn, kind, [fact_row(draft.id, fact) for draft, fact in stored.facts if type(fact) is kind])
@@ -174,16 +175,15 @@ class _Work:
         self._conn = conn
         found = bulk.select(conn, f"SELECT {', '.join(COLUMNS)} FROM interceptions WHERE id IN", list(ids))  # noqa: S608
         self.drafts: dict[str, InterceptionDraft] = {row["id"]: draft_of(row) for row in found}
-        # How those ended that were there, for who has ended now; and which of them had been told of.
+        # How those ended that were there, for who has ended now; and as what those were counted that are.
         self.ends = {one.id: one.outcome for one in self.drafts.values()}
-        self._told_before = {one.id for one in self.drafts.values() if one.session_id}
-        # Those that were given up before anything was told of them, as they were counted then.
+        self._counted = {one.id: replace(one) for one in self.drafts.values() if one.session_id}
+        # Those that were given up before anything was told of them.
         self._given_up = {
-            one.id: replace(one)
-            for one in self.drafts.values()
+            one.id
+            for one in self._counted.values()
             if one.outcome == PRESUMED and one.session_id == one.id == one.thread_root_id
         }
-        self._left: list[InterceptionDraft] = []
         self.changed: dict[str, InterceptionDraft] = {}
 
     def fold(self, interception_id: str, draft: InterceptionDraft | None) -> None:
@@ -200,7 +200,7 @@ class _Work:
         """The facts that are not stored yet, each once."""
         known = self._stored_facts(told)
         for interception_id, _, _ in known:
-            self._given_up.pop(interception_id, None)
+            self._given_up.discard(interception_id)
         for draft, report in told:
             for fact in facts_of(report):
                 key = (draft.id, type(fact), fact.id)
@@ -210,7 +210,7 @@ class _Work:
 
     def _stored_facts(self, told: Sequence[tuple[InterceptionDraft, Report]]) -> set[tuple[str, type[Fact], str]]:
         known: set[tuple[str, type[Fact], str]] = set()
-        before = list({draft.id for draft, _ in told} & self._told_before)
+        before = list({draft.id for draft, _ in told} & self._counted.keys())
         for kind, table in TABLES.items() if before else ():
             head = f"SELECT interception_id, id FROM {table} WHERE interception_id IN"  # noqa: S608 - a name of ours
             known.update((row["interception_id"], kind, row["id"]) for row in bulk.select(self._conn, head, before))
@@ -232,10 +232,10 @@ class _Work:
         }
         told_of = {report.interception_id for _, report in told}
         for draft in [draft for draft, report in told if draft.id in self._given_up and report.facts is not None]:
-            given_up = self._given_up.pop(draft.id, None)
+            # Once, however often it is told of.
+            given_up = self._counted.pop(draft.id, None)
             if given_up is not None:
                 sums.interception(given_up, -1)
-                self._left.append(given_up)
                 draft.session_id = draft.thread_root_id = ""
         fresh = [one for one in self.changed.values() if not one.session_id and (one.id in told_of or one.outcome)]
         # What is answered began before what answers it, so its thread is known by then.
@@ -270,18 +270,15 @@ class _Work:
             for row in found
         }
 
-    def drop_left_sums(self) -> None:
-        """Remove the sums that count nothing any more."""
-        for one in self._left:
-            self._conn.execute(
-                "DELETE FROM sessions WHERE user_id = ? AND session_id = ? AND interceptions = 0",
-                (one.user_id, one.session_id),
-            )
-            self._conn.execute(
-                "DELETE FROM usage_days WHERE start_day = ? AND user_id IN (?, ?)"
-                " AND interceptions = 0 AND token_usages = 0",
-                (one.start_time // DAY_MICROS, one.user_id, record_sums.ALL_USERS),
-            )
+    def count_moved(self, sums: record_sums.Sums) -> None:
+        """Count those as what they are now that were counted as something else and keep their session."""
+        both = [(self._counted[one.id], one) for one in self.changed.values() if one.id in self._counted]
+        moved = [(before, draft) for before, draft in both if _counted_by(before) != _counted_by(draft)]
+        if not moved:
+            return
+        usages = usual_facts.stored_usages(self._conn, [draft.id for _, draft in moved])
+        for before, draft in moved:
+            sums.moved(before, draft, usages.get(draft.id, ()))
 
 
 def _with_cost(draft: InterceptionDraft, fact: Fact, prices: PriceTable) -> Fact:

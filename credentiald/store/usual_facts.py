@@ -6,14 +6,15 @@ the same number are there together. What is told of otherwise, or was stored bef
 table of its kind (record_rows.py). An interception may have records in both.
 """
 
-from collections.abc import Collection, Iterator, Sequence
-from itertools import compress
+from collections import defaultdict
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from itertools import chain, compress
 
 from credentiald.record_model import Fact, Prompt, TokenUsage
 from credentiald.store import bulk
 from credentiald.store.connection import Connection, Row
 from credentiald.store.record_groups import fields
-from credentiald.store.record_rows import TOKEN_SUMS
+from credentiald.store.record_rows import TOKEN_SUMS, stored_facts
 from credentiald.usual_report import PROMPT_PLACE, USAGE_PLACE, Usual, UsualColumns, full_id
 
 USAGES, PROMPTS = TABLES = ("usual_token_usages", "usual_prompts")
@@ -79,6 +80,17 @@ def stored_ids(conn: Connection, interception_ids: Collection[str]) -> Iterator[
         usage_id, prompt_id = _fact_ids(row["id"])
         yield row["id"], TokenUsage, usage_id
         yield row["id"], Prompt, prompt_id
+
+
+def stored_usages(conn: Connection, interception_ids: Collection[str]) -> Mapping[str, Sequence[TokenUsage]]:
+    """The token usages of each of these interceptions that has any, those in the table of their kind, too."""
+    usages: defaultdict[str, list[TokenUsage]] = defaultdict(list)
+    for interception_id, fact in chain(
+        stored(conn, interception_ids), stored_facts(conn, TokenUsage, interception_ids)
+    ):
+        if isinstance(fact, TokenUsage):
+            usages[interception_id].append(fact)
+    return usages
 
 
 def sums(conn: Connection, numbers: Sequence[int]) -> Iterator[Row]:
