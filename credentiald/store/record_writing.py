@@ -57,7 +57,7 @@ _PARENTS_OF_MANY = (
     " ) AS own WHERE own.id < asked.column1 AND EXISTS ("
     "  SELECT 1 FROM tool_calls WHERE interception_id = own.id AND +tool_call_id = asked.column3"
     " ) ORDER BY own.id DESC LIMIT 1)"
-    " WHERE (SELECT count(*) FROM (SELECT 1 FROM tool_calls WHERE tool_call_id = asked.column3 LIMIT 64)) = 64",
+    " WHERE (SELECT count(*) FROM (SELECT 1 FROM tool_calls WHERE tool_call_id = asked.column3 LIMIT 64) AS many) = 64",
 )
 
 
