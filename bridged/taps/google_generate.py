@@ -15,9 +15,8 @@ import msgspec
 
 from bridged.records import AnswerRecords, Trouble
 from bridged.taps.seen import Seen
-from bridged.taps.typed_json import Count, decoded, last_object
+from bridged.taps.typed_json import Count, decoded, last_object, whole_elements
 
-_MAX_TRIES = 64
 _ARRAY = re.compile(rb"[ \t\r\n]*\[")
 # A union with None would take nothing but null.
 _NOTHING = msgspec.Raw()
@@ -101,11 +100,12 @@ class GenerateReader(msgspec.Struct):
 
     def document(self, data: bytes) -> None:
         """A whole answer, or an array of the answers of a stream, which may be cut."""
-        if not _ARRAY.match(data):
+        array = _ARRAY.match(data)
+        if array is None:
             self.event(data)
             return
         pieces = decoded(_pieces, data)
-        for piece in _whole_pieces(data) if pieces is None else pieces:
+        for piece in whole_elements(data, array.end()) if pieces is None else pieces:
             self.event(bytes(piece))
         if pieces is None:
             # The one that was cut may have its usage still.
@@ -183,17 +183,3 @@ def _columns(counts: dict[str, int]) -> dict[str, int]:
     if "tool_use_prompt" in counts:
         columns["input_tool_use"] = tool_use
     return columns
-
-
-def _whole_pieces(data: bytes) -> list[msgspec.Raw]:
-    """The elements of an array that was cut, as far as they are whole."""
-    # The last brace that closes an element is one of the last few: only one element was cut.
-    end = len(data)
-    for _ in range(_MAX_TRIES):
-        end = data.rfind(b"}", 0, end)
-        if end < 0:
-            break
-        pieces = decoded(_pieces, data[: end + 1] + b"]")
-        if pieces is not None:
-            return pieces
-    return []

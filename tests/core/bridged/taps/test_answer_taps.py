@@ -804,6 +804,49 @@ def test_a_blocked_prompt_is_a_whole_answer() -> None:
     assert not found.partial
 
 
+WHOLE_CALL = (
+    b'{"candidates":[{"content":{"parts":[{"functionCall":{"name":"first","args":{"a":"%b"}}}]}}],"responseId":"r",'
+    b'"usageMetadata":{"promptTokenCount":3}}'
+)
+CUT_CALL = b'{"candidates":[{"content":{"parts":[{"functionCall":{"name":"f","args":{"edits":['
+
+
+@pytest.mark.parametrize(
+    "cut",
+    [
+        b"",
+        b",",
+        b", ",
+        b",{",
+        b'\r\n,\t{"candidates"',
+        b"," + CUT_CALL,
+        *[b"," + CUT_CALL + b'{"a":1},' * count for count in (1, 60, 80, 1000)],
+        b"," + CUT_CALL + b'"}}}}',
+        b"," + CUT_CALL + b'"\\ud83d',
+        b"," + CUT_CALL + b'"\xe2\x82',
+        b"," + CUT_CALL + b"[" * 100_000,
+        b",{]}" * 100,
+        b"nonsense",
+    ],
+    ids=range(16),
+)
+@pytest.mark.parametrize("text", ["", "}]}, {", "\\n\\ud83d\\\\", "\ufffd", "ü€\U0001f600"])
+def test_all_that_is_whole_of_an_array_that_was_cut_is_seen(cut: bytes, text: str) -> None:
+    whole = WHOLE_CALL % text.encode()
+    found = tapped([b" [\n" + whole + b" ,\n" + whole + cut], dialect=GENERATE, headers=JSON)
+    asked = '{"a":"' + text.replace(r"\ud83d", r"\ufffd") + '"}'
+    assert [(tool.tool, tool.input, tool.partial) for tool in found.tools] == [("first", asked, False)] * 2
+    assert found.usage is not None
+    assert (found.msg_id, found.usage.input_tokens, found.usage.partial) == ("r", 3, True)
+    assert found.partial
+    assert found.troubles == {Trouble.GARBAGE}
+
+
+def test_a_letter_that_is_none_costs_nothing_but_itself_in_an_array_that_was_cut() -> None:
+    found = tapped([b"[" + WHOLE_CALL % b"\xff" + b"," + CUT_CALL], dialect=GENERATE, headers=JSON)
+    assert (found.msg_id, [tool.input for tool in found.tools]) == ("r", ['{"a":"\ufffd"}'])
+
+
 def test_tokens_of_tool_use_are_input() -> None:
     usage = {"promptTokenCount": 10, "toolUsePromptTokenCount": 7, "candidatesTokenCount": 1}
     chunk = {"candidates": [{"finishReason": "STOP"}], "usageMetadata": usage}

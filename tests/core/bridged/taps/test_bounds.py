@@ -1,8 +1,10 @@
 """What taps hold is bounded, whatever the stream; usage is found all the same."""
 
 import json
+import sys
 import tracemalloc
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from types import FrameType
 
 import pytest
 
@@ -15,6 +17,7 @@ from bridged.taps.seen import MAX_ITEMS, MAX_TEXT_BYTES
 from tests.support.taps import EVENTS, JSON, MESSAGES, STREAMS, invoke_chunk, tapped
 
 CHAT, ANTHROPIC, RESPONSES = DialectName.OPENAI_CHAT, DialectName.ANTHROPIC_MESSAGES, DialectName.OPENAI_RESPONSES
+GENERATE = DialectName.GOOGLE_GENERATE
 PIECE = 64 * 1024
 ENOUGH_BYTES = 12 * 1024 * 1024
 
@@ -26,6 +29,22 @@ def data(value: object) -> bytes:
 def in_pieces(body: bytes) -> Iterator[bytes]:
     for at in range(0, len(body), PIECE):
         yield body[at : at + PIECE]
+
+
+def calls_of(run: Callable[[], object]) -> int:
+    """How many functions are called meanwhile, those of C among them."""
+    calls = 0
+
+    def count(_frame: FrameType, event: str, _argument: object) -> None:
+        nonlocal calls
+        calls += event in ("call", "c_call")
+
+    sys.setprofile(count)
+    try:
+        run()
+    finally:
+        sys.setprofile(None)
+    return calls
 
 
 def test_a_final_event_that_is_too_long_still_gives_its_usage() -> None:
@@ -158,3 +177,18 @@ def test_a_binary_stream_that_is_corrupt_is_not_read_on() -> None:
     assert found.usage is not None
     assert found.partial
     assert found.troubles == {Trouble.GARBAGE}
+
+
+MANY = 1000
+# What was said, and what is asked for, has braces and escapes.
+_SAID = json.dumps({"candidates": [{"content": {"parts": [{"text": "a\n" * MANY}]}}]}).encode()
+_ASKED = b'{"candidates":[{"content":{"parts":[{"functionCall":{"args":{"edits":[' + b'{"a":"\\n"},' * MANY
+
+
+@pytest.mark.parametrize(
+    ("body", "dialect"),
+    [(b"[" + _SAID + b",\n" + _SAID + b",\n" + _ASKED, GENERATE), (_ASKED, GENERATE), (_SAID[:-9], CHAT)],
+    ids=range(3),
+)
+def test_what_was_cut_is_read_in_a_few_steps_whatever_stands_in_it(body: bytes, dialect: DialectName) -> None:
+    assert calls_of(lambda: tapped([body], dialect=dialect, headers=JSON)) < MANY / 2
