@@ -214,14 +214,17 @@ class EventScanner:
     def _marked(self, chunk: bytes, places: list[int]) -> Iterator[bytes]:
         """The events with a mark. The chunk is searched once for each; they are asked for again after each event."""
         reader = self._reader
+        # Of what was asked for before: where the next one is does not change.
+        known: dict[tuple[bytes, ...], list[int]] = {}
         start = 0
         marks = reader.marks
         length = len(chunk)
         places = [length if place < 0 else place for place in places]
         while True:
             if marks is not reader.marks:
+                known[marks] = places
                 marks = reader.marks
-                places = [start - 1] * len(marks)
+                places = known.get(marks) or [-1] * len(marks)
             for number, place in enumerate(places):
                 if place < start:
                     found = chunk.find(marks[number], start)

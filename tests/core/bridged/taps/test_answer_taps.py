@@ -409,6 +409,29 @@ def test_a_message_that_begins_after_a_ping_is_seen(together: bool) -> None:
     assert (found.usage.input_tokens, found.usage.output_tokens) == (9, 61)
 
 
+BLOCK_EVENTS = st.sampled_from(
+    [
+        *[
+            {"type": "content_block_start", "index": index, "content_block": {"type": kind, "id": "i", "name": "f"}}
+            for index, kind in enumerate(("text", "thinking", "tool_use"))
+        ],
+        {"type": "content_block_delta", "index": 0, "delta": {"type": "text_delta", "text": "x"}},
+        {"type": "content_block_delta", "index": 1, "delta": {"type": "thinking_delta", "thinking": "y"}},
+        {"type": "content_block_delta", "index": 2, "delta": {"type": "input_json_delta", "partial_json": "z"}},
+        {"type": "content_block_stop", "index": 2},
+        {"type": "message_delta", "delta": {}, "usage": {"output_tokens": 61}},
+    ]
+)
+
+
+@given(st.lists(BLOCK_EVENTS, max_size=30))
+def test_blocks_of_any_kind_in_any_order_are_seen_together_as_one_by_one(events: list[dict[str, object]]) -> None:
+    one_by_one = [_messages(event) for event in (START, *events, STOP)]
+    # The first event is looked at by itself.
+    together = [one_by_one[0], b"".join(one_by_one[1:])]
+    assert tapped(together, dialect=MESSAGES) == tapped(one_by_one, dialect=MESSAGES)
+
+
 def _iteration(kind: str, *counts: object) -> dict[str, object]:
     names = ("input_tokens", "output_tokens", "cache_read_input_tokens", "cache_creation_input_tokens")
     return {"type": kind, **dict(zip(names, counts, strict=True))}

@@ -5,6 +5,7 @@ import sys
 import tracemalloc
 from collections.abc import Callable, Iterator
 from types import FrameType
+from typing import Any
 
 import pytest
 
@@ -192,3 +193,32 @@ _ASKED = b'{"candidates":[{"content":{"parts":[{"functionCall":{"args":{"edits":
 )
 def test_what_was_cut_is_read_in_a_few_steps_whatever_stands_in_it(body: bytes, dialect: DialectName) -> None:
     assert calls_of(lambda: tapped([body], dialect=dialect, headers=JSON)) < MANY / 2
+
+
+class Searched(bytes):
+    """A piece that counts how much of it is searched."""
+
+    searched_bytes = 0
+
+    def find(self, sub: Any, start: Any = 0, end: Any = None) -> int:
+        found = super().find(sub, start, end)
+        self.searched_bytes += (len(self) if found < 0 else found) - start
+        return found
+
+
+@pytest.mark.parametrize(
+    "kinds", [("text", "text"), ("text", "thinking"), ("thinking", "tool_use"), ("tool_use", "text")]
+)
+def test_a_piece_is_searched_a_few_times_however_often_the_marks_change(kinds: tuple[str, str]) -> None:
+    starts = [
+        {
+            "type": "content_block_start",
+            "index": index,
+            "content_block": {"type": kinds[index % 2], "id": "i", "name": "f"},
+        }
+        for index in range(MANY)
+    ]
+    piece = Searched(b"".join(data(start) for start in starts))
+    found = tapped([data({"type": "message_start", "message": {"id": "m"}}), piece], dialect=ANTHROPIC)
+    assert len(found.tools) == MANY // 2 * kinds.count("tool_use")
+    assert piece.searched_bytes < 20 * len(piece)
