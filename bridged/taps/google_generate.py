@@ -18,6 +18,8 @@ from bridged.taps.seen import Seen
 from bridged.taps.typed_json import Count, decoded, last_object, whole_elements
 
 _ARRAY = re.compile(rb"[ \t\r\n]*\[")
+# Why the model stopped, where it is told.
+_REASON = re.compile(rb'"finishReason"[ \t\r\n]*:[ \t\r\n]*"[^"]')
 # A union with None would take nothing but null.
 _NOTHING = msgspec.Raw()
 
@@ -95,6 +97,12 @@ class GenerateReader(msgspec.Struct):
         else:
             self._read(response)
 
+    def overlong_event(self, begin: bytes, end: bytes) -> None:
+        """How an event begins and ends that was too long, one with an image for example."""
+        self._count_last(end)
+        if _REASON.search(begin) or _REASON.search(end):
+            self.seen.finished = True
+
     def last_events(self, events: Sequence[bytes]) -> None:
         """The events that a stream ended with: all of them were read."""
 
@@ -151,6 +159,9 @@ class GenerateReader(msgspec.Struct):
 
     def _salvage(self, data: bytes) -> None:
         self.seen.troubles.add(Trouble.GARBAGE)
+        self._count_last(data)
+
+    def _count_last(self, data: bytes) -> None:
         found = last_object(data, self.usage_key)
         usage = None if found is None else decoded(_usages, found)
         if usage is not None:

@@ -48,14 +48,87 @@ def calls_of(run: Callable[[], object]) -> int:
     return calls
 
 
-def test_a_final_event_that_is_too_long_still_gives_its_usage() -> None:
-    response = {"id": "r", "output": [{"type": "x", "blob": "A" * (2 * MAX_EVENT_BYTES)}]}
-    response["usage"] = {"input_tokens": 4, "output_tokens": 2}  # type: ignore[assignment]
-    created = data({"type": "response.created", "response": {"id": "r"}})
-    body = created + data({"type": "response.completed", "response": response})
-    found = tapped(in_pieces(body), dialect=RESPONSES)
-    assert found.usage is not None
-    assert (found.msg_id, found.usage.input_tokens, found.usage.output_tokens) == ("r", 4, 2)
+CREATED = {"type": "response.created", "response": {"id": "r"}}
+LONG = {"output": [{"type": "image_generation_call", "result": "A" * (MAX_EVENT_BYTES + PIECE)}]}
+USAGE = {"input_tokens": 4, "output_tokens": 2}
+FAILED = {"code": "server_error", "message": "m"}
+SCHEMA = {"tools": [{"name": "f", "parameters": {"type": "object", "properties": {"type": {"type": "string"}}}}]}
+ENDS = [
+    ({"type": "response.completed", "response": {"id": "r", **LONG, "usage": USAGE}}, True, ""),
+    ({"type": "response.incomplete", "sequence_number": 7, "response": {**LONG, "usage": USAGE}}, True, ""),
+    ({"response": {**LONG, "usage": USAGE}, "sequence_number": 7, "type": "response.completed"}, True, ""),
+    ({"response": {**LONG, "usage": USAGE}, "type": "response.completed", "sequence_number": 7}, True, ""),
+    ({"type": "response.completed", "response": {**SCHEMA, **LONG, "usage": USAGE, "user": None}}, True, ""),
+    ({"type": "response.failed", "response": {"error": FAILED, **LONG, "usage": USAGE}}, True, "server_error"),
+    ({"type": "response.failed", "response": {**LONG, "error": FAILED, "usage": USAGE}}, True, "server_error"),
+    ({"type": "response.in_progress", "response": {**LONG, "usage": None}}, False, ""),
+    ({"type": "response.output_item.done", "output_index": 0, "item": LONG["output"][0]}, False, ""),
+    ({"response": {**LONG, "user": {"type": "response.completed"}, "usage": None}}, False, ""),
+    ({"response": {**LONG, "usage": None, "user": {"type": "response.completed"}}}, False, ""),
+]
+
+
+@pytest.mark.parametrize(("event", "is_end", "error_type"), ENDS, ids=range(len(ENDS)))
+@pytest.mark.parametrize("name", [b"", b"event: news\n"])
+def test_how_a_response_ended_is_seen_however_long_its_last_event_is_and_is_cut(
+    event: dict[str, object], is_end: bool, error_type: str, name: bytes
+) -> None:
+    body = data(CREATED) + name + data(event)
+    for pieces in ([body], in_pieces(body), [body[:-700], body[-700:]], [body[:-1], body[-1:]]):
+        tap = answer_tap(RESPONSES, "openai.responses", status=200, headers=EVENTS)
+        assert tap is not None
+        for piece in pieces:
+            tap.feed(piece)
+        found = tap.end(whole=False)
+        assert (found.partial, found.over, found.error_type) == (not is_end, is_end, error_type)
+        assert found.msg_id == "r"
+        assert (found.usage is not None) == is_end
+        if found.usage is not None:
+            assert (found.usage.input_tokens, found.usage.output_tokens, found.usage.partial) == (4, 2, False)
+
+
+def test_a_response_that_failed_is_told_to_have_where_its_error_is_out_of_reach() -> None:
+    response = {"instructions": "x" * 10_000, "error": FAILED, **LONG, "usage": USAGE}
+    found = tapped(
+        in_pieces(data(CREATED) + data({"type": "response.failed", "response": response})), dialect=RESPONSES
+    )
+    assert (found.error_type, found.error_message, found.partial) == ("error", "", False)
+
+
+IMAGE = {"parts": [{"inlineData": {"data": "A" * (MAX_EVENT_BYTES + PIECE)}}], "role": "model"}
+COUNTED = {"promptTokenCount": 4, "candidatesTokenCount": 2}
+
+
+@pytest.mark.parametrize(
+    ("candidate", "is_end"),
+    [
+        ({"content": IMAGE, "finishReason": "STOP", "index": 0}, True),
+        ({"finishReason": "STOP", "content": IMAGE}, True),
+        ({"content": IMAGE, "finishReason": None, "index": 0}, False),
+        ({"content": IMAGE, "finishReason": ""}, False),
+        ({"content": IMAGE}, False),
+    ],
+)
+def test_why_an_answer_with_a_long_image_ended_is_seen_however_it_is_cut(
+    candidate: dict[str, object], is_end: bool
+) -> None:
+    body = data({"responseId": "r"}) + data({"candidates": [candidate], "usageMetadata": COUNTED})
+    for pieces in ([body], in_pieces(body)):
+        found = tapped(pieces, dialect=GENERATE, whole=False)
+        assert found.usage is not None
+        assert (found.usage.input_tokens, found.usage.output_tokens) == (4, 2)
+        assert found.partial == found.usage.partial == (not is_end)
+
+
+def test_an_event_that_is_too_long_and_cut_ends_nothing() -> None:
+    body = data(CREATED) + data(ENDS[0][0])
+    for behind in (2, 3, 4, 10, 100):
+        found = tapped(in_pieces(body[:-behind]), dialect=RESPONSES, whole=True)
+        assert found.partial
+
+
+def test_an_event_that_is_too_long_is_told_to_be() -> None:
+    found = tapped(in_pieces(data(CREATED) + data(ENDS[0][0])), dialect=RESPONSES)
     assert found.troubles == {Trouble.OVERLONG}
 
 
