@@ -169,6 +169,11 @@ class MessagesReader(msgspec.Struct):
             self._count(event.usage)
         self._fall_back_to(event.metrics)
 
+    def overlong_event(self, begin: bytes, end: bytes) -> None:
+        """How an event begins and ends that was too long: it may have usage."""
+        del begin
+        self._count_last(end)
+
     def last_events(self, events: Sequence[bytes]) -> None:
         """The events that a stream ended with."""
         for data in events:
@@ -233,6 +238,9 @@ class MessagesReader(msgspec.Struct):
 
     def _salvage(self, data: bytes) -> None:
         self.seen.troubles.add(Trouble.GARBAGE)
+        self._count_last(data)
+
+    def _count_last(self, data: bytes) -> None:
         found = last_object(data, self.usage_key)
         if found is not None:
             self._count(decoded(_usages, found))

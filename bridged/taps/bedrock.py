@@ -147,6 +147,9 @@ class ConverseReader:
         if event.delta is not None:
             self._extend(index, event.delta)
 
+    def overlong_event(self, begin: bytes, end: bytes) -> None:
+        """Converse sends no event stream of this kind."""
+
     def last_events(self, events: Sequence[bytes]) -> None:
         """Converse sends no event stream of this kind."""
 

@@ -15,10 +15,11 @@ import msgspec
 
 from bridged.records import AnswerRecords, Trouble
 from bridged.taps.seen import Seen
-from bridged.taps.typed_json import Count, decoded, last_object
+from bridged.taps.typed_json import Count, decoded, last_object, whole_elements
 
-_MAX_TRIES = 64
 _ARRAY = re.compile(rb"[ \t\r\n]*\[")
+# Why the model stopped, where it is told.
+_REASON = re.compile(rb'"finishReason"[ \t\r\n]*:[ \t\r\n]*"[^"]')
 # A union with None would take nothing but null.
 _NOTHING = msgspec.Raw()
 
@@ -96,16 +97,23 @@ class GenerateReader(msgspec.Struct):
         else:
             self._read(response)
 
+    def overlong_event(self, begin: bytes, end: bytes) -> None:
+        """How an event begins and ends that was too long, one with an image for example."""
+        self._count_last(end)
+        if _REASON.search(begin) or _REASON.search(end):
+            self.seen.finished = True
+
     def last_events(self, events: Sequence[bytes]) -> None:
         """The events that a stream ended with: all of them were read."""
 
     def document(self, data: bytes) -> None:
         """A whole answer, or an array of the answers of a stream, which may be cut."""
-        if not _ARRAY.match(data):
+        array = _ARRAY.match(data)
+        if array is None:
             self.event(data)
             return
         pieces = decoded(_pieces, data)
-        for piece in _whole_pieces(data) if pieces is None else pieces:
+        for piece in whole_elements(data, array.end()) if pieces is None else pieces:
             self.event(bytes(piece))
         if pieces is None:
             # The one that was cut may have its usage still.
@@ -151,6 +159,9 @@ class GenerateReader(msgspec.Struct):
 
     def _salvage(self, data: bytes) -> None:
         self.seen.troubles.add(Trouble.GARBAGE)
+        self._count_last(data)
+
+    def _count_last(self, data: bytes) -> None:
         found = last_object(data, self.usage_key)
         usage = None if found is None else decoded(_usages, found)
         if usage is not None:
@@ -183,17 +194,3 @@ def _columns(counts: dict[str, int]) -> dict[str, int]:
     if "tool_use_prompt" in counts:
         columns["input_tool_use"] = tool_use
     return columns
-
-
-def _whole_pieces(data: bytes) -> list[msgspec.Raw]:
-    """The elements of an array that was cut, as far as they are whole."""
-    # The last brace that closes an element is one of the last few: only one element was cut.
-    end = len(data)
-    for _ in range(_MAX_TRIES):
-        end = data.rfind(b"}", 0, end)
-        if end < 0:
-            break
-        pieces = decoded(_pieces, data[: end + 1] + b"]")
-        if pieces is not None:
-            return pieces
-    return []

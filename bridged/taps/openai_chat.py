@@ -172,6 +172,11 @@ class ChatReader(msgspec.Struct):
         else:
             self._read(chunk)
 
+    def overlong_event(self, begin: bytes, end: bytes) -> None:
+        """How an event begins and ends that was too long: it may have usage."""
+        del begin
+        self._count_last(end)
+
     def last_events(self, events: Sequence[bytes]) -> None:
         """The events that a stream ended with. Its end is `[DONE]`; some have a reason to finish only."""
         finished = self.seen.finished = _DONE in [data.strip() for data in events]
@@ -248,7 +253,7 @@ class ChatReader(msgspec.Struct):
         if call_id and known_id:
             return call_id != known_id
         # A name may come in fragments where the first has an id.
-        return is_beside or not known_id and bool(known_name) and name[:MAX_NAME_CHARACTERS] != known_name
+        return is_beside or (not known_id and bool(known_name) and name[:MAX_NAME_CHARACTERS] != known_name)
 
     def _has_failed(self, chunk: _Chunk) -> bool:
         """Whether it tells of an error, which is taken note of."""
@@ -264,6 +269,9 @@ class ChatReader(msgspec.Struct):
 
     def _salvage(self, data: bytes) -> None:
         self.seen.troubles.add(Trouble.GARBAGE)
+        self._count_last(data)
+
+    def _count_last(self, data: bytes) -> None:
         found = last_object(data, self.usage_key)
         usage = None if found is None else decoded(_usages, found)
         if usage is not None:

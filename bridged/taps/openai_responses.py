@@ -7,6 +7,7 @@ Input tokens count cached ones too, which are taken out.
 Format: platform.openai.com, "Responses" and its "Streaming events".
 """
 
+import re
 from collections.abc import Sequence
 from typing import Any, ClassVar, Generic, Literal, TypeVar
 
@@ -27,7 +28,12 @@ from bridged.taps.seen import (
 )
 from bridged.taps.typed_json import Count, decoded, last_object
 
-_OVER = frozenset({"response.completed", "response.incomplete", "response.failed"})
+_FAILED = "response.failed"
+_OVER = frozenset({"response.completed", "response.incomplete", _FAILED})
+# The type of an event of which only the beginning or the end is there. It is none of what stands deeper, because no
+# bracket is between it and that edge.
+_FIRST_TYPE = re.compile(rb'[^{]*\{[^{}\[\]]*?"type"[ \t\r\n]*:[ \t\r\n]*"([^"\\]*)"')
+_LAST_TYPE = re.compile(rb'"type"[ \t\r\n]*:[ \t\r\n]*"([^"\\]*)"[^{}\[\]]*\}[^{}\[\]]*')
 
 C = TypeVar("C")
 
@@ -72,8 +78,6 @@ class _Event(msgspec.Struct, gc=False):
     error: _Error | None = None
     code: Any = None
     message: str | None = None
-    # Of an event that was too long: nothing else of it is left.
-    usage: _Usage[Count] | None = None
 
 
 class _UsualItem(msgspec.Struct, gc=False):
@@ -108,6 +112,7 @@ _events = msgspec.json.Decoder(_Event)
 _documents = msgspec.json.Decoder(_Response)
 _usual_answers = msgspec.json.Decoder(_UsualAnswer)
 _usages = msgspec.json.Decoder(_Usage[Count])
+_errors = msgspec.json.Decoder(_Error)
 
 
 class ResponsesReader(msgspec.Struct):
@@ -131,12 +136,19 @@ class ResponsesReader(msgspec.Struct):
             self.seen.identify(response.id, response.model)
             if event.type in _OVER:
                 self._end(response)
-        elif event.usage is not None:
-            self._count(event.usage)
         elif event.item is not None and event.type == "response.output_item.done":
             told = told_item(event.output_index, event.item)
             if told is not None:
                 self._gather(told)
+
+    def overlong_event(self, begin: bytes, end: bytes) -> None:
+        """How an event begins and ends that was too long: the last one repeats all images, for example."""
+        self._count_last(end)
+        kind = _type_of(begin, end)
+        self.seen.finished = self.seen.finished or kind in _OVER
+        if kind == _FAILED:
+            found = last_object(begin, b"error") or last_object(end, b"error")
+            self._fail((found and decoded(_errors, found)) or _Error())
 
     def last_events(self, events: Sequence[bytes]) -> None:
         """The events that a stream ended with."""
@@ -191,6 +203,9 @@ class ResponsesReader(msgspec.Struct):
 
     def _salvage(self, data: bytes) -> None:
         self.seen.troubles.add(Trouble.GARBAGE)
+        self._count_last(data)
+
+    def _count_last(self, data: bytes) -> None:
         found = last_object(data, self.usage_key)
         usage = None if found is None else decoded(_usages, found)
         if usage is not None:
@@ -198,6 +213,12 @@ class ResponsesReader(msgspec.Struct):
 
     def _count(self, usage: _Usage[Count]) -> None:
         self.seen.count(zip(_NAMES, _counts(usage), strict=True))
+
+
+def _type_of(begin: bytes, end: bytes) -> str:
+    """The type of the event that begins and ends so; empty if neither has it."""
+    found = _FIRST_TYPE.match(begin) or _LAST_TYPE.fullmatch(end, max(end.rfind(b'"type"'), 0))
+    return "" if found is None else found[1].decode("utf-8", "replace")
 
 
 def usual(data: bytes) -> UsualAnswer | None:

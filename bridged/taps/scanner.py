@@ -11,11 +11,11 @@ discard: upstreams forget the blank line after `[DONE]`.
 from collections.abc import Iterator, Sequence
 from typing import Protocol
 
-from bridged.taps.typed_json import last_object
-
 MAX_EVENT_BYTES = 1024 * 1024
-# Of what is over that bound, enough to find usage in, which stands near the end.
+# Of what is over that bound, enough to find usage in, which stands near the end, and what kind of event it is, which
+# stands at the beginning.
 KEPT_OF_OVERLONG_BYTES = 64 * 1024
+_BEGIN_BYTES = 4096
 # Looking at many short pieces costs little more than at one, so they are put together, before they come here, to such.
 TOGETHER_BYTES = 4096
 # The last events say how a stream ended; errors may have a few kilobytes of words.
@@ -33,20 +33,19 @@ _LINE_FEED = 0x0A
 
 class Reader(Protocol):
     """Who is told. Empty `marks` stand for "all events"; they may change with each event. The
-    longer, the faster they are found. `usage_key` is the member that is looked for in events that are too long.
-    `usual_end` is the data of the last event of a whole stream, if that is always the same; others are empty. Where it
-    is there, of `last_events` only errors matter."""
+    longer, the faster they are found. Of an event that is too long `overlong_event` is told how its lines begin and
+    end. `usual_end` is the data of the last event of a whole stream, if that is always the same; others are empty.
+    Where it is there, of `last_events` only errors matter."""
 
     @property
     def marks(self) -> tuple[bytes, ...]: ...
 
     @property
-    def usage_key(self) -> bytes: ...
-
-    @property
     def usual_end(self) -> bytes: ...
 
     def event(self, data: bytes) -> None: ...
+
+    def overlong_event(self, begin: bytes, end: bytes) -> None: ...
 
     def last_events(self, events: Sequence[bytes]) -> None: ...
 
@@ -55,7 +54,7 @@ class EventScanner:
     """Follows one stream. Holds at most one event that is not whole yet, and some kilobytes."""
 
     __slots__ = (
-        "_after_cr", "_at_start", "_before_tail", "_is_between", "_open", "_overlong", "_reader", "_tail",
+        "_after_cr", "_at_start", "_before_tail", "_begin", "_is_between", "_open", "_overlong", "_reader", "_tail",
         "found_overlong",
     )  # fmt: skip
 
@@ -63,6 +62,7 @@ class EventScanner:
         self._reader = reader
         self._open = bytearray()  # of the event that is not whole yet; of an overlong one only its end
         self._overlong = False
+        self._begin = b""  # of an overlong one
         self._after_cr = False  # the last byte was a CR: an LF that follows belongs to it
         self._at_start = True
         # Behind a whole event, and not the first: nothing is held, and the reader asks for some events only.
@@ -162,7 +162,8 @@ class EventScanner:
             return b""
         if self._overlong:
             first = held.find(_BLANK, start)
-            self._salvage(bytes(held[:first]))
+            self._overlong = False
+            self._reader.overlong_event(self._begin, bytes(held[:first]))
             whole = bytes(held[first + 2 : end + 2])
         else:
             whole = bytes(held[: end + 2])
@@ -172,14 +173,10 @@ class EventScanner:
 
     def _bound(self) -> None:
         if len(self._open) > MAX_EVENT_BYTES or (self._overlong and len(self._open) > 2 * KEPT_OF_OVERLONG_BYTES):
+            if not self._overlong:
+                self._begin = bytes(self._open[:_BEGIN_BYTES])
             del self._open[:-KEPT_OF_OVERLONG_BYTES]
             self._overlong = self.found_overlong = True
-
-    def _salvage(self, event: bytes) -> None:
-        self._overlong = False
-        found = last_object(event, self._reader.usage_key)
-        if found is not None:
-            self._reader.event(b'{"' + self._reader.usage_key + b'":' + found + b"}")
 
     def _first(self, chunk: bytes) -> int:
         """Show the first event, which has the answer's id, whatever is in it; where the rest begins."""
@@ -214,14 +211,17 @@ class EventScanner:
     def _marked(self, chunk: bytes, places: list[int]) -> Iterator[bytes]:
         """The events with a mark. The chunk is searched once for each; they are asked for again after each event."""
         reader = self._reader
+        # Of what was asked for before: where the next one is does not change.
+        known: dict[tuple[bytes, ...], list[int]] = {}
         start = 0
         marks = reader.marks
         length = len(chunk)
         places = [length if place < 0 else place for place in places]
         while True:
             if marks is not reader.marks:
+                known[marks] = places
                 marks = reader.marks
-                places = [start - 1] * len(marks)
+                places = known.get(marks) or [-1] * len(marks)
             for number, place in enumerate(places):
                 if place < start:
                     found = chunk.find(marks[number], start)

@@ -2,6 +2,7 @@
 
 import json
 import re
+from collections.abc import Iterator
 from typing import Any, TypeVar
 
 import msgspec
@@ -15,10 +16,13 @@ _ESCAPE = re.compile(
     rb"\\[^u]|\\u[dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2}|\\u[dD][89a-fA-F][0-9a-fA-F]{2}"
 )
 _LONE_BYTES = 6
+# What may be half an emoji; a text without any is as it was before.
+_SURROGATE = re.compile(rb"\\u[dD][89a-fA-F]")
 _OPENING = re.compile(rb"[ \t\n\r]*:[ \t\n\r]*\{")
 # Usage is small, and only the last one may be cut.
 _MAX_OBJECT_BYTES = 16 * 1024
 _MAX_TRIES = 8
+_BETWEEN = re.compile(r"[ \t\r\n,]*")
 
 
 def decoded(decoder: msgspec.json.Decoder[T], data: bytes) -> T | None:
@@ -32,10 +36,30 @@ def decoded(decoder: msgspec.json.Decoder[T], data: bytes) -> T | None:
         return None
     except (msgspec.DecodeError, UnicodeDecodeError):
         pass
+    text = data.decode("utf-8", "replace").encode()
+    if _SURROGATE.search(text) is not None:
+        text = _ESCAPE.sub(_mended, text)
+    if text == data:
+        return None
     try:
-        return decoder.decode(_ESCAPE.sub(_mended, data.decode("utf-8", "replace").encode()))
+        return decoder.decode(text)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         return None
+
+
+def whole_elements(data: bytes, start: int) -> Iterator[bytes]:
+    """The elements of an array, up to one that is cut or no JSON; `start` is where the first begins.
+
+    One way through the text, an element at a time: all of it would be decoded anew for each place where it may be cut.
+    """
+    # Each byte is a letter, so that places in the text are those in the bytes.
+    text = data.decode("latin-1")
+    while (between := _BETWEEN.match(text, start)) is not None:
+        try:
+            _, start = _scanner.raw_decode(text, between.end())
+        except (ValueError, RecursionError):
+            return
+        yield data[between.end() : start]
 
 
 def last_object(data: bytes, key: bytes) -> bytes | None:

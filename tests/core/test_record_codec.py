@@ -58,8 +58,13 @@ def test_ids_of_records_are_uuids_of_the_interception_or_any_other(told, kept):
 
 @pytest.mark.parametrize(
     ("rule", "kept"),
-    [(KeepRule(), "no: Hi"), (KeepRule(most_bytes=0), ""), (KeepRule(most_bytes=3), "no:")]
-    + [(KeepRule(by_provider={an_origin().provider_name: 0}), ""), (KeepRule(by_provider={"another": 0}), "no: Hi")],
+    [
+        (KeepRule(), "no: Hi"),
+        (KeepRule(most_bytes=0), ""),
+        (KeepRule(most_bytes=3), "no:"),
+        (KeepRule(by_provider={an_origin().provider_name: 0}), ""),
+        (KeepRule(by_provider={"another": 0}), "no: Hi"),
+    ],
 )
 def test_what_an_upstream_says_of_an_error_is_kept_as_prompts_are(rule, kept):
     """It may quote them."""

@@ -330,15 +330,16 @@ def test_no_statement_looks_through_a_whole_table(tmp_path, work):
         # `SCAN` is allowed where an order is walked along that a LIMIT ends, and of an index of few rows.
         walked = re.compile(
             "interceptions USING (COVERING )?INDEX interceptions_(by_time|by_user)|i USING INDEX interceptions_open"
-            "|sessions USING (COVERING )?INDEX sessions_by_(time|user)|(bridge_instances|keys|asked|call|own|many|told)$"
+            "|sessions USING (COVERING )?INDEX sessions_by_(time|user)"
+            "|(bridge_instances|keys|asked|call|own|many|told)$"
             "|[0-9]+ CONSTANT ROWS?|CONSTANT ROW"
         )
         for sql in dict.fromkeys(told):
             plan = plan_of(one, sql)
             for step in plan:
                 assert not step.startswith("SCAN ") or walked.match(step[5:]), f"{step}: {sql}"
-            # Nor are rows sorted that may be many: a name of a session is that of few, and so are the callers of a call,
-            # or requests of a user, that are left when the latest have been taken.
+            # Nor are rows sorted that may be many: a name of a session is that of few, and so are the callers of a
+            # call, or requests of a user, that are left when the latest have been taken.
             few = "GROUP BY" in sql or "IN (" in sql or "FROM sessions WHERE session_id = " in sql
             sorts = [step for step in plan if "TEMP B-TREE" in step]
             assert few or len(sorts) <= ("AS caller" in sql or "AS own" in sql), f"{sorts}: {sql}"

@@ -265,7 +265,7 @@ class Besieged(Book):
 
 
 async def test_ends_of_vanished_bridges_do_not_wait_until_others_report_no_more(tmp_path):
-    async with book_in(tmp_path) as (made, other):
+    async with book_in(tmp_path) as (made, _):
         book = Besieged(made._records, Metrics("test"), made._clock)
         book.all_stored, book.brought, book.left = [], [], 0
         book.note([a_noted(1)])

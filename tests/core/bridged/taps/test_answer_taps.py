@@ -409,6 +409,29 @@ def test_a_message_that_begins_after_a_ping_is_seen(together: bool) -> None:
     assert (found.usage.input_tokens, found.usage.output_tokens) == (9, 61)
 
 
+BLOCK_EVENTS = st.sampled_from(
+    [
+        *[
+            {"type": "content_block_start", "index": index, "content_block": {"type": kind, "id": "i", "name": "f"}}
+            for index, kind in enumerate(("text", "thinking", "tool_use"))
+        ],
+        {"type": "content_block_delta", "index": 0, "delta": {"type": "text_delta", "text": "x"}},
+        {"type": "content_block_delta", "index": 1, "delta": {"type": "thinking_delta", "thinking": "y"}},
+        {"type": "content_block_delta", "index": 2, "delta": {"type": "input_json_delta", "partial_json": "z"}},
+        {"type": "content_block_stop", "index": 2},
+        {"type": "message_delta", "delta": {}, "usage": {"output_tokens": 61}},
+    ]
+)
+
+
+@given(st.lists(BLOCK_EVENTS, max_size=30))
+def test_blocks_of_any_kind_in_any_order_are_seen_together_as_one_by_one(events: list[dict[str, object]]) -> None:
+    one_by_one = [_messages(event) for event in (START, *events, STOP)]
+    # The first event is looked at by itself.
+    together = [one_by_one[0], b"".join(one_by_one[1:])]
+    assert tapped(together, dialect=MESSAGES) == tapped(one_by_one, dialect=MESSAGES)
+
+
 def _iteration(kind: str, *counts: object) -> dict[str, object]:
     names = ("input_tokens", "output_tokens", "cache_read_input_tokens", "cache_creation_input_tokens")
     return {"type": kind, **dict(zip(names, counts, strict=True))}
@@ -847,6 +870,49 @@ def test_a_blocked_prompt_is_a_whole_answer() -> None:
     assert found.usage is not None
     assert (found.usage.input_tokens, found.usage.output_tokens) == (3, 0)
     assert not found.partial
+
+
+WHOLE_CALL = (
+    b'{"candidates":[{"content":{"parts":[{"functionCall":{"name":"first","args":{"a":"%b"}}}]}}],"responseId":"r",'
+    b'"usageMetadata":{"promptTokenCount":3}}'
+)
+CUT_CALL = b'{"candidates":[{"content":{"parts":[{"functionCall":{"name":"f","args":{"edits":['
+
+
+@pytest.mark.parametrize(
+    "cut",
+    [
+        b"",
+        b",",
+        b", ",
+        b",{",
+        b'\r\n,\t{"candidates"',
+        b"," + CUT_CALL,
+        *[b"," + CUT_CALL + b'{"a":1},' * count for count in (1, 60, 80, 1000)],
+        b"," + CUT_CALL + b'"}}}}',
+        b"," + CUT_CALL + b'"\\ud83d',
+        b"," + CUT_CALL + b'"\xe2\x82',
+        b"," + CUT_CALL + b"[" * 100_000,
+        b",{]}" * 100,
+        b"nonsense",
+    ],
+    ids=range(16),
+)
+@pytest.mark.parametrize("text", ["", "}]}, {", "\\n\\ud83d\\\\", "\ufffd", "ü€\U0001f600"])
+def test_all_that_is_whole_of_an_array_that_was_cut_is_seen(cut: bytes, text: str) -> None:
+    whole = WHOLE_CALL % text.encode()
+    found = tapped([b" [\n" + whole + b" ,\n" + whole + cut], dialect=GENERATE, headers=JSON)
+    asked = '{"a":"' + text.replace(r"\ud83d", r"\ufffd") + '"}'
+    assert [(tool.tool, tool.input, tool.partial) for tool in found.tools] == [("first", asked, False)] * 2
+    assert found.usage is not None
+    assert (found.msg_id, found.usage.input_tokens, found.usage.partial) == ("r", 3, True)
+    assert found.partial
+    assert found.troubles == {Trouble.GARBAGE}
+
+
+def test_a_letter_that_is_none_costs_nothing_but_itself_in_an_array_that_was_cut() -> None:
+    found = tapped([b"[" + WHOLE_CALL % b"\xff" + b"," + CUT_CALL], dialect=GENERATE, headers=JSON)
+    assert (found.msg_id, [tool.input for tool in found.tools]) == ("r", ['{"a":"\ufffd"}'])
 
 
 def test_tokens_of_tool_use_are_input() -> None:
