@@ -183,7 +183,8 @@ class MessagesReader(msgspec.Struct):
                     continue
                 if event.type == "message_stop":
                     self.seen.finished = True
-                elif event.type == "error":
+                elif event.type == "error" or (not event.type and event.error is not None):
+                    # What stands between us and the upstream may know nothing of types.
                     self._fail(event.error)
 
     def document(self, data: bytes) -> None:

@@ -154,7 +154,8 @@ class ResponsesReader(msgspec.Struct):
         """The events that a stream ended with."""
         for data in events:
             event = decoded(_events, data) if data.find(b'"error"') >= 0 else None
-            if event is not None and event.type == "error":
+            if event is not None and (event.type == "error" or (not event.type and event.error is not None)):
+                # What stands between us and the upstream may know nothing of types.
                 self._fail(event.error or _Error(code=event.code, message=event.message))
 
     def document(self, data: bytes) -> None:

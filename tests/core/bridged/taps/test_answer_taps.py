@@ -509,6 +509,15 @@ def test_an_error_in_the_stream_may_have_many_words(before_bytes: int) -> None:
             assert tapped(pieces, dialect=MESSAGES).error_type == "api_error"
 
 
+@pytest.mark.parametrize("dialect", [MESSAGES, RESPONSES])
+def test_an_error_may_have_no_type_of_event(dialect: DialectName) -> None:
+    error = b'data: {"error":{"type":"timeout_error","message":"the model is gone"}}\n\n'
+    ping = b'event: ping\ndata: {"type":"ping"}\n\n'
+    for pieces in ([ping + error], [ping, error], [error]):
+        found = tapped(pieces, dialect=dialect)
+        assert (found.error_type, found.error_message, found.partial) == ("timeout_error", "the model is gone", True)
+
+
 def test_a_refusal_is_an_answer_like_any_other() -> None:
     delta = {"type": "message_delta", "delta": {"stop_reason": "refusal"}, "usage": {"output_tokens": 2}}
     found = tapped([_messages(START, delta, STOP)], dialect=MESSAGES)
