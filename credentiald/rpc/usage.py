@@ -1,5 +1,6 @@
 """UsageService: what a user asks about its own traffic, and an administrator about everybody's."""
 
+import json
 from typing import Any
 
 from drawbridge.v1 import usage_service_pb2 as pb
@@ -76,7 +77,7 @@ class Usage(UsageServiceServicer):
             if getattr(request.filter, field):
                 # Sums of a day know nothing of it, and those of everything are no answer.
                 raise InvalidArgument(field=f"filter.{field}", problem="is not possible for usage")
-        made_for = f"usage/{dimensions}/{wanted}"
+        made_for = f"sums/{dimensions}/{wanted}"
         page = await self._records.read(
             usage_queries.query_usage,
             wanted,
@@ -84,11 +85,10 @@ class Usage(UsageServiceServicer):
             after=self._usage_place(request.page_token, made_for),
             limit=paging.size_of(request.page_size),
         )
-        place = page.next_place
         names = await usernames(self._plane, (one.user_id for one in page.rows))
         return pb.QueryUsageResponse(
             rows=[usage_codec.usage_row(one, names) for one in page.rows],
-            next_page_token="" if place is None else self._pages.token(f"{place.told} {place.user_id}", made_for),
+            next_page_token=self._usage_token(page.next_place, made_for),
         )
 
     async def _wanted(self, message: pb.UsageFilter, rpc: str) -> Filter:
@@ -103,10 +103,10 @@ class Usage(UsageServiceServicer):
 
     def _usage_place(self, token: str, made_for: str) -> UsagePlace | None:
         after = self._pages.after(token, made_for)
-        if not after:
-            return None
-        told, user_id = after.split(" ")
-        return UsagePlace(user_id, int(told))
+        return tuple(json.loads(after)) if after else None
 
     def _token(self, place: Place | None, made_for: str) -> str:
         return "" if place is None else self._pages.token(f"{place.micros} {place.number}", made_for)
+
+    def _usage_token(self, place: UsagePlace | None, made_for: str) -> str:
+        return "" if place is None else self._pages.token(json.dumps(place), made_for)

@@ -557,6 +557,27 @@ async def test_pages_of_any_filter_have_each_row_once_from_the_newest_to_the_old
         assert not second.next_page_token
 
 
+async def test_pages_of_usage_go_on_behind_the_longest_and_oddest_names(tmp_path):
+    async with running(tmp_path) as one:
+        await with_provider(one)
+        bridge = Bridge(one)
+        names = sorted(first + last * 255 for first in '\0 "' for last in "%模\U0010ffff")
+        for user in ("ann", "bob"):
+            _, token = await one.make_user(user)
+            for name in names:
+                _, receipt = await bridge.resolve(token, model=name, client=name)
+                assert await bridge.report(whole(receipt, facts=pb.InterceptionFacts(client=name, model=name))) == {}
+        request = usage.QueryUsageRequest(group_by=usage.UsageDimension.values()[1:], page_size=1)
+        rows = []
+        while not rows or request.page_token:
+            page = await one.usage.QueryUsage(request, metadata=bearer(one.admin_token))
+            rows += page.rows
+            request.page_token = page.next_page_token
+        assert [(each.username, each.model, each.client) for each in rows] == [
+            (user, name, name) for user in ("ann", "bob") for name in names
+        ]
+
+
 async def test_what_is_not_kept_is_not_in_the_file_nor_in_the_log(tmp_path, caplog):
     off, short = KeepRule(most_bytes=0), KeepRule(by_provider={"corp": 4})
     rules = KeepRules(prompts=off, tool_inputs=short, thoughts=off)
