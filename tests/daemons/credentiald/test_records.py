@@ -469,6 +469,29 @@ async def test_sums_that_are_not_kept_are_refused_and_never_those_of_something_e
     assert refused.value.details().startswith(f"{field}: ")
 
 
+@pytest.mark.parametrize("field", ["provider", "provider_type", "model", "client", "session_id"])
+async def test_a_filter_for_a_text_that_is_longer_than_any_that_is_kept_is_refused_by_its_name(tmp_path, caplog, field):
+    async with running(tmp_path) as one:
+        await with_provider(one)
+        _, token = await one.make_user("ann")
+        _, receipt = await Bridge(one).resolve(token)
+        assert await Bridge(one).report(whole(receipt)) == {}
+        for rpc, request_type in (
+            (one.usage.ListSessions, usage.ListSessionsRequest),
+            (one.usage.ListInterceptions, usage.ListInterceptionsRequest),
+            (one.usage.QueryUsage, usage.QueryUsageRequest),
+        ):
+            for characters in (257, 60_000):
+                request = request_type(filter=usage.UsageFilter(**{field: "模" * characters}))
+                with pytest.raises(grpc.aio.AioRpcError) as refused:
+                    await rpc(request, metadata=bearer(one.admin_token))
+                assert refused.value.code() is grpc.StatusCode.INVALID_ARGUMENT
+                assert refused.value.details() == f"filter.{field}: is longer than 256 characters"
+        longest = usage.ListSessionsRequest(filter=usage.UsageFilter(**{field: "模" * 256}))
+        assert not (await one.usage.ListSessions(longest, metadata=bearer(one.admin_token))).sessions
+    assert not [each for each in caplog.records if each.levelno >= logging.ERROR]
+
+
 async def test_a_user_sees_its_own_rows_only_and_an_administrator_all(tmp_path):
     async with running(tmp_path) as one:
         await with_provider(one)
