@@ -15,7 +15,7 @@ from credentiald.store import record_queries, usage_queries
 from credentiald.store.record_scan import Filter, Place
 from credentiald.store.records import Records
 from credentiald.store.usage_queries import UsagePlace
-from credentiald.usage import user_id_of, usernames
+from credentiald.usage import own_id, user_id_of, usernames
 
 
 class Usage(UsageServiceServicer):
@@ -39,6 +39,7 @@ class Usage(UsageServiceServicer):
         return pb.ListSessionsResponse(
             sessions=[usage_codec.session(one, names) for one in page.items],
             next_page_token=self._token(page.next_place, made_for),
+            user_id=wanted.user_id,
         )
 
     async def ListInterceptions(
@@ -56,6 +57,7 @@ class Usage(UsageServiceServicer):
         return pb.ListInterceptionsResponse(
             interceptions=[usage_codec.interception(one, names) for one in page.items],
             next_page_token=self._token(page.next_place, made_for),
+            user_id=wanted.user_id,
         )
 
     async def GetInterception(self, request: pb.GetInterceptionRequest, context: Any) -> pb.GetInterceptionResponse:
@@ -89,10 +91,14 @@ class Usage(UsageServiceServicer):
         return pb.QueryUsageResponse(
             rows=[usage_codec.usage_row(one, names) for one in page.rows],
             next_page_token=self._usage_token(page.next_place, made_for),
+            user_id=wanted.user_id,
         )
 
     async def _wanted(self, message: pb.UsageFilter, rpc: str) -> Filter:
-        return usage_codec.wanted(message, await user_id_of(self._plane, current_caller(), message.user, rpc))
+        caller = current_caller()
+        if message.mine:
+            return usage_codec.wanted(message, own_id(caller, message.user))
+        return usage_codec.wanted(message, await user_id_of(self._plane, caller, message.user, rpc))
 
     def _place(self, token: str, made_for: str) -> Place | None:
         after = self._pages.after(token, made_for)

@@ -52,6 +52,20 @@ def test_a_duration_is_that_long_ago_and_a_user_asks_with_its_own_token(plane):
     assert (plane.last.filter.user, plane.last_authorization) == ("", f"Bearer {OWN_TOKEN}")
 
 
+@pytest.mark.parametrize("command", [("sessions",), ("interceptions",), ("usage", "--by", "user"), ("usage", "--csv")])
+def test_mine_asks_for_ones_own_rows_and_prints_none_of_a_credentiald_that_has_not_understood(plane, command):
+    plane.sessions, plane.usage = [pb.Session(session_id="s-1")], [pb.UsageRow(user_id="id-4")]
+    plane.interceptions = [an_interception(1)]
+    administer(plane, "records", *command, "--mine")
+    assert (plane.last.filter.mine, plane.last.filter.user) == (True, "")
+    plane.knows_mine = False
+    refused = administer(plane, "records", *command, "--mine", code=1)
+    assert refused.stdout == ""
+    assert "older than this program" in refused.stderr
+    administer(plane, "records", *command)
+    assert not plane.last.filter.mine
+
+
 @pytest.mark.parametrize(
     "arguments",
     [

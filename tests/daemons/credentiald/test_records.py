@@ -516,6 +516,43 @@ async def test_a_user_sees_its_own_rows_only_and_an_administrator_all(tmp_path):
             assert reason_of(refused.value) in ("CALLER_NOT_ALLOWED", "INTERCEPTION_NOT_FOUND")
 
 
+async def test_an_administrator_who_asks_for_its_own_rows_sees_no_others(tmp_path):
+    async with running(tmp_path) as one:
+        await with_provider(one)
+        bridge, user_ids, tokens = Bridge(one), {}, {}
+        for name in ("ann", "bob"):
+            user_ids[name], tokens[name] = await one.make_user(name, is_admin=name == "ann")
+            _, receipt = await bridge.resolve(tokens[name])
+            await bridge.report(whole(receipt))
+        asks = (
+            (one.usage.ListSessions, usage.ListSessionsRequest()),
+            (one.usage.ListInterceptions, usage.ListInterceptionsRequest()),
+            (one.usage.QueryUsage, usage.QueryUsageRequest(group_by=[usage.USAGE_DIMENSION_USER])),
+            (one.usage.QueryUsage, usage.QueryUsageRequest()),
+        )
+        for rpc, request in asks:
+            everybody = await rpc(request, metadata=bearer(tokens["ann"]))
+            assert everybody.user_id == ""
+            request.filter.mine = True
+            for name in ("ann", "bob"):
+                answer = await rpc(request, metadata=bearer(tokens[name]))
+                [row] = getattr(answer, answer.DESCRIPTOR.fields[0].name)
+                assert answer.user_id == user_ids[name]
+                assert row.user_id in ("", answer.user_id)
+                assert getattr(row, "interceptions", 1) == 1
+
+
+@pytest.mark.parametrize(("user", "field"), [("", "filter.mine"), ("ann", "filter.user")])
+async def test_what_is_nobodys_own_is_refused(tmp_path, user, field):
+    async with running(tmp_path) as one:
+        _, token = await one.make_user("ann")
+        request = usage.ListSessionsRequest(filter=usage.UsageFilter(mine=True, user=user))
+        with pytest.raises(grpc.aio.AioRpcError) as refused:
+            await one.usage.ListSessions(request, metadata=bearer(token if user else one.admin_token))
+        assert refused.value.code() is grpc.StatusCode.INVALID_ARGUMENT
+        assert refused.value.details().startswith(f"{field}: ")
+
+
 async def test_pages_of_any_filter_have_each_row_once_from_the_newest_to_the_oldest(tmp_path, monkeypatch):
     monkeypatch.setattr("credentiald.store.record_queries.SCANNED_ROWS", 7)
     monkeypatch.setattr("credentiald.store.record_queries.SCANNED_ENTRIES", 7)
