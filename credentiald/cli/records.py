@@ -351,6 +351,14 @@ def _echo_thread(found: Mapping[str, Any]) -> None:
             details = f"; details: {further}" if further else ""
             cost = "unpriced" if tokens["cost_micros"] is None else f"{written_usd(tokens['cost_micros'])} USD"
             click.echo(f"    tokens: {counts}{' (partial)' if tokens['partial'] else ''}{details}; cost: {cost}")
+        if detail["records_left_out"]:
+            click.echo(f"    {_left_out(one['id'], is_asked=one['id'] == asked.get('id'))}")
+
+
+def _left_out(interception: str, *, is_asked: bool) -> str:
+    if is_asked:
+        return "left out: further records, for which an answer has no room"
+    return f"left out: its records, for which there is no room here: 'records show {text_of(interception)}' has them"
 
 
 def _about(one: Mapping[str, Any]) -> Iterator[str]:

@@ -1,5 +1,6 @@
 """UsageService: what a user asks about its own traffic, and an administrator about everybody's."""
 
+import asyncio
 import json
 from typing import Any
 
@@ -67,10 +68,8 @@ class Usage(UsageServiceServicer):
             raise InterceptionNotFound(interception=request.id)
         found, thread = await self._records.read(record_queries.get_interception, interception_id, user_id=user_id)
         names = await usernames(self._plane, [found.row.user_id])
-        return pb.GetInterceptionResponse(
-            interception=usage_codec.interception(found, names),
-            thread=[usage_codec.detail(one, names) for one in thread],
-        )
+        # Thousands of records may be in it.
+        return await asyncio.to_thread(usage_codec.with_thread, found, thread, names)
 
     async def QueryUsage(self, request: pb.QueryUsageRequest, context: Any) -> pb.QueryUsageResponse:
         wanted = await self._wanted(request.filter, "QueryUsage")

@@ -114,9 +114,18 @@ def interception(value: StoredInterception, names: Names) -> pb.Interception:
     )
 
 
+def with_thread(found: StoredInterception, thread: Iterable[Detail], names: Names) -> pb.GetInterceptionResponse:
+    """One interception, and its thread."""
+    return pb.GetInterceptionResponse(
+        interception=interception(found, names), thread=[detail(one, names) for one in thread]
+    )
+
+
 def detail(value: Detail, names: Names) -> pb.InterceptionDetail:
     """One interception with its records."""
-    message = pb.InterceptionDetail(interception=interception(value.interception, names))
+    message = pb.InterceptionDetail(
+        interception=interception(value.interception, names), records_left_out=not value.is_whole
+    )
     for fact in value.facts:
         created = _timestamp(fact.create_micros)
         match fact:

@@ -229,6 +229,22 @@ def test_a_request_is_shown_with_its_thread_and_what_is_not_kept_is_said(plane):
     assert plane.last == pb.GetInterceptionRequest(id="id-2")
 
 
+def test_of_what_has_no_room_in_an_answer_it_is_said_how_it_is_found(plane):
+    first, second = an_interception(1), an_interception(2)
+    plane.thread = pb.GetInterceptionResponse(
+        interception=second,
+        thread=[
+            pb.InterceptionDetail(interception=first, records_left_out=True),
+            pb.InterceptionDetail(interception=second, records_left_out=True),
+        ],
+    )
+    lines = administer(plane, "records", "show", "id-2").stdout.splitlines()
+    assert [line for line in lines if "left out" in line] == [
+        "    left out: its records, for which there is no room here: 'records show id-1' has them",
+        "    left out: further records, for which an answer has no room",
+    ]
+
+
 def test_usage_is_a_table_or_csv_that_no_spreadsheet_computes(plane):
     tokens = pb.TokenTotals(input_tokens=1, output_tokens=2, cache_read_input_tokens=3, cache_write_input_tokens=4)
     plane.usage = [

@@ -9,7 +9,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from credentiald.record_model import DAY_MICROS
-from credentiald.store import record_queries, record_retention, usage_queries
+from credentiald.store import record_facts, record_queries, record_retention, usage_queries
 from credentiald.store.record_scan import Filter, Place
 from credentiald.store.usage_queries import DIMENSIONS
 from tests.support.records import (
@@ -361,6 +361,7 @@ def questions(conn):
     record_queries.list_interceptions(conn, Filter(session_id=an_id(COUNT)), after=None, limit=5)
     for number in (1, 2, 59):
         record_queries.get_interception(conn, an_id(number), user_id="")
+        record_facts.first_of(conn, an_id(number), most_bytes=10_000)
 
 
 def changes(conn):

@@ -353,6 +353,12 @@ class InterceptionDetail(_message.Message):
     TOOL_CALLS_FIELD_NUMBER: _builtins.int
     MODEL_THOUGHTS_FIELD_NUMBER: _builtins.int
     ATTEMPTS_FIELD_NUMBER: _builtins.int
+    RECORDS_LEFT_OUT_FIELD_NUMBER: _builtins.int
+    records_left_out: _builtins.bool
+    """Records are missing here, or all of them, because a message has no room for
+    those of the whole thread. The interception that is asked for has all of its
+    own, up to 6 MiB.
+    """
     @_builtins.property
     def interception(self) -> Global___Interception: ...
     @_builtins.property
@@ -376,10 +382,11 @@ class InterceptionDetail(_message.Message):
         tool_calls: _abc.Iterable[_record_pb2.ToolCall] | None = ...,
         model_thoughts: _abc.Iterable[_record_pb2.ModelThought] | None = ...,
         attempts: _abc.Iterable[Global___PastAttempt] | None = ...,
+        records_left_out: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["interception", b"interception"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempts", b"attempts", "interception", b"interception", "model_thoughts", b"model_thoughts", "prompts", b"prompts", "token_usages", b"token_usages", "tool_calls", b"tool_calls"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempts", b"attempts", "interception", b"interception", "model_thoughts", b"model_thoughts", "prompts", b"prompts", "records_left_out", b"records_left_out", "token_usages", b"token_usages", "tool_calls", b"tool_calls"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -579,7 +586,7 @@ class GetInterceptionResponse(_message.Message):
     @_builtins.property
     def thread(self) -> _containers.RepeatedCompositeFieldContainer[Global___InterceptionDetail]:
         """Its thread from the oldest to the newest, this interception among them; the
-        newest 100 where there are more.
+        newest 100 where there are more. The newest have their records, up to 2.5 MB.
         """
 
     def __init__(

@@ -18,12 +18,15 @@ from drawbridge.v1 import usage_service_pb2 as usage
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from credentiald import receipts
+from credentiald.cli.connection import connected
+from credentiald.cli.target import Target
 from credentiald.errors import StoreUnavailable
 from credentiald.ids import uuid7
 from credentiald.metrics import Metrics
 from credentiald.record_rounds import Rounds
 from credentiald.record_rules import KeepRule, KeepRules
 from daemonkit.logs import json_line
+from daemonkit.secret import Secret
 from tests.support.credentiald import Running, bearer, reason_of, running
 from tests.support.records import a_report
 from tests.support.reports import COMPLETED, INSTANCE, Bridge, whole
@@ -636,6 +639,50 @@ async def test_pages_of_usage_go_on_behind_the_longest_and_oddest_names(tmp_path
         assert [(each.username, each.model, each.client) for each in rows] == [
             (user, name, name) for user in ("ann", "bob") for name in names
         ]
+
+
+async def test_a_long_thread_of_an_agent_is_shown_with_what_its_newest_turns_wrote(tmp_path):
+    async with running(tmp_path) as one:
+        _, token = await one.make_user("ann")
+        await with_provider(one)
+        bridge, ids = Bridge(one), []
+        for turn in range(80):
+            interception_id, receipt = await bridge.resolve(token, interception_id=uuid7(datetime.now(UTC)))
+            facts = pb.InterceptionFacts(correlating_tool_call_id=f"call_{turn - 1}" if turn else "")
+            call = record_pb2.ToolCall(id=str(uuid4()), tool_call_id=f"call_{turn}", input="x" * 60_000)
+            assert await bridge.report(whole(receipt, facts=facts, tool_calls=[call])) == {}
+            ids.append(interception_id)
+        for asked in (0, 79):
+            # As any client has it, with gRPC's own limit.
+            found = await detail(one, ids[asked])
+            assert [each.interception.id for each in found.thread] == ids
+            shown = [place for place, each in enumerate(found.thread) if not each.records_left_out]
+            assert shown == sorted({asked, *range(80 - len(shown) + (asked == 0), 80)})
+            assert 40 <= len(shown) <= 41
+            assert all(each.tool_calls[0].input for each in found.thread if not each.records_left_out)
+            assert not any(each.tool_calls for each in found.thread if each.records_left_out)
+
+
+async def test_the_command_takes_all_of_one_that_was_told_of_in_as_much_as_a_report_may_have(tmp_path):
+    async with running(tmp_path) as one:
+        _, token = await one.make_user("ann")
+        await with_provider(one)
+        bridge = Bridge(one)
+        interception_id, receipt = await bridge.resolve(token)
+        calls = [record_pb2.ToolCall(id=str(uuid4()), input="x" * 990) for _ in range(4_000)]
+        assert await bridge.report(whole(receipt, tool_calls=calls)) == {}
+        target = Target(address=f"unix:{tmp_path}/admin.sock", token=Secret(one.admin_token), tls=None)
+
+        def ask() -> usage.GetInterceptionResponse:
+            with connected(target) as connection:
+                return connection.call(
+                    connection.usage.GetInterception, usage.GetInterceptionRequest(id=interception_id)
+                )
+
+        answer = await asyncio.to_thread(ask)
+        assert answer.ByteSize() > 4 * 1024 * 1024
+        [only] = answer.thread
+        assert (len(only.tool_calls), only.records_left_out) == (4_000, False)
 
 
 async def test_what_is_not_kept_is_not_in_the_file_nor_in_the_log(tmp_path, caplog):
