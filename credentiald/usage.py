@@ -2,12 +2,21 @@
 
 from collections.abc import Iterable, Sequence
 
-from credentiald.errors import CallerNotAllowed, UserNotFound
+from credentiald.errors import CallerNotAllowed, InvalidArgument, UserNotFound
 from credentiald.ids import canonical_uuid
 from credentiald.model import Caller, Role
 from credentiald.plane import Plane
 from credentiald.store import users
 from credentiald.store.connection import Connection
+
+
+def own_id(caller: Caller, requested: str) -> str:
+    """Whose rows are asked for by who wants none but its own. InvalidArgument."""
+    if requested:
+        raise InvalidArgument(field="filter.user", problem="excludes mine")
+    if caller.user is None:
+        raise InvalidArgument(field="filter.mine", problem="is not for services")
+    return caller.user.id
 
 
 async def user_id_of(plane: Plane, caller: Caller, requested: str, rpc: str) -> str:

@@ -213,10 +213,7 @@ def interception(interception_id: str) -> Callable[[Records, Any], Awaitable[Any
     async def ask(records: Records, after: Any) -> Any:
         del after
         found, thread = await records.read(record_queries.get_interception, interception_id, user_id="")
-        pb.GetInterceptionResponse(
-            interception=usage_codec.interception(found, _NAMES),
-            thread=[usage_codec.detail(one, _NAMES) for one in thread],
-        ).SerializeToString()
+        usage_codec.with_thread(found, thread, _NAMES).SerializeToString()
 
     return ask
 

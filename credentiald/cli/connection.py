@@ -24,7 +24,10 @@ from credentiald.rpc.names import AUDIT_WAITING, STRICT, UNACKNOWLEDGED
 DEADLINE_SECONDS = 10.0
 _DOMAIN = "drawbridge"
 # The token must not visit a proxy that the environment names for HTTP.
-_CHANNEL_OPTIONS = (("grpc.enable_http_proxy", 0),)
+_NO_PROXY = ("grpc.enable_http_proxy", 0)
+# One request may have been told of in more than the 4 MiB that gRPC takes by itself.
+_LONGEST_ANSWER = ("grpc.max_receive_message_length", 16 * 1024 * 1024)
+_CHANNEL_OPTIONS = (_NO_PROXY, _LONGEST_ANSWER)
 # gRPC tells a handshake that failed as a connection that was lost.
 _TLS_HINT = (
     "If it is: --admin-ca must have the authority of its certificate, which must be for this address; where it asks "

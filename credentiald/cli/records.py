@@ -13,12 +13,14 @@ from drawbridge.v1 import usage_service_pb2 as pb
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from credentiald.catalog import CATALOG
+from credentiald.cli.errors import Refused
 from credentiald.cli.options import Destination, administers, check_one_user, names_user
 from credentiald.cli.output import Output, echo_columns, echo_json, printable, text_of, to_dict
 from credentiald.prices import written_usd
 from daemonkit.durations import parse_duration
 
 Command = Callable[..., None]
+Items = Callable[[Any], Iterable[Any]]
 
 DIMENSIONS = {
     "day": pb.USAGE_DIMENSION_DAY,
@@ -135,6 +137,7 @@ def _filters(*more: Callable[[Command], Command]) -> Callable[[Command], Command
                 session_id=session_id,
                 start_after=since,
                 start_before=until,
+                mine=mine,
             )
             command(wanted=wanted, mine=mine, **arguments)
 
@@ -147,11 +150,23 @@ def _filters(*more: Callable[[Command], Command]) -> Callable[[Command], Command
     return decorate
 
 
+def _asked_for(mine: bool, items: Items) -> Items:
+    """The items of a page, Refused where they may be everybody's though one's own are wanted."""
+
+    def checked(page: Any) -> Iterable[Any]:
+        if mine and not page.user_id:
+            # It does not know the filter, and would show an administrator all there is.
+            raise Refused("credentiald is older than this program, and cannot be asked for your own records only")
+        return items(page)
+
+    return checked
+
+
 @click.group()
 def records() -> None:
     """What was asked of upstreams, and what it took.
 
-    An administrator sees everybody's; with --mine a user sees its own.
+    An administrator sees everybody's; with --mine a user sees its own, also one who is an administrator.
     """
 
 
@@ -163,7 +178,7 @@ def sessions(destination: Destination, output: Output, wanted: pb.UsageFilter, m
     """Conversations, the latest first."""
     request = pb.ListSessionsRequest(filter=wanted, page_size=min(limit, 250))
     with destination.connect(mine=mine) as connection:
-        found = connection.pages(connection.usage.ListSessions, request, lambda page: page.sessions)
+        found = connection.pages(connection.usage.ListSessions, request, _asked_for(mine, lambda page: page.sessions))
         rows = map(to_dict, islice(found, limit))
         lines = rows if output.as_json else map(_shortened, map(_without_zeros, map(_in_words, rows)))
         output.listing(lines, SESSION_COLUMNS)
@@ -177,7 +192,9 @@ def interceptions(destination: Destination, output: Output, wanted: pb.UsageFilt
     """Single requests, the latest first."""
     request = pb.ListInterceptionsRequest(filter=wanted, page_size=min(limit, 250))
     with destination.connect(mine=mine) as connection:
-        found = connection.pages(connection.usage.ListInterceptions, request, lambda page: page.interceptions)
+        found = connection.pages(
+            connection.usage.ListInterceptions, request, _asked_for(mine, lambda page: page.interceptions)
+        )
         rows = map(to_dict, islice(found, limit))
         output.listing(rows if output.as_json else map(_without_zeros, map(_in_words, rows)), INTERCEPTION_COLUMNS)
 
@@ -224,7 +241,10 @@ def usage(
         raise click.UsageError(f"--by takes each of {', '.join(DIMENSIONS)} once, not {unknown[0]!r}")
     request = pb.QueryUsageRequest(filter=wanted, group_by=[DIMENSIONS[name] for name in names], page_size=1000)
     with destination.connect(mine=mine) as connection:
-        rows = [to_dict(row) for row in connection.pages(connection.usage.QueryUsage, request, lambda page: page.rows)]
+        rows = [
+            to_dict(row)
+            for row in connection.pages(connection.usage.QueryUsage, request, _asked_for(mine, lambda page: page.rows))
+        ]
     if "user" in names[1:]:
         # They come in the order of users first.
         rows.sort(key=lambda row: [_sort_key(row, name) for name in names])
@@ -331,6 +351,14 @@ def _echo_thread(found: Mapping[str, Any]) -> None:
             details = f"; details: {further}" if further else ""
             cost = "unpriced" if tokens["cost_micros"] is None else f"{written_usd(tokens['cost_micros'])} USD"
             click.echo(f"    tokens: {counts}{' (partial)' if tokens['partial'] else ''}{details}; cost: {cost}")
+        if detail["records_left_out"]:
+            click.echo(f"    {_left_out(one['id'], is_asked=one['id'] == asked.get('id'))}")
+
+
+def _left_out(interception: str, *, is_asked: bool) -> str:
+    if is_asked:
+        return "left out: further records, for which an answer has no room"
+    return f"left out: its records, for which there is no room here: 'records show {text_of(interception)}' has them"
 
 
 def _about(one: Mapping[str, Any]) -> Iterator[str]:

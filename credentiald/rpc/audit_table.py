@@ -114,7 +114,8 @@ def _shows_another(caller: Caller, request: Any, answer: Any) -> bool:
 
 
 def _lists_others(caller: Caller, request: Any, answer: Any) -> bool:
-    return caller.role is Role.ADMIN and not _is_own(caller, request.filter.user)
+    is_own = request.filter.mine or _is_own(caller, request.filter.user)
+    return caller.role is Role.ADMIN and not is_own
 
 
 def _rows(service: str, rule: Rule, methods: str) -> dict[str, Rule]:

@@ -1,5 +1,7 @@
 """UsageService: what a user asks about its own traffic, and an administrator about everybody's."""
 
+import asyncio
+import json
 from typing import Any
 
 from drawbridge.v1 import usage_service_pb2 as pb
@@ -14,7 +16,7 @@ from credentiald.store import record_queries, usage_queries
 from credentiald.store.record_scan import Filter, Place
 from credentiald.store.records import Records
 from credentiald.store.usage_queries import UsagePlace
-from credentiald.usage import user_id_of, usernames
+from credentiald.usage import own_id, user_id_of, usernames
 
 
 class Usage(UsageServiceServicer):
@@ -38,6 +40,7 @@ class Usage(UsageServiceServicer):
         return pb.ListSessionsResponse(
             sessions=[usage_codec.session(one, names) for one in page.items],
             next_page_token=self._token(page.next_place, made_for),
+            user_id=wanted.user_id,
         )
 
     async def ListInterceptions(
@@ -55,6 +58,7 @@ class Usage(UsageServiceServicer):
         return pb.ListInterceptionsResponse(
             interceptions=[usage_codec.interception(one, names) for one in page.items],
             next_page_token=self._token(page.next_place, made_for),
+            user_id=wanted.user_id,
         )
 
     async def GetInterception(self, request: pb.GetInterceptionRequest, context: Any) -> pb.GetInterceptionResponse:
@@ -64,10 +68,8 @@ class Usage(UsageServiceServicer):
             raise InterceptionNotFound(interception=request.id)
         found, thread = await self._records.read(record_queries.get_interception, interception_id, user_id=user_id)
         names = await usernames(self._plane, [found.row.user_id])
-        return pb.GetInterceptionResponse(
-            interception=usage_codec.interception(found, names),
-            thread=[usage_codec.detail(one, names) for one in thread],
-        )
+        # Thousands of records may be in it.
+        return await asyncio.to_thread(usage_codec.with_thread, found, thread, names)
 
     async def QueryUsage(self, request: pb.QueryUsageRequest, context: Any) -> pb.QueryUsageResponse:
         wanted = await self._wanted(request.filter, "QueryUsage")
@@ -76,7 +78,7 @@ class Usage(UsageServiceServicer):
             if getattr(request.filter, field):
                 # Sums of a day know nothing of it, and those of everything are no answer.
                 raise InvalidArgument(field=f"filter.{field}", problem="is not possible for usage")
-        made_for = f"usage/{dimensions}/{wanted}"
+        made_for = f"sums/{dimensions}/{wanted}"
         page = await self._records.read(
             usage_queries.query_usage,
             wanted,
@@ -84,15 +86,18 @@ class Usage(UsageServiceServicer):
             after=self._usage_place(request.page_token, made_for),
             limit=paging.size_of(request.page_size),
         )
-        place = page.next_place
         names = await usernames(self._plane, (one.user_id for one in page.rows))
         return pb.QueryUsageResponse(
             rows=[usage_codec.usage_row(one, names) for one in page.rows],
-            next_page_token="" if place is None else self._pages.token(f"{place.told} {place.user_id}", made_for),
+            next_page_token=self._usage_token(page.next_place, made_for),
+            user_id=wanted.user_id,
         )
 
     async def _wanted(self, message: pb.UsageFilter, rpc: str) -> Filter:
-        return usage_codec.wanted(message, await user_id_of(self._plane, current_caller(), message.user, rpc))
+        caller = current_caller()
+        if message.mine:
+            return usage_codec.wanted(message, own_id(caller, message.user))
+        return usage_codec.wanted(message, await user_id_of(self._plane, caller, message.user, rpc))
 
     def _place(self, token: str, made_for: str) -> Place | None:
         after = self._pages.after(token, made_for)
@@ -103,10 +108,10 @@ class Usage(UsageServiceServicer):
 
     def _usage_place(self, token: str, made_for: str) -> UsagePlace | None:
         after = self._pages.after(token, made_for)
-        if not after:
-            return None
-        told, user_id = after.split(" ")
-        return UsagePlace(user_id, int(told))
+        return tuple(json.loads(after)) if after else None
 
     def _token(self, place: Place | None, made_for: str) -> str:
         return "" if place is None else self._pages.token(f"{place.micros} {place.number}", made_for)
+
+    def _usage_token(self, place: UsagePlace | None, made_for: str) -> str:
+        return "" if place is None else self._pages.token(json.dumps(place), made_for)

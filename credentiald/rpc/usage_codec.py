@@ -10,7 +10,16 @@ from drawbridge.v1 import usage_service_pb2 as pb
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from credentiald.errors import InvalidArgument
-from credentiald.record_model import Attempt, Cost, ModelThought, Prompt, Tokens, TokenUsage, ToolCall
+from credentiald.record_model import (
+    NAME_CHARACTERS,
+    Attempt,
+    Cost,
+    ModelThought,
+    Prompt,
+    Tokens,
+    TokenUsage,
+    ToolCall,
+)
 from credentiald.store.record_queries import Detail, StoredInterception, StoredSession
 from credentiald.store.record_scan import Filter
 from credentiald.store.usage_queries import DIMENSIONS, UsageSum
@@ -21,6 +30,10 @@ _FIRST_DAY = date(1970, 1, 1)
 
 def wanted(message: pb.UsageFilter, user_id: str) -> Filter:
     """The filter, for the rows of this user (everybody's where that is empty). INVALID_ARGUMENT."""
+    for field in ("provider", "provider_type", "model", "client", "session_id"):
+        if len(getattr(message, field)) > NAME_CHARACTERS:
+            # No row has such a text, and SQLite has trouble with a pattern of it.
+            raise InvalidArgument(field=f"filter.{field}", problem=f"is longer than {NAME_CHARACTERS} characters")
     return Filter(
         user_id=user_id,
         provider=message.provider,
@@ -101,9 +114,18 @@ def interception(value: StoredInterception, names: Names) -> pb.Interception:
     )
 
 
+def with_thread(found: StoredInterception, thread: Iterable[Detail], names: Names) -> pb.GetInterceptionResponse:
+    """One interception, and its thread."""
+    return pb.GetInterceptionResponse(
+        interception=interception(found, names), thread=[detail(one, names) for one in thread]
+    )
+
+
 def detail(value: Detail, names: Names) -> pb.InterceptionDetail:
     """One interception with its records."""
-    message = pb.InterceptionDetail(interception=interception(value.interception, names))
+    message = pb.InterceptionDetail(
+        interception=interception(value.interception, names), records_left_out=not value.is_whole
+    )
     for fact in value.facts:
         created = _timestamp(fact.create_micros)
         match fact:

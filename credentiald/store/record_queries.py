@@ -1,7 +1,6 @@
 """Questions about records. Lists go from the newest to the oldest, in pages as record_scan.py makes them."""
 
 import json
-from collections import defaultdict
 from collections.abc import Sequence
 from operator import add, itemgetter
 from typing import NamedTuple
@@ -13,15 +12,20 @@ from credentiald.record_model import (
     InterceptionDraft,
     Tokens,
 )
-from credentiald.store import bulk, lone_sessions, usual_facts
+from credentiald.store import bulk, lone_sessions, record_facts, usual_facts
 from credentiald.store.connection import Connection, Row
-from credentiald.store.record_rows import COLUMNS, TABLES, TOKEN_SUMS, cost_in, draft_of, stored_facts, tokens_in
+from credentiald.store.record_rows import COLUMNS, TOKEN_SUMS, cost_in, draft_of, tokens_in
 from credentiald.store.record_scan import Condition, Filter, Page, Place, Scan
 
 # How much a page looks through: entries of an index that has what is filtered by, rows of a table.
 SCANNED_ENTRIES = 25_000
 SCANNED_ROWS = 1_000
 MOST_OF_A_THREAD = 100
+# Of records. With the rows, 14 KB each at most, it is less than the 4 MiB that clients of gRPC take by default. What is
+# asked for may have more by itself: a report has up to 4 MiB, which is some more in an answer.
+THREAD_BYTES = 2_500_000
+MOST_OF_ONE_BYTES = 6 * 1024 * 1024
+_MEASURED_AT_ONCE = 20
 # Those of one user lie all over the file, and each of them takes three reads of a disk.
 MOST_OF_A_PAGE = 250
 _COLUMNS = ", ".join(("number", *COLUMNS))
@@ -36,10 +40,11 @@ class StoredInterception(NamedTuple):
 
 
 class Detail(NamedTuple):
-    """An interception with its records."""
+    """An interception with its records: all of them, some, or none where there is no room for them."""
 
     interception: StoredInterception
     facts: list[Fact]
+    is_whole: bool
 
 
 class StoredSession(NamedTuple):
@@ -135,7 +140,8 @@ def get_interception(
 ) -> tuple[StoredInterception, list[Detail]]:
     """One interception, and its thread from the oldest to the newest. InterceptionNotFound.
 
-    `user_id` is whose it must be, empty for anybody's.
+    `user_id` is whose it must be, empty for anybody's. It has its records first, then the newest of its thread have
+    theirs as far as there is room.
     """
     found = _row(conn, interception_id)
     if found is None or (user_id and found["user_id"] != user_id):
@@ -152,11 +158,33 @@ def get_interception(
     if found not in newest:
         newest = [found, *newest[1:]]
     shown = _with_tokens(conn, newest)
-    facts = _facts(conn, [one.row.id for one in shown])
+    own_bytes = record_facts.sizes(conn, [found]).get(interception_id, 0)
+    others = [one for one in reversed(newest) if one["id"] != interception_id]
+    whole = _that_fit(conn, others, THREAD_BYTES - own_bytes)
+    if own_bytes <= MOST_OF_ONE_BYTES:
+        whole.append(interception_id)
+    facts = record_facts.all_of(conn, whole)
+    if interception_id not in facts:
+        facts[interception_id] = record_facts.first_of(conn, interception_id, most_bytes=MOST_OF_ONE_BYTES)
     return (
         next(one for one in shown if one.row.id == interception_id),
-        [Detail(one, facts.get(one.row.id, [])) for one in shown],
+        [Detail(one, facts.get(one.row.id, []), one.row.id in whole) for one in shown],
     )
+
+
+def _that_fit(conn: Connection, newest: Sequence[Row], room_bytes: int) -> list[str]:
+    """Those from the newest on for whose records there is room."""
+    fitting: list[str] = []
+    # Step by step, so that of a thread of any size little more is looked at than is shown.
+    for start in range(0, len(newest), _MEASURED_AT_ONCE):
+        step = newest[start : start + _MEASURED_AT_ONCE]
+        sizes = record_facts.sizes(conn, step)
+        for one in step:
+            room_bytes -= sizes.get(one["id"], 0)
+            if room_bytes < 0:
+                return fitting
+            fitting.append(one["id"])
+    return fitting
 
 
 def _place(found: tuple[Place, Row]) -> Place:
@@ -211,21 +239,6 @@ def _both(one: Row | None, other: Row | None) -> tuple[Tokens, Cost]:
         found = one or other
         return (Tokens(), Cost()) if found is None else (tokens_in(found), cost_in(found))
     return Tokens(*map(add, tokens_in(one), tokens_in(other))), Cost(*map(add, cost_in(one), cost_in(other)))
-
-
-def _facts(conn: Connection, ids: Sequence[str]) -> dict[str, list[Fact]]:
-    """The records of interceptions, each in the order of their ids, which is that of their times."""
-    facts: defaultdict[tuple[str, type[Fact]], list[Fact]] = defaultdict(list)
-    for interception_id, fact in usual_facts.stored(conn, ids):
-        facts[interception_id, type(fact)].append(fact)
-    for kind in TABLES:
-        for interception_id, fact in stored_facts(conn, kind, ids):
-            facts[interception_id, kind].append(fact)
-    return {one: [fact for kind in TABLES for fact in sorted(facts[one, kind], key=_id)] for one in ids}
-
-
-def _id(fact: Fact) -> str:
-    return fact.id
 
 
 def _session(row: Row) -> StoredSession:

@@ -7,6 +7,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from itertools import islice
 
 from credentiald.record_model import (
     DAY_MICROS,
@@ -282,11 +283,11 @@ def _add_stored(session: _Session, row: Row) -> None:
 
 
 def _joined(stored: str, new: dict[str, None]) -> dict[str, None]:
-    return dict.fromkeys([*json.loads(stored), *new][:_MOST_NAMES])
+    return dict.fromkeys([*json.loads(stored), *new])
 
 
 def _listed(names: dict[str, None]) -> str:
-    return _written(tuple(names))
+    return _written(tuple(islice(names, _MOST_NAMES)))
 
 
 @lru_cache(maxsize=1024)

@@ -35,11 +35,9 @@ class UsageSum(NamedTuple):
     cost: Cost
 
 
-class UsagePlace(NamedTuple):
-    """Where a page of usage ends: so many rows of this user have been told, and all of those before."""
-
-    user_id: str
-    told: int
+# Where a page of usage ends: values of the first columns that it is ordered by. All rows that begin with them have been
+# told, and all before. Not how many were told: that is another row as soon as one comes or goes before it.
+UsagePlace = tuple[Value, ...]
 
 
 class UsagePage(NamedTuple):
@@ -56,30 +54,36 @@ def query_usage(
 
     In the order of the dimensions, but of users first: each page adds up the days of some users.
     """
-    place = after or UsagePlace("", 0)
     columns = [DIMENSIONS[one] for one in sorted(group_by, key=lambda one: one != "USER")]
-    conditions, values, next_user_id = _days_of(conn, wanted, place, of_each="USER" in group_by)
+    is_of_each = "USER" in group_by and not wanted.user_id
+    place = after or ((ALL_USERS,) if is_of_each else ())
+    conditions, values = _days_of(wanted, is_of_each=is_of_each)
+    if place:
+        # One bound: of two, SQLite begins at the first.
+        conditions.append(f"({', '.join(columns[: len(place)])}) > ({', '.join('?' * len(place))})")
+        values += place
+    last_user_id = _last_user_id(conn, place) if is_of_each else ""
+    if last_user_id:
+        conditions.append("user_id <= ?")
+        values.append(last_user_id)
     sums = ", ".join(f"SUM({one}) AS {one}" for one in ("interceptions", "token_usages", *TOKEN_SUMS, *COST_SUMS))
     grouped = f" GROUP BY {', '.join(columns)} ORDER BY {', '.join(columns)}" if columns else ""
     found = conn.execute(
         f"SELECT {', '.join([*columns, sums])} FROM usage_days WHERE {' AND '.join(conditions)}"  # noqa: S608
-        f"{grouped} LIMIT ? OFFSET ?",
-        (*values, limit + 1, place.told),
+        f"{grouped} LIMIT ?",
+        (*values, limit + 1),
     ).fetchall()
     # Without a dimension there is a row of nothing where there is nothing.
-    rows = [_usage_sum(row, group_by) for row in found if row["interceptions"] is not None]
+    rows = [row for row in found if row["interceptions"] is not None]
+    next_place: UsagePlace | None = (last_user_id,) if last_user_id else None
     if len(rows) > limit:
         del rows[limit:]
-        user_id = rows[-1].user_id
-        told = sum(one.user_id == user_id for one in rows)
-        return UsagePage(rows, UsagePlace(user_id, told + (place.told if user_id == place.user_id else 0)))
-    return UsagePage(rows, UsagePlace(next_user_id, 0) if next_user_id else None)
+        next_place = tuple(rows[-1][one] for one in columns)
+    return UsagePage([_usage_sum(row, group_by) for row in rows], next_place)
 
 
-def _days_of(
-    conn: Connection, wanted: Filter, place: UsagePlace, *, of_each: bool
-) -> tuple[list[str], list[Value], str]:
-    """Conditions for the rows of a page, their values, and the user with whom the next page begins, or empty."""
+def _days_of(wanted: Filter, *, is_of_each: bool) -> tuple[list[str], list[Value]]:
+    """Conditions for the rows that are asked for, and their values; not yet of which users where all are."""
     conditions, values = given(
         [("provider_name = ?", wanted.provider), ("model = ?", wanted.model), ("client = ?", wanted.client)]
     )
@@ -90,21 +94,27 @@ def _days_of(
     if wanted.before_micros is not None:
         conditions.append("+start_day < ?")
         values.append(-(-wanted.before_micros // DAY_MICROS))
-    if wanted.user_id or not of_each:
-        return [*conditions, "user_id = ?"], [*values, wanted.user_id or ALL_USERS], ""
-    # One bound: of two, SQLite begins at the first.
-    users, user_values = [f"user_id {'>=' if place.user_id else '>'} ?"], [place.user_id or ALL_USERS]
+    if is_of_each:
+        return conditions, values
+    return [*conditions, "user_id = ?"], [*values, wanted.user_id or ALL_USERS]
+
+
+def _last_user_id(conn: Connection, place: UsagePlace) -> str:
+    """With whom a page of all users ends that begins behind the place; empty where nobody is behind.
+
+    All days of a user are on one page, or on several that add up the same.
+    """
+    # Whoever has not been told to the end is looked through again.
+    is_told = len(place) == 1
     last = conn.execute(
-        f"SELECT user_id FROM usage_days WHERE {' AND '.join(users)} ORDER BY user_id, start_day LIMIT 1 OFFSET ?",  # noqa: S608
-        (*user_values, SCANNED_DAYS),
+        f"SELECT user_id FROM usage_days WHERE user_id {'>' if is_told else '>='} ?"  # noqa: S608
+        " ORDER BY user_id, start_day LIMIT 1 OFFSET ?",
+        (place[0], SCANNED_DAYS),
     ).fetchone()
     if last is None:
-        return [*conditions, *users], [*values, *user_values], ""
-    # All days of a user are on one page, or on several that add up the same.
+        return ""
     behind = conn.execute("SELECT MIN(user_id) AS user_id FROM usage_days WHERE user_id > ?", (last["user_id"],))
-    users.append("user_id <= ?")
-    user_values.append(last["user_id"])
-    return [*conditions, *users], [*values, *user_values], behind.fetchone()["user_id"] or ""
+    return str(last["user_id"]) if behind.fetchone()["user_id"] is not None else ""
 
 
 def _usage_sum(row: Row, group_by: Sequence[str]) -> UsageSum:

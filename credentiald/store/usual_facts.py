@@ -35,6 +35,8 @@ _usage_columns = fields(
     "cache_write_input_tokens", "metadata", "partial",
 )  # fmt: skip
 _PROMPT_FORM = bulk.Form(f"INSERT INTO {PROMPTS}", ("number", "create_time", "text", "text_bytes"))
+# By table, without the number.
+COLUMNS = {USAGES: _USAGE_FORM.order[1:], PROMPTS: _PROMPT_FORM.given[1:]}
 _prompt_columns = fields("prompt_micros", "prompt", "prompt_bytes")
 _id_columns = fields("usage_id", "prompt_id", "usage_response_id", "prompt_response_id")
 

@@ -52,6 +52,20 @@ def test_a_duration_is_that_long_ago_and_a_user_asks_with_its_own_token(plane):
     assert (plane.last.filter.user, plane.last_authorization) == ("", f"Bearer {OWN_TOKEN}")
 
 
+@pytest.mark.parametrize("command", [("sessions",), ("interceptions",), ("usage", "--by", "user"), ("usage", "--csv")])
+def test_mine_asks_for_ones_own_rows_and_prints_none_of_a_credentiald_that_has_not_understood(plane, command):
+    plane.sessions, plane.usage = [pb.Session(session_id="s-1")], [pb.UsageRow(user_id="id-4")]
+    plane.interceptions = [an_interception(1)]
+    administer(plane, "records", *command, "--mine")
+    assert (plane.last.filter.mine, plane.last.filter.user) == (True, "")
+    plane.knows_mine = False
+    refused = administer(plane, "records", *command, "--mine", code=1)
+    assert refused.stdout == ""
+    assert "older than this program" in refused.stderr
+    administer(plane, "records", *command)
+    assert not plane.last.filter.mine
+
+
 @pytest.mark.parametrize(
     "arguments",
     [
@@ -213,6 +227,22 @@ def test_a_request_is_shown_with_its_thread_and_what_is_not_kept_is_said(plane):
         "    ann  session s-1  upstream's id req-7",
     ]
     assert plane.last == pb.GetInterceptionRequest(id="id-2")
+
+
+def test_of_what_has_no_room_in_an_answer_it_is_said_how_it_is_found(plane):
+    first, second = an_interception(1), an_interception(2)
+    plane.thread = pb.GetInterceptionResponse(
+        interception=second,
+        thread=[
+            pb.InterceptionDetail(interception=first, records_left_out=True),
+            pb.InterceptionDetail(interception=second, records_left_out=True),
+        ],
+    )
+    lines = administer(plane, "records", "show", "id-2").stdout.splitlines()
+    assert [line for line in lines if "left out" in line] == [
+        "    left out: its records, for which there is no room here: 'records show id-1' has them",
+        "    left out: further records, for which an answer has no room",
+    ]
 
 
 def test_usage_is_a_table_or_csv_that_no_spreadsheet_computes(plane):

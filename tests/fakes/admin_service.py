@@ -60,6 +60,8 @@ class FakePlane:
     interceptions: list[usage_service_pb2.Interception] = field(default_factory=list)
     thread: usage_service_pb2.GetInterceptionResponse = field(default_factory=usage_service_pb2.GetInterceptionResponse)
     usage: list[usage_service_pb2.UsageRow] = field(default_factory=list)
+    # As of the releases before `mine` was a filter.
+    knows_mine: bool = True
     calls: list[tuple[str, Message, str]] = field(default_factory=list)
     refusal: Refusal | None = None
     status: tuple[grpc.StatusCode, str] | None = None
@@ -339,15 +341,22 @@ class _Usage(usage_service_pb2_grpc.UsageServiceServicer):
     def __init__(self, plane: FakePlane) -> None:
         self._plane = plane
 
+    def _whose(self, request):
+        return "id-of-own" if request.filter.mine and self._plane.knows_mine else ""
+
     def ListSessions(self, request, context):
         self._plane.note("ListSessions", request, context)
         sessions, token = page_of(self._plane.sessions, request.page_token)
-        return usage_service_pb2.ListSessionsResponse(sessions=sessions, next_page_token=token)
+        return usage_service_pb2.ListSessionsResponse(
+            sessions=sessions, next_page_token=token, user_id=self._whose(request)
+        )
 
     def ListInterceptions(self, request, context):
         self._plane.note("ListInterceptions", request, context)
         interceptions, token = page_of(self._plane.interceptions, request.page_token)
-        return usage_service_pb2.ListInterceptionsResponse(interceptions=interceptions, next_page_token=token)
+        return usage_service_pb2.ListInterceptionsResponse(
+            interceptions=interceptions, next_page_token=token, user_id=self._whose(request)
+        )
 
     def GetInterception(self, request, context):
         self._plane.note("GetInterception", request, context)
@@ -356,7 +365,7 @@ class _Usage(usage_service_pb2_grpc.UsageServiceServicer):
     def QueryUsage(self, request, context):
         self._plane.note("QueryUsage", request, context)
         rows, token = page_of(self._plane.usage, request.page_token)
-        return usage_service_pb2.QueryUsageResponse(rows=rows, next_page_token=token)
+        return usage_service_pb2.QueryUsageResponse(rows=rows, next_page_token=token, user_id=self._whose(request))
 
 
 @contextmanager

@@ -9,7 +9,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from credentiald.record_model import DAY_MICROS
-from credentiald.store import record_queries, record_retention, usage_queries
+from credentiald.store import record_facts, record_queries, record_retention, usage_queries
 from credentiald.store.record_scan import Filter, Place
 from credentiald.store.usage_queries import DIMENSIONS
 from tests.support.records import (
@@ -257,7 +257,59 @@ def test_a_page_of_usage_by_user_passes_no_days_of_users_before_it(conn):
 def test_a_page_of_usage_by_user_adds_up_the_days_of_some_users_only(conn):
     first = usage_queries.query_usage(conn, Filter(), group_by=["USER"], after=None, limit=100)
     assert [one.user_id for one in first.rows] == [ALICE]
-    assert first.next_place == (BOB, 0)
+    assert first.next_place == (ALICE,)
+
+
+@pytest.mark.parametrize("group_by", [by for size in range(1, 6) for by in combinations(DIMENSIONS, size)])
+def test_a_later_page_of_usage_passes_nothing_that_was_told(conn, monkeypatch, group_by):
+    monkeypatch.setattr(usage_queries, "SCANNED_DAYS", 10_000)
+    taken, after = [], None
+    while not taken or after is not None:
+        taken.append(0)
+
+        def count_one():
+            taken[-1] += 1
+
+        conn.set_progress_handler(count_one, 1)
+        after = usage_queries.query_usage(conn, Filter(), group_by=group_by, after=after, limit=1).next_place
+        conn.set_progress_handler(None, 1)
+    # What is compared with the place costs a little more.
+    assert max(taken) < taken[0] * 2
+
+
+def a_day_of(client, day=0, user_id=BOB):
+    """One interception, told of by its client, its user and the day."""
+    number = 1_000 * day + 10 * ord(client) + USERS.index(user_id)
+    start = START + day * DAY_MICROS
+    end = an_end(number, end_micros=start + 1)
+    return a_report(number, origin=an_origin(user_id), start_micros=start, facts=some_facts(client=client), end=end)
+
+
+@pytest.mark.parametrize("group_by", [("CLIENT",), ("USER", "CLIENT"), ("CLIENT", "USER"), ("MODEL", "CLIENT")])
+@pytest.mark.parametrize("limit", [1, 3])
+def test_what_comes_before_a_page_of_usage_doubles_nothing_of_it(tmp_path, group_by, limit):
+    with empty_records(tmp_path / "records.db") as one:
+        put(one, *map(a_day_of, "BCDEF"))
+        page = usage_queries.query_usage(one, Filter(), group_by=group_by, after=None, limit=limit)
+        put(one, a_day_of("A"), a_day_of("A", user_id=ALICE))
+        told = [row.client for row in page.rows]
+        while page.next_place is not None:
+            page = usage_queries.query_usage(one, Filter(), group_by=group_by, after=page.next_place, limit=limit)
+            told += [row.client for row in page.rows]
+        assert told == list("BCDEF")
+
+
+@pytest.mark.parametrize("group_by", [("DAY",), ("USER", "DAY"), ("PROVIDER", "DAY")])
+def test_what_retention_removes_before_a_page_of_usage_hides_nothing_of_it(tmp_path, group_by):
+    with empty_records(tmp_path / "records.db") as one:
+        put(one, *(a_day_of("A", day) for day in range(6)))
+        page = usage_queries.query_usage(one, Filter(), group_by=group_by, after=None, limit=3)
+        record_retention.purge_sums(one, before_micros=START + 3 * DAY_MICROS, limit=200)
+        told = [row.day for row in page.rows]
+        while page.next_place is not None:
+            page = usage_queries.query_usage(one, Filter(), group_by=group_by, after=page.next_place, limit=3)
+            told += [row.day for row in page.rows]
+        assert told == [START // DAY_MICROS + day for day in range(6)]
 
 
 def test_of_sessions_without_a_row_no_more_is_looked_through_than_a_page_needs(conn, monkeypatch):
@@ -300,11 +352,16 @@ def questions(conn):
             record_queries.list_sessions(conn, wanted, after=after, limit=5)
         for size in range(len(DIMENSIONS) + 1):
             for group_by in combinations(DIMENSIONS, size):
-                usage_queries.query_usage(conn, wanted, group_by=group_by, after=None, limit=5)
+                after = None
+                for _ in range(3):
+                    after = usage_queries.query_usage(conn, wanted, group_by=group_by, after=after, limit=5).next_place
+                    if after is None:
+                        break
     record_queries.list_sessions(conn, Filter(session_id=an_id(COUNT)), after=None, limit=5)
     record_queries.list_interceptions(conn, Filter(session_id=an_id(COUNT)), after=None, limit=5)
     for number in (1, 2, 59):
         record_queries.get_interception(conn, an_id(number), user_id="")
+        record_facts.first_of(conn, an_id(number), most_bytes=10_000)
 
 
 def changes(conn):

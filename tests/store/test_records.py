@@ -33,6 +33,7 @@ from tests.support.records import (
     everything,
     put,
     rows_of,
+    sessions_of,
     some_facts,
 )
 
@@ -326,6 +327,21 @@ def test_a_model_costs_what_the_provider_of_the_interception_takes_for_the_mappe
     put(conn, an_opening(3), a_report(3, token_usages=(a_usage(),)), prices=prices)
     costs = {row["interception_id"]: row["cost_micros"] for row in rows_of(conn, "token_usages")}
     assert costs == {an_id(1): 300, an_id(2): 260, an_id(3): None}
+
+
+@pytest.mark.parametrize("in_one_batch", [True, False])
+def test_a_session_names_32_models_and_providers_at_most_however_they_came(conn, in_one_batch):
+    facts, told = some_facts(client_session_id="s-1"), []
+    for number in range(1, 41):
+        origin, model = an_origin(provider_name=f"p-{number:02}"), f"m-{number:02}"
+        told.append(a_report(number, origin=origin, facts=facts._replace(model=model), end=an_end(number)))
+    if in_one_batch:
+        put(conn, *told)
+    for one in told:
+        put(conn, one)
+    [session] = sessions_of(conn)
+    assert session["models"] == [f"m-{number:02}" for number in range(1, 33)]
+    assert session["providers"] == [f"p-{number:02}" for number in range(1, 33)]
 
 
 def test_a_session_says_the_prompt_of_its_latest_interception(conn):

@@ -59,6 +59,7 @@ class UsageFilter(_message.Message):
     SESSION_ID_FIELD_NUMBER: _builtins.int
     START_AFTER_FIELD_NUMBER: _builtins.int
     START_BEFORE_FIELD_NUMBER: _builtins.int
+    MINE_FIELD_NUMBER: _builtins.int
     user: _builtins.str
     """User id or username. For a user's token: empty, or its own."""
     provider: _builtins.str
@@ -70,6 +71,10 @@ class UsageFilter(_message.Message):
     client: _builtins.str
     session_id: _builtins.str
     """Not for QueryUsage."""
+    mine: _builtins.bool
+    """Only the caller's own, also where it is an administrator. Excludes user, and
+    is not for services.
+    """
     @_builtins.property
     def start_after(self) -> _timestamp_pb2.Timestamp:
         """Inclusive. ListSessions goes by the latest request of each. QueryUsage goes by whole days in UTC."""
@@ -89,10 +94,11 @@ class UsageFilter(_message.Message):
         session_id: _builtins.str = ...,
         start_after: _timestamp_pb2.Timestamp | None = ...,
         start_before: _timestamp_pb2.Timestamp | None = ...,
+        mine: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["start_after", b"start_after", "start_before", b"start_before"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["client", b"client", "model", b"model", "provider", b"provider", "provider_type", b"provider_type", "session_id", b"session_id", "start_after", b"start_after", "start_before", b"start_before", "user", b"user"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["client", b"client", "mine", b"mine", "model", b"model", "provider", b"provider", "provider_type", b"provider_type", "session_id", b"session_id", "start_after", b"start_after", "start_before", b"start_before", "user", b"user"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -347,6 +353,12 @@ class InterceptionDetail(_message.Message):
     TOOL_CALLS_FIELD_NUMBER: _builtins.int
     MODEL_THOUGHTS_FIELD_NUMBER: _builtins.int
     ATTEMPTS_FIELD_NUMBER: _builtins.int
+    RECORDS_LEFT_OUT_FIELD_NUMBER: _builtins.int
+    records_left_out: _builtins.bool
+    """Records are missing here, or all of them, because a message has no room for
+    those of the whole thread. The interception that is asked for has all of its
+    own, up to 6 MiB.
+    """
     @_builtins.property
     def interception(self) -> Global___Interception: ...
     @_builtins.property
@@ -370,10 +382,11 @@ class InterceptionDetail(_message.Message):
         tool_calls: _abc.Iterable[_record_pb2.ToolCall] | None = ...,
         model_thoughts: _abc.Iterable[_record_pb2.ModelThought] | None = ...,
         attempts: _abc.Iterable[Global___PastAttempt] | None = ...,
+        records_left_out: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["interception", b"interception"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempts", b"attempts", "interception", b"interception", "model_thoughts", b"model_thoughts", "prompts", b"prompts", "token_usages", b"token_usages", "tool_calls", b"tool_calls"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempts", b"attempts", "interception", b"interception", "model_thoughts", b"model_thoughts", "prompts", b"prompts", "records_left_out", b"records_left_out", "token_usages", b"token_usages", "tool_calls", b"tool_calls"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -466,8 +479,11 @@ class ListSessionsResponse(_message.Message):
 
     SESSIONS_FIELD_NUMBER: _builtins.int
     NEXT_PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    USER_ID_FIELD_NUMBER: _builtins.int
     next_page_token: _builtins.str
     """Empty on the last page."""
+    user_id: _builtins.str
+    """Whose rows were asked for, by id; empty for everybody's."""
     @_builtins.property
     def sessions(self) -> _containers.RepeatedCompositeFieldContainer[Global___Session]: ...
     def __init__(
@@ -475,10 +491,11 @@ class ListSessionsResponse(_message.Message):
         *,
         sessions: _abc.Iterable[Global___Session] | None = ...,
         next_page_token: _builtins.str = ...,
+        user_id: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["next_page_token", b"next_page_token", "sessions", b"sessions"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["next_page_token", b"next_page_token", "sessions", b"sessions", "user_id", b"user_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -517,8 +534,11 @@ class ListInterceptionsResponse(_message.Message):
 
     INTERCEPTIONS_FIELD_NUMBER: _builtins.int
     NEXT_PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    USER_ID_FIELD_NUMBER: _builtins.int
     next_page_token: _builtins.str
     """Empty on the last page."""
+    user_id: _builtins.str
+    """Whose rows were asked for, by id; empty for everybody's."""
     @_builtins.property
     def interceptions(self) -> _containers.RepeatedCompositeFieldContainer[Global___Interception]: ...
     def __init__(
@@ -526,10 +546,11 @@ class ListInterceptionsResponse(_message.Message):
         *,
         interceptions: _abc.Iterable[Global___Interception] | None = ...,
         next_page_token: _builtins.str = ...,
+        user_id: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["interceptions", b"interceptions", "next_page_token", b"next_page_token"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["interceptions", b"interceptions", "next_page_token", b"next_page_token", "user_id", b"user_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -565,7 +586,7 @@ class GetInterceptionResponse(_message.Message):
     @_builtins.property
     def thread(self) -> _containers.RepeatedCompositeFieldContainer[Global___InterceptionDetail]:
         """Its thread from the oldest to the newest, this interception among them; the
-        newest 100 where there are more.
+        newest 100 where there are more. The newest have their records, up to 2.5 MB.
         """
 
     def __init__(
@@ -623,8 +644,11 @@ class QueryUsageResponse(_message.Message):
 
     ROWS_FIELD_NUMBER: _builtins.int
     NEXT_PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    USER_ID_FIELD_NUMBER: _builtins.int
     next_page_token: _builtins.str
     """Empty on the last page."""
+    user_id: _builtins.str
+    """Whose rows were asked for, by id; empty for everybody's."""
     @_builtins.property
     def rows(self) -> _containers.RepeatedCompositeFieldContainer[Global___UsageRow]:
         """In the order of their dimensions, but of users first. A page may be shorter
@@ -636,10 +660,11 @@ class QueryUsageResponse(_message.Message):
         *,
         rows: _abc.Iterable[Global___UsageRow] | None = ...,
         next_page_token: _builtins.str = ...,
+        user_id: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["next_page_token", b"next_page_token", "rows", b"rows"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["next_page_token", b"next_page_token", "rows", b"rows", "user_id", b"user_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

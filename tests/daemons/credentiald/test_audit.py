@@ -192,9 +192,9 @@ async def test_looking_at_what_is_somebody_elses_is_told_and_at_ones_own_is_not(
             await explain.ExplainProvider(
                 explain_service_pb2.ExplainProviderRequest(provider="corp", user=user), metadata=bearer(token)
             )
-        for user in ("", "root"):
+        for asked in ({}, {"user": "root"}, {"mine": True}):
             await usage.ListSessions(
-                usage_service_pb2.ListSessionsRequest(filter=usage_service_pb2.UsageFilter(user=user)),
+                usage_service_pb2.ListSessionsRequest(filter=usage_service_pb2.UsageFilter(**asked)),
                 metadata=bearer(root),
             )
         await one.admin.CheckProvider(pb.CheckProviderRequest(name="corp"), metadata=bearer(root))

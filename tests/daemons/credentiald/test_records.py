@@ -18,12 +18,15 @@ from drawbridge.v1 import usage_service_pb2 as usage
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from credentiald import receipts
+from credentiald.cli.connection import connected
+from credentiald.cli.target import Target
 from credentiald.errors import StoreUnavailable
 from credentiald.ids import uuid7
 from credentiald.metrics import Metrics
 from credentiald.record_rounds import Rounds
 from credentiald.record_rules import KeepRule, KeepRules
 from daemonkit.logs import json_line
+from daemonkit.secret import Secret
 from tests.support.credentiald import Running, bearer, reason_of, running
 from tests.support.records import a_report
 from tests.support.reports import COMPLETED, INSTANCE, Bridge, whole
@@ -469,6 +472,29 @@ async def test_sums_that_are_not_kept_are_refused_and_never_those_of_something_e
     assert refused.value.details().startswith(f"{field}: ")
 
 
+@pytest.mark.parametrize("field", ["provider", "provider_type", "model", "client", "session_id"])
+async def test_a_filter_for_a_text_that_is_longer_than_any_that_is_kept_is_refused_by_its_name(tmp_path, caplog, field):
+    async with running(tmp_path) as one:
+        await with_provider(one)
+        _, token = await one.make_user("ann")
+        _, receipt = await Bridge(one).resolve(token)
+        assert await Bridge(one).report(whole(receipt)) == {}
+        for rpc, request_type in (
+            (one.usage.ListSessions, usage.ListSessionsRequest),
+            (one.usage.ListInterceptions, usage.ListInterceptionsRequest),
+            (one.usage.QueryUsage, usage.QueryUsageRequest),
+        ):
+            for characters in (257, 60_000):
+                request = request_type(filter=usage.UsageFilter(**{field: "模" * characters}))
+                with pytest.raises(grpc.aio.AioRpcError) as refused:
+                    await rpc(request, metadata=bearer(one.admin_token))
+                assert refused.value.code() is grpc.StatusCode.INVALID_ARGUMENT
+                assert refused.value.details() == f"filter.{field}: is longer than 256 characters"
+        longest = usage.ListSessionsRequest(filter=usage.UsageFilter(**{field: "模" * 256}))
+        assert not (await one.usage.ListSessions(longest, metadata=bearer(one.admin_token))).sessions
+    assert not [each for each in caplog.records if each.levelno >= logging.ERROR]
+
+
 async def test_a_user_sees_its_own_rows_only_and_an_administrator_all(tmp_path):
     async with running(tmp_path) as one:
         await with_provider(one)
@@ -491,6 +517,43 @@ async def test_a_user_sees_its_own_rows_only_and_an_administrator_all(tmp_path):
             with pytest.raises(grpc.aio.AioRpcError) as refused:
                 await asked
             assert reason_of(refused.value) in ("CALLER_NOT_ALLOWED", "INTERCEPTION_NOT_FOUND")
+
+
+async def test_an_administrator_who_asks_for_its_own_rows_sees_no_others(tmp_path):
+    async with running(tmp_path) as one:
+        await with_provider(one)
+        bridge, user_ids, tokens = Bridge(one), {}, {}
+        for name in ("ann", "bob"):
+            user_ids[name], tokens[name] = await one.make_user(name, is_admin=name == "ann")
+            _, receipt = await bridge.resolve(tokens[name])
+            await bridge.report(whole(receipt))
+        asks = (
+            (one.usage.ListSessions, usage.ListSessionsRequest()),
+            (one.usage.ListInterceptions, usage.ListInterceptionsRequest()),
+            (one.usage.QueryUsage, usage.QueryUsageRequest(group_by=[usage.USAGE_DIMENSION_USER])),
+            (one.usage.QueryUsage, usage.QueryUsageRequest()),
+        )
+        for rpc, request in asks:
+            everybody = await rpc(request, metadata=bearer(tokens["ann"]))
+            assert everybody.user_id == ""
+            request.filter.mine = True
+            for name in ("ann", "bob"):
+                answer = await rpc(request, metadata=bearer(tokens[name]))
+                [row] = getattr(answer, answer.DESCRIPTOR.fields[0].name)
+                assert answer.user_id == user_ids[name]
+                assert row.user_id in ("", answer.user_id)
+                assert getattr(row, "interceptions", 1) == 1
+
+
+@pytest.mark.parametrize(("user", "field"), [("", "filter.mine"), ("ann", "filter.user")])
+async def test_what_is_nobodys_own_is_refused(tmp_path, user, field):
+    async with running(tmp_path) as one:
+        _, token = await one.make_user("ann")
+        request = usage.ListSessionsRequest(filter=usage.UsageFilter(mine=True, user=user))
+        with pytest.raises(grpc.aio.AioRpcError) as refused:
+            await one.usage.ListSessions(request, metadata=bearer(token if user else one.admin_token))
+        assert refused.value.code() is grpc.StatusCode.INVALID_ARGUMENT
+        assert refused.value.details().startswith(f"{field}: ")
 
 
 async def test_pages_of_any_filter_have_each_row_once_from_the_newest_to_the_oldest(tmp_path, monkeypatch):
@@ -555,6 +618,71 @@ async def test_pages_of_any_filter_have_each_row_once_from_the_newest_to_the_old
         rows = [(each.provider, each.model, each.interceptions) for each in (*first.rows, *second.rows)]
         assert rows == [("corp", "m-0", 16), ("corp", "m-1", 20), ("lab", "m-0", 4)]
         assert not second.next_page_token
+
+
+async def test_pages_of_usage_go_on_behind_the_longest_and_oddest_names(tmp_path):
+    async with running(tmp_path) as one:
+        await with_provider(one)
+        bridge = Bridge(one)
+        names = sorted(first + last * 255 for first in '\0 "' for last in "%模\U0010ffff")
+        for user in ("ann", "bob"):
+            _, token = await one.make_user(user)
+            for name in names:
+                _, receipt = await bridge.resolve(token, model=name, client=name)
+                assert await bridge.report(whole(receipt, facts=pb.InterceptionFacts(client=name, model=name))) == {}
+        request = usage.QueryUsageRequest(group_by=usage.UsageDimension.values()[1:], page_size=1)
+        rows = []
+        while not rows or request.page_token:
+            page = await one.usage.QueryUsage(request, metadata=bearer(one.admin_token))
+            rows += page.rows
+            request.page_token = page.next_page_token
+        assert [(each.username, each.model, each.client) for each in rows] == [
+            (user, name, name) for user in ("ann", "bob") for name in names
+        ]
+
+
+async def test_a_long_thread_of_an_agent_is_shown_with_what_its_newest_turns_wrote(tmp_path):
+    async with running(tmp_path) as one:
+        _, token = await one.make_user("ann")
+        await with_provider(one)
+        bridge, ids = Bridge(one), []
+        for turn in range(80):
+            interception_id, receipt = await bridge.resolve(token, interception_id=uuid7(datetime.now(UTC)))
+            facts = pb.InterceptionFacts(correlating_tool_call_id=f"call_{turn - 1}" if turn else "")
+            call = record_pb2.ToolCall(id=str(uuid4()), tool_call_id=f"call_{turn}", input="x" * 60_000)
+            assert await bridge.report(whole(receipt, facts=facts, tool_calls=[call])) == {}
+            ids.append(interception_id)
+        for asked in (0, 79):
+            # As any client has it, with gRPC's own limit.
+            found = await detail(one, ids[asked])
+            assert [each.interception.id for each in found.thread] == ids
+            shown = [place for place, each in enumerate(found.thread) if not each.records_left_out]
+            assert shown == sorted({asked, *range(80 - len(shown) + (asked == 0), 80)})
+            assert 40 <= len(shown) <= 41
+            assert all(each.tool_calls[0].input for each in found.thread if not each.records_left_out)
+            assert not any(each.tool_calls for each in found.thread if each.records_left_out)
+
+
+async def test_the_command_takes_all_of_one_that_was_told_of_in_as_much_as_a_report_may_have(tmp_path):
+    async with running(tmp_path) as one:
+        _, token = await one.make_user("ann")
+        await with_provider(one)
+        bridge = Bridge(one)
+        interception_id, receipt = await bridge.resolve(token)
+        calls = [record_pb2.ToolCall(id=str(uuid4()), input="x" * 990) for _ in range(4_000)]
+        assert await bridge.report(whole(receipt, tool_calls=calls)) == {}
+        target = Target(address=f"unix:{tmp_path}/admin.sock", token=Secret(one.admin_token), tls=None)
+
+        def ask() -> usage.GetInterceptionResponse:
+            with connected(target) as connection:
+                return connection.call(
+                    connection.usage.GetInterception, usage.GetInterceptionRequest(id=interception_id)
+                )
+
+        answer = await asyncio.to_thread(ask)
+        assert answer.ByteSize() > 4 * 1024 * 1024
+        [only] = answer.thread
+        assert (len(only.tool_calls), only.records_left_out) == (4_000, False)
 
 
 async def test_what_is_not_kept_is_not_in_the_file_nor_in_the_log(tmp_path, caplog):
