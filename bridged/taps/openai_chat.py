@@ -251,7 +251,7 @@ class ChatReader(msgspec.Struct):
         """
         known_name, known_id = self.seen.tool_at(where) or ("", "")
         if call_id and known_id:
-            return call_id != known_id
+            return call_id[:MAX_NAME_CHARACTERS] != known_id
         # A name may come in fragments where the first has an id.
         return is_beside or (not known_id and bool(known_name) and name[:MAX_NAME_CHARACTERS] != known_name)
 

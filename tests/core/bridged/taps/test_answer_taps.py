@@ -612,6 +612,11 @@ def _call(name: str, arguments: str, **more: object) -> dict[str, object]:
         ([[_call("f", "1")], [_call("f", "2", id="a")]], [("f", "12", "a")]),
         # A new id in each fragment.
         ([[_call("f", "1", index=0, id="a")], [_call("", "2", index=0, id="b")]], [("f", "12", "a")]),
+        # An id that is longer than what is kept of it.
+        (
+            [[_call("f", "1", index=0, id="x" * 600)], [_call("f", "2", index=0, id="x" * 600)]],
+            [("f", "12", "x" * 512)],
+        ),
         # A name in fragments is cut, and no call of its own.
         ([[_call("get_", "", index=0, id="a")], [_call("it", "1", index=0)]], [("get_", "1", "a")]),
     ],
