@@ -3,7 +3,6 @@
 import asyncio
 import contextlib
 import ctypes
-import gc
 import logging
 import os
 import sys
@@ -35,6 +34,7 @@ from bridged.settings import Loaded, Settings
 from bridged.settings_table import REFUSE
 from daemonkit.binding import BACKLOG, AddressTaken, bound_sockets
 from daemonkit.descriptors import most_pairs, raise_descriptor_limit
+from daemonkit.garbage import leave_what_is_there
 from daemonkit.health import health_listener
 from daemonkit.logs import announce, running_logs
 from daemonkit.private_memory import keep_memory_private
@@ -219,10 +219,7 @@ async def _serve(loaded: Loaded, files: Rereading, worker: Worker | None, tracin
         ) as server:
             for address in server.addresses:
                 announce("http", address)
-            # What was made up to here lives as long as the process: no need to look through it again.
-            gc.collect()
-            gc.freeze()
-            gc.set_threshold(50_000, 20, 20)
+            leave_what_is_there()
             if worker is not None:
                 worker.serving()
             await stop

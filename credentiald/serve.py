@@ -1,7 +1,6 @@
 """The wiring diagram of credentiald: what is opened, in which order, and how it stops."""
 
 import asyncio
-import gc
 import logging
 import os
 import sys
@@ -49,6 +48,7 @@ from credentiald.store.records import Records, open_records, records_path
 from credentiald.store.sqlite import database_path
 from credentiald.watching import watching
 from daemonkit.binding import AddressTaken, bound_sockets
+from daemonkit.garbage import leave_what_is_there
 from daemonkit.health import health_listener
 from daemonkit.logs import running_logs
 from daemonkit.private_memory import keep_memory_private
@@ -294,10 +294,7 @@ async def _serve_open(
             watching(plane, records, metrics),
             resealing(plane.sealing_keys, metrics),
         ):
-            # What was made up to here lives as long as the process: no need to look through it again.
-            gc.collect()
-            gc.freeze()
-            gc.set_threshold(50_000, 20, 20)
+            leave_what_is_there()
             log.info("ready", extra={"version": version()})
             if worker is not None and not listeners[0].was_sealed:
                 worker.serving()

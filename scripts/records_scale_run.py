@@ -24,6 +24,7 @@ from credentiald.record_rounds import Rounds, running_book
 from credentiald.store import usual_facts
 from credentiald.store.record_rows import TABLES
 from credentiald.store.records import open_records
+from daemonkit.garbage import leave_what_is_there
 
 # A tenth of what there is, of sixty days and six more.
 _PURGED_SHARE = 11
@@ -33,6 +34,8 @@ _MOST_TOLD = 10
 
 def verdicts(folder: Path, path: Path, limit_seconds: float) -> Iterator[Verdict]:
     """Each as soon as it is known."""
+    # As the daemon does: what the filling left would be looked through while answers are timed.
+    leave_what_is_there()
     with asyncio.Runner() as runner:
         marks = runner.run(_landmarks(folder))
         with watched() as machine:
@@ -140,7 +143,7 @@ def _waits(when: str, waits: Waits, machine: Machine, limit_seconds: float) -> I
 def _within(what: str, times: Times, machine: Machine, limit_seconds: float) -> Verdict:
     """Also where the machine stood still, but then with word of it."""
     over = [
-        f"\n       {seconds * 1000:.1f} ms{f' ({label})' if label else ''}: {_meanwhile(machine, before, after)}"
+        f"\n       {seconds * 1000:.1f} ms{f' ({label})' if label else ''}: {_meanwhile(machine, Taken(*before), Taken(*after))}"
         for seconds, label, after, before in sorted(times.seconds, reverse=True)
         if seconds > limit_seconds
     ]
