@@ -24,7 +24,8 @@ _MOST_PAGES_OF_USAGE = 4
 _DEFAULT_PAGE, _LARGEST_PAGE, _LARGEST_LIST = 100, 1000, record_queries.MOST_OF_A_PAGE
 _NAMES: Mapping[str, str] = {}
 
-_Plain = tuple[float, float, int]
+# Of a `Taken`.
+Plain = tuple[float, float, int]
 # One question: what it is called, and what asks it and says where the next page begins.
 Question = tuple[str, str, Callable[[Records, Any], Awaitable[Any]]]
 
@@ -34,7 +35,7 @@ class Times:
     """How long the answers of one kind of question took, each with its name and what the process took by its end and
     before it, both as plain tuples: of those the garbage collector, which stops what is timed, looks at none twice."""
 
-    seconds: list[tuple[float, str, _Plain, _Plain]] = field(default_factory=list)
+    seconds: list[tuple[float, str, Plain, Plain]] = field(default_factory=list)
 
     def add(self, before: Taken, label: str = "") -> None:
         """One that began then and is there now."""

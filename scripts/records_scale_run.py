@@ -14,7 +14,7 @@ from pathlib import Path
 import records_scale_queries as queries
 from records_scale_fill import wrong_sums
 from records_scale_machine import Machine, Taken, watched
-from records_scale_queries import Landmarks, Times
+from records_scale_queries import Landmarks, Plain, Times
 from records_scale_writer import Waits, writing
 from stress_figures import Verdict, none_of
 
@@ -143,7 +143,7 @@ def _waits(when: str, waits: Waits, machine: Machine, limit_seconds: float) -> I
 def _within(what: str, times: Times, machine: Machine, limit_seconds: float) -> Verdict:
     """Also where the machine stood still, but then with word of it."""
     over = [
-        f"\n       {seconds * 1000:.1f} ms{f' ({label})' if label else ''}: {_meanwhile(machine, Taken(*before), Taken(*after))}"
+        f"\n       {seconds * 1000:.1f} ms{f' ({label})' if label else ''}: {_meanwhile(machine, before, after)}"
         for seconds, label, after, before in sorted(times.seconds, reverse=True)
         if seconds > limit_seconds
     ]
@@ -151,7 +151,8 @@ def _within(what: str, times: Times, machine: Machine, limit_seconds: float) -> 
     return Verdict(good=not over, text=f"{what}: {_figures(times)} ({limit}){''.join(over[:_MOST_TOLD])}")
 
 
-def _meanwhile(machine: Machine, before: Taken, after: Taken) -> str:
+def _meanwhile(machine: Machine, earlier: Plain, later: Plain) -> str:
+    before, after = Taken(*earlier), Taken(*later)
     cpu, read = (after.cpu_seconds - before.cpu_seconds) * 1000, (after.read_bytes - before.read_bytes) / 1e6
     still = machine.still_seconds(before.at, after.at) * 1000
     return f"{cpu:.0f} ms of CPU, {read:.1f} MB from the disk, a process that only sleeps late by {still:.0f} ms"
