@@ -61,6 +61,7 @@ DIALECTS: dict[DialectName, Dialect] = {
 def request_facts(match: RouteMatch, headers: Headers, body: bytes | None) -> RequestFacts:
     """What a request says of itself, in its path and, where the route reads it, in its body.
 
+    A model in the path is the one: Azure goes by the deployment there, whatever model a client leaves in the body.
     `body` None is one that was not read. A compressed body is not looked into; it is forwarded all the same.
     INVALID_BODY as the dialect's `read_request` says,
     for turns of a conversation only.
@@ -84,7 +85,7 @@ def request_facts(match: RouteMatch, headers: Headers, body: bytes | None) -> Re
     if not in_path.model and not in_path.stream:
         return in_body
     return RequestFacts(
-        model=in_body.model or in_path.model,
+        model=in_path.model or in_body.model,
         stream=in_body.stream or in_path.stream,
         conversation=in_body.conversation,
     )

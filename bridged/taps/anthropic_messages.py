@@ -57,7 +57,7 @@ class _Usage(msgspec.Struct, Generic[C], gc=False):
     iterations: msgspec.Raw = _NOTHING
 
 
-class _Metrics(msgspec.Struct, gc=False, rename="camel"):
+class InvocationMetrics(msgspec.Struct, gc=False, rename="camel"):
     """Bedrock's own count, in its last event; all that there is for models of other vendors."""
 
     input_token_count: Count | None = None
@@ -99,13 +99,13 @@ class _Event(msgspec.Struct, gc=False):
     delta: _Delta | None = None
     usage: _Usage[Count] | None = None
     error: _Error | None = None
-    metrics: _Metrics | None = msgspec.field(default=None, name="amazon-bedrock-invocationMetrics")
+    metrics: InvocationMetrics | None = msgspec.field(default=None, name="amazon-bedrock-invocationMetrics")
 
 
 class _Document(_Message, gc=False):
     type: str = ""
     error: _Error | None = None
-    metrics: _Metrics | None = msgspec.field(default=None, name="amazon-bedrock-invocationMetrics")
+    metrics: InvocationMetrics | None = msgspec.field(default=None, name="amazon-bedrock-invocationMetrics")
 
 
 class _TextBlock(msgspec.Struct, gc=False):
@@ -191,7 +191,7 @@ class MessagesReader(msgspec.Struct):
         """A whole answer."""
         document = decoded(_documents, data)
         if document is None:
-            self._salvage(data)
+            self.seen.finished = self._salvage(data)
             return
         seen = self.seen
         seen.finished = True
@@ -237,9 +237,11 @@ class MessagesReader(msgspec.Struct):
         self.seen.tool_is_whole(key)
         self.seen.thought_is_whole(key)
 
-    def _salvage(self, data: bytes) -> None:
+    def _salvage(self, data: bytes) -> bool:
+        """Count what can be counted of what is no event and no answer; whether it is whole all the same."""
         self.seen.troubles.add(Trouble.GARBAGE)
         self._count_last(data)
+        return False
 
     def _count_last(self, data: bytes) -> None:
         found = last_object(data, self.usage_key)
@@ -269,7 +271,7 @@ class MessagesReader(msgspec.Struct):
             for name in _LIFETIMES:
                 counts.pop(name, None)
 
-    def _fall_back_to(self, metrics: _Metrics | None) -> None:
+    def _fall_back_to(self, metrics: InvocationMetrics | None) -> None:
         if metrics is not None and "output" not in self.seen.counts:
             self.seen.count(
                 (

@@ -2,19 +2,20 @@
 
 Converse: `metadata` at the end has the usage; input tokens leave out cached ones already. InvokeModel: each `chunk` has
 an event of the vendor in it. Of vendors other than Anthropic there is Bedrock's own count, in the last event of a
-stream or in the headers of a whole answer, and nothing else.
+stream or in the headers of a whole answer, and nothing else; their fields may be named as Anthropic's and be others.
 
 Format: AWS, "Converse", "ConverseStream", "InvokeModel", "InvokeModelWithResponseStream" (Bedrock API Reference).
 """
 
 from collections.abc import Sequence
+from typing import Any
 
 import msgspec
 
 from bridged.aws.event_stream import Message
 from bridged.model import Headers, header_values
 from bridged.records import AnswerRecords, Trouble
-from bridged.taps.anthropic_messages import MessagesReader
+from bridged.taps.anthropic_messages import InvocationMetrics, MessagesReader
 from bridged.taps.seen import Seen
 from bridged.taps.typed_json import Count, decoded, last_object
 
@@ -30,6 +31,10 @@ _COUNT_HEADERS = {
 }
 _MAX_COUNT_DIGITS = 15
 _METRICS = b'"amazon-bedrock-invocationMetrics"'
+_TYPES_OF_ANTHROPIC = frozenset({
+    "message", "message_start", "message_delta", "message_stop", "content_block_start", "content_block_delta",
+    "content_block_stop", "ping", "error",
+})  # fmt: skip
 # A union with None would take nothing but null.
 _NOTHING = msgspec.Raw()
 
@@ -97,12 +102,18 @@ class _Exception(msgspec.Struct, gc=False):
     message: str | None = None
 
 
+class _OfAnyVendor(msgspec.Struct, gc=False):
+    type: Any = None
+    metrics: InvocationMetrics | None = msgspec.field(default=None, name="amazon-bedrock-invocationMetrics")
+
+
 _events = msgspec.json.Decoder(_Event)
 _documents = msgspec.json.Decoder(_Document)
 _usages = msgspec.json.Decoder(_Usage)
 _texts = msgspec.json.Decoder(str)
 _chunks = msgspec.json.Decoder(_Chunk)
 _exceptions = msgspec.json.Decoder(_Exception)
+_of_any_vendor = msgspec.json.Decoder(_OfAnyVendor | list[msgspec.Raw])
 
 
 class ConverseReader:
@@ -250,6 +261,19 @@ class InvokeReader(MessagesReader, kw_only=True):
         super().event(data)
         if _METRICS in data:
             self.seen.finished = True
+
+    def _salvage(self, data: bytes) -> bool:
+        """What cannot be read as Anthropic's is another vendor's, unless it says that it is one of Anthropic's."""
+        said = decoded(_of_any_vendor, data)
+        if isinstance(said, list):
+            return True
+        is_other = said is not None and not (isinstance(said.type, str) and said.type in _TYPES_OF_ANTHROPIC)
+        if is_other:
+            self._count_last(data)
+        else:
+            super()._salvage(data)
+        self._fall_back_to(said.metrics if said else None)
+        return is_other
 
     def records(self, *, partial: bool) -> AnswerRecords:
         """What was seen; `partial` if the answer was cut."""

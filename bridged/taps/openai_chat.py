@@ -4,12 +4,13 @@ Usage stands in a chunk of its own near the end, or, cumulative, in many: the la
 comes in fragments, and several calls side by side; upstreams that leave out or repeat the index are told by the id.
 Prompt tokens count cached ones too, which are taken out. Thoughts that only the total counts (Gemini, Grok) are output.
 
-Format: platform.openai.com, "Chat Completions"; `cache_write_tokens` as OpenAI's SDK has it.
+Format: platform.openai.com, "Chat Completions"; `cache_write_tokens` as OpenAI's SDK has it. LiteLLM has
+`cache_creation_tokens` there, and `cache_creation_input_tokens` beside the totals (docs.litellm.ai, "Prompt Caching").
 """
 
 import re
 from collections.abc import Sequence
-from typing import Annotated, Any, ClassVar, Generic, TypeVar
+from typing import Annotated, Any, ClassVar, Generic, Literal, TypeVar
 
 import msgspec
 
@@ -37,14 +38,16 @@ _DONE, _ERROR = b"[DONE]", b'"error"'
 _REASON = re.compile(rb'"finish_reason"[ \t\r\n]*:[ \t\r\n]*"')
 
 C = TypeVar("C")
-# Of counts that only some upstreams tell: None where none is expected.
+# Of counts that only some upstreams tell: of 0 at most where none is expected.
 S = TypeVar("S")
 
 
-class _PromptDetails(msgspec.Struct, Generic[C], gc=False):
+class _PromptDetails(msgspec.Struct, Generic[C, S], gc=False):
     cached_tokens: C | None = None
-    cache_write_tokens: C | None = None
     audio_tokens: C | None = None
+    cache_write_tokens: C | None = None
+    # LiteLLM's.
+    cache_creation_tokens: S | None = None
 
 
 class _CompletionDetails(msgspec.Struct, Generic[C], gc=False):
@@ -58,11 +61,13 @@ class _Usage(msgspec.Struct, Generic[C, S], gc=False):
     prompt_tokens: C | None = None
     completion_tokens: C | None = None
     total_tokens: C | None = None
-    prompt_tokens_details: _PromptDetails[C] | None = None
+    prompt_tokens_details: _PromptDetails[C, S] | None = None
     completion_tokens_details: _CompletionDetails[C] | None = None
     # Kimi's, and DeepSeek's.
     cached_tokens: S | None = None
     prompt_cache_hit_tokens: S | None = None
+    # LiteLLM's.
+    cache_creation_input_tokens: S | None = None
 
 
 class _Function(msgspec.Struct, gc=False):
@@ -110,31 +115,32 @@ class _Chunk(msgspec.Struct, gc=False):
     error: _Error | str | None = None
 
 
+# Fields are in the order in which OpenAI sends them: a decoder expects the next one first.
 class _UsualMessage(msgspec.Struct, gc=False):
     tool_calls: Annotated[list[_ToolCall], msgspec.Meta(max_length=0)] | None = None
 
 
 class _UsualChoice(msgspec.Struct, gc=False):
     index: int | None = None
-    delta: _UsualMessage | None = None
     message: _UsualMessage | None = None
     finish_reason: str | None = None
+    delta: _UsualMessage | None = None
     # Where usage is told twice, a reader takes what comes last.
     usage: None = None
     error: None = None
 
 
-class _UsualAnswer(msgspec.Struct, gc=False):
+class _UsualAnswer(msgspec.Struct, gc=False, kw_only=True):
     """A whole answer that `usual` takes, and nothing else is one: with good counts, and neither calls nor an error."""
 
-    usage: _Usage[GoodCount, None]
     id: GoodId | None = None
     model: str | None = None
     choices: list[_UsualChoice] | None = None
+    usage: _Usage[GoodCount, Literal[0]]
     error: None = None
 
 
-_NO_PROMPT_DETAILS: _PromptDetails[Any] = _PromptDetails()
+_NO_PROMPT_DETAILS: _PromptDetails[Any, Any] = _PromptDetails()
 _NO_COMPLETION_DETAILS: _CompletionDetails[Any] = _CompletionDetails()
 # Under which counts are recorded.
 _NAMES = (
@@ -281,6 +287,11 @@ class ChatReader(msgspec.Struct):
         cached = usage.prompt_cache_hit_tokens if usage.cached_tokens is None else usage.cached_tokens
         if cached is not None:
             self.seen.count((("cache_read", cached),))
+        written = usage.cache_creation_input_tokens
+        if written is None and usage.prompt_tokens_details is not None:
+            written = usage.prompt_tokens_details.cache_creation_tokens
+        if written is not None:
+            self.seen.count((("cache_write", written),))
         self.seen.count(zip(_COUNTED, (*_counts(usage), usage.total_tokens), strict=True))
 
 

@@ -12,7 +12,7 @@ not trimmed. One of a wrong type is no prompt: the upstream judges the request.
 import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import islice
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 import msgspec
 
@@ -40,10 +40,6 @@ class _Metadata(msgspec.Struct, gc=False):
     user_id: Any = None
 
 
-class _Contents(msgspec.Struct, gc=False):
-    contents: list[msgspec.Raw] | None = None
-
-
 class _Text(msgspec.Struct, gc=False):
     """Bodies of InvokeModel without messages (docs.aws.amazon.com, "Inference request parameters")."""
 
@@ -55,7 +51,6 @@ class _Text(msgspec.Struct, gc=False):
 
 class _Result(msgspec.Struct, gc=False, rename="camel"):
     tool_use_id: str | None = None
-    id: str | None = None
 
 
 class _GuardedText(msgspec.Struct, gc=False):
@@ -68,13 +63,12 @@ class _Guarded(msgspec.Struct, gc=False):
 
 
 class _Part(msgspec.Struct, gc=False):
-    """A part of any of the APIs; the fields of one are missing in the others."""
+    """A part of any of the APIs but Gemini's; the fields of one are missing in the others."""
 
     type: str = ""
     text: str | None = None
     tool_use_id: str | None = None
     converse_result: _Result | None = msgspec.field(default=None, name="toolResult")
-    function_response: _Result | None = msgspec.field(default=None, name="functionResponse")
     guarded: _Guarded | None = msgspec.field(default=None, name="guardContent")
 
 
@@ -84,7 +78,30 @@ class _Message(msgspec.Struct, gc=False):
     tool_call_id: str | None = None
     call_id: str | None = None
     content: msgspec.Raw = _NOTHING
-    parts: list[_Part] | None = None
+
+
+class _FunctionResponse(msgspec.Struct, gc=False):
+    id: str | None = None
+
+
+class _GeneratePart(msgspec.Struct, gc=False):
+    """A part of Gemini's, whose requests may name what is in them in either way (protobuf.dev, "ProtoJSON Format")."""
+
+    text: str | None = None
+    function_response: _FunctionResponse | None = msgspec.field(default=None, name="functionResponse")
+    snake_response: _FunctionResponse | None = msgspec.field(default=None, name="function_response")
+
+
+class _GenerateMessage(msgspec.Struct, gc=False):
+    role: str = ""
+    parts: list[_GeneratePart] | None = None
+
+
+class _Contents(msgspec.Struct, gc=False):
+    contents: list[msgspec.Raw] | None = None
+
+
+M = TypeVar("M", _Message, _GenerateMessage)
 
 
 class _TextMessage(msgspec.Struct, gc=False):
@@ -102,6 +119,7 @@ _conversations = msgspec.json.Decoder(Conversation)
 _contents = msgspec.json.Decoder(_Contents)
 _raws = msgspec.json.Decoder(list[msgspec.Raw])
 _messages = msgspec.json.Decoder(_Message)
+_generate_messages = msgspec.json.Decoder(_GenerateMessage)
 _text_messages = msgspec.json.Decoder(_TextMessage)
 _texts = msgspec.json.Decoder(str)
 _parts = msgspec.json.Decoder(list[_Part])
@@ -168,7 +186,7 @@ def read_turn(dialect: DialectName, body: bytes) -> Turn:
 
 def _messages_turn(conversation: Conversation) -> Turn:
     """Anthropic Messages, and InvokeModel and Converse, whose messages are built alike."""
-    message = _last(conversation.messages)
+    message = _last(conversation.messages, _messages)
     parts = _parts_of(message) if message and message.role == "user" else ()
     return _turn(_last_text(parts), _results_of(parts), session_id=_session_of(conversation.metadata))
 
@@ -186,7 +204,7 @@ def _chat_turn(conversation: Conversation) -> Turn:
         text = None
     if text is not None:
         return Turn(text) if len(text) <= _SURELY_FITS_CHARACTERS else _turn(text, ())
-    message = _last(raws)
+    message = _last(raws, _messages)
     if message is None:
         return NO_TURN
     if message.role == "tool":
@@ -198,7 +216,7 @@ def _responses_turn(conversation: Conversation) -> Turn:
     raw = bytes(conversation.input)
     if raw.lstrip().startswith(b'"'):
         return _turn(decoded(_texts, raw), ())
-    item = _last(decoded(_raws, raw))
+    item = _last(decoded(_raws, raw), _messages)
     if item is None:
         return NO_TURN
     if item.type.endswith("_output"):
@@ -211,12 +229,13 @@ def _responses_turn(conversation: Conversation) -> Turn:
 
 def _generate_turn(body: bytes) -> Turn:
     request = decoded(_contents, body)
-    message = _last(request.contents) if request else None
+    message = _last(request.contents, _generate_messages) if request else None
     if message is None or message.role not in ("user", "function", ""):
         return NO_TURN
     parts = message.parts or ()
-    results = (part.function_response.id for part in parts if part.function_response)
-    return _turn(_last_text(parts), results)
+    texts = (part.text for part in reversed(parts) if part.text is not None)
+    responses = (part.function_response or part.snake_response for part in parts)
+    return _turn(next(texts, None), (response.id for response in responses if response))
 
 
 _TURNS: dict[DialectName, Callable[[Conversation], Turn]] = {
@@ -227,10 +246,10 @@ _TURNS: dict[DialectName, Callable[[Conversation], Turn]] = {
 }
 
 
-def _last(raws: Sequence[msgspec.Raw] | None) -> _Message | None:
+def _last(raws: Sequence[msgspec.Raw] | None, decoder: msgspec.json.Decoder[M]) -> M | None:
     """The last message that is of the conversation; None if there is none or it cannot be read."""
     for raw in islice(reversed(raws or ()), MAX_BEHIND + 1):
-        message = decoded(_messages, bytes(raw))
+        message = decoded(decoder, bytes(raw))
         if message is None or message.role not in _BEHIND:
             return message
     return None

@@ -42,12 +42,20 @@ def _answers(usage: st.SearchStrategy[Any], **fields: st.SearchStrategy[Any]) ->
     return st.fixed_dictionaries({"usage": usage}, optional=fields)
 
 
-CHAT_DETAILS = _objects(cached_tokens=COUNTS, cache_write_tokens=COUNTS, audio_tokens=COUNTS) | st.none()
+# Of some upstreams only; LiteLLM says 0 of nearly all requests.
+BESIDE = st.sampled_from([0, 0, 0, None, 7, -1, "7"])
+CHAT_DETAILS = (
+    _objects(cached_tokens=COUNTS, cache_write_tokens=COUNTS, audio_tokens=COUNTS, cache_creation_tokens=BESIDE)
+    | st.none()
+)
 CHAT_USAGE = _objects(
     prompt_tokens=COUNTS,
     completion_tokens=COUNTS,
     prompt_tokens_details=CHAT_DETAILS,
     completion_tokens_details=_objects(reasoning_tokens=COUNTS) | st.none(),
+    cached_tokens=BESIDE,
+    prompt_cache_hit_tokens=BESIDE,
+    cache_creation_input_tokens=BESIDE,
 )
 CHAT_MESSAGE = _objects(
     content=TEXTS,
@@ -239,6 +247,8 @@ UNUSUAL: dict[str, list[dict[str, Any]]] = {
         {"usage": {"prompt_tokens": 3.0}},
         {"usage": {"prompt_tokens": "7"}},
         {"usage": {"prompt_tokens": 1, "prompt_tokens_details": {"cached_tokens": -1}}},
+        {"usage": {"prompt_tokens": 1, "cache_creation_input_tokens": 1}},
+        {"usage": {"prompt_tokens": 1, "prompt_tokens_details": {"cache_creation_tokens": 1}}},
         {"usage": {}},
         {"usage": None},
     ],

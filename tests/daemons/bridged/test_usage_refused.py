@@ -172,6 +172,25 @@ async def test_another_model_of_the_upstream_is_asked_about_still(
     assert [len(one.token_usages) for one in reports] == [0, 1]
 
 
+async def test_of_azure_a_deployment_is_not_asked_again_whatever_model_the_bodies_name(
+    credentiald: FakeCredentiald, upstream: ScriptedUpstream
+) -> None:
+    upstream.script(
+        reply(400, AZURE), stream(*CHUNKS, DONE), stream(*CHUNKS, DONE), reply(400, AZURE), stream(*CHUNKS, DONE)
+    )
+    async with running_bridge(credentiald) as bridge:
+        # The last body is long, and is not looked into at once.
+        for deployment, model, more in (("d", "m1", ""), ("d", "m2", ""), ("e", "m1", "x" * 9000)):
+            target = f"/azure/openai/deployments/{deployment}/chat/completions"
+            answer = await raw_exchange(bridge.port, ask(chat(stream=True, model=model, user=more), target))
+            assert (answer.status, answer.body) == (200, ANSWER)
+        reports = await reported(credentiald, 3)
+    assert [asks(one.body) for one in upstream.requests] == [True, False, False, True, False]
+    assert [json.loads(one.body)["model"] for one in upstream.requests] == ["m1", "m1", "m2", "m1", "m1"]
+    assert [one.model for one in credentiald.resolves] == ["d", "d", "e"]
+    assert sorted(one.facts.model for one in reports) == ["d", "d", "e"]
+
+
 @pytest.mark.parametrize("requests", [1, 2])
 async def test_a_client_that_leaves_cancels_whichever_request_is_under_way(
     credentiald: FakeCredentiald, upstream: ScriptedUpstream, requests: int

@@ -103,6 +103,39 @@ async def test_chat_of_azure(pair: Pair, kept: KeptRecords) -> None:
     await kept.equal(wanted)
 
 
+async def test_azure_goes_by_the_deployment_of_the_path_whatever_model_the_body_names(
+    pair: Pair, kept: KeptRecords
+) -> None:
+    agent = f"AzureOpenAI/Python {openai.__version__}"
+    wanted = {}
+    for deployment in ("prod-o3", "prod-streamed"):
+        with openai.AzureOpenAI(
+            azure_endpoint=pair.url("azure"), azure_deployment=deployment, api_key=pair.token,
+            api_version="2025-01-01", max_retries=0,
+        ) as client:  # fmt: skip
+            if deployment == "prod-o3":
+                pair.upstream.script(reply(200, body(chat.document("cached")), headers_of(JSON, deployment)))
+                await asyncio.to_thread(client.chat.completions.create, model="gpt-4o-mini", messages=HI)
+            else:
+                pair.upstream.script(sends_chat("cached", deployment))
+                await asyncio.to_thread(read_chat, client, "gpt-4o-mini", usage=None)
+            asked = pair.upstream.requests[-1]
+            assert asked.target.startswith(f"/openai/deployments/{deployment}/chat/completions")
+            assert json.loads(asked.body)["model"] == "gpt-4o-mini"
+            # The SDK puts Responses beside the deployments, where the body says which.
+            pair.upstream.script(reply(200, body(responses.document("text")), headers_of(JSON, f"{deployment}-r")))
+            await asyncio.to_thread(client.responses.create, model=f"{deployment}-r", input="Hi")
+        wanted[deployment] = facts(
+            chat.said(chat.document("cached")), "azure.chat_completions", provider="azure", user_agent=agent,
+            request_id=f"req_{deployment}", streaming=deployment == "prod-streamed",
+        )  # fmt: skip
+        wanted[f"{deployment}-r"] = facts(
+            responses.said(responses.document("text")), "azure.responses", provider="azure", user_agent=agent,
+            request_id=f"req_{deployment}-r",
+        )  # fmt: skip
+    await kept.equal(wanted)
+
+
 async def test_responses_blocking_and_streamed(pair: Pair, kept: KeptRecords, client: openai.OpenAI) -> None:
     wanted = {}
     for name in responses.TURNS:

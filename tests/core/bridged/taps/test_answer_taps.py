@@ -754,6 +754,40 @@ def test_cached_tokens_may_be_told_beside_the_details(told: dict[str, object]) -
         assert counts == (3, 9, 7)
 
 
+@pytest.mark.parametrize(
+    ("beside", "in_details", "input_tokens", "written"),
+    [
+        ({"cache_creation_input_tokens": 600}, {}, 100, 600),
+        ({}, {"cache_creation_tokens": 600}, 100, 600),
+        ({"cache_creation_input_tokens": 600}, {"cache_creation_tokens": 600}, 100, 600),
+        ({"cache_creation_input_tokens": 600}, {"cache_write_tokens": 500}, 200, 500),
+        ({"cache_creation_input_tokens": None}, {"cache_creation_tokens": None}, 700, 0),
+        ({"cache_creation_input_tokens": 0, "cache_read_input_tokens": 300}, {"cache_creation_tokens": 0}, 700, 0),
+        # Of a gateway that counts otherwise.
+        ({"cache_creation_input_tokens": 900}, {}, 0, 900),
+    ],
+)
+def test_what_litellm_says_went_into_a_cache_is_no_input(
+    beside: dict[str, object], in_details: dict[str, object], input_tokens: int, written: int
+) -> None:
+    details = {"cached_tokens": 300, "audio_tokens": None, **in_details}
+    usage = {"prompt_tokens": 1000, "completion_tokens": 7, "total_tokens": 1007, **beside}
+    usage["prompt_tokens_details"] = details
+    whole = json.dumps({"id": "c", "choices": [{"message": {"content": "x"}}], "usage": usage}).encode()
+    at_once = openai_chat.usual(whole)
+    # The quick way leaves them alone, and takes what says that there are none, as LiteLLM does of most.
+    assert at_once == (None if written else ("c", input_tokens, 7, 300, 0, ""))
+    for found in (
+        tapped([whole], dialect=CHAT, headers=JSON),
+        tapped([_chat({"id": "c", "choices": [], "usage": usage})], dialect=CHAT),
+    ):
+        counted = found.usage
+        assert counted is not None
+        assert (counted.input_tokens, counted.output_tokens) == (input_tokens, 7)
+        assert (counted.cache_read_input_tokens, counted.cache_write_input_tokens) == (300, written)
+        assert not found.troubles
+
+
 def test_more_cached_tokens_than_tokens_are_no_negative_count() -> None:
     usage = {"prompt_tokens": 5, "completion_tokens": 1, "prompt_tokens_details": {"cached_tokens": 9}}
     found = tapped([json.dumps({"usage": usage}).encode()], dialect=CHAT, headers=JSON)

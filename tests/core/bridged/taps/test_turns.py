@@ -155,6 +155,13 @@ def test_responses(given_input: object, prompt: str | None, tool_call_id: str) -
         ([{"parts": [{"text": "one"}]}], "one", ""),
         ([{"role": "user", "parts": [{"text": "one"}]}, {"role": "model", "parts": [{"text": "x"}]}], None, ""),
         ([{"role": "user", "parts": [{"functionResponse": {"id": "f1", "name": "n", "response": {}}}]}], None, "f1"),
+        ([{"role": "user", "parts": [{"function_response": {"id": "f1", "name": "n", "response": {}}}]}], None, "f1"),
+        (
+            [{"parts": [{"functionResponse": {"id": "f1"}}, {"function_response": {"id": "f2"}}, {"text": "so"}]}],
+            "so",
+            "f2",
+        ),
+        ([{"role": "user", "parts": [{"function_response": {"name": "n", "response": {}}}]}], None, ""),
     ],
 )
 def test_gemini(contents: object, prompt: str | None, tool_call_id: str) -> None:
