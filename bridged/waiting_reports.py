@@ -3,7 +3,7 @@
 A batch that is refused for good is halved until the report is found that it was refused for. So is one at which
 credentiald itself fails (a bug there) time and again. But what fails now may go well tomorrow, and what fails for all
 is the fault of none: a report that fails alone is put aside as a suspect, and the next ones are tried. Only when some
-of those went well, and it fails once more, is it given up. No clock, no socket: recorder.py has these.
+of those went well, and it fails as often again, is it given up. No clock, no socket: recorder.py has these.
 """
 
 from collections import deque
@@ -117,12 +117,13 @@ class WaitingReports:
 
     def failed(self, batch: Sequence[Waiting]) -> Next:
         """credentiald failed at it, for what is in it or for reasons of its own."""
-        if self._is_suspect(batch):
-            if self._went_well:
-                return Next.GIVE_UP
+        if self._is_suspect(batch) and not self._went_well:
             self._suspects.rotate(-1)
             return Next.WAIT
         self._tries += 1
+        if self._is_suspect(batch):
+            # Not the first time: of several credentialds, which take turns, perhaps only one fails.
+            return Next.GIVE_UP if self._tries >= TRIES else Next.WAIT
         # Who looks for one already need not be told three times of each half.
         if len(batch) > 1 and (self._tries >= TRIES or self._is_searching):
             self._is_searching = True

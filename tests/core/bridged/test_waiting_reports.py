@@ -1,6 +1,7 @@
 """Which reports go next, and which one is to blame where a batch fails."""
 
 from collections.abc import Callable, Sequence
+from itertools import cycle
 
 import pytest
 
@@ -65,8 +66,8 @@ def test_the_one_at_which_the_peer_fails_is_found_and_the_others_arrive(place: i
     assert peer.given_up == ["poison"]
     assert peer.stored == [one for one in ids if one != "poison"]
     assert (len(reports), reports.size_bytes) == (0, 0)
-    # Three of the first batch and of the report alone, and none in between.
-    assert peer.waits == 2 + 3
+    # For the first batch, for the report alone, and for that again; for none in between.
+    assert peer.waits == 2 + 3 + 2
     assert peer.tries < 60
 
 
@@ -96,6 +97,17 @@ def test_one_that_waits_alone_is_given_up_when_another_goes_well() -> None:
     add(reports, "id-1")
     peer.take(is_poison)
     assert (peer.stored, peer.given_up) == (["id-1"], ["poison"])
+
+
+def test_of_two_peers_that_take_turns_one_may_fail_at_everything() -> None:
+    reports = waiting("a")
+    peer = Peer(reports)
+    # For a while there is only that one.
+    peer.take(lambda _: True, times=10)
+    add(reports, "b", "c")
+    turns = cycle([True, False])
+    peer.take(lambda _: next(turns))
+    assert (sorted(peer.stored), peer.given_up) == (["a", "b", "c"], [])
 
 
 def test_a_batch_that_fails_a_time_or_two_is_not_taken_apart() -> None:
