@@ -331,7 +331,7 @@ class Metrics:
         self._reported.inc(count)
 
     def records_lost(self, reason: str, count: int) -> None:
-        """Count interceptions whose records are lost. `reason` is one of recorder.py."""
+        """Count interceptions whose records are lost. `reason` is one of losses.py."""
         self._records_lost.labels(reason).inc(count)
 
     def report_failed(self) -> None:

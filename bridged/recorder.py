@@ -11,27 +11,20 @@ import asyncio
 import contextlib
 import logging
 import random
-from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
-from itertools import islice
 from typing import final
 
 from bridged.afterwards import Afterwards
+from bridged.losses import REFUSED, REJECTED, STOPPED, UNREADABLE, Losses
 from bridged.metrics import Metrics
 from bridged.model import Refused
 from bridged.report_messages import Row, request_parts
+from bridged.waiting_reports import Next, Waiting, WaitingReports
 from daemonkit.cancellation import end_if_cancelled
 
 log = logging.getLogger(__name__)
 
-# The reasons why records are lost, as the metric has them.
-QUEUE_FULL, REJECTED, REFUSED, UNREADABLE, STOPPED = "queue_full", "rejected", "refused", "unreadable", "stopped"
-REASONS = (QUEUE_FULL, REJECTED, REFUSED, UNREADABLE, STOPPED)
-
-# What a server reads by default is 4 MiB.
-MAX_BATCH_BYTES = 3_500_000
-MAX_BATCH_ITEMS = 500
 # How long a report waits for others. With credentiald's own waiting, a record is stored well within a second.
 GATHER_SECONDS = 0.2
 _PAUSE_SECONDS = 0.1
@@ -41,17 +34,14 @@ _LONGEST_PAUSE_SECONDS = 5.0
 OVERDUE_SECONDS = 10.0
 # At the end, for a credentiald that restarts at the same time.
 LAST_SECONDS = 5.0
-_IDS_IN_LOG = 100
 # What will not be taken, however often it is sent: the batch is too large for the peer, or malformed for it.
 _NEVER = frozenset({"INVALID_ARGUMENT", "RESOURCE_EXHAUSTED"})
+# credentiald, or what sends to it, met an error of its own.
+_FAILED = "INTERNAL"
 
 # Sends the parts of a request (report_messages.request_parts); the places of those that will never be stored with why,
 # or why not all of them were stored.
 Send = Callable[[Sequence[bytes]], Awaitable[Sequence[tuple[int, str]] | Refused]]
-
-
-# Id, report, its size, and when it was added.
-_Waiting = tuple[str, bytes | Row, int, float]
 
 
 @final
@@ -65,10 +55,8 @@ class Recorder:
         self._metrics = metrics
         self._bound_bytes = bound_bytes
         self._now = asyncio.get_running_loop().time
-        # The oldest is sent first. An opening has no id, and is not counted.
-        self._queue: deque[_Waiting] = deque()
-        self._queue_bytes = 0
-        self._most_items = MAX_BATCH_ITEMS
+        self._reports = WaitingReports()
+        self._losses = Losses(metrics)
         self._closed = False
         self._was_keeping = True
         self._trouble = ""
@@ -78,19 +66,18 @@ class Recorder:
         self._flushing = False
         self._empty = asyncio.Event()
         self._empty.set()
-        metrics.watch_records(lambda: len(self._queue), lambda: self._queue_bytes)
-        for reason in REASONS:
-            # There as 0 before it happens: the first of a series is no increase to who reads it.
-            metrics.records_lost(reason, 0)
+        metrics.watch_records(lambda: len(self._reports), lambda: self._reports.size_bytes)
 
     def add(self, reports: Sequence[tuple[str, bytes | Row]]) -> None:
         """Take reports on their way, each with the id of its interception."""
-        now_seconds, queue_bytes = self._now(), self._queue_bytes
-        taken: list[_Waiting] = []
+        now_seconds, queue_bytes = self._now(), self._reports.size_bytes
+        taken: list[Waiting] = []
         for interception_id, report in reports:
             size_bytes = report.size_bytes if isinstance(report, Row) else len(report)
-            if self._closed or queue_bytes + size_bytes > self._bound_bytes:
-                self._lost(STOPPED if self._closed else QUEUE_FULL, [interception_id])
+            if self._closed:
+                self._losses.lost(STOPPED, [interception_id])
+            elif queue_bytes + size_bytes > self._bound_bytes:
+                self._losses.no_room(interception_id)
             else:
                 queue_bytes += size_bytes
                 taken.append((interception_id, report, size_bytes, now_seconds))
@@ -98,34 +85,35 @@ class Recorder:
 
     def add_opening(self, opening: bytes) -> None:
         """Take along that an interception is there, where there is room: only with this bridge it would be lost."""
-        queue_bytes = self._queue_bytes + len(opening)
+        queue_bytes = self._reports.size_bytes + len(opening)
         if not self._closed and queue_bytes <= self._bound_bytes:
             self._take([("", opening, len(opening), self._now())], queue_bytes)
 
-    def _take(self, taken: Sequence[_Waiting], queue_bytes: int) -> None:
+    def _take(self, taken: Sequence[Waiting], queue_bytes: int) -> None:
         """These are in the queue from now on, which holds so many bytes with them."""
         if taken:
-            self._queue.extend(taken)
-            self._queue_bytes = queue_bytes
+            self._reports.add(taken, queue_bytes)
             self._added.set()
             self._empty.clear()
 
     def unreadable(self, interception_id: str) -> None:
         """A report could not be made; the cause is in the log."""
-        self._lost(UNREADABLE, [interception_id])
+        self._losses.lost(UNREADABLE, [interception_id])
 
     @property
     def is_keeping(self) -> bool:
         """Whether records are being taken off: the queue has room, and nothing in it is overdue."""
-        queue = self._queue
-        return not queue or (
-            self._queue_bytes < self._bound_bytes * 9 // 10 and self._now() - queue[0][-1] < OVERDUE_SECONDS
-        )
+        reports = self._reports
+        if not reports:
+            return True
+        oldest_seconds = reports.oldest_seconds
+        is_overdue = oldest_seconds is not None and self._now() - oldest_seconds >= OVERDUE_SECONDS
+        return reports.size_bytes < self._bound_bytes * 9 // 10 and not is_overdue
 
     def oldest_id(self) -> str | None:
         """The smallest id that waits; ids rise with time."""
         self.afterwards.do_all()
-        return min((one[0] for one in self._queue if one[0]), default=None)
+        return min(self._reports.ids(), default=None)
 
     async def run(self) -> None:
         """Empty the queue, again and again, until cancelled."""
@@ -153,7 +141,7 @@ class Recorder:
         else:
             log.warning(
                 "credentiald does not store records: they wait here, and --without-records says what requests do",
-                extra={"reason": self._trouble, "reports": len(self._queue), "bytes": self._queue_bytes},
+                extra={"reason": self._trouble, "reports": len(self._reports), "bytes": self._reports.size_bytes},
             )
 
     def try_again(self) -> None:
@@ -168,17 +156,17 @@ class Recorder:
         await self._empty.wait()
 
     def close(self) -> None:
-        """What still waits is lost, and what comes from now on."""
+        """What still waits is lost, and what comes from now on. It waits for nothing, and may be called again."""
         self.afterwards.do_all()
         self._closed = True
-        ids = [one[0] for one in self._queue]
-        self._queue.clear()
-        self._queue_bytes = 0
-        self._lost(STOPPED, ids)
+        ids = self._reports.ids()
+        self._reports.clear()
+        self._losses.lost(STOPPED, ids)
+        self._losses.tell_gathered()
 
     async def _gathered(self, seconds: float) -> None:
         """Let others join, for so long at most; a full batch leaves at once."""
-        if len(self._queue) < self._most_items:
+        if not self._reports.fill_a_batch:
             await self._pause(seconds)
 
     async def _pause(self, seconds: float) -> None:
@@ -188,74 +176,80 @@ class Recorder:
             await asyncio.sleep(min(seconds, _MOMENT_SECONDS))
 
     async def _send_batch(self) -> bool:
-        """One batch there, and out of the queue if it arrived; whether it did."""
-        batch = self._batch()
-        rows = [report for _, report, _, _ in batch if isinstance(report, Row)]
-        items: list[bytes] = []
-        if len(rows) < len(batch):
-            # In the order in which the answer counts them.
-            batch.sort(key=lambda one: isinstance(one[1], Row))
-            items = [report for _, report, _, _ in batch if isinstance(report, bytes)]
-        outcome = await self._sent(items, rows)
+        """One batch there, and out of the queue if it arrived or never will; whether to go on at once."""
+        batch = self._reports.batch()
+        try:
+            parts = _parts(batch)
+        except Exception as error:
+            self._cannot_be_made(batch, error)
+            # Nothing was waited for, and there may be many such.
+            await asyncio.sleep(0)
+            return True
+        outcome = await self._sent(parts)
         if isinstance(outcome, Refused):
-            self._metrics.report_failed()
-            self._trouble = outcome.reason
-            if outcome.reason not in _NEVER:
-                return False
-            if len(batch) > 1:
-                # Which of them it is shows when they go by themselves.
-                self._most_items = max(1, len(batch) // 2)
-                return True
-            log.error("credentiald refuses a report", extra={"reason": outcome.reason})
-            self._lost(REFUSED, [batch[0][0]])
-        else:
-            # What is not in the batch is nothing that a peer can reject.
-            rejected = {place: why for place, why in outcome if place < len(batch)}
-            lost = [batch[place][0] for place in rejected]
-            self._metrics.reported(_interceptions([one[0] for one in batch]) - _interceptions(lost))
-            for place, why in rejected.items():
-                log.error("credentiald rejects a report", extra={"interception_id": batch[place][0], "why": why})
-            self._lost(REJECTED, lost)
-            self._most_items = min(self._most_items * 2, MAX_BATCH_ITEMS)
-        self._take_out(batch)
+            return self._refused(batch, outcome)
+        self._taken(batch, outcome)
         return True
 
-    async def _sent(self, items: Sequence[bytes], rows: Sequence[Row]) -> Sequence[tuple[int, str]] | Refused:
+    async def _sent(self, parts: Sequence[bytes]) -> Sequence[tuple[int, str]] | Refused:
         try:
-            return await self._send(request_parts(items, rows))
+            return await self._send(parts)
         except Exception:
             log.exception("a report could not be sent")
-            return Refused("INTERNAL", "a report could not be sent")
+            return Refused(_FAILED, "a report could not be sent")
 
-    def _batch(self) -> list[_Waiting]:
-        """The oldest, as many as may go together."""
-        if self._queue_bytes <= MAX_BATCH_BYTES:
-            return list(islice(self._queue, self._most_items))
-        batch: list[_Waiting] = []
-        all_bytes = 0
-        for place, one in enumerate(islice(self._queue, self._most_items)):
-            all_bytes += one[2]
-            if all_bytes > MAX_BATCH_BYTES and place:
-                break
-            batch.append(one)
-        return batch
+    def _cannot_be_made(self, batch: Sequence[Waiting], error: Exception) -> None:
+        """It is one of them, and will raise the same whenever it is tried."""
+        if self._reports.refused_for_good(batch) is Next.GIVE_UP:
+            log.error("a report could not be made", exc_info=error, extra={"interception_id": batch[0][0]})
+            self._give_up(UNREADABLE, batch)
 
-    def _take_out(self, batch: Sequence[_Waiting]) -> None:
-        self._queue_bytes -= sum([size_bytes for _, _, size_bytes, _ in batch])
-        take_first = self._queue.popleft
-        for _ in batch:
-            take_first()
-        if not self._queue:
+    def _refused(self, batch: Sequence[Waiting], refused: Refused) -> bool:
+        """Whether to go on at once."""
+        self._metrics.report_failed()
+        self._trouble = refused.reason
+        if refused.reason in _NEVER:
+            verdict = self._reports.refused_for_good(batch)
+        elif refused.reason == _FAILED:
+            verdict = self._reports.failed(batch)
+        else:
+            verdict = self._reports.not_taken(batch)
+        if verdict is Next.GIVE_UP:
+            log.error("credentiald refuses a report", extra={"reason": refused.reason})
+            self._give_up(REFUSED, batch)
+        return verdict is not Next.WAIT
+
+    def _taken(self, batch: Sequence[Waiting], rejections: Sequence[tuple[int, str]]) -> None:
+        """All of it is on credentiald's disk, but for what was rejected."""
+        # What is not in the batch is nothing that a peer can reject.
+        rejected = {place: why for place, why in rejections if place < len(batch)}
+        lost = [batch[place][0] for place in rejected]
+        self._metrics.reported(_interceptions([one[0] for one in batch]) - _interceptions(lost))
+        for place, why in rejected.items():
+            log.error("credentiald rejects a report", extra={"interception_id": batch[place][0], "why": why})
+        self._losses.lost(REJECTED, lost)
+        self._reports.went_well()
+        self._take_out(batch)
+
+    def _give_up(self, reason: str, batch: Sequence[Waiting]) -> None:
+        self._losses.lost(reason, [one[0] for one in batch])
+        self._take_out(batch)
+
+    def _take_out(self, batch: Sequence[Waiting]) -> None:
+        self._reports.take_out(batch)
+        if not self._reports:
             self._added.clear()
             self._empty.set()
 
-    def _lost(self, reason: str, ids: Sequence[str]) -> None:
-        ids = [interception_id for interception_id in ids if interception_id]
-        if not ids:
-            return
-        self._metrics.records_lost(reason, len(ids))
-        facts = {"reason": reason, "interceptions": len(ids), "interception_ids": list(ids[:_IDS_IN_LOG])}
-        log.error("records of interceptions are lost", extra=facts)
+
+def _parts(batch: list[Waiting]) -> list[bytes]:
+    """What is sent of a batch, which is put into the order in which the answer counts."""
+    rows = [report for _, report, _, _ in batch if isinstance(report, Row)]
+    items: list[bytes] = []
+    if len(rows) < len(batch):
+        batch.sort(key=lambda one: isinstance(one[1], Row))
+        items = [report for _, report, _, _ in batch if isinstance(report, bytes)]
+    return request_parts(items, rows)
 
 
 def _interceptions(ids: Sequence[str]) -> int:

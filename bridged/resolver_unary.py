@@ -4,6 +4,7 @@ The public way of the contract. Here it is for servers that have no stream, for 
 whose credential has to be fetched first, and for the ping.
 """
 
+import re
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -23,6 +24,12 @@ PING_TIMEOUT_SECONDS = 1.0
 # A store may wait for a slow disk. What is sent again because of this is stored once.
 APPEND_TIMEOUT_SECONDS = 10.0
 OUTCOME_TIMEOUT_SECONDS = 2.0
+# What credentiald reads at most (credentiald/rpc/server.py).
+_MOST_BYTES = 4 * 1024 * 1024
+# In the words of gRPC for C and Go, and for Java.
+_TOO_LARGE = re.compile("message larger than max|message exceeds maximum size", re.IGNORECASE)
+# What a bug is answered with: by the daemon itself, or by gRPC in its place.
+_FAILED = frozenset({grpc.StatusCode.INTERNAL, grpc.StatusCode.UNKNOWN})
 
 Metadata = tuple[tuple[str, str], ...]
 # A multi-callable of gRPC that takes reports as bytes.
@@ -49,13 +56,20 @@ async def append(append_call: AppendCall, request: bytes, *, metadata: Metadata)
     try:
         answer = await append_call(request, timeout=APPEND_TIMEOUT_SECONDS, metadata=metadata)
     except grpc.aio.AioRpcError as error:
-        if error.code() is grpc.StatusCode.RESOURCE_EXHAUSTED:
-            # gRPC's own word, for a message that is too large.
+        if error.code() is grpc.StatusCode.RESOURCE_EXHAUSTED and _is_about_size(error, len(request)):
             return Refused("RESOURCE_EXHAUSTED", "credentiald does not take a report of this size")
+        if error.code() in _FAILED:
+            # Perhaps at something that is in this report.
+            return Refused("INTERNAL", "credentiald failed at a report")
         return refused_from(error)
     if answer is None:
         return unreadable()
     return [(one.index, _name_of(one.rejection)) for one in answer.rejected]
+
+
+def _is_about_size(error: grpc.aio.AioRpcError, size_bytes: int) -> bool:
+    """Whether a message was too large: proxies and gRPC have the same code for limits that are over in a while."""
+    return size_bytes > _MOST_BYTES or _TOO_LARGE.search(error.details() or "") is not None
 
 
 async def report_outcomes(

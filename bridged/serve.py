@@ -148,7 +148,9 @@ async def _serve(loaded: Loaded, files: Rereading, worker: Worker | None, tracin
     settings = loaded.settings
     _keep_freed_memory()
     pairs = most_pairs(raise_descriptor_limit())
-    stop: Awaitable[object] = stop_requested() if worker is None else worker.stop_requested()
+    # Called where it is ended at once, and only there: what is lost by that would be lost without a word.
+    last_words = ExitStack()
+    stop: Awaitable[object] = (stop_requested if worker is None else worker.stop_requested)(last_words.close)
     readiness, metrics = Readiness(), Metrics()
     metrics.started(version())
     idle_seconds = settings.idle_timeout.total_seconds()
@@ -205,6 +207,8 @@ async def _serve(loaded: Loaded, files: Rereading, worker: Worker | None, tracin
             plaintext_upstreams=settings.plaintext_upstreams,
             dumper=dumper,
         )
+        last_words.callback(recorder.close)
+        last_words.callback(lambda: log.warning("stopping at once", extra={"requests": bridge.under_way}))
         resolver.tell_changes(bridge.obey)
         resolver.tell_oldest(bridge.reporting.oldest_id)
         resolver.tell_return(bridge.reporting.tell_openings)

@@ -156,10 +156,11 @@ class RecordBook:
     async def _flush_some(self, *, all_openings: bool) -> bool:
         """Store what one transaction takes; whether there was more."""
         calls = self._reports.take()
-        batch, noted = self._batch(calls, all_openings=all_openings)
-        if not (batch.has_reports or noted or batch.heard):
-            return False
+        noted: list[Noted] = []
         try:
+            batch = self._batch(calls, noted, all_openings=all_openings)
+            if not (batch.has_reports or noted or batch.heard):
+                return False
             stored = await self._stored(batch)
             self._openings.stored(noted)
             self.instances.written(batch.heard)
@@ -180,8 +181,8 @@ class RecordBook:
         await self._tell(stored)
         return self._reports.some_wait or self._openings.are_enough(noted)
 
-    def _batch(self, calls: Sequence[Call], *, all_openings: bool) -> tuple[Batch, Sequence[Noted]]:
-        """What is stored now, and all that is noted of it."""
+    def _batch(self, calls: Sequence[Call], noted: list[Noted], *, all_openings: bool) -> Batch:
+        """What is stored now. All that is noted of it is added to `noted`, also where the rest raises."""
         reports, matched = told_in(calls)
         due = self._openings.of(reports)
         if matched.noted and not self._openings.have(matched.noted, besides=due):
@@ -189,9 +190,9 @@ class RecordBook:
             reports, matched = [*reports, *matched.reports()], NONE_MATCHED
             due = self._openings.of(reports)
         self._add_due(due, matched.noted, all_openings=all_openings)
-        noted = [*due.values()]
-        batch = Batch(openings=opening_rows(noted), reports=reports, matched=matched, heard=self.instances.unwritten())
-        return batch, [*noted, *matched.noted]
+        opened = [*due.values()]
+        noted += [*opened, *matched.noted]
+        return Batch(openings=opening_rows(opened), reports=reports, matched=matched, heard=self.instances.unwritten())
 
     async def _store_apart(self, noted: Sequence[Noted], calls: Sequence[Call]) -> None:
         """A bug that one record brings out must not be its neighbours' trouble."""

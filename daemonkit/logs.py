@@ -36,6 +36,8 @@ Render = Callable[[logging.LogRecord], str]
 
 _QUEUED_LINES = 10_000
 _FLUSH_SECONDS = 2.0
+# Of a process that ends at once.
+_LAST_SECONDS = 0.5
 # Workers write to one log: what is written in one piece, of whole lines, is not torn apart (pipe(7), PIPE_BUF).
 _PIECE_CHARACTERS = 4000
 _STANDARD = frozenset(logging.makeLogRecord({}).__dict__) | {"message", "asctime", "taskName"}
@@ -157,13 +159,13 @@ class _Writer:
         except queue.Full:
             self._dropped += 1
 
-    def close(self) -> None:
+    def close(self, seconds: float = _FLUSH_SECONDS) -> None:
         """Write what is queued, within a limit: a reader that has stalled must not keep the daemon."""
         try:
-            self._lines.put(None, timeout=_FLUSH_SECONDS)
+            self._lines.put(None, timeout=seconds)
         except queue.Full:
             return
-        self._thread.join(_FLUSH_SECONDS)
+        self._thread.join(seconds)
         if self._owned and not self._thread.is_alive():
             self._stream.close()
 
@@ -205,6 +207,13 @@ def _loss(lines: int) -> logging.LogRecord:
     return logging.makeLogRecord(fields)
 
 
+def end_logs() -> None:
+    """Write what is queued, within two seconds: for a process that ends without leaving `running_logs`."""
+    for handler in logging.getLogger().handlers:
+        if isinstance(handler, _LineHandler):
+            handler.end(_LAST_SECONDS)
+
+
 class _LineHandler(logging.Handler):
     """Renders a record where it was logged, so that facts cannot change before they are written."""
 
@@ -219,6 +228,10 @@ class _LineHandler(logging.Handler):
         except Exception as error:
             line = json.dumps({"level": "error", "msg": "a log record cannot be shown", "error": type(error).__name__})
         self._writer.write(line)
+
+    def end(self, seconds: float) -> None:
+        """Write what is queued, within the time."""
+        self._writer.close(seconds)
 
 
 @contextmanager

@@ -15,6 +15,7 @@ import socket
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -31,7 +32,7 @@ from daemonkit.stopping import stop_requested
 from daemonkit.tls import Listener
 from daemonkit.tls_metrics import TlsMetrics
 from daemonkit.tls_reload import TlsListeners
-from daemonkit.worker import SERVING, Handover
+from daemonkit.worker import AT_ONCE, SERVING, Handover
 
 log = logging.getLogger(__name__)
 
@@ -45,6 +46,8 @@ _LONGEST_REST_SECONDS = 30.0
 _YOUNG_SECONDS = 10.0
 # Beyond the grace: for ending what the grace did not see end, and for the end of the process.
 _END_SECONDS = 10.0
+# For saying what is lost with a worker that is ended at once.
+_AT_ONCE_SECONDS = 3.0
 
 
 class WorkersFailed(Exception):
@@ -84,7 +87,7 @@ async def supervise(plan: Plan, metrics: Listener) -> None:
     crew = _Crew([_Slot(plan, number, f"{folder}/{number}.sock") for number in range(plan.count)])
 
     def at_once() -> None:
-        crew.kill()
+        crew.end_at_once()
         shutil.rmtree(folder, ignore_errors=True)
 
     stop = stop_requested(at_once)
@@ -167,16 +170,32 @@ class _Slot:
                 self._line.shutdown(socket.SHUT_WR)
 
     def kill(self) -> None:
-        """End the worker at once."""
-        if self._process is not None:
-            with contextlib.suppress(ProcessLookupError):
-                self._process.kill()
+        """End the worker, whatever it does."""
+        self._send(signal.SIGKILL)
+
+    def end_at_once(self) -> None:
+        """Have the worker end without a drain, as soon as it has said what is lost."""
+        self._send(AT_ONCE)
+
+    def wait_for_end(self, deadline: float) -> None:
+        """Return when the worker is gone, or at this time of the monotonic clock. Stops the loop."""
+        if self._line is None:
+            return
+        with contextlib.suppress(OSError):
+            while (left_seconds := deadline - time.monotonic()) > 0:
+                self._line.settimeout(left_seconds)
+                if not self._line.recv(1):
+                    return
 
     def hang_up(self) -> None:
         """Have the worker read its files anew; one that is being started does so anyway."""
-        if self._process is not None and self._serving:
+        if self._serving:
+            self._send(signal.SIGHUP)
+
+    def _send(self, number: signal.Signals) -> None:
+        if self._process is not None:
             with contextlib.suppress(ProcessLookupError):
-                self._process.send_signal(signal.SIGHUP)
+                self._process.send_signal(number)
 
     async def reasons(self) -> list[str]:
         """Why this worker is not ready."""
@@ -313,8 +332,17 @@ class _Crew:
         _, left = await asyncio.wait(self._keeping, timeout=timeout_seconds)
         return not left
 
+    def end_at_once(self) -> None:
+        """End all of them without a drain: those are killed that do not within a few seconds. Stops the loop."""
+        for slot in self._slots:
+            slot.end_at_once()
+        deadline = time.monotonic() + _AT_ONCE_SECONDS
+        for slot in self._slots:
+            slot.wait_for_end(deadline)
+        self.kill()
+
     def kill(self) -> None:
-        """End all of them at once."""
+        """End all of them, whatever they do."""
         for slot in self._slots:
             slot.kill()
 

@@ -9,12 +9,15 @@ import json
 import signal
 import socket
 import struct
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 
 from daemonkit.listen import Address, parse_addresses
+from daemonkit.stopping import end_at_once
 
 SERVING = b"\n"
+# How a supervisor ends its workers at once. It ends a Python that is still starting, too.
+AT_ONCE = signal.SIGUSR1
 
 _SIZE = struct.Struct(">I")
 
@@ -85,11 +88,11 @@ class Worker:
             # It is gone; the end of the line says so, and the worker drains.
             return
 
-    def stop_requested(self) -> asyncio.Future[None]:
+    def stop_requested(self, at_once: Callable[[], None] | None = None) -> asyncio.Future[None]:
         """Done when the supervisor asks for the drain or is gone, or with the first SIGTERM or SIGINT.
 
         A second signal changes nothing: service managers signal each process of a service, and the supervisor, which
-        gets one as well, ends its workers at once where it is meant so.
+        gets one as well, ends its workers at once where it is meant so: by AT_ONCE, before which `at_once` is called.
         """
         loop = asyncio.get_running_loop()
         asked: asyncio.Future[None] = loop.create_future()
@@ -106,6 +109,7 @@ class Worker:
         loop.add_reader(self._line, on_line)
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, ask)
+        loop.add_signal_handler(AT_ONCE, end_at_once, 128 + AT_ONCE, at_once)
         return asked
 
     def _exactly(self, size_bytes: int) -> bytes:

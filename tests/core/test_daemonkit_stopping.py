@@ -1,5 +1,6 @@
 """Signals, in a process of their own."""
 
+import json
 import signal
 import subprocess
 import sys
@@ -11,18 +12,24 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
 PROGRAM = """
-import asyncio, sys
+import asyncio, logging, sys
+from daemonkit.logs import running_logs
 from daemonkit.stopping import stop_requested
 
+def last_words():
+    logging.getLogger().warning("last words")
+    raise RuntimeError("and a bug")
+
 async def main():
-    asking = stop_requested()
+    asking = stop_requested(last_words if sys.argv[1] == "tell" else None)
     print("waiting", flush=True)
     print(f"asked by {(await asking).name}", flush=True)
-    if sys.argv[1] == "hang":
+    if sys.argv[1] != "end":
         while True:
             await asyncio.sleep(60)
 
-asyncio.run(main())
+with running_logs(human="", json="-", level=logging.INFO):
+    asyncio.run(main())
 """
 
 
@@ -55,3 +62,14 @@ def test_the_second_signal_ends_it_at_once(number):
         assert process.stdout.readline() == "asked by SIGTERM\n"
         process.send_signal(number)
         assert process.wait(timeout=10) == 128 + number
+
+
+def test_before_the_end_at_once_the_daemon_has_its_last_words_and_they_are_written():
+    with started("tell") as process:
+        process.send_signal(signal.SIGTERM)
+        assert process.stdout is not None
+        assert process.stdout.readline() == "asked by SIGTERM\n"
+        process.send_signal(signal.SIGTERM)
+        output, _ = process.communicate(timeout=10)
+    assert [json.loads(line)["msg"] for line in output.splitlines()] == ["last words", "unhandled error at the end"]
+    assert process.returncode == 128 + signal.SIGTERM

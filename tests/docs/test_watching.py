@@ -20,7 +20,7 @@ from bridged.adapters.bedrock import WIRE_TYPE as BEDROCK
 from bridged.endings import CLIENT_GONE
 from bridged.errors import REFUSALS as BRIDGED_REFUSALS
 from bridged.limits.admission import Limit
-from bridged.recorder import REASONS
+from bridged.losses import REASONS
 from credentiald.catalog import CATALOG
 from credentiald.errors import REFUSALS
 from credentiald.record_model import Outcome

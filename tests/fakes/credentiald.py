@@ -12,8 +12,8 @@
 back on the same address. Questions come by stream, `batches` has their numbers; with `has_stream` False it is a
 server of before there was one. Providers in `ask_singly` are refused so in batches. `end_streams()` ends those that
 are idle, as a server that stops does. `reported` is what it has taken from bridges; `report_refuse` refuses whole
-reports, `reject` interceptions with these models, for the reason `rejection`. With `has_watch` bridges may watch:
-`change()` tells them, `acknowledged` is what they said.
+reports, `reject` interceptions with these models, for the reason `rejection`; at reports with models in `fail_at` it
+fails. With `has_watch` bridges may watch: `change()` tells them, `acknowledged` is what they said.
 
 `pools` maps names to several answers, one a key (`pool`): the first is given whose key the bridge has neither named as
 failed nor reported. `outcomes` is what was reported of keys; `outcome_refuse` refuses that.
@@ -201,6 +201,7 @@ class FakeCredentiald(pb_grpc.CredentialServiceServicer, RecordServiceServicer):
         self.reported: list[record_pb.InterceptionRecords] = []
         self.report_refuse: Refuse | None = None
         self.reject: set[str] = set()
+        self.fail_at: set[str] = set()
         self.rejection: int = record_pb.RECORD_REJECTION_RECORD_INVALID
         # Said with every answer, whatever was reported.
         self.odd_rejections: list[record_pb.RejectedRecords] = []
@@ -468,6 +469,8 @@ class FakeCredentiald(pb_grpc.CredentialServiceServicer, RecordServiceServicer):
         if self.report_refuse is not None:
             await self.report_refuse.abort(context)
         interceptions = [*request.interceptions, *messages_of(request.usual)]
+        if any(one.facts.model in self.fail_at for one in interceptions):
+            await Refuse(code=grpc.StatusCode.INTERNAL, message="internal error").abort(context)
         rejected = [place for place, one in enumerate(interceptions) if one.facts.model in self.reject]
         self.reported += [one for place, one in enumerate(interceptions) if place not in rejected]
         why = self.rejection

@@ -10,10 +10,10 @@ import pytest
 from credentiald.errors import StoreUnavailable
 from credentiald.metrics import Metrics
 from credentiald.record_book import RecordBook
-from credentiald.record_model import DAY_MICROS, Decided, Noted, Rejection
+from credentiald.record_model import DAY_MICROS, Decided, Noted, OpeningRow, Rejection
 from credentiald.store.record_writing import Stored
 from credentiald.usual_report import Matched, in_columns, usual_of
-from credentiald.waiting_openings import opening_columns
+from credentiald.waiting_openings import opening_columns, opening_rows
 from tests.store.test_records_log import open_in
 from tests.store.test_records_usual import contents
 from tests.support.records import (
@@ -230,6 +230,22 @@ async def test_one_that_cannot_be_stored_is_no_trouble_of_the_others(tmp_path):
         rejected, _ = await asyncio.gather(call, book.flush())
         assert rejected == {4: Rejection.RECORD_INVALID}
         assert {row["text"] for row in rows_of(other, "prompts")} == {f"prompt {number}" for number in (1, 2, 3, 5, 8)}
+        assert not book.waiting()
+
+
+async def test_an_opening_that_cannot_be_put_into_a_row_costs_no_report_and_no_other_opening(tmp_path, monkeypatch):
+    def rows_or_bug(noted: Sequence[Noted]) -> list[OpeningRow]:
+        if a_noted(6) in noted:
+            raise RuntimeError("a bug")
+        return opening_rows(noted)
+
+    monkeypatch.setattr("credentiald.record_book.opening_rows", rows_or_bug)
+    async with book_in(tmp_path) as (book, other):
+        book.note([a_noted(6), a_noted(7)])
+        async with asyncio.timeout(5):
+            rejected, _ = await asyncio.gather(book.append([whole(8)]), book.flush())
+        assert rejected == {}
+        assert {row["id"] for row in rows_of(other, "interceptions")} == {an_id(7), an_id(8)}
         assert not book.waiting()
 
 

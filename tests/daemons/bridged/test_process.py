@@ -8,10 +8,11 @@ import subprocess
 import sys
 from pathlib import Path
 
+import grpc
 import pytest
 
-from tests.fakes.credentiald import SERVICE_TOKEN, FakeCredentiald
-from tests.fakes.scripted_upstream import STALL, ScriptedUpstream, stream
+from tests.fakes.credentiald import SERVICE_TOKEN, FakeCredentiald, Refuse
+from tests.fakes.scripted_upstream import STALL, ScriptedUpstream, reply, stream
 from tests.support.bridge import AUTH, until
 from tests.support.processes import Daemon, bridged, clean_environment
 from tests.support.raw_http import RawAnswer, raw_client, raw_exchange, request
@@ -94,6 +95,26 @@ async def test_a_second_signal_stops_at_once(
             running.process.send_signal(signal.SIGTERM)
             await until(lambda: any(line["msg"] == "draining" for line in running.lines))
             assert await asyncio.to_thread(running.stop) == 128 + signal.SIGTERM
+
+
+async def test_a_second_signal_names_the_records_that_are_lost_by_it(
+    tmp_path: Path, credentiald: FakeCredentiald, upstream: ScriptedUpstream
+) -> None:
+    upstream.script(reply(200, b"{}"), stream(b"data: 1\n\n", STALL))
+    credentiald.report_refuse = Refuse(code=grpc.StatusCode.UNAVAILABLE, reason="STORE_UNAVAILABLE")
+    with bridged(tmp_path, credentiald.target, TOKEN) as running:
+        answer = await raw_exchange(port_of(running), ASK)
+        await until(lambda: credentiald.reports > 0)
+        async with raw_client(port_of(running)) as client:
+            await client.send(ASK)
+            await client.read_head()
+            running.process.send_signal(signal.SIGTERM)
+            await until(lambda: any(line["msg"] == "draining" for line in running.lines))
+            assert await asyncio.to_thread(running.stop) == 128 + signal.SIGTERM
+    *_, stopping, lost = running.lines
+    assert (stopping["msg"], stopping["requests"]) == ("stopping at once", 1)
+    assert (lost["msg"], lost["reason"]) == ("records of interceptions are lost", "stopped")
+    assert lost["interception_ids"] == [answer.header("x-interception-id")]
 
 
 async def test_the_client_leaving_closes_the_upstream_of_the_process(

@@ -13,6 +13,7 @@ from bridged import recorder
 from bridged.metrics import Metrics
 from bridged.model import Refused
 from bridged.report_messages import NO_PROMPT, new_row
+from bridged.waiting_reports import MAX_BATCH_ITEMS
 from tests.fakes.credentiald import FakeCredentiald, Refuse, provider, running_credentiald
 from tests.fakes.scripted_upstream import STALL, ScriptedUpstream, reply, stream
 from tests.support.bridge import AUTH, RunningBridge, running_bridge, until
@@ -360,7 +361,7 @@ async def test_a_full_batch_that_nobody_takes_holds_up_nothing_else() -> None:
         return Refused("CREDENTIALD_UNREACHABLE", "away") if tries < 5 else []
 
     async with recorder.running_recorder(send, metrics, bound_bytes=1_000_000) as running:
-        for number in range(recorder.MAX_BATCH_ITEMS + 1):
+        for number in range(MAX_BATCH_ITEMS + 1):
             running.add([(f"id-{number}", b"one")])
         began, turns = asyncio.get_running_loop().time(), 0
         while tries < 5:

@@ -209,6 +209,27 @@ async def test_a_second_signal_ends_supervisor_and_workers_at_once(tmp_path):
             assert time.monotonic() - started < 4
 
 
+@pytest.mark.alone
+async def test_workers_that_are_ended_at_once_name_the_records_that_are_lost_by_it(tmp_path):
+    async with pair_of_two(tmp_path) as pair:
+        gate = asyncio.Event()
+        events = (b"data: 1\n\n", gate, b"data: 2\n\n")
+        pair.upstream.script(stream(*events), stream(*events))
+        async with a_stream_on_each(pair) as streams:
+            assert await asyncio.to_thread(pair.credentiald.stop) == 0
+            gate.set()
+            for client, _ in streams:
+                assert await client.read_some() == b"data: 2\n\n"
+                assert await client.read_some() == b""
+        pair.bridged.process.send_signal(signal.SIGTERM)
+        # From here on they try for five seconds more.
+        await until(lambda: any(line["msg"] == "draining the workers" for line in pair.bridged.lines))
+        assert await asyncio.to_thread(pair.bridged.stop) == 128 + signal.SIGTERM
+        lost = [line for line in pair.bridged.lines if line["msg"] == "records of interceptions are lost"]
+        assert [(line["reason"], line["interceptions"]) for line in lost] == [("stopped", 1)] * 2
+        assert sum(line["msg"] == "stopping at once" for line in pair.bridged.lines) == 2
+
+
 async def test_workers_whose_supervisor_is_killed_drain_and_end(tmp_path):
     async with pair_of_two(tmp_path) as pair:
         workers = [pid for daemon in (pair.bridged, pair.credentiald) for pid in pids_of(daemon)]

@@ -1,0 +1,200 @@
+"""Reports that bring out a bug, here or at credentiald: they are lost alone, counted and named."""
+
+import asyncio
+from collections.abc import Sequence
+
+import grpc
+import pytest
+
+from bridged import losses, recorder
+from bridged.metrics import Metrics
+from bridged.model import Refused
+from bridged.report_messages import NO_PROMPT, Row, new_row
+from bridged.resolver_unary import append
+from tests.fakes.credentiald import FakeCredentiald, Refuse
+from tests.fakes.scripted_upstream import ScriptedUpstream, reply
+from tests.support.bridge import running_bridge, until
+from tests.support.bridge_reports import CHAT_ANSWER, ask, chat, reported, sample
+from tests.support.raw_http import raw_exchange
+
+FACTS = ("client", "", "", "", "openai.chat_completions", "m", "m", False)
+LOST = "records of interceptions are lost"
+
+
+@pytest.fixture(autouse=True)
+def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Tries follow each other at once, and the end does not wait for long."""
+    monkeypatch.setattr(recorder, "GATHER_SECONDS", 0.001)
+    monkeypatch.setattr(recorder, "_PAUSE_SECONDS", 0.001)
+    monkeypatch.setattr(recorder, "_LONGEST_PAUSE_SECONDS", 0.002)
+    monkeypatch.setattr(recorder, "LAST_SECONDS", 2.0)
+
+
+class Peer:
+    """Stores what comes, but for what `fails` at."""
+
+    def __init__(self, *fails: bytes) -> None:
+        self.fails = set(fails)
+        self.is_failing = False
+        self.tries = 0
+        self.stored: list[bytes] = []
+
+    async def send(self, parts: Sequence[bytes]) -> Sequence[tuple[int, str]] | Refused:
+        self.tries += 1
+        # As a socket would.
+        await asyncio.sleep(0)
+        if self.is_failing or self.fails.intersection(parts):
+            return Refused("INTERNAL", "failed")
+        self.stored += parts
+        return []
+
+
+def named(caplog: pytest.LogCaptureFixture) -> list[tuple[str, list[str]]]:
+    """Why and of which interceptions records are lost, line by line."""
+    told = [vars(one) for one in caplog.records if one.message == LOST]
+    assert all(one["interceptions"] == len(one["interception_ids"]) for one in told)
+    return [(one["reason"], one["interception_ids"]) for one in told]
+
+
+async def test_a_report_that_cannot_be_put_into_a_message_is_lost_alone(caplog: pytest.LogCaptureFixture) -> None:
+    entries = (b"receipt", 1, 200, 1, 1, "", "", 1, 1, 0, 0, "", *NO_PROMPT)
+    good = new_row(FACTS, entries)
+    # No count that a message takes.
+    bad = Row(good.size_bytes, good.known, (*entries[:1], 1 << 70, *entries[2:]))
+    metrics, peer = Metrics(), Peer()
+    async with recorder.running_recorder(peer.send, metrics, bound_bytes=100_000) as running:
+        running.add([(f"id-{number}", bad if number == 5 else good) for number in range(20)])
+    assert sample(metrics.registry, "bridged_interceptions_reported_total") == 19
+    assert sample(metrics.registry, "bridged_records_lost_total", reason="unreadable") == 1
+    assert named(caplog) == [("unreadable", ["id-5"])]
+    assert "a report could not be made" in caplog.text
+
+
+async def test_a_report_at_which_the_peer_fails_is_lost_alone(caplog: pytest.LogCaptureFixture) -> None:
+    metrics, peer = Metrics(), Peer(b"poison")
+    async with recorder.running_recorder(peer.send, metrics, bound_bytes=100_000) as running:
+        running.add([(f"id-{number}", b"poison" if number == 5 else b"good") for number in range(20)])
+    assert peer.stored == [b"good"] * 19
+    assert named(caplog) == [("refused", ["id-5"])]
+    assert sample(metrics.registry, "bridged_records_lost_total", reason="refused") == 1
+
+
+async def test_a_peer_that_fails_at_everything_for_a_while_costs_nothing() -> None:
+    metrics, peer = Metrics(), Peer()
+    peer.is_failing = True
+    async with recorder.running_recorder(peer.send, metrics, bound_bytes=100_000) as running:
+        running.add([(f"id-{number}", b"%d" % number) for number in range(10)])
+        await until(lambda: peer.tries > 100)
+        assert sample(metrics.registry, "bridged_records_waiting") == 10
+        peer.is_failing = False
+    assert sorted(peer.stored) == [b"%d" % number for number in range(10)]
+    assert [sample(metrics.registry, "bridged_records_lost_total", reason=one) for one in losses.REASONS] == [0] * 5
+
+
+async def test_one_that_fails_and_waits_alone_keeps_nobody_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(recorder, "OVERDUE_SECONDS", 0.0)
+    peer = Peer(b"poison")
+    async with recorder.running_recorder(peer.send, Metrics(), bound_bytes=100_000) as running:
+        running.add([("id-1", b"poison")])
+        assert not running.is_keeping
+        await until(lambda: peer.tries > 10)
+        assert running.is_keeping
+        assert running.oldest_id() == "id-1"
+        running.add([("id-2", b"good")])
+        await until(lambda: running.oldest_id() is None)
+    assert peer.stored == [b"good"]
+
+
+async def test_a_bare_internal_of_credentiald_is_about_one_report(
+    credentiald: FakeCredentiald, upstream: ScriptedUpstream, caplog: pytest.LogCaptureFixture
+) -> None:
+    upstream.default = reply(200, CHAT_ANSWER)
+    credentiald.fail_at = {"bad"}
+    async with running_bridge(credentiald) as bridge:
+        answers = [await raw_exchange(bridge.port, ask(chat(model=model))) for model in ("good", "bad", "fine")]
+        registry = bridge.metrics.registry
+        await until(lambda: sample(registry, "bridged_records_lost_total", reason="refused") == 1)
+        await until(lambda: sample(registry, "bridged_records_waiting") == 0)
+    assert sorted(one.facts.model for one in credentiald.reported) == ["fine", "good"]
+    assert named(caplog) == [("refused", [str(answers[1].header("x-interception-id"))])]
+
+
+# -- RESOURCE_EXHAUSTED ----------------------------------------------------------------------------------------------
+
+
+async def test_a_limit_that_is_over_in_a_while_costs_no_report(
+    credentiald: FakeCredentiald, upstream: ScriptedUpstream
+) -> None:
+    upstream.default = reply(200, CHAT_ANSWER)
+    credentiald.report_refuse = Refuse(code=grpc.StatusCode.RESOURCE_EXHAUSTED, message="too many requests")
+    async with running_bridge(credentiald) as bridge:
+        for _ in range(3):
+            await raw_exchange(bridge.port, ask(chat()))
+        await until(lambda: credentiald.reports > 20)
+        credentiald.report_refuse = None
+        await reported(credentiald, 3)
+        assert sample(bridge.metrics.registry, "bridged_records_lost_total", reason="refused") == 0
+
+
+async def test_a_peer_that_says_that_a_report_is_too_large_is_believed(
+    credentiald: FakeCredentiald, upstream: ScriptedUpstream
+) -> None:
+    upstream.default = reply(200, CHAT_ANSWER)
+    words = "SERVER: Received message larger than max (900 vs. 100)"
+    credentiald.report_refuse = Refuse(code=grpc.StatusCode.RESOURCE_EXHAUSTED, message=words)
+    async with running_bridge(credentiald) as bridge:
+        await raw_exchange(bridge.port, ask(chat()))
+        registry = bridge.metrics.registry
+        await until(lambda: sample(registry, "bridged_records_lost_total", reason="refused") == 1)
+
+
+@pytest.mark.parametrize(
+    ("size_bytes", "reason"), [(1_000_000, "CREDENTIALD_UNREACHABLE"), (4_200_000, "RESOURCE_EXHAUSTED")]
+)
+async def test_without_such_words_only_what_is_larger_than_any_message_is_too_large(
+    size_bytes: int, reason: str
+) -> None:
+    async def call(*_: object, **__: object) -> None:
+        none = grpc.aio.Metadata()
+        raise grpc.aio.AioRpcError(grpc.StatusCode.RESOURCE_EXHAUSTED, none, none, "no more")
+
+    refused = await append(call, bytes(size_bytes), metadata=())
+    assert isinstance(refused, Refused)
+    assert refused.reason == reason
+
+
+# -- what the log says -----------------------------------------------------------------------------------------------
+
+
+async def test_what_finds_no_room_is_named_together_and_in_full(caplog: pytest.LogCaptureFixture) -> None:
+    metrics, ids = Metrics(), [f"id-{number}" for number in range(250)]
+    async with recorder.running_recorder(Peer().send, metrics, bound_bytes=3) as running:
+        for one in ids:
+            running.add([(one, b"long")])
+        assert named(caplog) == []
+        assert sample(metrics.registry, "bridged_records_lost_total", reason="queue_full") == 250
+    assert [(why, len(some)) for why, some in named(caplog)] == [("queue_full", n) for n in (100, 100, 50)]
+    assert [one for _, some in named(caplog) for one in some] == ids
+
+
+async def test_what_finds_no_room_is_named_within_a_second(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(losses, "GATHER_SECONDS", 0.01)
+    async with recorder.running_recorder(Peer().send, Metrics(), bound_bytes=3) as running:
+        for count in (1, 2):
+            running.add([("id-1", b"long"), ("id-2", b"longer")])
+            await until(lambda count=count: len(named(caplog)) == count)
+    assert named(caplog) == [("queue_full", ["id-1", "id-2"])] * 2
+
+
+async def test_all_that_is_left_at_the_end_is_named(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(recorder, "LAST_SECONDS", 0.01)
+    peer, ids = Peer(), [f"id-{number:03}" for number in range(230)]
+    peer.is_failing = True
+    async with recorder.running_recorder(peer.send, Metrics(), bound_bytes=100_000) as running:
+        running.add([(one, b"report") for one in ids])
+    assert sorted(one for _, some in named(caplog) for one in some) == ids
+    assert [(why, len(some)) for why, some in named(caplog)] == [("stopped", n) for n in (100, 100, 30)]
