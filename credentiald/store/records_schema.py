@@ -253,3 +253,9 @@ USUAL_FACTS = (
     )
     """,
 )
+
+# What answers a tool call that nobody has made yet, as far as is known: few, as most have their parents when they come.
+WITHOUT_PARENT = (
+    "CREATE INDEX interceptions_without_parent ON interceptions (user_id, correlating_tool_call_id, id)"
+    " WHERE correlating_tool_call_id <> '' AND thread_root_id = id",
+)
