@@ -97,6 +97,11 @@ def _without_parent(conn: Connection) -> None:
         conn.execute(statement)
 
 
+def _purged(conn: Connection) -> None:
+    for statement in records_schema.PURGED:
+        conn.execute(statement)
+
+
 def _entries(conn: Connection) -> None:
     for statement in audit_schema.ENTRIES:
         conn.execute(statement)
@@ -126,6 +131,7 @@ RECORD_STEPS: Steps = (
     ("0004_sessions_of_one", _sessions_of_one),
     ("0005_usual_facts", _usual_facts),
     ("0006_without_parent", _without_parent),
+    ("0007_purged", _purged),
 )
 AUDIT_STEPS: Steps = (("0001_entries", _entries), ("0002_beginning", _beginning))
 _OTHERS = {RECORDS: RECORD_STEPS, AUDIT: AUDIT_STEPS}

@@ -13,11 +13,14 @@ from credentiald.store import (
     models,
     providers,
     record_queries,
+    record_retention,
     records,
     sqlite,
 )
 from credentiald.store.record_scan import Filter
 from tests.support.records import (
+    SECOND,
+    START,
     a_prompt,
     a_report,
     a_tool_call,
@@ -250,7 +253,7 @@ def test_records_of_a_file_of_before_usual_ones_had_numbers_are_told_of_as_befor
             assert [fact.id for fact in detail.facts] == [fact_id(number, 0), fact_id(number, 1)]
 
 
-def test_what_lost_its_parent_in_a_file_of_before_finds_it(tmp_path):
+def test_what_lost_its_parent_in_a_file_of_before_finds_it_and_no_purge_is_known_there(tmp_path):
     child = a_report(2, facts=some_facts(correlating_tool_call_id="call_1"), end=an_end(2))
     with empty_records(tmp_path / "new.db") as new:
         put(new, child)
@@ -261,6 +264,11 @@ def test_what_lost_its_parent_in_a_file_of_before_finds_it(tmp_path):
         put(conn, a_report(1, facts=some_facts(), tool_calls=(a_tool_call("call_1"),), end=an_end(1)))
         assert {row["thread_root_id"] for row in rows_of(conn, "interceptions")} == {an_id(1)}
         assert [(one["session_id"], one["interceptions"]) for one in sessions_of(conn)] == [(an_id(1), 2)]
+        found = record_retention.purgeable(conn, before_micros=START + 10 * SECOND)
+        assert found == (START + SECOND, None)
+        record_retention.note_purged(conn, before_micros=START)
+        assert record_retention.purgeable(conn, before_micros=START + 10 * SECOND) == (START + SECOND, START)
+        assert record_retention.purgeable(conn, before_micros=START) is None
 
 
 # Of those that a release has run: what is changed in one of them reaches no database that exists.
