@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from datetime import datetime, timedelta
@@ -14,7 +15,7 @@ from credentiald.prices import PriceTable
 from credentiald.record_book import RecordBook, no_prices
 from credentiald.store import record_retention
 from credentiald.store.records import Records
-from credentiald.store.times import to_micros
+from credentiald.store.times import from_micros, to_micros
 
 if TYPE_CHECKING:
     from credentiald.tracing import Tracing
@@ -29,6 +30,10 @@ _TOLERATED_GAP_SECONDS = 15.0
 _PURGE_ROUND_SECONDS = 600.0
 # Soon: what is started again more often than a round is long would never remove anything.
 _FIRST_PURGE_SECONDS = 15.0
+# The clock of a machine that was just started may be ahead by months, which must not cost all records. So one purge may
+# go further than the one before by a tenth of the retention, or else waits until somebody has set the clock.
+_PURGED_PARTS = 10
+_DOUBTED = timedelta(hours=1)
 # The same pages are written by one batch after the other: the longer this is, the fewer times into the file.
 _CHECKPOINT_ROUND_SECONDS = 5.0
 _FORGOTTEN_AFTER = timedelta(days=1)
@@ -52,6 +57,7 @@ class Rounds:
         *,
         retention: timedelta,
         vanished_after: timedelta = VANISHED_AFTER,
+        monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
         self._records = records
         self._book = book
@@ -59,6 +65,9 @@ class Rounds:
         self._clock = clock
         self._retention = retention
         self._vanished_after = vanished_after
+        self._monotonic = monotonic
+        # Up to when a purge that waits would go, and since when it waits, by the clock that nobody sets.
+        self._doubted: tuple[datetime, float] | None = None
         self._purged_at_once = _FIRST_PURGED_AT_ONCE
         self._checkpoint_seconds = 0.0
         # Bridges could not be heard while nobody listened, so silence counts from here.
@@ -113,12 +122,17 @@ class Rounds:
         return ended
 
     async def purge(self) -> int:
-        """Remove what is older than the retention, in small steps; how many interceptions. StoreUnavailable."""
+        """Remove what is older than the retention, in small steps; how many interceptions. StoreUnavailable.
+
+        Nothing is removed while the clock is in doubt.
+        """
         now = self._clock()
         forgotten_micros = to_micros(now - _FORGOTTEN_AFTER)
         self._book.instances.forget(before_micros=forgotten_micros)
         await self._records.write(record_retention.forget_instances, before_micros=forgotten_micros)
         if not self._retention:
+            return 0
+        if await self._is_in_doubt(now - self._retention):
             return 0
         before_micros, purged = to_micros(now - self._retention), 0
         for step in (record_retention.purge, record_retention.purge_sums):
@@ -126,10 +140,36 @@ class Rounds:
                 if step is record_retention.purge:
                     purged += count
                     self._metrics.records.purged(count)
+        await self._records.write(record_retention.note_purged, before_micros=before_micros)
+        self._doubted = None
         self._metrics.records.retention_succeeded(self._clock().timestamp())
         if purged:
             log.info("removed old records", extra={"interceptions": purged, "retention": str(self._retention)})
         return purged
+
+    async def _is_in_doubt(self, before: datetime) -> bool:
+        """Whether to remove what began before then has to wait: much of it is newer than what was removed until now.
+
+        The clock may be ahead. Or retention was shortened, or credentiald was away for long: all that can wait an hour.
+        """
+        found = await self._records.read(record_retention.purgeable, before_micros=to_micros(before))
+        most = max(self._retention / _PURGED_PARTS, _DOUBTED)
+        if found is None or before - from_micros(found.purged_micros or found.oldest_micros) <= most:
+            self._doubted = None
+            return False
+        now_seconds = self._monotonic()
+        if self._doubted is not None:
+            doubted, since_seconds = self._doubted
+            waited = timedelta(seconds=now_seconds - since_seconds)
+            # A clock that was set ahead meanwhile is in doubt anew.
+            if before - doubted <= waited + most:
+                return waited < _DOUBTED
+        self._doubted = before, now_seconds
+        log.warning(
+            "old records are not removed for an hour: the clock may be ahead",
+            extra={"now": (before + self._retention).isoformat(timespec="seconds"), "retention": str(self._retention)},
+        )
+        return True
 
     async def _step(self, step: Callable[..., int], before_micros: int) -> int:
         loop = asyncio.get_running_loop()

@@ -21,7 +21,7 @@ from stress_figures import Verdict, none_of
 from credentiald.metrics import Metrics
 from credentiald.record_model import DAY_MICROS
 from credentiald.record_rounds import Rounds, running_book
-from credentiald.store import usual_facts
+from credentiald.store import record_retention, usual_facts
 from credentiald.store.record_rows import TABLES
 from credentiald.store.records import open_records
 from daemonkit.garbage import leave_what_is_there
@@ -105,6 +105,8 @@ async def _purged(folder: Path, path: Path, cut_micros: int) -> tuple[int, float
         running_book(records, metrics, _now) as book,
         writing(records, book, path, seed=time.time_ns()) as waits,
     ):
+        # As after a purge of before, so that none is in doubt.
+        await records.write(record_retention.note_purged, before_micros=cut_micros)
         # All at once: in service most of it is days old and goes bit by bit.
         rounds = Rounds(records, book, metrics, _now, retention=retention)
         started_seconds = time.monotonic()

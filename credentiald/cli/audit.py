@@ -42,7 +42,7 @@ def head(destination: Destination, output: Output) -> None:
     if output.as_json:
         echo_json(to_dict(found))
     else:
-        click.echo(f"{found.sequence}:{found.hash}")
+        click.echo(f"{found.sequence}:{printable(found.hash)}")
 
 
 @audit.command("list")
@@ -100,7 +100,7 @@ def hash_secret(destination: Destination, output: Output) -> None:
     if output.as_json:
         echo_json(to_dict(found))
     else:
-        click.echo(found.hash)
+        click.echo(printable(found.hash))
 
 
 def _line(row: dict[str, Any]) -> list[str]:

@@ -110,13 +110,14 @@ def _echo(verdict: "Verdict") -> None:
     from credentiald.audit_chain import DamageKind
 
     if verdict.damage is None:
-        counted = ", ".join(f"{count} {kind}" for kind, count in verdict.kinds.items())
+        # Kinds are what the file says, which anybody may have written.
+        counted = ", ".join(f"{count} {printable(kind)}" for kind, count in verdict.kinds.items())
         click.echo(f"whole: {sum(verdict.kinds.values())} entries ({counted})")
         if verdict.beginning.sequence:
             click.echo(f"begins after: {verdict.beginning}")
         click.echo(f"head: {verdict.head}")
         return
-    click.echo(f"entry {verdict.damage.sequence}: {verdict.damage.kind.value}: {verdict.damage.message}")
+    click.echo(f"entry {verdict.damage.sequence}: {verdict.damage.kind.value}: {printable(verdict.damage.message)}")
     if verdict.damage.kind is not DamageKind.REWRITTEN:
         # A chain that was made anew is sound in itself: none of its heads is one to keep.
         click.echo(f"whole up to: {verdict.head}")

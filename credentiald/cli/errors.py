@@ -21,7 +21,7 @@ class CommandError(click.ClickException):
     def show(self, file: IO[Any] | None = None) -> None:
         """Print the lines, the reason behind the first."""
         for position, line in enumerate(self.lines):
-            suffix = f" ({self.reason})" if self.reason and position == 0 else ""
+            suffix = f" ({printable(self.reason)})" if self.reason and position == 0 else ""
             click.echo(f"credentiald: {printable(line)}{suffix}", file=file, err=file is None)
 
 

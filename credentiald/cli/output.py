@@ -33,7 +33,8 @@ class Output:
             echo_json(to_dict(message) | dict(beside or {}))
         else:
             for path, value in _leaves(to_dict(message)):
-                click.echo(f"{path}: {text_of(value)}")
+                # A path ends in a name that somebody gave where the field is a map.
+                click.echo(f"{printable(path)}: {text_of(value)}")
 
     def account(self, message: "Message", echo: Callable[[dict[str, Any]], None]) -> None:
         """One message with a form of its own for people."""
@@ -69,7 +70,7 @@ class Output:
         if self.as_json:
             echo_json({name: to_dict(message) for name, message in beside.items()} | {field: token})
         else:
-            click.echo(token)
+            click.echo(printable(token))
 
 
 def to_dict(message: "Message") -> dict[str, Any]:

@@ -343,7 +343,7 @@ def _echo_thread(found: Mapping[str, Any]) -> None:
         for thought in detail["model_thoughts"]:
             _echo_text(thought["source"] or "thought", thought["content"], thought["content_bytes"])
         for call in detail["tool_calls"]:
-            _echo_text(f"tool {printable(call['tool'])}", call["input"], call["input_bytes"])
+            _echo_text(f"tool {call['tool']}", call["input"], call["input_bytes"])
         for tokens in detail["token_usages"]:
             kinds = ("input_tokens", "output_tokens", "cache_read_input_tokens", "cache_write_input_tokens")
             counts = ", ".join(f"{tokens[kind]} {kind.removesuffix('_tokens')}" for kind in kinds)
@@ -396,6 +396,6 @@ def _echo_text(kind: str, text: str, whole_bytes: int) -> None:
     cut = "" if kept == whole_bytes else f" [{kept} of {whole_bytes} bytes kept]"
     lines = text.splitlines() or [""]
     only = f"{printable(lines[0])}{cut if len(lines) == 1 else ''}"
-    click.echo(f"    {kind}: {only.lstrip() if not lines[0] else only}")
+    click.echo(f"    {printable(kind)}: {only.lstrip() if not lines[0] else only}")
     for place, line in enumerate(lines[1:], 2):
         click.echo(f"      {printable(line)}{cut if place == len(lines) else ''}")

@@ -92,6 +92,16 @@ def _usual_facts(conn: Connection) -> None:
         conn.execute(statement)
 
 
+def _without_parent(conn: Connection) -> None:
+    for statement in records_schema.WITHOUT_PARENT:
+        conn.execute(statement)
+
+
+def _purged(conn: Connection) -> None:
+    for statement in records_schema.PURGED:
+        conn.execute(statement)
+
+
 def _entries(conn: Connection) -> None:
     for statement in audit_schema.ENTRIES:
         conn.execute(statement)
@@ -120,6 +130,8 @@ RECORD_STEPS: Steps = (
     ("0003_attempts_and_breakers", _attempts_and_breakers),
     ("0004_sessions_of_one", _sessions_of_one),
     ("0005_usual_facts", _usual_facts),
+    ("0006_without_parent", _without_parent),
+    ("0007_purged", _purged),
 )
 AUDIT_STEPS: Steps = (("0001_entries", _entries), ("0002_beginning", _beginning))
 _OTHERS = {RECORDS: RECORD_STEPS, AUDIT: AUDIT_STEPS}

@@ -1,10 +1,14 @@
 """What ends: interceptions whose bridge has vanished, and records that are too old."""
 
+from typing import NamedTuple
+
 from credentiald.bridge_instances import Instance
 from credentiald.record_model import DAY_MICROS
 from credentiald.store import bulk, usual_facts
 from credentiald.store.connection import Connection
 from credentiald.store.record_rows import TABLES
+
+_OLD = "FROM interceptions WHERE start_time < ? AND end_time IS NOT NULL ORDER BY start_time"
 
 
 def left_open(conn: Connection, *, before_micros: int, limit: int) -> list[tuple[str, int]]:
@@ -28,14 +32,32 @@ def left_behind(conn: Connection, *, instance: Instance, mark: str, limit: int) 
     return [row["id"] for row in rows]
 
 
+class Purgeable(NamedTuple):
+    """What a purge would begin with, and up to when an earlier one has removed everything."""
+
+    oldest_micros: int
+    purged_micros: int | None
+
+
+def purgeable(conn: Connection, *, before_micros: int) -> Purgeable | None:
+    """None where a purge of what began before that time would remove no interception."""
+    oldest = conn.execute(f"SELECT start_time {_OLD} LIMIT 1", (before_micros,)).fetchone()
+    (purged_micros,) = conn.execute("SELECT purged_time FROM records_of WHERE id = 1").fetchone()
+    return None if oldest is None else Purgeable(oldest["start_time"], purged_micros)
+
+
+def note_purged(conn: Connection, *, before_micros: int) -> None:
+    """Nothing is left that began before that time and has ended."""
+    conn.execute("UPDATE records_of SET purged_time = ? WHERE id = 1", (before_micros,))
+
+
 def purge(conn: Connection, *, before_micros: int, limit: int) -> int:
     """Remove at most `limit` interceptions that began before that time, with all their records; how many.
 
     One that is under way stays until it has its end, which would make it anew without its beginning.
     """
     rows = conn.execute(
-        "SELECT id, number FROM interceptions"
-        " WHERE start_time < ? AND end_time IS NOT NULL ORDER BY start_time LIMIT ?",
+        f"SELECT id, number {_OLD} LIMIT ?",
         (before_micros, limit),
     ).fetchall()
     ids = [row["id"] for row in rows]

@@ -50,6 +50,7 @@ _DAY_COUNTS = ("interceptions", "token_usages", *_COUNTS)
 _NOTHING = (0,) * len(_DAY_COUNTS)
 _DayKey = tuple[int, str, str, str, str]
 _EMPTY_SESSION = "DELETE FROM sessions WHERE user_id = ? AND session_id = ? AND interceptions = 0"
+_JOINED_SESSION = "DELETE FROM sessions WHERE user_id = ? AND session_id = ?"
 # It is below zero where retention had removed the day before something left it.
 _EMPTY_DAY = (
     f"DELETE FROM usage_days WHERE {' AND '.join(f'{one} = ?' for one in _DAY_KEY)}"  # noqa: S608 - names of ours
@@ -89,6 +90,8 @@ class Sums:
         self._days: dict[_DayKey, list[int]] = {}
         # Those that something was taken from.
         self._left_sessions: set[tuple[str, str]] = set()
+        # Those that are a part of another one of the same user now.
+        self._joined: dict[tuple[str, str], str] = {}
         self._left_days: set[_DayKey] = set()
 
     def interception(self, draft: InterceptionDraft, count: int = 1) -> None:
@@ -116,6 +119,16 @@ class Sums:
             self._day(one)[0] += times
             for usage in usages:
                 self._usage(one, usage, times)
+
+    def session_joined(self, user_id: str, session_id: str, into_id: str, start_micros: int) -> None:
+        """Count a session of one thread, with all in it, for another session, where it goes on with a thread."""
+        self._joined[user_id, session_id] = into_id
+        self._of(user_id, into_id, start_micros).threads -= 1
+
+    def thread_joined(self, user_id: str, session_id: str, start_micros: int) -> None:
+        """Count a thread of a session no more, as it goes on with another one. Its requests stay in the session."""
+        self._of(user_id, session_id, start_micros).threads -= 1
+        self._left_sessions.add((user_id, session_id))
 
     def fact(self, draft: InterceptionDraft, fact: Fact) -> None:
         """Count one new record."""
@@ -169,12 +182,16 @@ class Sums:
 
     def store(self, conn: Connection) -> None:
         """Add it to what is stored."""
-        stored = list(bulk.select_for(conn, _SESSION_SELECTION[0], list(self._sessions), _SESSION_SELECTION[1]))
+        keys = [*self._sessions, *self._joined]
+        stored = list(bulk.select_for(conn, _SESSION_SELECTION[0], keys, _SESSION_SELECTION[1]))
         found = {row["session_id"] for row in stored}
         # Also of a user of whom nothing is here, but another's session of the same name.
-        stored += lone_sessions.given_rows(conn, {one for _, one in self._sessions} - found)
+        stored += lone_sessions.given_rows(conn, {one for _, one in keys} - found)
         for row in stored:
-            _add_stored(self._of(row["user_id"], row["session_id"], row["start_time"]), row)
+            user_id, session_id = row["user_id"], row["session_id"]
+            if self._joined:
+                session_id = self._joined.get((user_id, session_id), session_id)
+            _add_stored(self._of(user_id, session_id, row["start_time"]), row)
         rows: list[tuple[Value, ...]] = [
             (
                 *key,
@@ -201,6 +218,8 @@ class Sums:
         """Remove what counts nothing any more."""
         for left in self._left_sessions:
             conn.execute(_EMPTY_SESSION, left)
+        for joined in self._joined:
+            conn.execute(_JOINED_SESSION, joined)
         for day, user_id, *names in self._left_days:
             for whose in (user_id, ALL_USERS):
                 conn.execute(_EMPTY_DAY, (day, whose, *names))

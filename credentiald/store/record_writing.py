@@ -22,7 +22,7 @@ from credentiald.record_model import (
     ToolCall,
     facts_of,
 )
-from credentiald.store import bulk, record_sums, record_usual, usual_facts
+from credentiald.store import bulk, late_parents, record_sums, record_usual, usual_facts
 from credentiald.store.connection import Connection, Value
 from credentiald.store.record_rows import COLUMNS, TABLES, draft_of, fact_row, insert_facts
 from credentiald.store.record_usual import Taken
@@ -123,6 +123,7 @@ def store(conn: Connection, batch: Batch, prices: PriceTable = NO_PRICES) -> Sto
     if openings or told or batch.vanished:
         reports = [(place, report_of(one)) for place, one in told]
         _store_rest(conn, openings, reports, batch.vanished, prices, stored)
+    late_parents.adopt(conn, late_parents.calls_in(stored.usual.groups, stored.facts))
     _note_heard(conn, batch.heard)
     return stored
 

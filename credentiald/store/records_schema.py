@@ -253,3 +253,12 @@ USUAL_FACTS = (
     )
     """,
 )
+
+# What answers a tool call that nobody has made yet, as far as is known: few, as most have their parents when they come.
+WITHOUT_PARENT = (
+    "CREATE INDEX interceptions_without_parent ON interceptions (user_id, correlating_tool_call_id, id)"
+    " WHERE correlating_tool_call_id <> '' AND thread_root_id = id",
+)
+
+# Up to when retention has removed everything; empty where it never has.
+PURGED = ("ALTER TABLE records_of ADD COLUMN purged_time INTEGER",)

@@ -60,7 +60,8 @@ def test_every_kind_of_refusal_reads_the_same_way(plane, refusal):
 
 @pytest.mark.parametrize("steering", ["\x1b[2J", "\x07", "\r", "\u202e"])
 def test_a_refusal_cannot_steer_the_terminal(plane, steering):
-    plane.refusal = InvalidArgument(field="name", problem=f"before{steering}after")
+    odd = type(f"Odd{steering}Reason", (InvalidArgument,), {})
+    plane.refusal = odd(field="name", problem=f"before{steering}after")
     line = administer(plane, "users", "list", code=1).stderr.removesuffix("\n")
     assert line.isprintable()
     assert "beforeafter" not in line

@@ -14,7 +14,7 @@ from prometheus_client import CollectorRegistry
 
 from credentiald import audit_model, bootstrap
 from credentiald.audit_book import Mode, running_audit
-from credentiald.audit_chain import Head, Verdict
+from credentiald.audit_chain import NO_HASH, Head, Verdict, hash_of
 from credentiald.audit_metrics import AuditMetrics
 from credentiald.audit_model import Act, Draft, Kind, Revision, Who
 from credentiald.bootstrap.audit_start import note_start
@@ -279,6 +279,27 @@ def test_the_command_says_that_a_chain_is_whole_and_where_it_ends(conn, folder):
     head = append(conn, "one", "two")
     found = verify(folder, "--head", str(head))
     assert (found.exit_code, found.output) == (0, f"whole: 3 entries (1 genesis, 2 act)\nhead: {head}\n")
+
+
+@pytest.mark.parametrize("kind", ["act", "genesis"])
+def test_what_somebody_wrote_into_the_file_cannot_steer_the_terminal(conn, folder, kind):
+    append(conn, "one")
+    rows = conn.execute("SELECT * FROM entries ORDER BY sequence").fetchall()
+    for [name] in conn.execute("SELECT name FROM sqlite_master WHERE type = 'trigger'").fetchall():
+        conn.execute(f"DROP TRIGGER {name}")
+    previous = NO_HASH
+    for row in rows:
+        changed = row["kind"] == kind
+        entry = row["kind"] + "\x1b]0;owned\x07" if changed and kind == "act" else row["kind"]
+        body = rb'{"database_id":"\u001b]0;owned\u0007"}' if changed and kind == "genesis" else row["body"]
+        previous = hash_of(previous, row["sequence"], row["time"], row["from_time"], entry, body)
+        values = (entry, body, previous, row["sequence"])
+        conn.execute("UPDATE entries SET kind = ?, body = ?, hash = ? WHERE sequence = ?", values)
+    arguments = () if kind == "act" else ("--database", url_in(folder))
+    found = verify(folder, *arguments)
+    assert found.exit_code == (kind == "genesis")
+    assert "\\x1b]0;owned\\x07" in found.output
+    assert found.output.replace("\n", "").isprintable()
 
 
 DAMAGES = {

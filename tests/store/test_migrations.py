@@ -7,11 +7,23 @@ from contextlib import closing, contextmanager
 import pytest
 
 from credentiald.model import BedrockOptions, Timeouts
-from credentiald.store import bridge_words, migrations, models, providers, record_queries, records, sqlite
+from credentiald.store import (
+    bridge_words,
+    migrations,
+    models,
+    providers,
+    record_queries,
+    record_retention,
+    records,
+    sqlite,
+)
 from credentiald.store.record_scan import Filter
 from tests.support.records import (
+    SECOND,
+    START,
     a_prompt,
     a_report,
+    a_tool_call,
     a_usage,
     an_attempt,
     an_end,
@@ -239,6 +251,24 @@ def test_records_of_a_file_of_before_usual_ones_had_numbers_are_told_of_as_befor
         for number in (1, 2):
             _, [detail] = record_queries.get_interception(conn, an_id(number), user_id="")
             assert [fact.id for fact in detail.facts] == [fact_id(number, 0), fact_id(number, 1)]
+
+
+def test_what_lost_its_parent_in_a_file_of_before_finds_it_and_no_purge_is_known_there(tmp_path):
+    child = a_report(2, facts=some_facts(correlating_tool_call_id="call_1"), end=an_end(2))
+    with empty_records(tmp_path / "new.db") as new:
+        put(new, child)
+        before = {table: rows_of(new, table) for table in ("interceptions", "sessions", "usage_days")}
+    with records_of_before(tmp_path / "records.db", "0006_without_parent") as conn:
+        insert_rows(conn, before)
+        prepare(conn)
+        put(conn, a_report(1, facts=some_facts(), tool_calls=(a_tool_call("call_1"),), end=an_end(1)))
+        assert {row["thread_root_id"] for row in rows_of(conn, "interceptions")} == {an_id(1)}
+        assert [(one["session_id"], one["interceptions"]) for one in sessions_of(conn)] == [(an_id(1), 2)]
+        found = record_retention.purgeable(conn, before_micros=START + 10 * SECOND)
+        assert found == (START + SECOND, None)
+        record_retention.note_purged(conn, before_micros=START)
+        assert record_retention.purgeable(conn, before_micros=START + 10 * SECOND) == (START + SECOND, START)
+        assert record_retention.purgeable(conn, before_micros=START) is None
 
 
 # Of those that a release has run: what is changed in one of them reaches no database that exists.

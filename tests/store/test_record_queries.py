@@ -372,6 +372,13 @@ def changes(conn):
     put(conn, vanished=tuple(record_retention.left_open(conn, before_micros=START + DAY_MICROS, limit=5)))
     put(conn, *(a_report(number, facts=answering, **facts) for number in range(110, 120)))
     put(conn, a_report(120, facts=some_facts(client_session_id=an_id(COUNT)), end=an_end(120)))
+    # One that is answered already.
+    made = {"tool_calls": (a_tool_call("toolu_0"), a_tool_call("toolu_9"))}
+    put(conn, a_report(131, facts=some_facts(correlating_tool_call_id="toolu_9"), tool_calls=(a_tool_call("toolu_8"),)))
+    put(conn, a_report(132, facts=some_facts(correlating_tool_call_id="toolu_8")))
+    put(conn, a_report(130, facts=some_facts(), **made, end=an_end(130)))
+    assert record_retention.purgeable(conn, before_micros=START + DAY_MICROS)
+    record_retention.note_purged(conn, before_micros=START)
     record_retention.purge(conn, before_micros=START + DAY_MICROS, limit=5)
     record_retention.purge_sums(conn, before_micros=START + DAY_MICROS, limit=5)
     record_retention.forget_instances(conn, before_micros=START)

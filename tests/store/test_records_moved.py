@@ -17,6 +17,7 @@ from tests.support.records import (
     START,
     a_prompt,
     a_report,
+    a_tool_call,
     a_usage,
     an_attempt,
     an_end,
@@ -206,8 +207,11 @@ def test_where_retention_has_removed_the_day_that_something_leaves_nothing_is_be
 
 
 def told_of(number: int, session_id: str, client: str):
-    """What may be told of one interception: resolved for two providers, on either side of midnight."""
+    """What may be told of one interception: resolved for two providers, on either side of midnight, with the call that
+    the one after it answers, which may come before."""
     found = [(an_id(number), MIDNIGHT + SECOND)]
+    answering = some_facts(client_session_id=session_id, correlating_tool_call_id=f"call_{number - 1}")
+    calls = (a_tool_call(f"call_{number}", id=fact_id(number, 3)),)
     for resolved in ({"start_micros": MIDNIGHT - number}, again(number)):
         facts = some_facts(client_session_id=session_id)
         found += [
@@ -216,6 +220,8 @@ def told_of(number: int, session_id: str, client: str):
             a_report(number, token_usages=(usage_of(number, 2),), **resolved),
             a_report(number, facts=facts, token_usages=(usage_of(number),), **resolved),
             a_whole(number, facts=facts, **resolved),
+            a_whole(number, facts=facts, tool_calls=calls, **resolved),
+            a_whole(number, facts=answering, tool_calls=calls, **resolved),
             a_whole(number, facts=facts, attempts=(an_attempt(1),), **resolved),
         ]
     return found
@@ -225,7 +231,7 @@ def told_of(number: int, session_id: str, client: str):
 @settings(max_examples=60, deadline=None)
 def test_in_whatever_order_it_comes_sums_are_those_of_the_rows(data):
     names = st.tuples(st.sampled_from(["", "s-1"]), st.sampled_from(["", "Codex"]))
-    things = [one for number in (1, 2) for one in told_of(number, *data.draw(names))]
+    things = [one for number in (1, 2, 3) for one in told_of(number, *data.draw(names))]
     batches = st.lists(st.lists(st.sampled_from(things), min_size=1, max_size=4), min_size=2, max_size=6)
     prices = data.draw(st.sampled_from([{}, PRICES]))
     with TemporaryDirectory() as folder, empty_records(Path(folder) / "records.db") as conn:
