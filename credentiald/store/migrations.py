@@ -92,6 +92,11 @@ def _usual_facts(conn: Connection) -> None:
         conn.execute(statement)
 
 
+def _partial_calls(conn: Connection) -> None:
+    for statement in records_schema.PARTIAL_CALLS:
+        conn.execute(statement)
+
+
 def _entries(conn: Connection) -> None:
     for statement in audit_schema.ENTRIES:
         conn.execute(statement)
@@ -120,6 +125,7 @@ RECORD_STEPS: Steps = (
     ("0003_attempts_and_breakers", _attempts_and_breakers),
     ("0004_sessions_of_one", _sessions_of_one),
     ("0005_usual_facts", _usual_facts),
+    ("0006_partial_calls", _partial_calls),
 )
 AUDIT_STEPS: Steps = (("0001_entries", _entries), ("0002_beginning", _beginning))
 _OTHERS = {RECORDS: RECORD_STEPS, AUDIT: AUDIT_STEPS}

@@ -253,3 +253,9 @@ USUAL_FACTS = (
     )
     """,
 )
+
+# More was to come of it. Of what was stored before, nobody knows: 0.
+PARTIAL_CALLS = (
+    "ALTER TABLE tool_calls ADD COLUMN partial INTEGER NOT NULL DEFAULT 0",
+    "ALTER TABLE model_thoughts ADD COLUMN partial INTEGER NOT NULL DEFAULT 0",
+)
