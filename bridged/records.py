@@ -1,7 +1,8 @@
 """What the bridge knows of a turn of a conversation: the values that become records.
 
 Nobody here knows the time, a user or an id of a record: whoever sends them adds those. Fields have the names of the
-structured log. `partial` on any of them says that there was more: the answer was cut, or a bound was reached.
+structured log. `partial` on any of them says that more was to come: the answer was cut before its end, or the upstream
+says that it is incomplete. What a bound of ours has cut is not partial, and has its true length in `..._bytes`, else 0.
 
 They are made for every request, so they are msgspec's Structs, which cost a quarter of what dataclasses do, and not
 frozen. Nobody changes them, and none of them holds itself.
@@ -51,6 +52,7 @@ class ToolUsage(msgspec.Struct, kw_only=True, gc=False):
     tool_call_id: str = ""
     item_id: str = ""
     partial: bool = False
+    input_bytes: int = 0
 
 
 class ModelThought(msgspec.Struct, kw_only=True, gc=False):
@@ -59,6 +61,7 @@ class ModelThought(msgspec.Struct, kw_only=True, gc=False):
     content: str
     source: str
     partial: bool = False
+    content_bytes: int = 0
 
 
 class AnswerRecords(msgspec.Struct, gc=False):

@@ -184,10 +184,18 @@ def message_of(report: Report) -> pb.InterceptionRecords:
         call = message.tool_calls.add()
         call.id, call.response_id, call.item_id = f"{head}{place:04x}", response_id, tool.item_id
         call.tool, call.input, call.tool_call_id = tool.tool, tool.input, tool.tool_call_id
+        if tool.partial:
+            call.partial = True
+        if tool.input_bytes:
+            call.input_bytes = tool.input_bytes
     for place, thought in enumerate(answer.thoughts, 2 + len(answer.tools)):
         told = message.model_thoughts.add()
         told.id, told.response_id = f"{head}{place:04x}", response_id
         told.content, told.source = thought.content, thought.source
+        if thought.partial:
+            told.partial = True
+        if thought.content_bytes:
+            told.content_bytes = thought.content_bytes
     if report.attempts:
         _add_attempts(message, report.attempts, head)
     return message

@@ -123,6 +123,7 @@ def _fact(draft: InterceptionDraft, fact: Fact) -> Line:
                 "tool_call_id": fact.tool_call_id,
                 "item_id": fact.item_id,
                 "invocation_error": fact.invocation_error,
+                "partial": fact.partial,
             }
         case ModelThought():
             return {
@@ -131,6 +132,7 @@ def _fact(draft: InterceptionDraft, fact: Fact) -> Line:
                 "content": fact.content,
                 "content_bytes": fact.content_bytes,
                 "source": fact.source,
+                "partial": fact.partial,
             }
         case Attempt():
             return {

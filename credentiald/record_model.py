@@ -152,7 +152,10 @@ class Prompt(NamedTuple):
 
 
 class ToolCall(NamedTuple):
-    """A tool that the model called. `input_bytes` is the length of the whole input, kept or not."""
+    """A tool that the model called. `input_bytes` is the length of the whole input, kept or not.
+
+    `partial`: more of it was to come, so this is as far as it was seen.
+    """
 
     id: str
     create_micros: int
@@ -165,10 +168,11 @@ class ToolCall(NamedTuple):
     server_url: str = ""
     injected: bool = False
     invocation_error: str = ""
+    partial: bool = False
 
 
 class ModelThought(NamedTuple):
-    """What the model thought. `content_bytes` is the length of the whole, kept or not."""
+    """What the model thought. `content_bytes` is the length of the whole, kept or not; `partial` as of ToolCall."""
 
     id: str
     create_micros: int
@@ -176,6 +180,7 @@ class ModelThought(NamedTuple):
     content: str
     content_bytes: int
     source: str
+    partial: bool = False
 
 
 class Attempt(NamedTuple):

@@ -145,6 +145,9 @@ class GenerateReader(msgspec.Struct):
         if is_thought and self._in_thought:
             key = (candidate, self._parts)
         else:
+            if self._in_thought:
+                # What follows a thought ends it; nothing else says so.
+                self.seen.thought_is_whole((candidate, self._parts))
             self._parts += 1
             key = (candidate, self._parts)
         self._in_thought = is_thought

@@ -30,6 +30,8 @@ from bridged.taps.typed_json import Count, decoded, last_object
 
 _FAILED = "response.failed"
 _OVER = frozenset({"response.completed", "response.incomplete", _FAILED})
+# The status of an item that the model did not come to the end of.
+_INCOMPLETE = "incomplete"
 # The type of an event of which only the beginning or the end is there. It is none of what stands deeper, because no
 # bracket is between it and that edge.
 _FIRST_TYPE = re.compile(rb'[^{]*\{[^{}\[\]]*?"type"[ \t\r\n]*:[ \t\r\n]*"([^"\\]*)"')
@@ -188,13 +190,16 @@ class ResponsesReader(msgspec.Struct):
             self._call((place, 0), told.item, *told.call)
         for part, (source, text) in enumerate(told.thoughts):
             self.seen.thought((place, part), text, source=source)
-            self.seen.thought_is_whole((place, part))
+            if told.item.status == _INCOMPLETE:
+                self.seen.thought_is_cut((place, part))
+            else:
+                self.seen.thought_is_whole((place, part))
 
     def _call(self, key: Key, item: Item, name: str, asked: str) -> None:
         seen = self.seen
         seen.tool(key, name=name, call_id=item.call_id, item_id=item.id)
         seen.tool_input(key, asked)
-        if item.status == "incomplete":
+        if item.status == _INCOMPLETE:
             seen.tool_is_cut(key)
         else:
             seen.tool_is_whole(key)

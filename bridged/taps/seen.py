@@ -44,12 +44,22 @@ class _Growing(msgspec.Struct, gc=False):
     item_id: str = ""
     source: str = ""
     text: bytearray = msgspec.field(default_factory=bytearray)
+    # Of all that came, kept or not.
+    length_bytes: int = 0
     is_whole: bool = False
-    capped: bool = False
+    is_cut: bool = False
 
     def content(self) -> str:
         # A bound may have cut a letter.
         return self.text.decode("utf-8", "ignore")
+
+    def whole_bytes(self) -> int:
+        """The length of what came where the bound has cut it, else 0."""
+        return self.length_bytes if self.length_bytes > len(self.text) else 0
+
+    def is_partial(self, *, of_cut_answer: bool) -> bool:
+        """Whether more was to come. What only a bound has cut has come to its end."""
+        return self.is_cut or (of_cut_answer and not self.is_whole)
 
 
 # Structs, here and of the readers: one is made for each answer, which by `__init__` costs four times as much.
@@ -117,7 +127,7 @@ class Seen(msgspec.Struct):
     def default_tool_input(self, key: Key, text: str) -> None:
         """What the input is where no fragment of it came."""
         tool = self._tools.get(key)
-        if tool is not None and not tool.text and not tool.capped:
+        if tool is not None and not tool.length_bytes:
             self._append(tool, text)
 
     def tool_is_whole(self, key: Key) -> None:
@@ -128,7 +138,7 @@ class Seen(msgspec.Struct):
     def tool_is_cut(self, key: Key) -> None:
         """There is more of a tool call that will not come, in an answer that is whole otherwise."""
         if key in self._tools:
-            self._tools[key].capped = True
+            self._tools[key].is_cut = True
 
     def thought(self, key: Key, fragment: str | None, *, source: str) -> None:
         """A thought begins or goes on."""
@@ -142,6 +152,11 @@ class Seen(msgspec.Struct):
         """All of a thought is there."""
         if key in self._thoughts:
             self._thoughts[key].is_whole = True
+
+    def thought_is_cut(self, key: Key) -> None:
+        """There is more of a thought that will not come, in an answer that is whole otherwise."""
+        if key in self._thoughts:
+            self._thoughts[key].is_cut = True
 
     def records(self, counts: Mapping[str, int], *, partial: bool) -> AnswerRecords:
         """All of it as values. `partial`: the answer was cut.
@@ -172,10 +187,11 @@ class Seen(msgspec.Struct):
                 ModelThought(
                     content=thought.content(),
                     source=thought.source,
-                    partial=thought.capped or (partial and not thought.is_whole),
+                    partial=thought.is_partial(of_cut_answer=partial),
+                    content_bytes=thought.whole_bytes(),
                 )
                 for thought in self._thoughts.values()
-                if thought.text
+                if thought.length_bytes
             ]
         )
 
@@ -185,7 +201,8 @@ class Seen(msgspec.Struct):
             input=tool.content(),
             tool_call_id=tool.call_id,
             item_id=tool.item_id,
-            partial=tool.capped or (partial and not tool.is_whole),
+            partial=tool.is_partial(of_cut_answer=partial),
+            input_bytes=tool.whole_bytes(),
         )
 
     def _growing(self, items: dict[Key, _Growing], key: Key) -> _Growing | None:
@@ -198,12 +215,12 @@ class Seen(msgspec.Struct):
         return item
 
     def _append(self, item: _Growing | None, fragment: str) -> None:
-        if item is None or item.capped:
+        if item is None:
             return
         encoded = fragment.encode("utf-8", "replace")
+        item.length_bytes += len(encoded)
         if len(encoded) > self._room_bytes:
             encoded = encoded[: self._room_bytes]
-            item.capped = True
             self.troubles.add(Trouble.TEXT_BOUND)
         self._room_bytes -= len(encoded)
         item.text += encoded

@@ -341,18 +341,23 @@ def _echo_thread(found: Mapping[str, Any]) -> None:
         for prompt in detail["prompts"]:
             _echo_text("prompt", prompt["text"], prompt["text_bytes"])
         for thought in detail["model_thoughts"]:
-            _echo_text(thought["source"] or "thought", thought["content"], thought["content_bytes"])
+            kind = f"{thought['source'] or 'thought'}{_partial(thought)}"
+            _echo_text(kind, thought["content"], thought["content_bytes"])
         for call in detail["tool_calls"]:
-            _echo_text(f"tool {call['tool']}", call["input"], call["input_bytes"])
+            _echo_text(f"tool {call['tool']}{_partial(call)}", call["input"], call["input_bytes"])
         for tokens in detail["token_usages"]:
             kinds = ("input_tokens", "output_tokens", "cache_read_input_tokens", "cache_write_input_tokens")
             counts = ", ".join(f"{tokens[kind]} {kind.removesuffix('_tokens')}" for kind in kinds)
             further = ", ".join(f"{count} {text_of(kind)}" for kind, count in tokens["metadata"].items() if count)
             details = f"; details: {further}" if further else ""
             cost = "unpriced" if tokens["cost_micros"] is None else f"{written_usd(tokens['cost_micros'])} USD"
-            click.echo(f"    tokens: {counts}{' (partial)' if tokens['partial'] else ''}{details}; cost: {cost}")
+            click.echo(f"    tokens: {counts}{_partial(tokens)}{details}; cost: {cost}")
         if detail["records_left_out"]:
             click.echo(f"    {_left_out(one['id'], is_asked=one['id'] == asked.get('id'))}")
+
+
+def _partial(record: Mapping[str, Any]) -> str:
+    return " (partial)" if record["partial"] else ""
 
 
 def _left_out(interception: str, *, is_asked: bool) -> str:

@@ -324,6 +324,7 @@ def _tool_call(message: record_pb2.ToolCall, of: _Of) -> ToolCall | None:
         message.server_url[:_AGENT_CHARACTERS],
         message.injected,
         message.invocation_error[:_MESSAGE_CHARACTERS],
+        message.partial,
     )
 
 
@@ -339,6 +340,7 @@ def _thought(message: record_pb2.ModelThought, of: _Of) -> ModelThought | None:
         of.rules.thoughts.kept(text, of.provider),
         length_of(message.content_bytes, text),
         message.source[:NAME_CHARACTERS],
+        message.partial,
     )
 
 

@@ -163,6 +163,7 @@ def detail(value: Detail, names: Names) -> pb.InterceptionDetail:
                     server_url=fact.server_url,
                     injected=bool(fact.injected),
                     invocation_error=fact.invocation_error,
+                    partial=bool(fact.partial),
                 )
             case ModelThought():
                 message.model_thoughts.add(
@@ -172,6 +173,7 @@ def detail(value: Detail, names: Names) -> pb.InterceptionDetail:
                     content=fact.content,
                     content_bytes=fact.content_bytes,
                     source=fact.source,
+                    partial=bool(fact.partial),
                 )
             case Attempt():
                 message.attempts.add(

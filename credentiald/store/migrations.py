@@ -102,6 +102,11 @@ def _purged(conn: Connection) -> None:
         conn.execute(statement)
 
 
+def _partial_calls(conn: Connection) -> None:
+    for statement in records_schema.PARTIAL_CALLS:
+        conn.execute(statement)
+
+
 def _entries(conn: Connection) -> None:
     for statement in audit_schema.ENTRIES:
         conn.execute(statement)
@@ -132,6 +137,7 @@ RECORD_STEPS: Steps = (
     ("0005_usual_facts", _usual_facts),
     ("0006_without_parent", _without_parent),
     ("0007_purged", _purged),
+    ("0008_partial_calls", _partial_calls),
 )
 AUDIT_STEPS: Steps = (("0001_entries", _entries), ("0002_beginning", _beginning))
 _OTHERS = {RECORDS: RECORD_STEPS, AUDIT: AUDIT_STEPS}

@@ -262,3 +262,9 @@ WITHOUT_PARENT = (
 
 # Up to when retention has removed everything; empty where it never has.
 PURGED = ("ALTER TABLE records_of ADD COLUMN purged_time INTEGER",)
+
+# More was to come of it. Of what was stored before, nobody knows: 0.
+PARTIAL_CALLS = (
+    "ALTER TABLE tool_calls ADD COLUMN partial INTEGER NOT NULL DEFAULT 0",
+    "ALTER TABLE model_thoughts ADD COLUMN partial INTEGER NOT NULL DEFAULT 0",
+)

@@ -198,8 +198,15 @@ def test_a_request_is_shown_with_its_thread_and_what_is_not_kept_is_said(plane):
                         upstream_request_id="req-6",
                     )
                 ],
-                model_thoughts=[record_pb2.ModelThought(content="", content_bytes=12, source="thinking")],
-                tool_calls=[record_pb2.ToolCall(tool="Bash", input='{"a', input_bytes=30)],
+                model_thoughts=[
+                    record_pb2.ModelThought(content="", content_bytes=12, source="thinking"),
+                    record_pb2.ModelThought(content="First, I", content_bytes=8, partial=True),
+                ],
+                tool_calls=[
+                    record_pb2.ToolCall(tool="Bash", input='{"a', input_bytes=30),
+                    record_pb2.ToolCall(tool="Read", input='{"path":"/et', input_bytes=12, partial=True),
+                    record_pb2.ToolCall(tool="Edit", input='{"a', input_bytes=30, partial=True),
+                ],
                 token_usages=[
                     record_pb2.TokenUsage(input_tokens=1, output_tokens=2, partial=True),
                     record_pb2.TokenUsage(output_tokens=5, cost_micros=75),
@@ -218,15 +225,21 @@ def test_a_request_is_shown_with_its_thread_and_what_is_not_kept_is_said(plane):
         "    prompt: one",
         "      two",
         "    thinking: [0 of 12 bytes kept]",
+        "    thought (partial): First, I",
         '    tool Bash: {"a [3 of 30 bytes kept]',
+        '    tool Read (partial): {"path":"/et',
+        '    tool Edit (partial): {"a [3 of 30 bytes kept]',
         "    tokens: 1 input, 2 output, 0 cache_read_input, 0 cache_write_input (partial); cost: unpriced",
         "    tokens: 0 input, 5 output, 0 cache_read_input, 0 cache_write_input; cost: 0.000075 USD",
         "    tokens: 0 input, 0 output, 0 cache_read_input, 0 cache_write_input; cost: 0 USD",
-        f"> {lines[10][2:]}",
+        f"> {lines[13][2:]}",
         "    error: OVERLOADED  -  try \\x07 later",
         "    ann  session s-1  upstream's id req-7",
     ]
     assert plane.last == pb.GetInterceptionRequest(id="id-2")
+    [told, _] = administer_json(plane, "records", "show", "id-2")["thread"]
+    assert [one["partial"] for one in told["tool_calls"]] == [False, True, True]
+    assert [one["partial"] for one in told["model_thoughts"]] == [False, True]
 
 
 def test_of_what_has_no_room_in_an_answer_it_is_said_how_it_is_found(plane):

@@ -56,6 +56,16 @@ def test_ids_of_records_are_uuids_of_the_interception_or_any_other(told, kept):
     assert report.is_whole == (kept is not None)
 
 
+@pytest.mark.parametrize("partial", [False, True])
+@pytest.mark.parametrize(("told_bytes", "read_bytes"), [(0, 3), (2, 3), (70, 70)])
+def test_calls_and_thoughts_are_as_long_and_as_partial_as_the_bridge_says(partial, told_bytes, read_bytes):
+    call = record_pb2.ToolCall(id=an_id(2), input='{"a', input_bytes=told_bytes, partial=partial)
+    thought = record_pb2.ModelThought(id=an_id(3), content="hm,", content_bytes=told_bytes, partial=partial)
+    report = read(pb.InterceptionRecords(tool_calls=[call], model_thoughts=[thought]))
+    assert [(one.input_bytes, one.partial) for one in report.tool_calls] == [(read_bytes, partial)]
+    assert [(one.content_bytes, one.partial) for one in report.model_thoughts] == [(read_bytes, partial)]
+
+
 @pytest.mark.parametrize(
     ("rule", "kept"),
     [

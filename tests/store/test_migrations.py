@@ -23,6 +23,7 @@ from tests.support.records import (
     START,
     a_prompt,
     a_report,
+    a_thought,
     a_tool_call,
     a_usage,
     an_attempt,
@@ -269,6 +270,49 @@ def test_what_lost_its_parent_in_a_file_of_before_finds_it_and_no_purge_is_known
         record_retention.note_purged(conn, before_micros=START)
         assert record_retention.purgeable(conn, before_micros=START + 10 * SECOND) == (START + SECOND, START)
         assert record_retention.purgeable(conn, before_micros=START) is None
+
+
+def test_calls_and_thoughts_of_a_file_of_before_some_were_marked_are_not_and_new_ones_are(tmp_path):
+    def a_cut(number):
+        call = a_tool_call(input='{"path":"/et', input_bytes=12, id=fact_id(number, 2), partial=True)
+        thought = a_thought("First, I", id=fact_id(number, 3), partial=True)
+        calls_and_thoughts = {"tool_calls": (call,), "model_thoughts": (thought,)}
+        return a_report(number, facts=some_facts(), end=an_end(number, outcome="CLIENT_GONE"), **calls_and_thoughts)
+
+    with empty_records(tmp_path / "new.db") as new:
+        put(new, an_opening(1), a_cut(1))
+        tables = ("interceptions", "tool_calls", "model_thoughts", "usage_days")
+        before = {table: rows_of(new, table) for table in tables}
+    with records_of_before(tmp_path / "records.db", "0008_partial_calls") as conn:
+        insert_rows(conn, before)
+        prepare(conn)
+        # The bridge has not heard that the first one was stored, and tells of it again.
+        assert {fact.id for _, fact in put(conn, a_cut(1)).facts} == set()
+        put(conn, an_opening(2), a_cut(2))
+        for table in ("tool_calls", "model_thoughts"):
+            assert [(row["interception_id"], row["partial"]) for row in rows_of(conn, table)] == [
+                (an_id(1), 0),
+                (an_id(2), 1),
+            ]
+        for number, expected in ((1, [0, 0]), (2, [1, 1])):
+            _, [detail] = record_queries.get_interception(conn, an_id(number), user_id="")
+            assert [fact.partial for fact in detail.facts] == expected
+
+
+def test_a_release_of_before_some_were_marked_still_writes_into_a_file_that_has_the_mark(tmp_path):
+    with (
+        records_of_before(tmp_path / "records.db", "0008_partial_calls") as old,
+        empty_records(tmp_path / "new.db") as new,
+    ):
+        columns = {
+            table: [row["name"] for row in old.execute(f"PRAGMA table_info({table})").fetchall()]
+            for table in ("tool_calls", "model_thoughts")
+        }
+        for table, names in columns.items():
+            assert "partial" not in names
+            values = ", ".join("1" if name.endswith("bytes") else "'x'" for name in names)
+            new.execute(f"INSERT INTO {table} ({', '.join(names)}) VALUES ({values})")
+            assert [row["partial"] for row in rows_of(new, table)] == [0]
 
 
 # Of those that a release has run: what is changed in one of them reaches no database that exists.

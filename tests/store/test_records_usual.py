@@ -77,10 +77,13 @@ def interceptions(draw, number: int) -> list[Opening | Report]:
         token_usages=tuple(usages),
         prompts=tuple(a_prompt(text, id=id_of(1)) for text in draw(st.sampled_from([[f"prompt {number}"], [""], []]))),
         tool_calls=tuple(
-            a_tool_call(f"toolu_{call}", id=an_id(100 * number + 20 + call))
+            a_tool_call(f"toolu_{call}", id=an_id(100 * number + 20 + call), partial=call == 2)
             for call in draw(st.lists(st.integers(1, 3), max_size=2))
         ),
-        model_thoughts=draw(st.sampled_from([(), (a_thought(id=an_id(100 * number + 30)),)])),
+        model_thoughts=tuple(
+            a_thought(id=an_id(100 * number + 30), partial=partial)
+            for partial in draw(st.sampled_from([(), (False,), (True,)]))
+        ),
         end=an_end(number, **draw(st.sampled_from(ENDS))),
     )
     tried = (an_attempt(1),)

@@ -246,6 +246,7 @@ class ToolCall(_message.Message):
     SERVER_URL_FIELD_NUMBER: _builtins.int
     INJECTED_FIELD_NUMBER: _builtins.int
     INVOCATION_ERROR_FIELD_NUMBER: _builtins.int
+    PARTIAL_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     response_id: _builtins.str
     tool_call_id: _builtins.str
@@ -258,11 +259,18 @@ class ToolCall(_message.Message):
     of credentiald say so.
     """
     input_bytes: _builtins.int
-    """Of the whole input, in UTF-8. 0 in a request means: input is whole."""
+    """Of the whole input, in UTF-8; of a partial one as far as it was seen. 0 in a
+    request means: nothing of that is left out of input.
+    """
     server_url: _builtins.str
     """Always empty and false for now: Drawbridge injects no tools."""
     injected: _builtins.bool
     invocation_error: _builtins.str
+    partial: _builtins.bool
+    """More of it was to come: the answer was cut before the call was whole, or the
+    upstream says that it is incomplete. What a bound or the settings of
+    credentiald have cut is not partial: input_bytes tells.
+    """
     @_builtins.property
     def create_time(self) -> _timestamp_pb2.Timestamp: ...
     def __init__(
@@ -279,10 +287,11 @@ class ToolCall(_message.Message):
         server_url: _builtins.str = ...,
         injected: _builtins.bool = ...,
         invocation_error: _builtins.str = ...,
+        partial: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "id", b"id", "injected", b"injected", "input", b"input", "input_bytes", b"input_bytes", "invocation_error", b"invocation_error", "item_id", b"item_id", "response_id", b"response_id", "server_url", b"server_url", "tool", b"tool", "tool_call_id", b"tool_call_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "id", b"id", "injected", b"injected", "input", b"input", "input_bytes", b"input_bytes", "invocation_error", b"invocation_error", "item_id", b"item_id", "partial", b"partial", "response_id", b"response_id", "server_url", b"server_url", "tool", b"tool", "tool_call_id", b"tool_call_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -300,14 +309,19 @@ class ModelThought(_message.Message):
     CONTENT_FIELD_NUMBER: _builtins.int
     CONTENT_BYTES_FIELD_NUMBER: _builtins.int
     SOURCE_FIELD_NUMBER: _builtins.int
+    PARTIAL_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     response_id: _builtins.str
     content: _builtins.str
     """Empty or shortened where the settings of credentiald say so."""
     content_bytes: _builtins.int
-    """Of the whole thought, in UTF-8. 0 in a request means: content is whole."""
+    """Of the whole thought, in UTF-8; of a partial one as far as it was seen. 0 in
+    a request means: nothing of that is left out of content.
+    """
     source: _builtins.str
     """Where it stood: "thinking", "thought", "reasoning_content", "reasoning_summary", "reasoning_text" or "commentary"."""
+    partial: _builtins.bool
+    """As ToolCall.partial."""
     @_builtins.property
     def create_time(self) -> _timestamp_pb2.Timestamp: ...
     def __init__(
@@ -319,10 +333,11 @@ class ModelThought(_message.Message):
         content: _builtins.str = ...,
         content_bytes: _builtins.int = ...,
         source: _builtins.str = ...,
+        partial: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["content", b"content", "content_bytes", b"content_bytes", "create_time", b"create_time", "id", b"id", "response_id", b"response_id", "source", b"source"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["content", b"content", "content_bytes", b"content_bytes", "create_time", b"create_time", "id", b"id", "partial", b"partial", "response_id", b"response_id", "source", b"source"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

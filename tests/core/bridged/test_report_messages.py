@@ -36,8 +36,16 @@ USAGES = st.builds(
     metadata=st.dictionaries(TEXTS, COUNTS, max_size=3),
     partial=st.booleans(),
 )
-TOOLS = st.builds(ToolUsage, tool=TEXTS, input=TEXTS, tool_call_id=TEXTS, item_id=TEXTS)
-THOUGHTS = st.builds(ModelThought, content=TEXTS, source=TEXTS)
+TOOLS = st.builds(
+    ToolUsage,
+    tool=TEXTS,
+    input=TEXTS,
+    tool_call_id=TEXTS,
+    item_id=TEXTS,
+    partial=st.booleans(),
+    input_bytes=COUNTS,
+)
+THOUGHTS = st.builds(ModelThought, content=TEXTS, source=TEXTS, partial=st.booleans(), content_bytes=COUNTS)
 ANSWERS = st.builds(
     AnswerRecords,
     msg_id=TEXTS,
@@ -127,9 +135,17 @@ def _message(report: Report) -> pb.InterceptionRecords:
             item_id=tool.item_id,
             tool=tool.tool,
             input=tool.input,
+            partial=tool.partial,
+            input_bytes=tool.input_bytes,
         )
     for thought in answer.thoughts:
-        message.model_thoughts.add(response_id=answer.msg_id, content=thought.content, source=thought.source)
+        message.model_thoughts.add(
+            response_id=answer.msg_id,
+            content=thought.content,
+            source=thought.source,
+            partial=thought.partial,
+            content_bytes=thought.content_bytes,
+        )
     return message
 
 

@@ -909,7 +909,36 @@ def test_a_call_that_an_incomplete_response_cut_is_marked() -> None:
     assert not found.partial
 
 
+@pytest.mark.parametrize("status", ["incomplete", "completed"])
+def test_a_thought_that_an_incomplete_response_cut_is_marked(status: str) -> None:
+    item = {"type": "reasoning", "id": "k", "summary": [{"text": "First, I"}], "status": status}
+    event = {"type": "response.incomplete", "response": {"id": "r", "output": [item]}}
+    found = tapped([_messages(event)], dialect=RESPONSES)
+    assert [(one.content, one.partial) for one in found.thoughts] == [("First, I", status == "incomplete")]
+    assert not found.partial
+
+
 # -- Gemini ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("parts", "expected"),
+    [
+        ([{"text": "Well, ", "thought": True}], [("Well, ", True)]),
+        ([{"text": "Well", "thought": True}, {"text": "Yes."}], [("Well", False)]),
+        (
+            [{"text": "Well", "thought": True}, {"text": "Yes."}, {"text": "Then", "thought": True}],
+            [("Well", False), ("Then", True)],
+        ),
+    ],
+)
+def test_a_thought_of_a_stream_that_was_cut_is_whole_where_something_follows(
+    parts: list[dict[str, object]], expected: list[tuple[str, bool]]
+) -> None:
+    answers = [{"responseId": "r", "candidates": [{"content": {"parts": [part]}}]} for part in parts]
+    pieces = [b"data: " + json.dumps(answer).encode() + b"\n\n" for answer in answers]
+    found = tapped(pieces, dialect=GENERATE, whole=False)
+    assert [(one.content, one.partial) for one in found.thoughts] == expected
 
 
 def test_a_blocked_prompt_is_a_whole_answer() -> None:

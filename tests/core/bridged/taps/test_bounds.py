@@ -165,21 +165,32 @@ def test_a_document_that_is_too_long_still_gives_its_usage() -> None:
     assert found.troubles == {Trouble.OVERLONG}
 
 
-def test_tool_inputs_and_thoughts_are_capped_together_and_said_to_be() -> None:
-    def block(index: int) -> dict[str, object]:
-        tool = {"type": "tool_use", "id": f"t{index}", "name": "f"}
-        return {"type": "content_block_start", "index": index, "content_block": tool}
+def _block(index: int, block: dict[str, object], delta: dict[str, object], count: int) -> bytes:
+    """A block that begins and goes on so often, and does not end."""
+    begun = {"type": "content_block_start", "index": index, "content_block": block}
+    return data(begun) + data({"type": "content_block_delta", "index": index, "delta": delta}) * count
 
-    fragment = {
-        "type": "content_block_delta",
-        "index": 0,
-        "delta": {"type": "input_json_delta", "partial_json": "ü" * 999},
-    }
-    body = data(block(0)) + data(fragment) * 700 + data(block(1)) + data({**fragment, "index": 1})
-    found = tapped([body, data({"type": "message_stop"})], dialect=ANTHROPIC)
-    assert MAX_TEXT_BYTES - 2 <= sum(len(tool.input.encode()) for tool in found.tools) <= MAX_TEXT_BYTES
-    assert [tool.partial for tool in found.tools] == [True, True]
-    assert found.troubles == {Trouble.TEXT_BOUND}
+
+def test_tool_inputs_and_thoughts_are_capped_together_and_their_lengths_are_told() -> None:
+    tool: dict[str, object] = {"type": "tool_use", "id": "t", "name": "f"}
+    fragment: dict[str, object] = {"type": "input_json_delta", "partial_json": "ü" * 999}
+    thinking: dict[str, object] = {"type": "thinking_delta", "thinking": "hm"}
+    blocks = [
+        _block(0, {"type": "thinking", "thinking": ""}, thinking, 5),
+        _block(1, tool, fragment, 700),
+        data({"type": "content_block_stop", "index": 1}),
+        _block(2, tool, fragment, 3),
+        _block(3, {"type": "thinking", "thinking": ""}, thinking, 2),
+    ]
+    for end, of_last in ((data({"type": "message_stop"}), False), (b"", True)):
+        found = tapped([*blocks, end], dialect=ANTHROPIC, whole=not of_last)
+        texts = [tool.input for tool in found.tools] + [thought.content for thought in found.thoughts]
+        assert MAX_TEXT_BYTES - 2 <= sum(len(text.encode()) for text in texts) <= MAX_TEXT_BYTES
+        # What a bound has cut and came to its end is whole; of what did not, the length is as far as it came.
+        assert [(one.partial, one.input_bytes) for one in found.tools] == [(False, 1998 * 700), (of_last, 1998 * 3)]
+        assert [(one.content, one.content_bytes) for one in found.thoughts] == [("hm" * 5, 0), ("", 4)]
+        assert [one.partial for one in found.thoughts] == [of_last, of_last]
+        assert found.troubles == {Trouble.TEXT_BOUND}
 
 
 def _calls() -> Iterator[bytes]:
