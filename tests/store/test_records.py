@@ -82,6 +82,48 @@ def test_an_attempt_is_a_line_of_the_log_between_beginning_and_end(conn):
     assert (line["http_status"], line["error_type"], line["error_reason"]) == (429, "RATE_LIMITED", "rate_limit_error")
 
 
+@pytest.mark.parametrize("opened_before", [True, False])
+def test_after_a_fallback_ends_and_tokens_are_logged_with_the_provider_that_answered(conn, opened_before):
+    put(conn, a_whole(1))
+    first = [an_opening(2, upstream_model="mapped")]
+    opened = list(record_log.lines(put(conn, *first))) if opened_before else []
+    fallback = an_origin(
+        provider_id="provider-2", provider_name="aws", provider_type="bedrock", source="USER_KEY", credential_id="key-2"
+    )
+    told = a_whole(
+        2,
+        resolution_id=an_id(3_000_000),
+        origin=fallback,
+        facts=some_facts(correlating_tool_call_id="toolu_1", upstream_model="eu.claude"),
+        tool_calls=(),
+    )
+    lines = opened + list(record_log.lines(put(conn, *([] if opened_before else first), told)))
+    start, end, tokens = (
+        next(line for line in lines if line["record_type"] == kind)
+        for kind in ("interception_start", "interception_end", "token_usage")
+    )
+    asked = {
+        "provider": "bedrock",
+        "provider_name": "aws",
+        "model": "claude-sonnet-4-5",
+        "upstream_model": "eu.claude",
+    }
+    known = asked | {
+        "source": "USER_KEY",
+        "credential_id": "key-2",
+        "metadata": {"request_user_agent": "claude-cli/2.0"},
+        "correlating_tool_call_id": "toolu_1",
+        "thread_parent_id": an_id(1),
+        "thread_root_id": an_id(1),
+        "session_id": an_id(1),
+    }
+    assert {name: tokens[name] for name in asked} == asked
+    assert {name: end[name] for name in known} == known
+    # Those of a beginning are there before anything is known, too.
+    assert start.keys() - end.keys() == {"started_at"}
+    assert start["provider_name"] == ("anthropic-corp" if opened_before else "aws")
+
+
 @given(st.data())
 @settings(max_examples=30, deadline=None)
 def test_however_reports_are_cut_into_batches_and_repeated_the_file_is_the_same(data):
