@@ -161,7 +161,9 @@ def _note_start(settings: Settings) -> None:
 def _logging(settings: Settings, serving: Callable[[], None], *, warnings: Sequence[str] = ()) -> int:
     """The exit code of what serves, with logs around it."""
     try:
-        with running_logs(human=settings.log_human, json=settings.log_json, level=settings.log_level):
+        with running_logs(
+            human=settings.log_human, json=settings.log_json, level=settings.log_level, shared=settings.workers > 1
+        ):
             for warning in warnings:
                 log.warning(warning)
             if not settings.debuggable:
