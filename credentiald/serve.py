@@ -293,7 +293,7 @@ async def _serve_open(
                 auditing=auditing,
             ),
             readiness.listening(db),
-            watching(plane, records, metrics),
+            watching(plane, records, metrics, settings.keep_rules()),
             resealing(plane.sealing_keys, metrics),
         ):
             # What was made up to here lives as long as the process: no need to look through it again.
