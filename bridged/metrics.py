@@ -18,6 +18,7 @@ from bridged.endings import CLIENT_GONE
 from bridged.errors import REFUSALS
 from bridged.limits.admission import Limit
 from bridged.watch import REASONS
+from daemonkit.log_metrics import LogMetrics
 from daemonkit.tallies import BeforeReading, Count, CounterTally, HistogramTally, Made
 from daemonkit.tls_metrics import TlsMetrics
 
@@ -118,6 +119,7 @@ class Metrics:
             "bridged_ready", "1 while /readyz says so; of several workers, while all do.", registry=self.registry
         )
         self.tls = TlsMetrics("bridged", self.registry)
+        LogMetrics("bridged", self.registry)
         self.draining = Gauge("bridged_draining", "1 from the request to stop until the end.", registry=self.registry)
         self.in_flight = Gauge("bridged_requests_in_flight", "Requests under way.", registry=self.registry)
         self._resolves = CounterTally(

@@ -103,7 +103,9 @@ def _logging(loaded: Loaded, serving: Callable[[], None], *, warnings: Sequence[
     """The exit code of what serves, with logs around it."""
     settings = loaded.settings
     try:
-        with running_logs(human=settings.log_human, json=settings.log_json, level=settings.log_level):
+        with running_logs(
+            human=settings.log_human, json=settings.log_json, level=settings.log_level, shared=settings.workers > 1
+        ):
             for warning in warnings:
                 log.warning(warning)
             if not settings.debuggable:

@@ -15,6 +15,7 @@ from credentiald.aws.access import AwsAccess
 from credentiald.aws.supply import SupplyState
 from credentiald.key_health import OutcomeKind
 from credentiald.record_metrics import RecordMetrics, StoreSizes
+from daemonkit.log_metrics import LogMetrics
 from daemonkit.tallies import CounterTally, HistogramTally, Made
 from daemonkit.tls_metrics import TlsMetrics
 
@@ -108,6 +109,7 @@ class Metrics:
             registry=self.registry,
         )
         self.tls = TlsMetrics("credentiald", self.registry)
+        LogMetrics("credentiald", self.registry)
         self.sealed = Gauge(
             "credentiald_sealed", "1 while nobody has decrypted the sealing keys yet.", registry=self.registry
         )

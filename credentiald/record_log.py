@@ -50,13 +50,20 @@ def _start(draft: InterceptionDraft) -> Line:
     return {
         "record_type": "interception_start",
         "interception_id": draft.id,
-        "initiator_id": draft.user_id,
-        "provider": draft.provider_type,
-        "provider_name": draft.provider_name,
-        "model": draft.model,
-        "upstream_model": draft.upstream_model,
-        "client": draft.client,
         "started_at": _written(draft.start_time),
+        **_known(draft),
+    }
+
+
+def _known(draft: InterceptionDraft) -> Line:
+    """What a beginning says as far as it is known then, and an end for good.
+
+    Between them a fallback may have taken another provider's place, and half of it comes with the report.
+    """
+    return {
+        "initiator_id": draft.user_id,
+        **_asked(draft),
+        "client": draft.client,
         "operation": draft.operation,
         "resolution_id": draft.resolution_id,
         "source": draft.source,
@@ -66,6 +73,16 @@ def _start(draft: InterceptionDraft) -> Line:
         "thread_parent_id": draft.thread_parent_id,
         "thread_root_id": draft.thread_root_id,
         "metadata": {"request_user_agent": draft.user_agent},
+    }
+
+
+def _asked(draft: InterceptionDraft) -> Line:
+    """Who was asked for what: what tokens are counted by."""
+    return {
+        "provider": draft.provider_type,
+        "provider_name": draft.provider_name,
+        "model": draft.model,
+        "upstream_model": draft.upstream_model,
     }
 
 
@@ -83,10 +100,7 @@ def _end(draft: InterceptionDraft) -> Line:
         "upstream_request_id": draft.upstream_request_id,
         "duration_micros": draft.duration_micros,
         "first_byte_micros": draft.first_byte_micros,
-        "client": draft.client,
-        "session_id": draft.session_id,
-        "resolution_id": draft.resolution_id,
-        "credential_id": draft.credential_id,
+        **_known(draft),
     }
 
 
@@ -101,6 +115,7 @@ def _fact(draft: InterceptionDraft, fact: Fact) -> Line:
             return {
                 "record_type": "token_usage",
                 **shared,
+                **_asked(draft),
                 "input_tokens": fact.input_tokens,
                 "output_tokens": fact.output_tokens,
                 "cache_read_input_tokens": fact.cache_read_input_tokens,

@@ -1,7 +1,7 @@
 """What of a record's content is kept: all, nothing, or so many bytes; for the deployment, and for single providers."""
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Collection, Iterator, Mapping
+from dataclasses import dataclass, field, fields
 
 from credentiald.validation import name_problem
 from daemonkit.by_provider import parse_by_provider
@@ -38,6 +38,23 @@ class KeepRules:
     prompts: KeepRule = KeepRule()
     tool_inputs: KeepRule = KeepRule()
     thoughts: KeepRule = KeepRule()
+
+
+class StrayNames:
+    """Names in rules that are no provider's: what is meant for a provider does not count for it."""
+
+    def __init__(self, rules: KeepRules) -> None:
+        by_setting = {f"record_{one.name}": getattr(rules, one.name) for one in fields(rules)}
+        self._named = {setting: frozenset(rule.by_provider) for setting, rule in by_setting.items()}
+        self._told: dict[str, frozenset[str]] = dict.fromkeys(self._named, frozenset())
+
+    def untold(self, providers: Collection[str]) -> Iterator[tuple[str, list[str]]]:
+        """Each setting with those names that have become strays since this was asked last."""
+        for setting, named in self._named.items():
+            strays = named.difference(providers)
+            if new := sorted(strays - self._told[setting]):
+                yield setting, new
+            self._told[setting] = strays
 
 
 def parse_keep_rule(text: str) -> KeepRule:

@@ -161,7 +161,9 @@ def _note_start(settings: Settings) -> None:
 def _logging(settings: Settings, serving: Callable[[], None], *, warnings: Sequence[str] = ()) -> int:
     """The exit code of what serves, with logs around it."""
     try:
-        with running_logs(human=settings.log_human, json=settings.log_json, level=settings.log_level):
+        with running_logs(
+            human=settings.log_human, json=settings.log_json, level=settings.log_level, shared=settings.workers > 1
+        ):
             for warning in warnings:
                 log.warning(warning)
             if not settings.debuggable:
@@ -291,7 +293,7 @@ async def _serve_open(
                 auditing=auditing,
             ),
             readiness.listening(db),
-            watching(plane, records, metrics),
+            watching(plane, records, metrics, settings.keep_rules()),
             resealing(plane.sealing_keys, metrics),
         ):
             leave_what_is_there()

@@ -1,8 +1,9 @@
-"""What metrics say that nobody passes by with: looked up now and then, for the length of a block."""
+"""What metrics and warnings say that nobody passes by with: looked up now and then, for the length of a block."""
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator
+import logging
+from collections.abc import AsyncIterator, Collection
 from contextlib import asynccontextmanager
 from datetime import timedelta
 
@@ -10,16 +11,19 @@ from credentiald.errors import StoreUnavailable
 from credentiald.metrics import Metrics
 from credentiald.plane import Plane
 from credentiald.provider_health import resting_keys
+from credentiald.record_rules import KeepRules, StrayNames
 from credentiald.store import models, providers, record_retention
 from credentiald.store.records import Records
 from credentiald.store.times import to_micros
+
+log = logging.getLogger(__name__)
 
 ROUND_SECONDS = 15.0
 _HEARD_WITHIN = timedelta(seconds=60)
 
 
-async def look(plane: Plane, records: Records, metrics: Metrics) -> None:
-    """Tell the metrics which names there are and how many bridges. StoreUnavailable."""
+async def look(plane: Plane, records: Records, metrics: Metrics) -> Collection[str]:
+    """Tell the metrics which names there are and how many bridges; the names of providers. StoreUnavailable."""
     names = {provider_id: name for provider_id, (name, _) in (await plane.db.read(providers.names)).items()}
     names |= {one.provider.id: name for name, one in plane.environment.items()}
     metrics.resting_keys(await plane.db.read(resting_keys, plane))
@@ -27,17 +31,25 @@ async def look(plane: Plane, records: Records, metrics: Metrics) -> None:
     metrics.records.know(names.values(), {(name, model) for name, model in configured if name is not None})
     since_micros = to_micros(plane.clock() - _HEARD_WITHIN)
     metrics.records.bridges.set(await records.read(record_retention.heard_since, since_micros=since_micros))
+    return names.values()
+
+
+def tell_strays(strays: StrayNames, names: Collection[str]) -> None:
+    """Warn of names in settings that no provider has, once each."""
+    for setting, untold in strays.untold(names):
+        log.warning("a setting names what is no provider", extra={"setting": setting, "names": untold})
 
 
 @asynccontextmanager
-async def watching(plane: Plane, records: Records, metrics: Metrics) -> AsyncIterator[None]:
+async def watching(plane: Plane, records: Records, metrics: Metrics, rules: KeepRules) -> AsyncIterator[None]:
     """Look at once and every now and then until the end of the block."""
+    strays = StrayNames(rules)
 
     async def looking() -> None:
         while True:
             # The store has said so in the log; what was known before stays.
             with contextlib.suppress(StoreUnavailable):
-                await look(plane, records, metrics)
+                tell_strays(strays, await look(plane, records, metrics))
             await asyncio.sleep(ROUND_SECONDS)
 
     task = asyncio.create_task(looking())

@@ -2,21 +2,23 @@
 
 Nothing a client sent can forge a line, because control characters are escaped. Secrets print as a mask, and so does
 any text with the form of one of our tokens; that is the backstop, not the rule. Logging never raises and never waits
-for a reader: lines go through a bounded queue to a thread, and what does not fit is counted and said.
+for a reader (log_writer.py).
 """
 
+import errno
 import json
 import logging
 import os
-import queue
 import sys
 import threading
 import traceback
+from collections import defaultdict
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from datetime import UTC, datetime
 from typing import TextIO
 
+from daemonkit.log_writer import LogWriter
 from daemonkit.secret import masked
 from daemonkit.settings import ConfigErrors
 
@@ -34,12 +36,8 @@ _TARGETS = {
 }
 Render = Callable[[logging.LogRecord], str]
 
-_QUEUED_LINES = 10_000
-_FLUSH_SECONDS = 2.0
 # Of a process that ends at once.
 _LAST_SECONDS = 0.5
-# Workers write to one log: what is written in one piece, of whole lines, is not torn apart (pipe(7), PIPE_BUF).
-_PIECE_CHARACTERS = 4000
 _STANDARD = frozenset(logging.makeLogRecord({}).__dict__) | {"message", "asctime", "taskName"}
 _OWN_FIELDS = frozenset({"time", "level", "msg", "logger", "exception"})
 
@@ -141,53 +139,6 @@ def _exception(record: logging.LogRecord) -> str:
     return "".join(traceback.format_exception(*record.exc_info)).rstrip("\n")
 
 
-class _Writer:
-    """Writes lines to its stream on a thread of its own. `write` returns at once."""
-
-    def __init__(self, stream: TextIO, render: Render, *, owned: bool) -> None:
-        self._stream = stream
-        self._render = render
-        self._owned = owned
-        self._lines: queue.Queue[str | None] = queue.Queue(_QUEUED_LINES)
-        self._dropped = 0
-        self._thread = threading.Thread(target=self._run, name="log-writer", daemon=True)
-        self._thread.start()
-
-    def write(self, line: str) -> None:
-        try:
-            self._lines.put_nowait(line)
-        except queue.Full:
-            self._dropped += 1
-
-    def close(self, seconds: float = _FLUSH_SECONDS) -> None:
-        """Write what is queued, within a limit: a reader that has stalled must not keep the daemon."""
-        try:
-            self._lines.put(None, timeout=seconds)
-        except queue.Full:
-            return
-        self._thread.join(seconds)
-        if self._owned and not self._thread.is_alive():
-            self._stream.close()
-
-    def _run(self) -> None:
-        held = 0
-        while (line := self._lines.get()) is not None:
-            dropped, self._dropped = self._dropped, 0
-            try:
-                if dropped:
-                    self._stream.write(self._render(_loss(dropped)) + "\n")
-                if held + len(line) > _PIECE_CHARACTERS:
-                    self._stream.flush()
-                    held = 0
-                self._stream.write(line + "\n")
-                held += len(line) + 1
-                if self._lines.empty():
-                    self._stream.flush()
-                    held = 0
-            except (OSError, ValueError):  # a full disk, a closed pipe: the daemon goes on without a log
-                self._dropped += 1
-
-
 def announce(listener: str, address: object) -> None:
     """The line by which others find a listener, port 0 or not: in the log, or on stderr where the log would not say."""
     handlers = [one for one in logging.getLogger().handlers if not isinstance(one, logging.NullHandler)]
@@ -195,6 +146,11 @@ def announce(listener: str, address: object) -> None:
         log.info("listening", extra={"listener": listener, "address": str(address)})
     else:
         print(f"listening listener={listener} address={address}", file=sys.stderr, flush=True)  # noqa: T201
+
+
+def lost_lines() -> int:
+    """How many lines the logs that run now have lost."""
+    return sum(one.writer.lost for one in logging.getLogger().handlers if isinstance(one, _LineHandler))
 
 
 def _loss(lines: int) -> logging.LogRecord:
@@ -217,37 +173,38 @@ def end_logs() -> None:
 class _LineHandler(logging.Handler):
     """Renders a record where it was logged, so that facts cannot change before they are written."""
 
-    def __init__(self, render: Render, writer: _Writer) -> None:
+    def __init__(self, render: Render, writer: LogWriter) -> None:
         super().__init__()
         self._render = render
-        self._writer = writer
+        self.writer = writer
 
     def emit(self, record: logging.LogRecord) -> None:
         try:
             line = self._render(record)
         except Exception as error:
             line = json.dumps({"level": "error", "msg": "a log record cannot be shown", "error": type(error).__name__})
-        self._writer.write(line)
+        self.writer.write(line)
 
     def end(self, seconds: float) -> None:
         """Write what is queued, within the time."""
-        self._writer.close(seconds)
+        self.writer.close(seconds)
 
 
 @contextmanager
-def running_logs(*, human: str, json: str, level: int) -> Iterator[None]:
+def running_logs(*, human: str, json: str, level: int, shared: bool = False) -> Iterator[None]:
     """Log to targets of `parse_log_target` for the length of the block, then write what is queued.
 
-    ConfigErrors if a file cannot be opened.
+    `shared` where other processes write to them, too. ConfigErrors if a file cannot be opened.
     """
     with ExitStack() as stack:
         handlers: list[logging.Handler] = []
         errors = []
+        mutexes: defaultdict[tuple[int, int], threading.Lock] = defaultdict(threading.Lock)
         for name, target, render in (("log_human", human, human_line), ("log_json", json, json_line)):
             if target == NOWHERE:
                 continue
             try:
-                writer = _Writer(_open(target), render, owned=target not in (STDERR, STDOUT))
+                writer = _writer(target, render, mutexes, shared=shared)
             except OSError as error:
                 errors.append(f"{name}: cannot write {target!r}: {error.strerror or type(error).__name__}")
                 continue
@@ -272,9 +229,22 @@ def _root_logger(handlers: list[logging.Handler], level: int) -> Iterator[None]:
         root.setLevel(level_before)
 
 
-def _open(target: str) -> TextIO:
-    if target == STDERR:
-        return sys.stderr
-    if target == STDOUT:
-        return sys.stdout
-    return open(target, "a", encoding="utf-8", errors="backslashreplace")
+def _writer(
+    target: str, render: Render, mutexes: defaultdict[tuple[int, int], threading.Lock], *, shared: bool
+) -> LogWriter:
+    """OSError if the target cannot be opened. Both logs may go to one file, under whatever names."""
+    owned = target not in (STDERR, STDOUT)
+    if owned:
+        fd = os.open(target, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o666)
+    else:
+        fd = _descriptor(sys.stderr if target == STDERR else sys.stdout)
+    about = os.fstat(fd)
+    mutex = mutexes[about.st_dev, about.st_ino]
+    return LogWriter(fd, lambda lines: render(_loss(lines)), owned=owned, mutex=mutex, shared=shared)
+
+
+def _descriptor(stream: TextIO | None) -> int:
+    """OSError for one that was closed before the start: another file may have its number."""
+    if stream is None:
+        raise OSError(errno.EBADF, os.strerror(errno.EBADF))
+    return stream.fileno()

@@ -25,6 +25,7 @@ from prometheus_client import CollectorRegistry, Metric
 
 from daemonkit.health import health_listener
 from daemonkit.listen import Address
+from daemonkit.log_metrics import LogMetrics
 from daemonkit.logs import announce
 from daemonkit.merged_metrics import families_of, lasting, merged, registry_of
 from daemonkit.rereading import rereading
@@ -92,9 +93,10 @@ async def supervise(plan: Plan, metrics: Listener) -> None:
 
     stop = stop_requested(at_once)
     own = CollectorRegistry()
+    LogMetrics(plan.module, own)
 
     async def registry() -> CollectorRegistry:
-        # Of its own there is the TLS of its one listener.
+        # Of its own there are its log and the TLS of its one listener.
         return registry_of(merged([list(own.collect()), *await crew.metrics()]))
 
     try:

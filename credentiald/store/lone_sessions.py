@@ -29,10 +29,15 @@ _COLUMNS = f"""
     {", ".join(map(_either, (*TOKEN_SUMS, "cost_micros")))},
     COALESCE({usual_facts.USAGES}.number, token_usages.id) IS NOT NULL
         AND COALESCE({usual_facts.USAGES}.cost_micros, token_usages.cost_micros) IS NULL AS unpriced_token_usages,
-    COALESCE(SUBSTR(CAST({_PROMPT} AS BLOB), 1, {4 * PROMPT_CHARACTERS}), '') AS last_prompt,
-    CASE WHEN {_PROMPT} IS NULL THEN 0 ELSE start_time END AS last_prompt_time
+    COALESCE(SUBSTR(CAST({_PROMPT} AS BLOB), 1, {4 * PROMPT_CHARACTERS}), '') AS last_prompt
 """
-# A prompt without a text is told of in no session, so there may be more of these. Nothing is looked for (NULL is equal
+# Also of a prompt whose text is left out: an older text does not come after it.
+_LEFT_OUT = "SELECT 1 FROM prompts AS said WHERE said.interception_id = interceptions.id AND said.text_bytes > 0"
+_PROMPT_TIME = (
+    f"CASE WHEN {usual_facts.PROMPTS}.text_bytes > 0 OR EXISTS ({_LEFT_OUT})"
+    " THEN start_time ELSE 0 END AS last_prompt_time"
+)
+# Prompts without a text are shown in no session, and there may be more of these. Nothing is looked for (NULL is equal
 # to nothing) in the tables of their kinds where the others have it: each look is a page of the file.
 _FACTS = f"""
     LEFT {usual_facts.JOIN_USAGES} LEFT {usual_facts.JOIN_PROMPTS}
@@ -69,7 +74,8 @@ def given_rows(conn: Connection, session_ids: Collection[str]) -> list[Row]:
     rows = list(
         bulk.select(
             conn,
-            f"SELECT {_COLUMNS} FROM interceptions {_FACTS} WHERE is_session = 1 AND interceptions.id IN",  # noqa: S608
+            f"SELECT {_COLUMNS}, {_PROMPT_TIME} FROM interceptions {_FACTS}"  # noqa: S608 - names of ours
+            " WHERE is_session = 1 AND interceptions.id IN",
             list(session_ids),
         )
     )

@@ -9,6 +9,12 @@ from credentiald.store.connection import Connection
 from credentiald.store.record_rows import TABLES
 
 _OLD = "FROM interceptions WHERE start_time < ? AND end_time IS NOT NULL ORDER BY start_time"
+# Sessions that go on after the prompt that they show: all others go themselves. Rows of user, session and time.
+_OLD_PROMPTS = (
+    "SELECT sessions.number FROM",
+    "AS keys CROSS JOIN sessions ON user_id = keys.column1 AND session_id = keys.column2"
+    " WHERE last_prompt <> '' AND last_prompt_time < keys.column3 AND last_active_time >= keys.column3",
+)
 
 
 def left_open(conn: Connection, *, before_micros: int, limit: int) -> list[tuple[str, int]]:
@@ -54,10 +60,13 @@ def note_purged(conn: Connection, *, before_micros: int) -> None:
 def purge(conn: Connection, *, before_micros: int, limit: int) -> int:
     """Remove at most `limit` interceptions that began before that time, with all their records; how many.
 
+    What their sessions show of their prompts goes with them: so no session has to be looked for by the time of its
+    prompt.
+
     One that is under way stays until it has its end, which would make it anew without its beginning.
     """
     rows = conn.execute(
-        f"SELECT id, number {_OLD} LIMIT ?",
+        f"SELECT id, number, user_id, session_id, is_session {_OLD} LIMIT ?",
         (before_micros, limit),
     ).fetchall()
     ids = [row["id"] for row in rows]
@@ -65,6 +74,9 @@ def purge(conn: Connection, *, before_micros: int, limit: int) -> int:
         bulk.change(conn, f"DELETE FROM {table} WHERE interception_id IN", ids)  # noqa: S608 - a name of ours
     usual_facts.delete(conn, [row["number"] for row in rows])
     bulk.change(conn, "DELETE FROM interceptions WHERE id IN", ids)
+    sessions = {(row["user_id"], row["session_id"], before_micros) for row in rows if not row["is_session"]}
+    old = bulk.select_for(conn, _OLD_PROMPTS[0], list(sessions), _OLD_PROMPTS[1])
+    bulk.change(conn, "UPDATE sessions SET last_prompt = '' WHERE number IN", [row["number"] for row in old])
     return len(ids)
 
 

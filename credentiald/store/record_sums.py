@@ -136,9 +136,10 @@ class Sums:
             session = self._session(draft)
             session.counts = [old + new for old, new in zip(session.counts, counts_of(fact), strict=True)]
             self._usage(draft, fact)
-        elif isinstance(fact, Prompt) and fact.text:
+        elif isinstance(fact, Prompt) and fact.text_bytes:
             session = self._session(draft)
-            if draft.start_time >= session.last_prompt_time:
+            # One whose text is left out takes the place of an older one's text: that was left in by older settings.
+            if (draft.start_time, bool(fact.text)) >= _said(session.last_prompt_time, session.last_prompt):
                 session.last_prompt, session.last_prompt_time = fact.text[:PROMPT_CHARACTERS], draft.start_time
 
     def kind(self, kind: Kind, tally: Tally) -> None:
@@ -162,10 +163,12 @@ class Sums:
         prompts = [
             one
             for _, columns in told
-            for one in zip(columns.start_micros, columns.interception_id, columns.prompt, strict=True)
+            for one in zip(
+                columns.start_micros, columns.interception_id, columns.prompt, columns.prompt_bytes, strict=True
+            )
             if one[-1]
         ]
-        last_prompt_time, _, last_prompt = max(prompts, default=(0, "", ""))
+        last_prompt_time, _, last_prompt, _ = max(prompts, default=(0, "", "", 0))
         self._sessions[kinds[0].origin.user_id, session_id] = _Session(
             dict.fromkeys(kind.origin.provider_name for kind in kinds),
             dict.fromkeys(kind.origin.provider_type for kind in kinds),
@@ -286,7 +289,8 @@ def counts_of(usage: TokenUsage) -> tuple[int, ...]:
 
 
 def _add_stored(session: _Session, row: Row) -> None:
-    if row["last_prompt_time"] > session.last_prompt_time:
+    said = _said(row["last_prompt_time"], row["last_prompt"])
+    if said > _said(session.last_prompt_time, session.last_prompt):
         session.last_prompt, session.last_prompt_time = lone_sessions.last_prompt_in(row), row["last_prompt_time"]
     # The latest client that has a name.
     if not session.client or (row["client"] and row["last_active_time"] > session.last_active_time):
@@ -299,6 +303,11 @@ def _add_stored(session: _Session, row: Row) -> None:
     session.providers = _joined(row["providers"], session.providers)
     session.provider_types = _joined(row["provider_types"], session.provider_types)
     session.models = _joined(row["models"], session.models)
+
+
+def _said(micros: int, prompt: str | bytes) -> tuple[int, bool]:
+    """By which the last prompt is the greatest: of one request, one that has a text."""
+    return micros, bool(prompt)
 
 
 def _joined(stored: str, new: dict[str, None]) -> dict[str, None]:

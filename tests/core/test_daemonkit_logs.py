@@ -4,6 +4,9 @@ import copy
 import json
 import logging
 import os
+import re
+import subprocess
+import sys
 import threading
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -11,7 +14,9 @@ from pathlib import Path
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from prometheus_client import CollectorRegistry
 
+from daemonkit.log_metrics import LogMetrics
 from daemonkit.logs import (
     escaped,
     human_line,
@@ -234,3 +239,90 @@ def test_a_reader_that_has_stalled_holds_nobody_up_and_the_loss_is_said():
     lost = [line["lines"] for line in shown if line["msg"].startswith("log lines were lost")]
     assert sum(lost) + len(shown) - len(lost) == 12_000
     assert sum(lost) > 0
+
+
+def lines_read(pipe: int) -> list[bytes]:
+    """What is written to the pipe until all who write to it have closed it."""
+    with os.fdopen(pipe, "rb") as reader:
+        return reader.read().splitlines()
+
+
+def test_what_waits_for_a_reader_is_bounded_in_bytes_and_the_loss_is_counted():
+    reading, writing = os.pipe()
+    lines: list[bytes] = []
+    reader = threading.Thread(target=lambda: lines.extend(lines_read(reading)))
+    registry = CollectorRegistry()
+    LogMetrics("bridged", registry)
+    with running_logs(human="", json=f"/dev/fd/{writing}", level=logging.INFO):
+        os.close(writing)
+        for _ in range(80):
+            log.info("line", extra={"prompt": "x" * 1024 * 1024})
+        counted = registry.get_sample_value("bridged_log_lines_lost_total")
+        reader.start()
+    reader.join(10)
+    shown = [json.loads(line) for line in lines]
+    lost = sum(line["lines"] for line in shown if line["msg"].startswith("log lines were lost"))
+    # One may be on its way beside those that wait.
+    assert 80 - 64 <= lost <= 80 - 63
+    assert counted == lost
+    assert sum(line["msg"] == "line" for line in shown) == 80 - lost
+
+
+WRITES = """
+import logging
+from daemonkit.logs import running_logs
+with running_logs(human="stderr", json="-", level=logging.INFO, shared=True):
+    for number in range(60):
+        said, size = "é" * 3000 if number % 3 == 0 else "line", 200_000 if number % 6 == 1 else 9
+        logging.info(said, extra={"prompt": "x" * size})
+"""
+
+
+@pytest.mark.parametrize("blocking", [True, False])
+def test_processes_that_write_to_one_pipe_do_not_tear_each_others_lines(blocking):
+    reading, writing = os.pipe()
+    os.set_blocking(writing, blocking)
+    writers = [subprocess.Popen([sys.executable, "-c", WRITES], stdout=writing, stderr=writing) for _ in range(3)]
+    os.close(writing)
+    lines = lines_read(reading)
+    assert [one.wait(10) for one in writers] == [0, 0, 0]
+    assert len(lines) == 3 * 60 * 2
+    human = [line for line in lines if not line.startswith(b"{")]
+    assert len(human) == 3 * 60
+    assert {bool(re.fullmatch(r"\S+ info    root (é{3000}|line) prompt=x+", line.decode())) for line in human} == {True}
+    told = [json.loads(line) for line in lines if line.startswith(b"{")]
+    assert {one["msg"] for one in told} == {"é" * 3000, "line"}
+    assert {len(one["prompt"]) for one in told} == {9, 200_000}
+
+
+FULL = """
+import logging, resource, sys
+from daemonkit.logs import lost_lines, running_logs
+_, most = resource.getrlimit(resource.RLIMIT_FSIZE)
+with running_logs(human="", json=sys.argv[1], level=logging.INFO):
+    logging.info("before")
+    resource.setrlimit(resource.RLIMIT_FSIZE, (2000, most))
+    logging.info("x" * 3000)
+    while not lost_lines():
+        pass
+    resource.setrlimit(resource.RLIMIT_FSIZE, (most, most))
+    logging.info("after")
+"""
+
+
+def test_after_a_line_that_a_full_disk_cut_the_next_one_begins_on_its_own(tmp_path):
+    path = tmp_path / "json.log"
+    subprocess.run([sys.executable, "-c", FULL, str(path)], check=True, timeout=30)
+    before, cut, loss, after = path.read_bytes().splitlines()
+    assert b"xxx" in cut
+    assert [json.loads(line)["msg"] for line in (before, after)] == ["before", "after"]
+    assert json.loads(loss)["lines"] == 1
+
+
+def test_a_stream_that_is_closed_is_no_log(monkeypatch):
+    monkeypatch.setattr(sys, "stderr", None)
+    with (
+        pytest.raises(ConfigErrors, match="log_human: cannot write 'stderr': Bad file descriptor"),
+        running_logs(human="stderr", json="", level=logging.INFO),
+    ):
+        pytest.fail("there is no log")

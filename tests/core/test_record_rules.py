@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from credentiald.record_rules import WHOLE, KeepRule, parse_keep_rule
+from credentiald.record_rules import WHOLE, KeepRule, KeepRules, StrayNames, parse_keep_rule
 
 
 @pytest.mark.parametrize(
@@ -54,3 +54,12 @@ def test_a_cut_text_is_a_beginning_of_it_that_fits_and_could_not_be_longer(text,
 
 def test_a_whole_text_is_kept_whole():
     assert KeepRule(most_bytes=WHOLE).kept("x" * 100_000, "any") == "x" * 100_000
+
+
+def test_names_in_rules_that_no_provider_has_are_told_once_each_time_that_they_become_such():
+    rules = KeepRules(prompts=parse_keep_rule("on,lba=off,lab=off"), thoughts=parse_keep_rule("off,lba=on"))
+    strays = StrayNames(rules)
+    told = [dict(strays.untold(providers)) for providers in (["lab"], ["lab"], ["corp"], [], ["lab", "lba"], ["lba"])]
+    lba = {"record_prompts": ["lba"], "record_thoughts": ["lba"]}
+    assert told == [lba, {}, {"record_prompts": ["lab"]}, {}, {}, {"record_prompts": ["lab"]}]
+    assert dict(StrayNames(KeepRules()).untold(["lab"])) == {}

@@ -31,6 +31,7 @@ from tests.support.records import (
     an_origin,
     empty_records,
     everything,
+    fact_id,
     put,
     rows_of,
     sessions_of,
@@ -80,6 +81,48 @@ def test_an_attempt_is_a_line_of_the_log_between_beginning_and_end(conn):
     line = lines[kinds.index("attempt")]
     assert (line["interception_id"], line["credential_id"], line["provider_name"]) == (an_id(1), "key-1", "corp")
     assert (line["http_status"], line["error_type"], line["error_reason"]) == (429, "RATE_LIMITED", "rate_limit_error")
+
+
+@pytest.mark.parametrize("opened_before", [True, False])
+def test_after_a_fallback_ends_and_tokens_are_logged_with_the_provider_that_answered(conn, opened_before):
+    put(conn, a_whole(1))
+    first = [an_opening(2, upstream_model="mapped")]
+    opened = list(record_log.lines(put(conn, *first))) if opened_before else []
+    fallback = an_origin(
+        provider_id="provider-2", provider_name="aws", provider_type="bedrock", source="USER_KEY", credential_id="key-2"
+    )
+    told = a_whole(
+        2,
+        resolution_id=an_id(3_000_000),
+        origin=fallback,
+        facts=some_facts(correlating_tool_call_id="toolu_1", upstream_model="eu.claude"),
+        tool_calls=(),
+    )
+    lines = opened + list(record_log.lines(put(conn, *([] if opened_before else first), told)))
+    start, end, tokens = (
+        next(line for line in lines if line["record_type"] == kind)
+        for kind in ("interception_start", "interception_end", "token_usage")
+    )
+    asked = {
+        "provider": "bedrock",
+        "provider_name": "aws",
+        "model": "claude-sonnet-4-5",
+        "upstream_model": "eu.claude",
+    }
+    known = asked | {
+        "source": "USER_KEY",
+        "credential_id": "key-2",
+        "metadata": {"request_user_agent": "claude-cli/2.0"},
+        "correlating_tool_call_id": "toolu_1",
+        "thread_parent_id": an_id(1),
+        "thread_root_id": an_id(1),
+        "session_id": an_id(1),
+    }
+    assert {name: tokens[name] for name in asked} == asked
+    assert {name: end[name] for name in known} == known
+    # Those of a beginning are there before anything is known, too.
+    assert start.keys() - end.keys() == {"started_at"}
+    assert start["provider_name"] == ("anthropic-corp" if opened_before else "aws")
 
 
 @given(st.data())
@@ -352,6 +395,44 @@ def test_a_session_says_the_prompt_of_its_latest_interception(conn):
     assert (session["last_prompt"], session["last_active_time"]) == ("the last", START + 5 * SECOND)
 
 
+@pytest.mark.parametrize("in_one_batch", [True, False])
+@pytest.mark.parametrize("way", ["short", "long"])
+def test_a_prompt_whose_text_is_left_out_takes_an_older_ones_place_in_its_session(conn, way, in_one_batch):
+    facts = some_facts(client_session_id="s-1")
+    # What it told of in two parts takes the long way.
+    further = {} if way == "short" else {"end": None}
+    told = [
+        a_whole(number, facts=facts, prompts=(a_prompt(text, text_bytes=9),), **further)
+        for number, text in ((2, "kept"), (3, ""))
+    ]
+    openings = [an_opening(2), an_opening(3)]
+    if in_one_batch:
+        put(conn, *openings, *told)
+    else:
+        put(conn, openings[0], told[0])
+        assert [row["last_prompt"] for row in rows_of(conn, "sessions")] == ["kept"]
+        put(conn, openings[1], told[1])
+    [session] = rows_of(conn, "sessions")
+    assert (session["last_prompt"], session["last_prompt_time"]) == ("", START + 3 * SECOND)
+    # An older one comes late, and the client goes on without saying anything.
+    put(conn, an_opening(1), a_whole(1, facts=facts, prompts=(a_prompt("old"),), **further))
+    put(conn, an_opening(4), a_whole(4, facts=facts, prompts=(), **further))
+    put(conn, an_opening(5), a_whole(5, facts=facts, prompts=(a_prompt("", text_bytes=0),), **further))
+    assert [row["last_prompt"] for row in rows_of(conn, "sessions")] == [""]
+    put(conn, an_opening(6), a_whole(6, facts=facts, prompts=(a_prompt("new"),), **further))
+    assert [row["last_prompt"] for row in rows_of(conn, "sessions")] == ["new"]
+
+
+def test_of_an_interception_with_a_prompt_that_is_kept_and_one_that_is_not_its_session_shows_the_one(conn, tmp_path):
+    kept, left_out = (a_report(1, prompts=(a_prompt(text, text_bytes=9, id=an_id(9)),)) for text in ("kept", ""))
+    left_out = left_out._replace(prompts=(left_out.prompts[0]._replace(id=an_id(8)),))
+    with empty_records(tmp_path / "other.db") as other:
+        for one, told in ((conn, (kept, left_out)), (other, (left_out, kept))):
+            for report in told:
+                put(one, report)
+            assert [row["last_prompt"] for row in rows_of(one, "sessions")] == ["kept"]
+
+
 def test_what_a_silent_bridge_left_open_is_found_and_ended_once(conn):
     with sqlite.transaction(conn, write=True):
         conn.execute(
@@ -414,6 +495,42 @@ def test_a_session_that_goes_on_counts_what_retention_has_removed_and_a_day_is_w
     [session] = rows_of(conn, "sessions")
     assert (session["interceptions"], session["input_tokens"], session["start_time"]) == (2, 20, START + SECOND)
     assert [row["interceptions"] for row in days_of_users(conn)] == [1, 1]
+
+
+@pytest.mark.parametrize("limit", [1, 10])
+def test_what_sessions_that_go_on_show_of_a_prompt_goes_with_it(conn, limit):
+    sessions = {
+        "goes on without a prompt": ["old", None, ""],
+        "says something again": ["old", "new", None],
+        "is told of late": [None, "new", "newer"],
+    }
+    for place, (session_id, prompts) in enumerate(sessions.items()):
+        for day, prompt in enumerate(prompts):
+            number = 10 * place + day
+            told = () if prompt is None else (a_prompt(prompt),)
+            facts = some_facts(client_session_id=session_id)
+            put(conn, a_whole(number, facts=facts, prompts=told, start_micros=START + day * DAY_MICROS))
+    # Of the same name, and another user's.
+    other = a_whole(90, origin=an_origin(BOB), facts=some_facts(client_session_id="goes on without a prompt"))
+    put(conn, other._replace(start_micros=START + DAY_MICROS, prompts=(a_prompt("of another"),)))
+    # Its interception stands for it.
+    alone = a_whole(91, tool_calls=(), start_micros=START, prompts=(a_prompt("alone", id=fact_id(91, 1)),))
+    put(conn, an_opening(91, start_micros=START), alone)
+    expected = dict.fromkeys(sessions, "new") | {"is told of late": "newer", "goes on without a prompt": "old"}
+    assert {
+        row["session_id"]: row["last_prompt"] for row in rows_of(conn, "sessions") if row["user_id"] == ALICE
+    } == expected
+    cut = START + DAY_MICROS
+    for step in (record_retention.purge, record_retention.purge_sums):
+        while step(conn, before_micros=cut, limit=limit):
+            pass
+    shown = {(row["user_id"], row["session_id"]): row["last_prompt"] for row in sessions_of(conn)}
+    assert shown == {
+        (ALICE, "goes on without a prompt"): "",
+        (ALICE, "says something again"): "new",
+        (ALICE, "is told of late"): "newer",
+        (BOB, "goes on without a prompt"): "of another",
+    }
 
 
 def test_bridges_are_forgotten_when_nothing_of_theirs_is_open(conn):

@@ -283,6 +283,9 @@ def test_interceptions_after_which_sessions_are_named_are_counted_in_these(tmp_p
         # Of another user, who may call a session by any name.
         [a_report(2, origin=an_origin(BOB), facts=some_facts(client_session_id=an_id(1)), end=an_end(2))],
         [a_report(1, prompts=(a_prompt("", id=an_id(75)),))],
+        # What is left out has a length.
+        [a_report(1, prompts=(a_prompt("", text_bytes=9, id=an_id(75)),))],
+        [a_report(2, facts=some_facts(client_session_id=an_id(1)), prompts=(a_prompt("", text_bytes=9),))],
     ],
 )
 def test_a_session_of_one_interception_gets_its_row_when_more_is_told_of_it(tmp_path, opened, more):
@@ -318,6 +321,17 @@ def test_the_last_prompt_of_a_session_is_the_same_with_a_row_and_without(tmp_pat
         # Something joins it.
         put(conn, a_report(2, facts=some_facts(client_session_id=an_id(1)), end=an_end(2)))
         assert [row["last_prompt"] for row in rows_of(conn, "sessions")] == [prompt[:500]]
+
+
+@pytest.mark.parametrize("place", [1, 7])
+def test_a_session_without_a_row_whose_prompt_is_left_out_gets_no_older_one(tmp_path, place):
+    left_out = a_prompt("", text_bytes=9, id=fact_id(2, place))
+    first = a_report(2, facts=some_facts(), token_usages=(a_usage(id=fact_id(2, 0)),), prompts=(left_out,))
+    with empty_records(tmp_path / "records.db") as conn:
+        put(conn, an_opening(2), first._replace(end=an_end(2)))
+        assert not rows_of(conn, "sessions")
+        put(conn, a_report(1, facts=some_facts(client_session_id=an_id(2)), prompts=(a_prompt("older"),)))
+        assert [session["last_prompt"] for session in sessions_of(conn)] == [""]
 
 
 def test_a_session_without_a_row_is_counted_once_however_many_prompts_without_a_text_there_are(tmp_path):

@@ -113,11 +113,12 @@ def test_what_is_told_again_is_stored_once_and_what_is_told_later_is_added(conn)
     assert [fact.id for fact in facts_of(conn, 1)] == [later.id, fact_id(1, 0), fact_id(1, 1)]
 
 
-def test_a_prompt_without_a_text_is_the_last_one_of_no_session(conn):
-    put(conn, an_opening(2), a_usual(2, prompts=(a_prompt("", id=fact_id(2, 1), text_bytes=9),)))
+@pytest.mark.parametrize(("text_bytes", "shown"), [(9, ""), (0, "prompt 1")])
+def test_no_session_shows_an_older_prompt_than_one_whose_text_is_left_out(conn, text_bytes, shown):
+    put(conn, an_opening(2), a_usual(2, prompts=(a_prompt("", id=fact_id(2, 1), text_bytes=text_bytes),)))
     assert [one["last_prompt"] for one in sessions_of(conn)] == [""]
     put(conn, an_opening(1), a_usual(1, facts=some_facts(client_session_id=an_id(2))))
-    assert [one["last_prompt"] for one in sessions_of(conn)] == ["prompt 1"]
+    assert [one["last_prompt"] for one in sessions_of(conn)] == [shown]
 
 
 def test_retention_removes_them_with_their_interceptions(conn):

@@ -14,8 +14,11 @@ from credentiald import record_rounds
 from credentiald.metrics import Metrics
 from credentiald.record_metrics import StoreSizes
 from credentiald.record_rounds import Rounds, running_book
-from credentiald.watching import look
+from credentiald.record_rules import KeepRules, StrayNames, parse_keep_rule
+from credentiald.watching import look, tell_strays
 from tests.support.credentiald import bearer, running
+from tests.support.pair import environment_of
+from tests.support.processes import credentiald
 from tests.support.reports import INSTANCE, Bridge, whole
 
 
@@ -210,3 +213,34 @@ def test_what_should_never_happen_is_there_as_nothing_before_it_does(metrics):
     assert value("credentiald_openings_dropped_total") == 0
     labels = {"outcome": "BRIDGE_VANISHED", "provider_type": "bedrock"}
     assert value("credentiald_interceptions_ended_total", labels) == 0
+
+
+async def test_a_name_in_a_rule_that_is_no_providers_is_told_at_the_start_and_when_a_provider_goes(
+    tmp_path, metrics, caplog
+):
+    rules = KeepRules(prompts=parse_keep_rule("on,goes=off,lba=off"))
+    async with running(tmp_path, metrics=metrics) as one:
+        await provider_and_token(one, "goes")
+        strays = StrayNames(rules)
+        for _ in range(2):
+            tell_strays(strays, await look(one.plane, one.stored, metrics))
+        await one.admin.DeleteProvider(admin.DeleteProviderRequest(name="goes"), metadata=bearer(one.admin_token))
+        for _ in range(2):
+            tell_strays(strays, await look(one.plane, one.stored, metrics))
+    told = [record for record in caplog.records if record.msg == "a setting names what is no provider"]
+    assert [(record.levelname, record.setting, record.names) for record in told] == [
+        ("WARNING", "record_prompts", ["lba"]),
+        ("WARNING", "record_prompts", ["goes"]),
+    ]
+
+
+async def test_a_daemon_tells_of_such_names_of_both_kinds_of_providers(tmp_path):
+    environ = environment_of({"lab": {"TYPE": "openai", "KEY": "sk-1", "BASE_URL": "https://localhost/"}})
+    environ["CREDENTIALD_RECORD_TOOL_INPUTS"] = "on,lab=off,lba=off"
+    with credentiald(tmp_path, environ) as daemon:
+        async with asyncio.timeout(30):
+            while not (told := [line for line in daemon.lines if "is no provider" in str(line["msg"])]):
+                await asyncio.sleep(0.05)
+    assert [(line["level"], line["setting"], line["names"]) for line in told] == [
+        ("warning", "record_tool_inputs", ["lba"])
+    ]

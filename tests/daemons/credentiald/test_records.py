@@ -729,7 +729,16 @@ async def test_every_record_is_a_line_of_the_log_once_and_the_end_comes_last(tmp
     assert (start["model"], start["upstream_model"], start["client"]) == ("gpt-5", "", "Codex")
     assert (end["outcome"], end["presumed"], end["error_type"]) == ("COMPLETED", False, "")
     assert datetime.fromisoformat(start["started_at"]) <= datetime.fromisoformat(end["ended_at"])
+    # The end has all that the beginning could not have, which was stored before the report.
+    asked = ("provider", "provider_name", "model", "upstream_model", "source", "initiator_id", "client")
+    assert [end[name] for name in asked] == [start[name] for name in asked]
+    assert (start["metadata"], end["metadata"]) == (
+        {"request_user_agent": ""},
+        {"request_user_agent": "codex_cli_rs/1.0"},
+    )
+    assert (start["thread_root_id"], end["thread_root_id"], end["thread_parent_id"]) == ("", interception_id, "")
     tokens = by_kind["token_usage"]
+    assert (tokens["provider"], tokens["provider_name"], tokens["model"]) == ("openai", "corp", "gpt-5")
     assert (tokens["input_tokens"], tokens["cache_read_input_tokens"], tokens["msg_id"]) == (10, 30, "resp_1")
     tool = by_kind["tool_usage"]
     assert (tool["tool"], tool["input"], tool["server_url"], tool["injected"]) == ("shell", "{}", "", False)

@@ -1,8 +1,10 @@
 """Both daemons with two workers each, as processes: what they share, what a dead one costs, how all of them end."""
 
 import asyncio
+import fcntl
 import json
 import os
+import select
 import signal
 import socket
 import subprocess
@@ -333,3 +335,30 @@ def test_workers_that_never_serve_are_given_up_with_a_reason(tmp_path):
     assert "missing.pem" in refused.stderr
     assert "before it could serve" in refused.stderr
     assert "Traceback" not in refused.stderr
+
+
+def waits_for(inode):
+    """Whether anybody waits for the lock of a file."""
+    with open("/proc/locks") as locks:
+        return any("->" in line and f":{inode} " in line for line in locks)
+
+
+@pytest.mark.parametrize("module", ["credentiald", "bridged"])
+async def test_workers_that_log_into_a_pipe_lock_it(tmp_path, module):
+    own = ["--credentiald", "127.0.0.1:1"] if module == "bridged" else ["--admin-listen", "127.0.0.1:0"]
+    reading, writing = os.pipe()
+    fcntl.lockf(writing, fcntl.LOCK_EX)
+    process = subprocess.Popen(
+        [sys.executable, "-m", module, "serve", "--log-human", "none", "--log-json", "-", "--workers", "2", *own,
+         *("--listen", "127.0.0.1:0", "--metrics-listen", "127.0.0.1:0")],
+        cwd=tmp_path, env=clean_environment(), stdout=writing,
+    )  # fmt: skip
+    with open(reading, "rb") as pipe, process:
+        try:
+            await until(lambda: waits_for(os.fstat(writing).st_ino) or select.select([pipe], [], [], 0)[0])
+            assert not select.select([pipe], [], [], 0)[0]
+            fcntl.lockf(writing, fcntl.LOCK_UN)
+            os.close(writing)
+            assert json.loads(await asyncio.to_thread(pipe.readline))["level"]
+        finally:
+            process.terminate()
