@@ -18,6 +18,7 @@ from bridged.endings import CLIENT_GONE
 from bridged.errors import REFUSALS
 from bridged.limits.admission import Limit
 from bridged.watch import REASONS
+from daemonkit.process_metrics import ProcessMetrics
 from daemonkit.tallies import BeforeReading, Count, CounterTally, HistogramTally, Made
 from daemonkit.tls_metrics import TlsMetrics
 
@@ -114,11 +115,9 @@ class Metrics:
         self._responses: Made[tuple[str, int], Count] = Made(
             lambda key: self._upstream_responses.at(key[0], _CLASSES[key[1] // 100])
         )
-        self._ready = Gauge(
-            "bridged_ready", "1 while /readyz says so; of several workers, while all do.", registry=self.registry
-        )
+        process = ProcessMetrics("bridged", self.registry)
+        self._ready, self.draining = process.ready, process.draining
         self.tls = TlsMetrics("bridged", self.registry)
-        self.draining = Gauge("bridged_draining", "1 from the request to stop until the end.", registry=self.registry)
         self.in_flight = Gauge("bridged_requests_in_flight", "Requests under way.", registry=self.registry)
         self._resolves = CounterTally(
             "bridged_resolves",

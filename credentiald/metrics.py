@@ -15,6 +15,7 @@ from credentiald.aws.access import AwsAccess
 from credentiald.aws.supply import SupplyState
 from credentiald.key_health import OutcomeKind
 from credentiald.record_metrics import RecordMetrics, StoreSizes
+from daemonkit.process_metrics import ProcessMetrics
 from daemonkit.tallies import CounterTally, HistogramTally, Made
 from daemonkit.tls_metrics import TlsMetrics
 
@@ -127,9 +128,8 @@ class Metrics:
         self._resealed = Counter(
             "credentiald_sealing_resealed_total", "Stored secrets that were sealed anew.", registry=self.registry
         )
-        self.draining = Gauge(
-            "credentiald_draining", "1 from the request to stop until the end.", registry=self.registry
-        )
+        process = ProcessMetrics("credentiald", self.registry)
+        self.ready, self.draining = process.ready, process.draining
         build = Gauge("credentiald_build_info", "Always 1; the label says which.", ["version"], registry=self.registry)
         build.labels(version).set(1)
 
