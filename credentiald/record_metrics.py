@@ -165,6 +165,10 @@ class RecordMetrics:
         """Count what retention removed."""
         self._purged.add(count)
 
+    def retention_began(self, timestamp_seconds: float) -> None:
+        """From now on records are removed when they are too old: until that succeeds, this time stands in its place."""
+        self._retention.timestamp_seconds = timestamp_seconds
+
     def retention_succeeded(self, timestamp_seconds: float) -> None:
         """Retention has removed all that it should."""
         self._retention.timestamp_seconds = timestamp_seconds
@@ -200,7 +204,7 @@ class RecordMetrics:
 
 
 class _LastSuccess(Collector):
-    """No sample before the first one: 0 would read as fifty years ago."""
+    """No sample where there is no retention: 0 would read as fifty years ago."""
 
     def __init__(self) -> None:
         self.timestamp_seconds: float | None = None
@@ -209,7 +213,8 @@ class _LastSuccess(Collector):
         """The family, from the time as it is now."""
         family = GaugeMetricFamily(
             "credentiald_retention_last_success_timestamp_seconds",
-            "When retention last had nothing left to remove; absent before, and where records are kept for ever.",
+            "When retention last had nothing left to remove, before that the start of the process; absent where records "
+            "are kept for ever.",
             value=self.timestamp_seconds,
         )
         return [family]

@@ -165,16 +165,20 @@ async def test_openings_that_could_not_be_stored_are_as_old_as_before(tmp_path, 
     assert age_seconds == 5
 
 
-async def test_retention_says_when_it_was_done_and_nothing_before(tmp_path, metrics):
+async def test_retention_says_when_it_was_done_and_before_that_when_it_began(tmp_path, metrics):
     clock = Clock()
     name = "credentiald_retention_last_success_timestamp_seconds"
     async with running(tmp_path, clock=clock, metrics=metrics) as one:
         assert metrics.registry.get_sample_value(name) is None
         await Rounds(one.stored, one.book, metrics, clock, retention=timedelta()).purge()
         assert metrics.registry.get_sample_value(name) is None
-        await Rounds(one.stored, one.book, metrics, clock, retention=timedelta(days=60)).purge()
+        rounds = Rounds(one.stored, one.book, metrics, clock, retention=timedelta(days=60))
+        began = clock.now.timestamp()
+        clock.now += timedelta(hours=7)
+        assert metrics.registry.get_sample_value(name) == began
+        await rounds.purge()
 
-    assert metrics.registry.get_sample_value(name) == clock.now.timestamp()
+    assert metrics.registry.get_sample_value(name) == clock.now.timestamp() == began + 7 * 3600
 
 
 async def test_a_credentiald_that_never_runs_for_ten_minutes_removes_what_is_old_all_the_same(
@@ -188,9 +192,9 @@ async def test_a_credentiald_that_never_runs_for_ten_minutes_removes_what_is_old
         running_book(one.stored, metrics, clock, retention=timedelta(days=60)),
         asyncio.timeout(10),
     ):
-        while metrics.registry.get_sample_value(name) is None:
+        clock.now += timedelta(seconds=1)
+        while metrics.registry.get_sample_value(name) != clock.now.timestamp():
             await asyncio.sleep(0.01)
-    assert metrics.registry.get_sample_value(name) == clock.now.timestamp()
 
 
 def test_a_file_of_the_store_is_as_large_as_with_its_log(tmp_path, metrics):
