@@ -149,7 +149,7 @@ class Metrics:
         self.registry.register(StoreSizes(paths))
 
     def know_rpcs(self, rpcs: Iterable[str]) -> None:
-        """Which methods there are. Their errors are there as 0: the first of a series is no increase to who reads it."""
+        """Which methods there are. Their errors are there as 0: the first of a series is no increase to its reader."""
         for rpc in rpcs:
             self._rpcs.at(rpc, "INTERNAL")
 

@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 import yaml
+from drawbridge.v1 import record_pb2
 
 import bridged.settings_table
 import credentiald.settings_table
@@ -23,11 +24,13 @@ from bridged.endings import CLIENT_GONE
 from bridged.errors import REFUSALS as BRIDGED_REFUSALS
 from bridged.limits.admission import Limit
 from bridged.recorder import REASONS, Recorder
+from bridged.records import ErrorCategory as BridgedCategory
 from bridged.records import Trouble
-from credentiald.catalog import CATALOG
 from credentiald import metrics as credentiald_metrics
+from credentiald.catalog import CATALOG
 from credentiald.errors import REFUSALS
-from credentiald.record_model import Outcome, Rejection
+from credentiald.record_metrics import NO_ERROR
+from credentiald.record_model import ErrorCategory, Outcome, Rejection
 from credentiald.rpc.access import RPCS
 from daemonkit.settings import rows
 from scripts.described_metrics import described
@@ -59,6 +62,7 @@ VALUES: dict[tuple[str, str], Set[str]] = {
     ("bridged_upstream_errors_total", "reason"): {"UPSTREAM_UNREACHABLE", "UPSTREAM_TIMEOUT", "UPSTREAM_KEY_REFUSED"},
     ("credentiald_answer_cache_total", "outcome"): {"hit", "miss"},
     ("credentiald_interceptions_ended_total", "outcome"): {one.value for one in Outcome},
+    ("credentiald_interceptions_ended_total", "error_category"): {*ErrorCategory, NO_ERROR},
     ("credentiald_records_rejected_total", "reason"): {one.value for one in Rejection},
     ("credentiald_rpcs_total", "outcome"): {*REFUSALS, "OK", "CANCELLED", "INTERNAL"},
     ("credentiald_rpcs_total", "rpc"): RPCS,
@@ -259,8 +263,8 @@ def test_what_is_made_is_up_to_date(command: str, page: str) -> None:
 
 def test_names_have_their_units_and_no_label_is_about_a_person() -> None:
     allowed = {
-        "error", "file", "kind", "limit", "listener", "model", "operation", "outcome", "provider", "provider_type",
-        "reason", "rpc", "source", "state", "status", "trouble", "version",
+        "error_category", "file", "kind", "limit", "listener", "model", "operation", "outcome", "provider",
+        "provider_type", "reason", "rpc", "source", "state", "status", "trouble", "version",
     }  # fmt: skip
     for one in METRICS.values():
         assert set(one.labels) <= allowed, one.name
@@ -281,6 +285,14 @@ def test_the_configuration_scrapes_where_the_daemons_listen() -> None:
 
     assert configured == defaults
     assert set(configured) == JOBS
+
+
+def test_both_daemons_and_the_contract_know_the_same_kinds_of_errors() -> None:
+    values = record_pb2.UpstreamErrorCategory.DESCRIPTOR.values
+    told = {one.name.removeprefix("UPSTREAM_ERROR_CATEGORY_") for one in values}
+
+    assert {*BridgedCategory} == told
+    assert {*ErrorCategory} == told - {"UNSPECIFIED"}
 
 
 def test_both_daemons_know_the_same_types_of_providers() -> None:

@@ -90,9 +90,9 @@ def labels_of(node: Any, labels: Mapping[str, frozenset[str]]) -> frozenset[str]
 
 def quantile_bounds(node: Any) -> Iterator[tuple[str, float]]:
     """What quantiles of histograms are compared with, each with the series of buckets."""
-    if isinstance(node, promql.BinaryExpr) and isinstance(node.rhs, promql.NumberLiteral):
-        if isinstance(node.lhs, promql.Call) and node.lhs.func.name == "histogram_quantile":
-            yield from ((name, node.rhs.val) for one in selectors(node.lhs) for name in one.names)
+    is_compared = isinstance(node, promql.BinaryExpr) and isinstance(node.rhs, promql.NumberLiteral)
+    if is_compared and isinstance(node.lhs, promql.Call) and node.lhs.func.name == "histogram_quantile":
+        yield from ((name, node.rhs.val) for one in selectors(node.lhs) for name in one.names)
     for child in children(node):
         yield from quantile_bounds(child)
 
