@@ -17,8 +17,10 @@ from bridged.dump.dump_metrics import DumpMetrics
 from bridged.endings import CLIENT_GONE
 from bridged.errors import REFUSALS
 from bridged.limits.admission import Limit
+from bridged.records import Trouble
 from bridged.watch import REASONS
 from daemonkit.log_metrics import LogMetrics
+from daemonkit.process_metrics import ProcessMetrics
 from daemonkit.tallies import BeforeReading, Count, CounterTally, HistogramTally, Made
 from daemonkit.tls_metrics import TlsMetrics
 
@@ -31,11 +33,19 @@ _NO_OPERATION = "none"
 # Those of key_outcomes.Kind that are about a key.
 REFUSED_KEYS = ("UNAUTHORIZED", "RATE_LIMITED", "SPEND_LIMITED")
 _FAILURES = frozenset({*REFUSALS, CLIENT_GONE})
+# What alert rules look for is there as 0 before it happens: the first of a series is no increase to who reads it.
+_WATCHED_FAILURES = ("INTERNAL", "KEY_POOL_EXHAUSTED", "UPSTREAM_KEY_REFUSED")
+_WATCHED_OUTCOMES = (
+    "CREDENTIALD_UNREACHABLE", "STORE_UNAVAILABLE", "SEALED", "AUDIT_UNAVAILABLE", "SERVICE_TOKEN_MISSING",
+    "SERVICE_TOKEN_INVALID", "SERVICE_TOKEN_EXPIRED", "CALLER_NOT_ALLOWED", "INTERNAL", "CENTRAL_KEY_MISSING",
+    "AWS_CREDENTIALS_INCOMPLETE", "ROLE_NOT_ASSUMABLE", "REGION_REQUIRED", "AMBIENT_CREDENTIALS_UNAVAILABLE",
+)  # fmt: skip
+_WATCHED_UPSTREAM_ERRORS = ("UPSTREAM_UNREACHABLE", "UPSTREAM_TIMEOUT", "UPSTREAM_KEY_REFUSED")
 _OUTCOMES = frozenset({"OK", *REFUSALS})
 # So many requests of an operation wait at most to be counted together, which costs less than one by one.
 _MOST_WAITING = 256
 # From an answer of an idle credentiald to the default of --credentiald-timeout, in seconds.
-_RESOLVE_BUCKETS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.5, 1.0, 5.0)
+_RESOLVE_BUCKETS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 5.0)
 # From a change on the same machine to one that was missed for a while, in seconds.
 _REVOCATION_BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 5.0, 30.0)
 # From a list of models to a model that thinks for minutes, in seconds.
@@ -60,6 +70,7 @@ class Metrics:
             ["operation", "status"],
             self.registry,
         )
+        self._requests.at(_NO_OPERATION, "5xx")
         self._seconds = HistogramTally(
             "bridged_request_duration_seconds",
             "Time from a request's arrival to its end, however it ended.",
@@ -89,8 +100,8 @@ class Metrics:
             ["reason"],
             self.registry,
         )
-        # There as 0 before it happens: the first of a series is no increase to who reads it.
-        self._failures.add(0, "INTERNAL")
+        for reason in _WATCHED_FAILURES:
+            self._failures.at(reason)
         self._limit_refusals = CounterTally(
             "bridged_limit_refusals",
             "Requests refused by a limit, by which.",
@@ -115,12 +126,10 @@ class Metrics:
         self._responses: Made[tuple[str, int], Count] = Made(
             lambda key: self._upstream_responses.at(key[0], _CLASSES[key[1] // 100])
         )
-        self._ready = Gauge(
-            "bridged_ready", "1 while /readyz says so; of several workers, while all do.", registry=self.registry
-        )
+        process = ProcessMetrics("bridged", self.registry)
+        self._ready, self.draining = process.ready, process.draining
         self.tls = TlsMetrics("bridged", self.registry)
         LogMetrics("bridged", self.registry)
-        self.draining = Gauge("bridged_draining", "1 from the request to stop until the end.", registry=self.registry)
         self.in_flight = Gauge("bridged_requests_in_flight", "Requests under way.", registry=self.registry)
         self._resolves = CounterTally(
             "bridged_resolves",
@@ -129,6 +138,8 @@ class Metrics:
             self.registry,
         )
         self._resolved_well = self._resolves.at("OK")
+        for outcome in _WATCHED_OUTCOMES:
+            self._resolves.at(outcome)
         seconds = HistogramTally(
             "bridged_resolve_duration_seconds",
             "Time from a question to credentiald's answer or to a refusal.",
@@ -172,6 +183,8 @@ class Metrics:
             ["reason"],
             registry=self.registry,
         )
+        for reason in _WATCHED_UPSTREAM_ERRORS:
+            self._upstream_errors.labels(reason)
         self._keys_refused = Counter(
             "bridged_keys_refused_total",
             "Answers in which an upstream refused one of several keys of a provider, by what it means for the key.",
@@ -213,6 +226,8 @@ class Metrics:
             ["trouble"],
             registry=self.registry,
         )
+        for trouble in Trouble:
+            self._tap_troubles.labels(trouble.value)
         self._breakers_open = Gauge(
             "bridged_breakers_open",
             "Breakers of a provider that are open or half-open; no series for a provider that has none.",

@@ -16,11 +16,12 @@ from credentiald.aws.supply import SupplyState
 from credentiald.key_health import OutcomeKind
 from credentiald.record_metrics import RecordMetrics, StoreSizes
 from daemonkit.log_metrics import LogMetrics
+from daemonkit.process_metrics import ProcessMetrics
 from daemonkit.tallies import CounterTally, HistogramTally, Made
 from daemonkit.tls_metrics import TlsMetrics
 
 # From a cached answer to the deadline, in seconds.
-_RPC_BUCKETS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.5, 1.0, 5.0)
+_RPC_BUCKETS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 5.0)
 TOLD_OUTCOMES = ("counted", "repeated", "over_bound", "not_theirs")
 _ACKNOWLEDGEMENT_BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 5.0)
 _BATCH_BUCKETS = (1, 2, 4, 8, 16, 32, 64, 128, 256)
@@ -38,7 +39,6 @@ class Metrics:
             self.registry,
             tells_start=True,
         )
-        self._rpc_names: set[str] = set()
         self._resting_names: set[str] = set()
         self._seconds = HistogramTally(
             "credentiald_rpc_duration_seconds",
@@ -129,9 +129,8 @@ class Metrics:
         self._resealed = Counter(
             "credentiald_sealing_resealed_total", "Stored secrets that were sealed anew.", registry=self.registry
         )
-        self.draining = Gauge(
-            "credentiald_draining", "1 from the request to stop until the end.", registry=self.registry
-        )
+        process = ProcessMetrics("credentiald", self.registry)
+        self.ready, self.draining = process.ready, process.draining
         build = Gauge("credentiald_build_info", "Always 1; the label says which.", ["version"], registry=self.registry)
         build.labels(version).set(1)
 
@@ -151,13 +150,14 @@ class Metrics:
         """Show how large these files are, by what they are called, when the metrics are read."""
         self.registry.register(StoreSizes(paths))
 
+    def know_rpcs(self, rpcs: Iterable[str]) -> None:
+        """Which methods there are. Their errors are there as 0: the first of a series is no increase to its reader."""
+        for rpc in rpcs:
+            self._rpcs.at(rpc, "INTERNAL")
+
     def rpc_done(self, rpc: str, outcome: str, seconds: float | None) -> None:
         """Count one ended rpc. `rpc` is a method of the contract, so the label is bounded; no time for streams."""
         self._rpcs.count(rpc, outcome)
-        if rpc not in self._rpc_names:
-            # There as 0 before it happens: the first of a series is no increase to who reads it.
-            self._rpcs.at(rpc, "INTERNAL")
-            self._rpc_names.add(rpc)
         if seconds is not None:
             self._seconds.at(rpc).observe(seconds)
 

@@ -35,6 +35,9 @@ from credentiald.store import sealing_rows
 from credentiald.store.connection import Connection
 from credentiald.store.database import Database
 
+# More than anybody has.
+_ALL = 1_000_000
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Plane:
@@ -77,6 +80,10 @@ class Plane:
         if found is None:
             raise ProviderNotFound(provider=name)
         return found
+
+    def all_providers(self, conn: Connection) -> list[Provider]:
+        """All providers by name, from the environment and from the store."""
+        return self.page_of_providers(conn, after="", limit=_ALL)
 
     def page_of_providers(self, conn: Connection, *, after: str, limit: int) -> list[Provider]:
         """At most `limit` providers by name, those after `after`, from the environment and from the store."""

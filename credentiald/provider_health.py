@@ -18,7 +18,6 @@ _HEARD_WITHIN = timedelta(seconds=60)
 # What is shown of one key and of one provider, so that no bridge can make it too much to be looked at.
 MOST_COMPLAINTS = 64
 MOST_BRIDGES = 64
-_ALL = 1_000_000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -77,7 +76,7 @@ def resting_keys(conn: Connection, plane: Plane) -> dict[str, int]:
     resting = {one.credential_id for one in key_health.all_cooldowns(conn, now=now) if one.until_time > now}
     return {
         provider.name: sum(key.credential_id in resting for key in provider.central_keys) if _is_pool(provider) else 0
-        for provider in plane.page_of_providers(conn, after="", limit=_ALL)
+        for provider in plane.all_providers(conn)
     }
 
 

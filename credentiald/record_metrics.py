@@ -1,7 +1,7 @@
 """What credentiald counts of records: tokens, ends, and what waits. Bounded labels, no names of users.
 
-`provider` is an instance's name while there is one, `model` a configured one of that provider, both `other` for the
-rest. That a client may invent models and an administrator delete providers must not make series without end.
+`provider` is an instance's name while there is one, `model` one that has a price there or that it maps to, both `other`
+for the rest. That a client may invent models and an administrator delete providers must not make series without end.
 """
 
 from collections import Counter as Counts
@@ -16,9 +16,11 @@ from credentiald.catalog import CATALOG
 from credentiald.record_model import (
     PRESUMED,
     Attempt,
+    ErrorCategory,
     Fact,
     Kind,
     ModelThought,
+    Outcome,
     Prompt,
     Rejection,
     Tally,
@@ -29,6 +31,8 @@ from credentiald.store.record_writing import Stored
 from daemonkit.tallies import CounterTally, HistogramTally
 
 OTHER = "other"
+# The category of an end without an error of the upstream.
+NO_ERROR = "none"
 # From a batch of one on a fast disk to a disk that does not keep up, in seconds.
 _COMMIT_BUCKETS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.5, 1.0, 5.0)
 _KINDS: dict[type[Fact], str] = {
@@ -59,7 +63,7 @@ class RecordMetrics:
         self._ends = CounterTally(
             "credentiald_interceptions_ended",
             "Ends of interceptions; a real end after one that was presumed (BRIDGE_VANISHED) counts again.",
-            ["outcome", "provider_type"],
+            ["outcome", "provider", "provider_type", "error_category"],
             registry,
         )
         self._unpriced = CounterTally(
@@ -88,8 +92,7 @@ class RecordMetrics:
             tally.add(0)
         for rejection in Rejection:
             self._rejected.add(0, rejection.value)
-        for provider_type in (*CATALOG, OTHER):
-            self._ends.add(0, PRESUMED, provider_type)
+        self._expect_ends(OTHER, OTHER)
         self._commit = HistogramTally(
             "credentiald_records_commit_duration_seconds",
             "Time from handing a batch of records to the store until it is on the disk.",
@@ -112,10 +115,13 @@ class RecordMetrics:
         self._retention = _LastSuccess()
         registry.register(self._retention)
 
-    def know(self, providers: Collection[str], models: Collection[tuple[str, str]]) -> None:
-        """Which providers there are, and which models are configured, as names of provider and model."""
+    def know(self, providers: Mapping[str, str], models: Collection[tuple[str, str]]) -> None:
+        """Which providers there are, with their types, and which models are configured: names of provider and model."""
         self._models = models
         known = {*providers, OTHER}
+        for name, provider_type in providers.items():
+            self._expect_ends(name, _type(provider_type))
+        self._ends.keep("provider", known)
         self._stored.keep("provider", known)
         self._tokens.keep("provider", known)
         self._unpriced.keep("provider", known)
@@ -150,7 +156,8 @@ class RecordMetrics:
             for kind, count in zip(_TOKEN_KINDS, sums, strict=True):
                 self._tokens.add(count, provider, model, kind)
         for draft in stored.ended:
-            self._ends.count(draft.outcome, draft.provider_type if draft.provider_type in CATALOG else OTHER)
+            provider, category = draft.provider_name or OTHER, draft.error_category or NO_ERROR
+            self._ends.count(draft.outcome, provider, _type(draft.provider_type), category)
         self._commit.observe(seconds)
 
     def rejected(self, reason: str) -> None:
@@ -164,6 +171,10 @@ class RecordMetrics:
     def purged(self, count: int) -> None:
         """Count what retention removed."""
         self._purged.add(count)
+
+    def retention_began(self, timestamp_seconds: float) -> None:
+        """From now on records are removed when they are too old: until that succeeds, this time stands in its place."""
+        self._retention.timestamp_seconds = timestamp_seconds
 
     def retention_succeeded(self, timestamp_seconds: float) -> None:
         """Retention has removed all that it should."""
@@ -189,8 +200,13 @@ class RecordMetrics:
             model = self._model(group.origin.provider_name, group.upstream_model, group.model)
             for kind, count in zip(_TOKEN_KINDS, tokens, strict=True):
                 self._tokens.add(count, provider, model, kind)
-        provider_type = group.origin.provider_type
-        self._ends.add(interceptions, group.outcome, provider_type if provider_type in CATALOG else OTHER)
+        self._ends.add(interceptions, group.outcome, provider, _type(group.origin.provider_type), NO_ERROR)
+
+    def _expect_ends(self, provider: str, provider_type: str) -> None:
+        """Have the ends there as 0 that rules look for."""
+        self._ends.at(PRESUMED, provider, provider_type, NO_ERROR)
+        for category in ErrorCategory:
+            self._ends.at(Outcome.UPSTREAM_ERROR.value, provider, provider_type, category.value)
 
     def _model(self, provider: str, upstream_model: str, asked: str) -> str:
         for model in (upstream_model, asked):
@@ -199,8 +215,12 @@ class RecordMetrics:
         return OTHER
 
 
+def _type(provider_type: str) -> str:
+    return provider_type if provider_type in CATALOG else OTHER
+
+
 class _LastSuccess(Collector):
-    """No sample before the first one: 0 would read as fifty years ago."""
+    """No sample where there is no retention: 0 would read as fifty years ago."""
 
     def __init__(self) -> None:
         self.timestamp_seconds: float | None = None
@@ -209,7 +229,8 @@ class _LastSuccess(Collector):
         """The family, from the time as it is now."""
         family = GaugeMetricFamily(
             "credentiald_retention_last_success_timestamp_seconds",
-            "When retention last had nothing left to remove; absent before, and where records are kept for ever.",
+            "When retention last had nothing left to remove, before that the start of the process; absent where "
+            "records are kept for ever.",
             value=self.timestamp_seconds,
         )
         return [family]

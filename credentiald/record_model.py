@@ -34,6 +34,19 @@ class Outcome(StrEnum):
 PRESUMED = Outcome.BRIDGE_VANISHED.value
 
 
+class ErrorCategory(StrEnum):
+    """What kind of trouble an upstream was, as in the contract."""
+
+    BAD_REQUEST = "BAD_REQUEST"
+    UNAUTHORIZED = "UNAUTHORIZED"
+    RATE_LIMITED = "RATE_LIMITED"
+    OVERLOADED = "OVERLOADED"
+    SERVER_ERROR = "SERVER_ERROR"
+    TIMEOUT = "TIMEOUT"
+    UNREACHABLE = "UNREACHABLE"
+    UNKNOWN = "UNKNOWN"
+
+
 class Rejection(StrEnum):
     """Why records will never be stored, as in the contract."""
 

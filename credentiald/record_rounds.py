@@ -72,6 +72,8 @@ class Rounds:
         self._checkpoint_seconds = 0.0
         # Bridges could not be heard while nobody listened, so silence counts from here.
         self._start_time = clock()
+        if retention:
+            metrics.records.retention_began(self._start_time.timestamp())
 
     def was_away(self) -> None:
         """Time has passed in which no bridge could be heard, as while the machine slept."""

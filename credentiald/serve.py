@@ -11,6 +11,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 import uvloop
+from prometheus_client import CollectorRegistry
 
 from credentiald import record_log, unsealing
 from credentiald.audit_book import Mode, running_audit
@@ -49,7 +50,7 @@ from credentiald.store.sqlite import database_path
 from credentiald.watching import watching
 from daemonkit.binding import AddressTaken, bound_sockets
 from daemonkit.garbage import leave_what_is_there
-from daemonkit.health import health_listener
+from daemonkit.health import health_listener, why_not_ready
 from daemonkit.logs import running_logs
 from daemonkit.private_memory import keep_memory_private
 from daemonkit.rereading import rereading
@@ -198,6 +199,12 @@ async def _serve(
 ) -> None:
     stop: asyncio.Future[Any] = stop_requested() if worker is None else worker.stop_requested()
     metrics, readiness = Metrics(version()), Readiness()
+
+    async def registry() -> CollectorRegistry:
+        # Readiness waits for the store, which no gauge can when it is read.
+        metrics.ready.set(not await why_not_ready(readiness.reasons))
+        return metrics.registry
+
     async with rereading() as files:
         tls = TlsListeners(files, metrics.tls)
         metrics_listener = settings.listener("metrics_listen")
@@ -205,7 +212,7 @@ async def _serve(
         async with health_listener(
             metrics_listener,
             reasons=readiness.reasons,
-            registry=metrics.registry,
+            registry=registry,
             tls=tls.context(metrics_listener, "metrics"),
             announced=worker is None,
         ):

@@ -30,6 +30,16 @@ def readiness_body(reasons: Sequence[str]) -> bytes:
     return json.dumps({"ready": not reasons, "reasons": list(reasons)}).encode() + b"\n"
 
 
+async def why_not_ready(reasons: Reasons) -> Sequence[str]:
+    """What `reasons` says; where it fails, that."""
+    try:
+        found = reasons()
+        return await found if inspect.isawaitable(found) else found
+    except Exception:
+        log.exception("readiness could not be found out")
+        return ["readiness could not be found out"]
+
+
 @asynccontextmanager
 async def health_listener(
     listener: Listener,
@@ -75,12 +85,7 @@ def _paths(reasons: Reasons, registry: Registry) -> dict[str, Callable[[], Await
         return _text(200, "ok\n")
 
     async def readyz() -> web.Response:
-        try:
-            found = reasons()
-            why = await found if inspect.isawaitable(found) else found
-        except Exception:
-            log.exception("readiness could not be found out")
-            why = ["readiness could not be found out"]
+        why = await why_not_ready(reasons)
         return web.Response(
             status=503 if why else 200, body=readiness_body(why), content_type="application/json", headers=_HEADERS
         )

@@ -21,13 +21,14 @@ from dataclasses import dataclass
 from typing import Any
 
 import aiohttp
-from prometheus_client import CollectorRegistry, Metric
+from prometheus_client import CollectorRegistry, Metric, generate_latest
 
-from daemonkit.health import health_listener
+from daemonkit.health import health_listener, why_not_ready
 from daemonkit.listen import Address
 from daemonkit.log_metrics import LogMetrics
 from daemonkit.logs import announce
 from daemonkit.merged_metrics import families_of, lasting, merged, registry_of
+from daemonkit.process_metrics import ProcessMetrics
 from daemonkit.rereading import rereading
 from daemonkit.stopping import stop_requested
 from daemonkit.tls import Listener
@@ -85,19 +86,25 @@ async def supervise(plan: Plan, metrics: Listener) -> None:
     """Run the workers until asked to stop, then until they have drained. WorkersFailed, AddressTaken."""
     # mkdtemp: nobody else may enter.
     folder = tempfile.mkdtemp(prefix="drawbridge-")
-    crew = _Crew([_Slot(plan, number, f"{folder}/{number}.sock") for number in range(plan.count)])
+    own = CollectorRegistry()
+    LogMetrics(plan.module, own)
+    process = ProcessMetrics(plan.module, own, serving=0)
+    restarted = process.worker_restarts.inc
+    crew = _Crew([_Slot(plan, number, f"{folder}/{number}.sock", restarted) for number in range(plan.count)])
 
     def at_once() -> None:
         crew.end_at_once()
         shutil.rmtree(folder, ignore_errors=True)
 
     stop = stop_requested(at_once)
-    own = CollectorRegistry()
-    LogMetrics(plan.module, own)
 
     async def registry() -> CollectorRegistry:
-        # Of its own there are its log and the TLS of its one listener.
-        return registry_of(merged([list(own.collect()), *await crew.metrics()]))
+        # What only the supervisor knows: a worker that is dead or hangs cannot say that it is not ready.
+        why, counted = await asyncio.gather(why_not_ready(crew.reasons), crew.metrics())
+        process.ready.set(not why)
+        process.draining.set(crew.draining)
+        # As text, like theirs: a registry tells apart what reads alike.
+        return registry_of(merged([families_of(generate_latest(own).decode()), *counted]))
 
     try:
         async with rereading(also=crew.hang_up) as files:
@@ -129,10 +136,11 @@ async def _run(plan: Plan, crew: "_Crew", stop: asyncio.Future[signal.Signals]) 
 class _Slot:
     """One worker and those that come after it."""
 
-    def __init__(self, plan: Plan, number: int, metrics_path: str) -> None:
+    def __init__(self, plan: Plan, number: int, metrics_path: str, restarted: Callable[[], None]) -> None:
         self._plan = plan
         self._number = number
         self._metrics_path = metrics_path
+        self._restarted = restarted
         self._process: asyncio.subprocess.Process | None = None
         self._line: socket.socket | None = None
         self._draining = asyncio.Event()
@@ -160,6 +168,7 @@ class _Slot:
                 "a worker died and is started anew",
                 extra={"worker": self._number, "end": _end_of(code), "rest_seconds": rest_seconds},
             )
+            self._restarted()
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._draining.wait(), rest_seconds)
             rest_seconds = min(2 * rest_seconds, _LONGEST_REST_SECONDS)
@@ -210,15 +219,17 @@ class _Slot:
             return ["a worker does not answer"]
 
     async def metrics(self) -> list[Metric]:
-        """What this worker and those before it counted; of one that does not answer, what it said last."""
+        """What this worker and those before it say; of one that does not answer, only what it had counted."""
+        answered = False
         if self._serving:
             process = self._process
             with contextlib.suppress(aiohttp.ClientError, OSError, TimeoutError, ValueError):
                 families = families_of(await self._asked("/metrics"))
                 # It may have died since, and been counted among the dead.
                 if self._process is process and self._serving:
-                    self._last = families
-        return merged([self._last, self._of_the_dead])
+                    self._last, answered = families, True
+        # What it said last of itself may be true no more.
+        return merged([self._last if answered else lasting(self._last), self._of_the_dead])
 
     async def _live(self) -> int:
         """The exit code of one worker, from its start to its end."""
@@ -296,7 +307,7 @@ class _Crew:
     def __init__(self, slots: Sequence[_Slot]) -> None:
         self._slots = slots
         self._keeping: list[asyncio.Task[None]] = []
-        self._draining = False
+        self.draining = False
 
     def start(self) -> None:
         """Start every worker."""
@@ -325,7 +336,7 @@ class _Crew:
 
     def drain(self) -> None:
         """Ask all to drain."""
-        self._draining = True
+        self.draining = True
         for slot in self._slots:
             slot.drain()
 
@@ -357,7 +368,7 @@ class _Crew:
 
     async def reasons(self) -> list[str]:
         """Why not all of them are ready, each reason once."""
-        if self._draining:
+        if self.draining:
             return ["draining"]
         found = await asyncio.gather(*(slot.reasons() for slot in self._slots))
         return list(dict.fromkeys(reason for reasons in found for reason in reasons))

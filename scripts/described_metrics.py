@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from math import inf
 from typing import Any
 
 from prometheus_client import CollectorRegistry
@@ -18,12 +19,16 @@ DAEMONS = ("bridged", "credentiald")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Described:
-    """One metric. `name` is that of its samples: with `_total`, and for a histogram without `_bucket` and the like."""
+    """One metric. `name` is that of its samples: with `_total`, and for a histogram without `_bucket` and the like.
+
+    `bounds` are those of a histogram's buckets, with infinity.
+    """
 
     name: str
     type: str
     labels: tuple[str, ...]
     meaning: str
+    bounds: tuple[float, ...] = ()
 
     @property
     def samples(self) -> tuple[str, ...]:
@@ -57,4 +62,15 @@ def _of(registry: CollectorRegistry) -> Iterator[Described]:
         for family in families:
             labels = getattr(family, "_labelnames", None) or getattr(collector, "_labelnames", ())
             name = f"{family.name}_total" if family.type == "counter" else family.name
-            yield Described(name=name, type=family.type, labels=tuple(labels), meaning=family.documentation)
+            yield Described(
+                name=name,
+                type=family.type,
+                labels=tuple(labels),
+                meaning=family.documentation,
+                bounds=(*_bounds_of(collector), inf) if family.type == "histogram" else (),
+            )
+
+
+def _bounds_of(collector: Any) -> tuple[float, ...]:
+    # Those of our own histograms, or of the library's, which have infinity among them.
+    return tuple(collector._bounds) if hasattr(collector, "_bounds") else tuple(collector._upper_bounds[:-1])

@@ -47,6 +47,8 @@ ACCESS: dict[str, Rule] = {
     ),
 }
 
+# Their names, as logs and metrics have them.
+RPCS = frozenset(method.rpartition("/")[2] for method in ACCESS)
 
 # What rpcs of these begin with takes nothing away from anybody. All others of the services that change something wait
 # until every bridge that watches has obeyed: a new rpc is among them unless somebody thinks about it.

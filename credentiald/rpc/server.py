@@ -36,7 +36,7 @@ from credentiald.outcome_book import OutcomeBook
 from credentiald.plane import Plane
 from credentiald.record_book import RecordBook
 from credentiald.record_rules import KeepRules
-from credentiald.rpc import paging
+from credentiald.rpc import access, paging
 from credentiald.rpc.admin import Admin
 from credentiald.rpc.audit_acts import Acts
 from credentiald.rpc.credentials import Credentials
@@ -155,6 +155,7 @@ async def listening(
     """
     # Two daemons that are started by accident must not share a port in silence.
     options = (("grpc.so_reuseport", int(is_worker)), *SERVER_OPTIONS)
+    metrics.know_rpcs(access.RPCS)
     async with running_watch(plane, recording.stored, metrics, wait_seconds=revoke_wait_seconds) as watch:
         book = auditing.book if auditing else None
         acts = None if book is None else Acts(plane, book)

@@ -7,7 +7,6 @@ from credentiald.store.connection import Connection
 
 # Who was away longer than this many changes is told all providers, and that it has missed some.
 _MOST_CHANGES = 10_000
-_ALL = 1_000_000
 
 
 def since(conn: Connection, after: int) -> News:
@@ -27,7 +26,7 @@ def everything(conn: Connection, plane: Plane, after: int | None) -> News:
     return News(
         revision=current,
         changes=() if is_too_much else changes,
-        providers=plane.page_of_providers(conn, after="", limit=_ALL),
+        providers=plane.all_providers(conn),
         snapshot=True,
         changes_missing=is_too_much or not is_known,
     )

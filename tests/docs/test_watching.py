@@ -7,41 +7,66 @@ import json
 import re
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections import defaultdict
+from collections.abc import Iterator, Set
 from typing import Any
 
 import pytest
 import yaml
+from drawbridge.v1 import record_pb2
 
 import bridged.settings_table
 import credentiald.settings_table
+from bridged import metrics as bridged_metrics
 from bridged.adapters import ADAPTERS
 from bridged.adapters.bedrock import WIRE_TYPE as BEDROCK
 from bridged.endings import CLIENT_GONE
 from bridged.errors import REFUSALS as BRIDGED_REFUSALS
 from bridged.limits.admission import Limit
 from bridged.losses import REASONS
+from bridged.recorder import Recorder
+from bridged.records import ErrorCategory as BridgedCategory
+from bridged.records import Trouble
+from credentiald import metrics as credentiald_metrics
 from credentiald.catalog import CATALOG
 from credentiald.errors import REFUSALS
-from credentiald.record_model import Outcome
+from credentiald.record_metrics import NO_ERROR
+from credentiald.record_model import ErrorCategory, Outcome, Rejection
+from credentiald.rpc.access import RPCS
 from daemonkit.settings import rows
 from scripts.described_metrics import described
 from tests.support.clone import ROOT
-from tests.support.promql import TARGET_LABELS, UP, alternatives, labels_of, named_labels, parsed, selectors
+from tests.support.promql import (
+    TARGET_LABELS,
+    UP,
+    alternatives,
+    labels_of,
+    named_labels,
+    parsed,
+    quantile_bounds,
+    selectors,
+)
 
+BOUNDS = {f"{one.name}_bucket": one.bounds for several in described().values() for one in several}
 METRICS = {one.name: one for several in described().values() for one in several}
 SERIES = {name: one.sample_labels for one in METRICS.values() for name in one.samples} | {UP: frozenset[str]()}
+COUNTERS = {name for name, one in METRICS.items() if one.type == "counter"}
 CLASSES = {f"{hundred}xx" for hundred in range(10)}
 # What the labels that a rule or a panel looks at can be.
-VALUES = {
+VALUES: dict[tuple[str, str], Set[str]] = {
     ("bridged_limit", "limit"): {one.value for one in Limit},
     ("bridged_requests_total", "status"): {*CLASSES, "aborted"},
     ("bridged_request_failures_total", "reason"): {*BRIDGED_REFUSALS, CLIENT_GONE, "OTHER"},
     ("bridged_resolves_total", "outcome"): {*BRIDGED_REFUSALS, "OK", "OTHER"},
     ("bridged_records_lost_total", "reason"): set(REASONS),
+    ("bridged_tap_troubles_total", "trouble"): {one.value for one in Trouble},
+    ("bridged_upstream_errors_total", "reason"): {"UPSTREAM_UNREACHABLE", "UPSTREAM_TIMEOUT", "UPSTREAM_KEY_REFUSED"},
     ("credentiald_answer_cache_total", "outcome"): {"hit", "miss"},
     ("credentiald_interceptions_ended_total", "outcome"): {one.value for one in Outcome},
+    ("credentiald_interceptions_ended_total", "error_category"): {*ErrorCategory, NO_ERROR},
+    ("credentiald_records_rejected_total", "reason"): {one.value for one in Rejection},
     ("credentiald_rpcs_total", "outcome"): {*REFUSALS, "OK", "CANCELLED", "INTERNAL"},
+    ("credentiald_rpcs_total", "rpc"): RPCS,
     ("credentiald_tokens_total", "kind"): {"input", "output", "cache_read", "cache_write"},
 }
 JOBS = {"bridged", "credentiald"}
@@ -64,6 +89,11 @@ def expressions() -> Iterator[tuple[str, str]]:
             yield f"{panel['title']} {target['refId']}", target["expr"]
 
 
+def patterns(value: str, *, is_pattern: bool) -> list[re.Pattern[str]]:
+    """What a matcher looks for, each by itself."""
+    return alternatives(value) if is_pattern else [re.compile(re.escape(value))]
+
+
 @pytest.mark.parametrize(("place", "expression"), list(expressions()))
 def test_an_expression_asks_for_series_and_labels_that_exist(place: str, expression: str) -> None:
     tree = parsed(expression)
@@ -79,11 +109,71 @@ def test_an_expression_asks_for_series_and_labels_that_exist(place: str, express
                     assert value == ".*" or {value} <= JOBS
                     continue
                 known = VALUES[name, label]
-                for one in alternatives(value) if is_pattern else [re.compile(re.escape(value))]:
+                for one in patterns(value, is_pattern=is_pattern):
                     assert any(one.fullmatch(each) for each in known), f"{label} of {name} is never {one.pattern}"
     for label, names in named_labels(tree):
         for name in names:
             assert label in SERIES[name] | TARGET_LABELS, f"{name} has no {label}"
+
+
+async def fresh() -> dict[str, list[dict[str, str]]]:
+    """The labels of the series that daemons export before anything has happened, by name."""
+    bridge, plane = bridged_metrics.Metrics(), credentiald_metrics.Metrics("")
+    # Each of these is there when its daemon serves.
+    Recorder(nobody, bridge, bound_bytes=0)
+    plane.know_rpcs(RPCS)
+    found: dict[str, list[dict[str, str]]] = defaultdict(list)
+    for registry in (bridge.registry, plane.registry):
+        for family in registry.collect():
+            for sample in family.samples:
+                found[sample.name].append(sample.labels)
+    return found
+
+
+async def nobody(parts: object) -> Any:
+    raise AssertionError(f"there is nothing to report: {parts}")
+
+
+def looked_for(rule: str, name: str) -> Iterator[tuple[str, set[str]]]:
+    """Labels of a series with the values that a rule counts: those that it names, else all where it tells by them."""
+    matchers = [one for selector in selectors(parsed(rule)) if name in selector.names for one in selector.matchers]
+    for label, is_pattern, value in matchers:
+        wanted = patterns(value, is_pattern=is_pattern)
+        yield label, {known for known in VALUES[name, label] if any(one.fullmatch(known) for one in wanted)}
+    named = {label for label, *_ in matchers}
+    for label, names in named_labels(parsed(rule)):
+        if name in names and label not in named:
+            yield label, set(VALUES.get((name, label), ()))
+
+
+@pytest.mark.parametrize("rule", ALERTS, ids=lambda rule: rule["alert"])
+async def test_what_a_rule_counts_is_there_as_nothing_before_it_happens(rule: dict[str, Any]) -> None:
+    exported = await fresh()
+    for name in {name for one in selectors(parsed(rule["expr"])) for name in one.names} & COUNTERS:
+        assert exported[name], f"{name} is not there before it counts"
+        for label, values in looked_for(rule["expr"], name):
+            assert values <= {labels.get(label) for labels in exported[name]}, f"{name} by {label}"
+
+
+def test_what_quantiles_are_compared_with_is_a_bound_of_a_bucket() -> None:
+    found = [one for rule in ALERTS for one in quantile_bounds(parsed(rule["expr"]))]
+
+    assert len(found) == sum("histogram_quantile" in rule["expr"] for rule in ALERTS)
+    # Between two bounds a quantile is a guess.
+    assert [(name, bound) for name, bound in found if bound not in BOUNDS[name]] == []
+
+
+def test_the_cases_of_alerts_have_series_that_daemons_export() -> None:
+    cases = read_yaml("alerts_test.yaml")["tests"]
+    for written in {one["series"] for case in cases for one in case["input_series"]}:
+        [selector] = selectors(parsed(written))
+        [name] = selector.names
+        for label, _, value in selector.matchers:
+            assert label in SERIES[name] | TARGET_LABELS, written
+            if label == "le":
+                assert float(value) in BOUNDS[name], written
+            elif (name, label) in VALUES:
+                assert value in VALUES[name, label], written
 
 
 @pytest.mark.parametrize("rule", ALERTS, ids=lambda rule: rule["alert"])
@@ -174,8 +264,8 @@ def test_what_is_made_is_up_to_date(command: str, page: str) -> None:
 
 def test_names_have_their_units_and_no_label_is_about_a_person() -> None:
     allowed = {
-        "error", "file", "kind", "limit", "listener", "model", "operation", "outcome", "provider", "provider_type",
-        "reason", "rpc", "source", "state", "status", "trouble", "version",
+        "error_category", "file", "kind", "limit", "listener", "model", "operation", "outcome", "provider",
+        "provider_type", "reason", "rpc", "source", "state", "status", "trouble", "version",
     }  # fmt: skip
     for one in METRICS.values():
         assert set(one.labels) <= allowed, one.name
@@ -196,6 +286,14 @@ def test_the_configuration_scrapes_where_the_daemons_listen() -> None:
 
     assert configured == defaults
     assert set(configured) == JOBS
+
+
+def test_both_daemons_and_the_contract_know_the_same_kinds_of_errors() -> None:
+    values = record_pb2.UpstreamErrorCategory.DESCRIPTOR.values
+    told = {one.name.removeprefix("UPSTREAM_ERROR_CATEGORY_") for one in values}
+
+    assert {*BridgedCategory} == told
+    assert {*ErrorCategory} == told - {"UNSPECIFIED"}
 
 
 def test_both_daemons_know_the_same_types_of_providers() -> None:

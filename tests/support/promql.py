@@ -88,6 +88,15 @@ def labels_of(node: Any, labels: Mapping[str, frozenset[str]]) -> frozenset[str]
     return found - {"le"} if is_quantile else found
 
 
+def quantile_bounds(node: Any) -> Iterator[tuple[str, float]]:
+    """What quantiles of histograms are compared with, each with the series of buckets."""
+    is_compared = isinstance(node, promql.BinaryExpr) and isinstance(node.rhs, promql.NumberLiteral)
+    if is_compared and isinstance(node.lhs, promql.Call) and node.lhs.func.name == "histogram_quantile":
+        yield from ((name, node.rhs.val) for one in selectors(node.lhs) for name in one.names)
+    for child in children(node):
+        yield from quantile_bounds(child)
+
+
 def alternatives(value: str) -> list[re.Pattern[str]]:
     """The alternatives of a pattern that has them at its top only."""
     return [re.compile(one) for one in value.split("|")]

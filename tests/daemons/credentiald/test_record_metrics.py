@@ -8,7 +8,7 @@ from uuid import uuid4
 
 import pytest
 from drawbridge.v1 import admin_service_pb2 as admin
-from drawbridge.v1 import record_pb2
+from drawbridge.v1 import provider_pb2, record_pb2, record_service_pb2
 
 from credentiald import record_rounds
 from credentiald.metrics import Metrics
@@ -81,13 +81,13 @@ async def test_each_token_counts_once_and_in_one_kind_however_often_it_is_report
         ("tool_call", "corp"): 1,
         ("model_thought", "corp"): 1,
     }
-    assert series(metrics, "credentiald_interceptions_ended_total") == {("COMPLETED", "openai"): 1}
+    assert series(metrics, "credentiald_interceptions_ended_total") == {("COMPLETED", "corp", "openai", "none"): 1}
 
 
 async def test_models_that_clients_make_up_share_one_name_and_configured_ones_have_theirs(tmp_path, metrics):
     async with running(tmp_path, metrics=metrics) as one:
         token = await provider_and_token(one)
-        metrics.records.know({"corp"}, {("corp", "gpt-5"), ("other-provider", "made-up-1")})
+        metrics.records.know({"corp": "openai"}, {("corp", "gpt-5"), ("other-provider", "made-up-1")})
         bridge = Bridge(one)
         for model in ("gpt-5", "made-up-1", "made-up-2"):
             _, receipt = await bridge.resolve(token, model=model)
@@ -96,6 +96,42 @@ async def test_models_that_clients_make_up_share_one_name_and_configured_ones_ha
     counted = series(metrics, "credentiald_tokens_total")
     assert {model for _, model, _ in counted} == {"gpt-5", "other"}
     assert (counted["corp", "gpt-5", "input"], counted["corp", "other", "input"]) == (1, 2)
+
+
+async def test_models_that_a_provider_maps_to_have_their_names_without_a_price(tmp_path, metrics):
+    mapped = provider_pb2.BedrockOptions(
+        region="us-east-1", model="big-v1", small_fast_model="small-v1", models={"claude-fast": "fast-v1"}
+    )
+    async with running(tmp_path, metrics=metrics) as one:
+        _, token = await one.make_user("ann")
+        await one.make_provider("corp", "bedrock", key="ABSKc2VjcmV0", bedrock=mapped)
+        await look(one.plane, one.stored, metrics)
+        bridge = Bridge(one)
+        for model in ("anything", "claude-haiku", "claude-fast"):
+            _, receipt = await bridge.resolve(token, operation="anthropic.messages", model=model)
+            await bridge.report(whole(receipt, token_usages=[a_usage()]))
+
+    counted = {model for _, model, _ in series(metrics, "credentiald_tokens_total")}
+    assert counted == {"big-v1", "small-v1", "fast-v1"}
+
+
+async def test_ends_are_told_by_provider_and_kind_of_error(tmp_path, metrics):
+    overloaded = record_service_pb2.InterceptionEnd(
+        outcome=record_pb2.INTERCEPTION_OUTCOME_UPSTREAM_ERROR,
+        error_category=record_pb2.UPSTREAM_ERROR_CATEGORY_OVERLOADED,
+        http_status=529,
+    )
+    async with running(tmp_path, metrics=metrics) as one:
+        tokens = {name: await provider_and_token(one, name) for name in ("fails", "serves")}
+        bridge = Bridge(one)
+        for name, changes in (("fails", {"end": overloaded}), ("serves", {}), ("fails", {"end": overloaded})):
+            _, receipt = await bridge.resolve(tokens[name], provider=name)
+            await bridge.report(whole(receipt, **changes))
+
+    assert series(metrics, "credentiald_interceptions_ended_total") == {
+        ("UPSTREAM_ERROR", "fails", "openai", "OVERLOADED"): 2,
+        ("COMPLETED", "serves", "openai", "none"): 1,
+    }
 
 
 async def test_the_series_of_a_provider_end_with_it(tmp_path, metrics):
@@ -113,6 +149,8 @@ async def test_the_series_of_a_provider_end_with_it(tmp_path, metrics):
     assert before == {"stays", "goes"}
     assert {provider for provider, *_ in series(metrics, "credentiald_tokens_total")} == {"stays"}
     assert {provider for _, provider in series(metrics, "credentiald_records_stored_total")} == {"stays"}
+    ends = [one for family in metrics.registry.collect() for one in family.samples if "interceptions_ended" in one.name]
+    assert {one.labels["provider"] for one in ends} == {"stays", "other"}
 
 
 async def test_bridges_are_heard_of_for_a_minute_and_what_they_leave_open_is_an_end(tmp_path, metrics):
@@ -131,7 +169,9 @@ async def test_bridges_are_heard_of_for_a_minute_and_what_they_leave_open_is_an_
 
     assert heard == 2
     assert metrics.registry.get_sample_value("credentiald_bridges_heard") == 0
-    assert series(metrics, "credentiald_interceptions_ended_total") == {("BRIDGE_VANISHED", "openai"): 2}
+    assert series(metrics, "credentiald_interceptions_ended_total") == {
+        ("BRIDGE_VANISHED", "corp", "openai", "none"): 2
+    }
 
 
 async def test_what_waits_has_a_number_and_an_age(tmp_path, metrics):
@@ -168,16 +208,20 @@ async def test_openings_that_could_not_be_stored_are_as_old_as_before(tmp_path, 
     assert age_seconds == 5
 
 
-async def test_retention_says_when_it_was_done_and_nothing_before(tmp_path, metrics):
+async def test_retention_says_when_it_was_done_and_before_that_when_it_began(tmp_path, metrics):
     clock = Clock()
     name = "credentiald_retention_last_success_timestamp_seconds"
     async with running(tmp_path, clock=clock, metrics=metrics) as one:
         assert metrics.registry.get_sample_value(name) is None
         await Rounds(one.stored, one.book, metrics, clock, retention=timedelta()).purge()
         assert metrics.registry.get_sample_value(name) is None
-        await Rounds(one.stored, one.book, metrics, clock, retention=timedelta(days=60)).purge()
+        rounds = Rounds(one.stored, one.book, metrics, clock, retention=timedelta(days=60))
+        began = clock.now.timestamp()
+        clock.now += timedelta(hours=7)
+        assert metrics.registry.get_sample_value(name) == began
+        await rounds.purge()
 
-    assert metrics.registry.get_sample_value(name) == clock.now.timestamp()
+    assert metrics.registry.get_sample_value(name) == clock.now.timestamp() == began + 7 * 3600
 
 
 async def test_a_credentiald_that_never_runs_for_ten_minutes_removes_what_is_old_all_the_same(
@@ -191,9 +235,9 @@ async def test_a_credentiald_that_never_runs_for_ten_minutes_removes_what_is_old
         running_book(one.stored, metrics, clock, retention=timedelta(days=60)),
         asyncio.timeout(10),
     ):
-        while metrics.registry.get_sample_value(name) is None:
+        clock.now += timedelta(seconds=1)
+        while metrics.registry.get_sample_value(name) != clock.now.timestamp():
             await asyncio.sleep(0.01)
-    assert metrics.registry.get_sample_value(name) == clock.now.timestamp()
 
 
 def test_a_file_of_the_store_is_as_large_as_with_its_log(tmp_path, metrics):
@@ -211,7 +255,12 @@ def test_what_should_never_happen_is_there_as_nothing_before_it_does(metrics):
 
     assert value("credentiald_records_rejected_total", {"reason": "RECEIPT_INVALID"}) == 0
     assert value("credentiald_openings_dropped_total") == 0
-    labels = {"outcome": "BRIDGE_VANISHED", "provider_type": "bedrock"}
+    labels = {"outcome": "BRIDGE_VANISHED", "provider": "other", "provider_type": "other", "error_category": "none"}
+    assert value("credentiald_interceptions_ended_total", labels) == 0
+    metrics.records.know({"corp": "bedrock"}, set())
+    labels |= {"provider": "corp", "provider_type": "bedrock"}
+    assert value("credentiald_interceptions_ended_total", labels) == 0
+    labels |= {"outcome": "UPSTREAM_ERROR", "error_category": "TIMEOUT"}
     assert value("credentiald_interceptions_ended_total", labels) == 0
 
 

@@ -161,7 +161,7 @@ def test_a_database_whose_keys_kms_encrypts_is_made_opened_again_and_of_no_use_t
                 until_ready(daemon)
                 put_key(folder, daemon)
                 check_key(folder, daemon)
-                assert "credentiald_sealed 0.0" in metrics_of(daemon)
+                assert {"credentiald_sealed 0.0", "credentiald_ready 1.0"} <= set(metrics_of(daemon).splitlines())
                 assert 'credentiald_sealing_unseal_attempts_total{outcome="ok"} 1.0' in metrics_of(daemon)
                 assert len([line for line in daemon.lines if line["msg"] == "listening"]) == len(daemon.addresses)
                 assert "secret-of-aws" not in daemon.output
@@ -189,7 +189,7 @@ def test_kms_out_of_reach_starts_sealed_and_opens_by_itself_on_the_same_ports(tm
         assert reason_when_sealed(daemon, "no connection").startswith(f"sealed: aws-kms:{arn}: ")
         assert readiness(daemon)[0] == 503
         assert refused_with(daemon, tmp_path) == SEALED
-        assert "credentiald_sealed 1.0" in metrics_of(daemon)
+        assert {"credentiald_sealed 1.0", "credentiald_ready 0.0"} <= set(metrics_of(daemon).splitlines())
         refused = command(tmp_path, daemon, "users", "list")
         assert (refused.returncode, "SEALED" in refused.stderr) == (1, True)
         addresses = dict(daemon.addresses)

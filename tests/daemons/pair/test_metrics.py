@@ -106,7 +106,9 @@ async def test_both_daemons_export_what_is_listed_and_no_client_makes_a_series(t
     assert value_of(bridge, "bridged_upstream_responses_total", provider_type="openai", status="5xx") == 2
     assert value_of(bridge, "bridged_request_failures_total", reason="ACCESS_TOKEN_INVALID") == 2
     assert value_of(bridge, "bridged_request_failures_total", reason="METHOD_NOT_ALLOWED") == 2
-    assert (value_of(bridge, "bridged_ready"), value_of(bridge, "bridged_draining")) == (1, 0)
+    for daemon, families in after.items():
+        assert (value_of(families, f"{daemon}_ready"), value_of(families, f"{daemon}_draining")) == (1, 0)
+        assert value_of(families, f"{daemon}_workers") == 1
     tokens = {(one.labels["model"], one.labels["kind"]): one.value for one in plane["credentiald_tokens"].samples}
     assert tokens == {
         ("other", "input"): 12,
@@ -115,7 +117,11 @@ async def test_both_daemons_export_what_is_listed_and_no_client_makes_a_series(t
         ("other", "cache_write"): 0,
     }
     assert value_of(bridge, "bridged_interceptions_reported_total") == 10
-    assert value_of(plane, "credentiald_interceptions_ended_total", outcome="COMPLETED", provider_type="openai") == 4
+    ended = {"provider": "corp", "provider_type": "openai"}
+    good = {"outcome": "COMPLETED", "error_category": "none"}
+    limited = {"outcome": "UPSTREAM_ERROR", "error_category": "RATE_LIMITED"}
+    assert value_of(plane, "credentiald_interceptions_ended_total", **ended, **good) == 4
+    assert value_of(plane, "credentiald_interceptions_ended_total", **ended, **limited) == 2
     assert value_of(plane, "credentiald_store_bytes", file="database") > 0
     assert value_of(plane, "credentiald_store_bytes", file="records") > 0
     assert value_of(plane, "credentiald_bridges_heard") <= 1

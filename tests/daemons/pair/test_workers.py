@@ -164,6 +164,47 @@ async def test_a_killed_worker_costs_only_its_own_requests_and_is_replaced(tmp_p
         assert (await asyncio.to_thread(series, pair.bridged))[answered] == 8
 
 
+def of_processes(daemon, module):
+    """What is said of the processes of a daemon: ready, draining, workers, restarts."""
+    found = series(daemon)
+    return tuple(found.get(f"{module}_{one}") for one in ("ready", "draining", "workers", "worker_restarts_total"))
+
+
+async def test_a_worker_that_hangs_makes_its_daemon_not_ready_and_its_gauges_are_left_out(tmp_path):
+    async with pair_of_two(tmp_path) as pair:
+        pair.upstream.script(stream(b"data: 1\n\n", STALL), stream(b"data: 1\n\n", STALL))
+        async with a_stream_on_each(pair) as ((_, hanging), _):
+            before = await asyncio.to_thread(series, pair.bridged)
+            os.kill(hanging, signal.SIGSTOP)
+            during = await asyncio.to_thread(series, pair.bridged)
+            said = await asyncio.to_thread(of_processes, pair.bridged, "bridged")
+            os.kill(hanging, signal.SIGCONT)
+            await until_ready(pair.bridged)
+            after = await asyncio.to_thread(of_processes, pair.bridged, "bridged")
+
+        assert said == (0, 0, 1, 0)
+        assert after == (1, 0, 2, 0)
+        assert (before["bridged_requests_in_flight"], during["bridged_requests_in_flight"]) == (2, 1)
+        # What it had counted stays in the sums.
+        assert during['bridged_resolves_total{outcome="OK"}'] == before['bridged_resolves_total{outcome="OK"}'] == 2
+
+
+@pytest.mark.parametrize("module", ["bridged", "credentiald"])
+async def test_a_daemon_whose_workers_all_died_says_that_it_is_not_ready(tmp_path, module):
+    async with pair_of_two(tmp_path) as pair:
+        daemon = getattr(pair, module)
+        for pid in pids_of(daemon):
+            os.kill(pid, signal.SIGKILL)
+        # New ones take a second until they serve.
+        without = await asyncio.to_thread(of_processes, daemon, module)
+        await until(lambda: len(pids_of(daemon)) == 4, timeout_seconds=30)
+        await until_ready(daemon)
+        whole = await asyncio.to_thread(of_processes, daemon, module)
+
+        assert without[:3] == (0, 0, 0)
+        assert whole == (1, 0, 2, 2)
+
+
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 async def test_a_drain_lets_streams_of_all_workers_finish(tmp_path, number):
     async with pair_of_two(tmp_path) as pair:
