@@ -20,6 +20,7 @@ from bridged.losses import REFUSED, REJECTED, STOPPED, UNREADABLE, Losses
 from bridged.metrics import Metrics
 from bridged.model import Refused
 from bridged.report_messages import Row, request_parts
+from bridged.resolver_messages import FAILED, NEVER_TAKEN, unreachable
 from bridged.waiting_reports import Next, Waiting, WaitingReports
 from daemonkit.cancellation import end_if_cancelled
 
@@ -34,10 +35,6 @@ _LONGEST_PAUSE_SECONDS = 5.0
 OVERDUE_SECONDS = 10.0
 # At the end, for a credentiald that restarts at the same time.
 LAST_SECONDS = 5.0
-# What will not be taken, however often it is sent: the batch is too large for the peer, or malformed for it.
-_NEVER = frozenset({"INVALID_ARGUMENT", "RESOURCE_EXHAUSTED"})
-# credentiald, or what sends to it, met an error of its own.
-_FAILED = "INTERNAL"
 
 # Sends the parts of a request (report_messages.request_parts); the places of those that will never be stored with why,
 # or why not all of them were stored.
@@ -59,6 +56,8 @@ class Recorder:
         self._losses = Losses(metrics)
         self._closed = False
         self._was_keeping = True
+        # Whether the latest try has stored anything.
+        self._is_storing = False
         self._trouble = ""
         self._added = asyncio.Event()
         # Set for good where the queue is to be emptied now, else for one try.
@@ -92,6 +91,9 @@ class Recorder:
     def _take(self, taken: Sequence[Waiting], queue_bytes: int) -> None:
         """These are in the queue from now on, which holds so many bytes with them."""
         if taken:
+            if self._reports.only_suspects:
+                # The next try of these may be seconds away, and is none of the others' business.
+                self._hurry.set()
             self._reports.add(taken, queue_bytes)
             self._added.set()
             self._empty.clear()
@@ -133,10 +135,11 @@ class Recorder:
 
     def _tell_operator(self) -> None:
         """Log it when records begin to be overdue, and when they are taken again."""
-        if self.is_keeping == self._was_keeping:
+        is_keeping = self.is_keeping
+        if is_keeping == self._was_keeping or (is_keeping and not self._is_storing):
             return
-        self._was_keeping = not self._was_keeping
-        if self._was_keeping:
+        self._was_keeping = is_keeping
+        if is_keeping:
             log.info("credentiald stores records again")
         else:
             log.warning(
@@ -165,8 +168,8 @@ class Recorder:
         self._losses.tell_gathered()
 
     async def _gathered(self, seconds: float) -> None:
-        """Let others join, for so long at most; a full batch leaves at once."""
-        if not self._reports.fill_a_batch:
+        """Let others join, for so long at most; a batch that none can join leaves at once."""
+        if not self._reports.has_a_batch:
             await self._pause(seconds)
 
     async def _pause(self, seconds: float) -> None:
@@ -178,6 +181,7 @@ class Recorder:
     async def _send_batch(self) -> bool:
         """One batch there, and out of the queue if it arrived or never will; whether to go on at once."""
         batch = self._reports.batch()
+        self._is_storing = False
         try:
             parts = _parts(batch)
         except Exception as error:
@@ -194,9 +198,13 @@ class Recorder:
     async def _sent(self, parts: Sequence[bytes]) -> Sequence[tuple[int, str]] | Refused:
         try:
             return await self._send(parts)
+        except asyncio.CancelledError:
+            # What gRPC says as well where the connection was closed: that ends this try, and not the recorder.
+            end_if_cancelled()
+            return unreachable("its connection was closed")
         except Exception:
             log.exception("a report could not be sent")
-            return Refused(_FAILED, "a report could not be sent")
+            return Refused(FAILED, "a report could not be sent")
 
     def _cannot_be_made(self, batch: Sequence[Waiting], error: Exception) -> None:
         """It is one of them, and will raise the same whenever it is tried."""
@@ -208,9 +216,9 @@ class Recorder:
         """Whether to go on at once."""
         self._metrics.report_failed()
         self._trouble = refused.reason
-        if refused.reason in _NEVER:
+        if refused.reason in NEVER_TAKEN:
             verdict = self._reports.refused_for_good(batch)
-        elif refused.reason == _FAILED:
+        elif refused.reason == FAILED:
             verdict = self._reports.failed(batch)
         else:
             verdict = self._reports.not_taken(batch)
@@ -228,6 +236,7 @@ class Recorder:
         for place, why in rejected.items():
             log.error("credentiald rejects a report", extra={"interception_id": batch[place][0], "why": why})
         self._losses.lost(REJECTED, lost)
+        self._is_storing = len(rejected) < len(batch)
         self._reports.went_well()
         self._take_out(batch)
 

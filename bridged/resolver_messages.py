@@ -34,6 +34,10 @@ from bridged.model import (
 from daemonkit.secret import Secret
 
 UNREACHABLE = "CREDENTIALD_UNREACHABLE"
+# credentiald, or what asks it, met an error of its own.
+FAILED = "INTERNAL"
+# What is refused so will be, however often it is sent: it is too large for the peer, or malformed for it.
+NEVER_TAKEN = frozenset({"INVALID_ARGUMENT", "RESOURCE_EXHAUSTED"})
 # An item of a batch is refused so that it is asked again by a single call.
 ASK_SINGLY = "ASK_SINGLY"
 # A reason goes into a header and into metrics; one of a later credentiald has this form, too (error_reason.proto).

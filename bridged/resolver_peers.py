@@ -17,6 +17,7 @@ from bridged.resolver_addresses import Lookup, Name, name_of, target_of
 from bridged.resolver_identity import ClientTls, Identities, Identity
 from bridged.resolver_peer import Peer
 from bridged.resolver_pool import Pool
+from bridged.resolver_unary import APPEND_TIMEOUT_SECONDS
 
 log = logging.getLogger(__name__)
 
@@ -40,8 +41,8 @@ _CHANNEL_OPTIONS = (
 )
 
 
-# For calls that are under way on a channel whose peer has left, such as reports.
-_CLOSE_SECONDS = 10.0
+# For calls that are under way on a channel whose peer has left: longer than the longest takes, which brings reports.
+_CLOSE_SECONDS = APPEND_TIMEOUT_SECONDS + 2.0
 
 
 @asynccontextmanager

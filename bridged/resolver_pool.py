@@ -22,7 +22,7 @@ from bridged.metrics import Metrics
 from bridged.model import Refused, Resolution
 from bridged.readiness import Readiness
 from bridged.resolve_queue import Outcome, Queue, Waiting
-from bridged.resolver_messages import UNREACHABLE, unreachable
+from bridged.resolver_messages import FAILED, NEVER_TAKEN, UNREACHABLE, unreachable
 from bridged.watch import News
 
 if TYPE_CHECKING:
@@ -112,13 +112,25 @@ class Pool:
             log.exception("unhandled error after an answer of credentiald")
 
     async def append_records(self, parts: Sequence[bytes]) -> Sequence[tuple[int, str]] | Refused:
-        """Have reports stored by one of the peers that answer; they take turns."""
-        for place, peer in enumerate(self._peers):
-            if peer.is_streaming or peer.is_unary:
-                self._peers.append(self._peers.pop(place))
-                return await peer.append_records(parts)
+        """Have reports stored by one of the peers that answer; they take turns.
+
+        What one failed at goes to the others: INTERNAL only where nobody stores it, nor says what is wrong with it.
+        """
+        failed: Refused | None = None
+        for peer in [peer for peer in self._peers if peer.is_streaming or peer.is_unary]:
+            if peer not in self._peers:
+                continue
+            self._peers.remove(peer)
+            self._peers.append(peer)
+            outcome = await peer.append_records(parts)
+            if not isinstance(outcome, Refused) or outcome.reason in NEVER_TAKEN:
+                return outcome
+            if outcome.reason == FAILED:
+                failed = outcome
+            elif failed is None:
+                return outcome
         # Why a stream was refused says nothing of the reports: they are kept, and sent again.
-        return unreachable("it has no connection")
+        return failed or unreachable("it has no connection")
 
     async def report_outcomes(self, outcomes: Sequence[ToldOutcome]) -> int | Refused:
         """Have one of the peers that answer know what became of keys; they share what they know."""

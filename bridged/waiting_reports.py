@@ -2,12 +2,14 @@
 
 A batch that is refused for good is halved until the report is found that it was refused for. So is one at which
 credentiald itself fails (a bug there) time and again. But what fails now may go well tomorrow, and what fails for all
-is the fault of none: a report that fails alone is put aside as a suspect, and the next ones are tried. Only when some
-of those went well, and it fails as often again, is it given up. No clock, no socket: recorder.py has these.
+is the fault of none: a report that fails alone is put aside as a suspect, and the next ones are tried. Whenever a batch
+of others went well, each suspect is tried once more by itself, and it is given up only when it has failed so many
+times. No clock, no socket: recorder.py has these.
 """
 
 from collections import deque
 from collections.abc import Sequence
+from dataclasses import dataclass
 from enum import Enum
 from itertools import islice
 from typing import final
@@ -17,10 +19,13 @@ from bridged.report_messages import Row
 # What a server reads by default is 4 MiB.
 MAX_BATCH_BYTES = 3_500_000
 MAX_BATCH_ITEMS = 500
-# How often credentiald may fail at the same batch, and at a report alone, before either is looked at more closely.
+# How often credentiald may fail at the same batch before it is looked at more closely.
 TRIES = 3
-# More than this that fail alone are no trouble of theirs.
-MOST_SUSPECTS = 16
+# How often it may fail at a suspect, each time after others went well: of credentialds that fail at half of all, at
+# random, one in 30,000 reports that go alone would be given up.
+TRIES_OF_A_SUSPECT = 12
+# More than this that were put aside one after the other, without any that went well, are no trouble of theirs.
+MOST_IN_A_ROW = 16
 
 # Id, report, its size, and when it was added. An opening has no id, and is not counted.
 Waiting = tuple[str, bytes | Row, int, float]
@@ -34,6 +39,13 @@ class Next(Enum):
     GIVE_UP = "give up"
 
 
+@dataclass(slots=True)
+class _Suspect:
+    report: Waiting
+    # How often it failed after others went well.
+    failures: int = 0
+
+
 @final
 class WaitingReports:
     """Those of one recorder. A report stays until it is taken out."""
@@ -41,34 +53,45 @@ class WaitingReports:
     def __init__(self) -> None:
         self.size_bytes = 0
         self._queue: deque[Waiting] = deque()
-        self._suspects: deque[Waiting] = deque()
+        self._suspects: deque[_Suspect] = deque()
         self._most_items = MAX_BATCH_ITEMS
         self._tries = 0
-        # From the first half until the one is found, or batches are whole again and go well.
+        # From the first half until batches are whole again and go well.
         self._is_searching = False
-        # Whether anything did since the latest suspect was put aside.
-        self._went_well = False
+        # How many suspects are still to be tried since others went well.
+        self._round = 0
+        # How many were put aside since anything went well, and how many tries of suspects failed since the last was.
+        self._in_a_row = 0
+        self._idle_tries = 0
 
     def __len__(self) -> int:
         return len(self._queue) + len(self._suspects)
 
     @property
-    def fill_a_batch(self) -> bool:
-        """Whether the next batch is full already."""
-        return len(self._queue) >= self._most_items
+    def has_a_batch(self) -> bool:
+        """Whether the next batch would not become larger by waiting."""
+        return self._suspect_is_next or len(self._queue) >= self._most_items
+
+    @property
+    def only_suspects(self) -> bool:
+        """Whether there are suspects, and no others."""
+        return bool(self._suspects) and not self._queue
 
     @property
     def oldest_seconds(self) -> float | None:
         """When the oldest was added; None where there is none.
 
-        A few suspects do not count: who lets nobody in because of them would never learn whether others go well.
+        Suspects do not count, unless many were put aside in a row: who lets nobody in because of them would never
+        learn whether others go well. So even these count only until each was tried once more in vain.
         """
-        oldest = self._suspects if len(self._suspects) > MOST_SUSPECTS else self._queue
-        return oldest[0][-1] if oldest else None
+        if self._in_a_row > MOST_IN_A_ROW:
+            return self._suspects[0].report[-1]
+        return self._queue[0][-1] if self._queue else None
 
     def ids(self) -> list[str]:
         """Of all interceptions that have a report here."""
-        return [one[0] for reports in (self._suspects, self._queue) for one in reports if one[0]]
+        reports = [*(suspect.report for suspect in self._suspects), *self._queue]
+        return [one[0] for one in reports if one[0]]
 
     def add(self, reports: Sequence[Waiting], size_bytes: int) -> None:
         """More reports, with which all have this size."""
@@ -79,12 +102,12 @@ class WaitingReports:
         """Forget all."""
         self._queue.clear()
         self._suspects.clear()
-        self.size_bytes = 0
+        self.size_bytes = self._round = self._in_a_row = 0
 
     def batch(self) -> list[Waiting]:
-        """What goes next: the oldest, as many as may go together; a suspect by itself where that says anything."""
-        if self._suspects and (self._went_well or not self._queue):
-            return [self._suspects[0]]
+        """What goes next: a suspect by itself where that says anything, else the oldest that may go together."""
+        if self._suspect_is_next:
+            return [self._suspects[0].report]
         if self.size_bytes <= MAX_BATCH_BYTES:
             return list(islice(self._queue, self._most_items))
         batch: list[Waiting] = []
@@ -99,17 +122,22 @@ class WaitingReports:
     def take_out(self, batch: Sequence[Waiting]) -> None:
         """It is stored, or given up."""
         self.size_bytes -= sum([size_bytes for _, _, size_bytes, _ in batch])
-        take_first = self._suspects.popleft if self._is_suspect(batch) else self._queue.popleft
+        if self._is_suspect(batch):
+            self._suspects.popleft()
+            self._round = min(self._round, len(self._suspects))
+            self._in_a_row = min(self._in_a_row, len(self._suspects))
+            return
         for _ in batch:
-            take_first()
+            self._queue.popleft()
         self._tries = 0
 
     def went_well(self) -> None:
-        """A batch did: the next may be larger again."""
+        """A batch did: the next may be larger again, and it says something if a suspect fails now."""
         if self._most_items == MAX_BATCH_ITEMS:
             self._is_searching = False
         self._most_items = min(self._most_items * 2, MAX_BATCH_ITEMS)
-        self._went_well = True
+        self._round = len(self._suspects)
+        self._in_a_row = 0
 
     def refused_for_good(self, batch: Sequence[Waiting]) -> Next:
         """It will be refused however often it is sent: which of them it is shows when they go by themselves."""
@@ -117,27 +145,42 @@ class WaitingReports:
 
     def failed(self, batch: Sequence[Waiting]) -> Next:
         """credentiald failed at it, for what is in it or for reasons of its own."""
-        if self._is_suspect(batch) and not self._went_well:
-            self._suspects.rotate(-1)
-            return Next.WAIT
-        self._tries += 1
         if self._is_suspect(batch):
-            # Not the first time: of several credentialds, which take turns, perhaps only one fails.
-            return Next.GIVE_UP if self._tries >= TRIES else Next.WAIT
+            return self._suspect_failed()
+        self._tries += 1
         # Who looks for one already need not be told three times of each half.
-        if len(batch) > 1 and (self._tries >= TRIES or self._is_searching):
+        if self._tries < TRIES and not self._is_searching:
+            return Next.WAIT
+        if len(batch) > 1:
             self._is_searching = True
             return self._halve(batch)
-        if len(batch) == 1 and self._tries >= TRIES:
-            self._suspects.append(self._queue.popleft())
-            self._tries, self._went_well, self._is_searching = 0, False, False
-        return Next.WAIT
+        self._suspects.append(_Suspect(self._queue.popleft()))
+        self._tries = self._idle_tries = 0
+        self._in_a_row += 1
+        # One is found, and its neighbours need not wait. Two in a row may be all.
+        return Next.AT_ONCE if self._in_a_row == 1 else Next.WAIT
 
     def not_taken(self, batch: Sequence[Waiting]) -> Next:
         """credentiald is away, or cannot store anything, which says nothing of what is in the batch."""
         if self._is_suspect(batch):
-            # It might be kept for this reason only, and then goes with others.
-            self._queue.appendleft(self._suspects.popleft())
+            # It cannot be told either whether the others would still go well.
+            self._round = 0
+        return Next.WAIT
+
+    def _suspect_failed(self) -> Next:
+        suspect = self._suspects[0]
+        if self._round:
+            self._round -= 1
+            suspect.failures += 1
+            if suspect.failures >= TRIES_OF_A_SUSPECT:
+                return Next.GIVE_UP
+            self._suspects.rotate(-1)
+            return Next.AT_ONCE
+        # It is tried for want of others: perhaps credentiald has been mended.
+        self._suspects.rotate(-1)
+        self._idle_tries += 1
+        if self._idle_tries >= len(self._suspects):
+            self._in_a_row = min(self._in_a_row, MOST_IN_A_ROW)
         return Next.WAIT
 
     def _halve(self, batch: Sequence[Waiting]) -> Next:
@@ -145,5 +188,9 @@ class WaitingReports:
         self._tries = 0
         return Next.AT_ONCE
 
+    @property
+    def _suspect_is_next(self) -> bool:
+        return bool(self._suspects) and (self._round > 0 or not self._queue)
+
     def _is_suspect(self, batch: Sequence[Waiting]) -> bool:
-        return bool(self._suspects) and batch[0] is self._suspects[0]
+        return bool(self._suspects) and batch[0] is self._suspects[0].report

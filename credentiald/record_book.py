@@ -12,9 +12,9 @@ import logging
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from datetime import datetime
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING
 
-from credentiald import record_log
+from credentiald import record_log, storing_apart
 from credentiald.bridge_instances import Instance, Instances
 from credentiald.errors import Refusal, StoreUnavailable
 from credentiald.metrics import Metrics
@@ -26,12 +26,10 @@ from credentiald.store.records import Records
 from credentiald.store.times import to_micros
 from credentiald.usual_report import NONE_MATCHED, Matched, Told
 from credentiald.waiting_openings import WaitingOpenings, opening_rows
-from credentiald.waiting_reports import Call, Place, WaitingReports, places_of, reject, told_in
+from credentiald.waiting_reports import Call, WaitingReports, places_of, told_in
 
 if TYPE_CHECKING:
     from credentiald.tracing import Tracing
-
-T = TypeVar("T")
 
 log = logging.getLogger(__name__)
 
@@ -41,8 +39,6 @@ _OPENING_MICROS = int(OPENING_SECONDS * 1_000_000)
 # Between two times that openings are stored without a report.
 _OPENINGS_PAUSE_SECONDS = 0.05
 _RETRY_SECONDS = 1.0
-# More reports than this that cannot be stored are no trouble of theirs.
-_MOST_UNSTORABLE = 16
 
 
 async def no_prices() -> PriceTable:
@@ -165,7 +161,7 @@ class RecordBook:
             self._openings.stored(noted)
             self.instances.written(batch.heard)
             if stored.taken:
-                _reject_taken(places_of(calls), stored)
+                storing_apart.reject_taken(places_of(calls), stored)
         except Refusal as refusal:
             self._reports.refuse(calls, refusal)
             return False
@@ -195,56 +191,31 @@ class RecordBook:
         return Batch(openings=opening_rows(opened), reports=reports, matched=matched, heard=self.instances.unwritten())
 
     async def _store_apart(self, noted: Sequence[Noted], calls: Sequence[Call]) -> None:
-        """A bug that one record brings out must not be its neighbours' trouble."""
-        reports, matched = told_in(calls)
-        places = places_of(calls)
+        """A bug that one record brings out must not be its neighbours' trouble, nor one call's that of the others."""
         try:
-            lost = await self._unstorable(noted, lambda some: Batch(openings=opening_rows(some)))
-            self._openings.stored(noted)
-            self._metrics.records.openings_dropped(len(lost))
-            failed = await self._unstorable(
-                list(zip(places, [*reports, *matched.reports()], strict=True)),
-                lambda some: Batch(reports=[report for _, report in some]),
-                lambda some, stored: _reject_taken([place for place, _ in some], stored),
-            )
+            lost = await storing_apart.openings(self._stored_and_told, noted)
+            if lost is None:
+                self._retry_seconds = asyncio.get_running_loop().time() + _RETRY_SECONDS
+            else:
+                self._openings.stored(noted)
+                self._metrics.records.openings_dropped(lost)
+            bugs = await storing_apart.reports(self._stored_and_told, calls)
         except Refusal as refusal:
             self._reports.refuse(calls, refusal)
             return
-        if places and len(failed) == len(places):
-            # Perhaps it is no fault of theirs.
+        except BaseException:
             self._reports.refuse(calls, StoreUnavailable())
-            return
-        reject([place for place, _ in failed], Rejection.RECORD_INVALID)
-        self._reports.acknowledge(calls)
-
-    async def _unstorable(
-        self,
-        items: Sequence[T],
-        batch_of: Callable[[Sequence[T]], Batch],
-        reject: Callable[[Sequence[T], Stored], None] = lambda _, __: None,
-    ) -> list[T]:
-        """Store those that can be stored; the others. StoreUnavailable, also where there are many of these."""
-        failed: list[T] = []
-        parts = [items] if items else []
-        while parts:
-            part = parts.pop()
-            try:
-                stored = await self._stored(batch_of(part))
-            except Refusal:
-                raise
-            except Exception as error:
-                if len(part) > 1:
-                    middle = len(part) // 2
-                    parts += [part[middle:], part[:middle]]
-                    continue
-                log.exception("a record cannot be stored")
-                failed += part
-                if len(failed) > _MOST_UNSTORABLE:
-                    raise StoreUnavailable from error
+            raise
+        for call, bug in zip(calls, bugs, strict=True):
+            if bug is None:
+                self._reports.acknowledge([call])
             else:
-                reject(part, stored)
-                await self._tell(stored)
-        return failed
+                self._reports.refuse([call], bug)
+
+    async def _stored_and_told(self, batch: Batch) -> Stored:
+        stored = await self._stored(batch)
+        await self._tell(stored)
+        return stored
 
     async def _stored(self, batch: Batch) -> Stored:
         loop = asyncio.get_running_loop()
@@ -317,7 +288,3 @@ class RecordBook:
             await asyncio.gather(*self._flushing, return_exceptions=True)
         await self.flush()
         self._metrics.records.openings_dropped(len(self._openings))
-
-
-def _reject_taken(places: Sequence[Place], stored: Stored) -> None:
-    reject([places[taken] for taken in stored.taken], Rejection.INTERCEPTION_TAKEN)

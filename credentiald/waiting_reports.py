@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import accumulate, takewhile
 
-from credentiald.errors import Refusal, StoreUnavailable
+from credentiald.errors import StoreUnavailable
 from credentiald.record_model import Rejection
 from credentiald.usual_report import Matched, Told, joined_matched
 
@@ -89,12 +89,12 @@ class WaitingReports:
             if not one.done.done():
                 one.done.set_result(one.rejections)
 
-    def refuse(self, calls: Sequence[Call], refusal: Refusal) -> None:
+    def refuse(self, calls: Sequence[Call], reason: Exception) -> None:
         """They are not, and may come again."""
         self._leave(calls)
         for one in calls:
             if not one.done.done():
-                one.done.set_exception(refusal)
+                one.done.set_exception(reason)
 
     def _leave(self, calls: Sequence[Call]) -> None:
         self._reports -= sum(map(len, calls))

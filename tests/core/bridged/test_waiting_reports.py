@@ -2,12 +2,24 @@
 
 from collections.abc import Callable, Sequence
 from itertools import cycle
+from random import Random
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from bridged.waiting_reports import MAX_BATCH_ITEMS, MOST_SUSPECTS, Next, Waiting, WaitingReports
+from bridged.waiting_reports import (
+    MAX_BATCH_ITEMS,
+    MOST_IN_A_ROW,
+    TRIES,
+    TRIES_OF_A_SUSPECT,
+    Next,
+    Waiting,
+    WaitingReports,
+)
 
-Fails = Callable[[str], bool]
+# Whether the peer fails at a batch of these.
+Fails = Callable[[Sequence[str]], bool]
 
 
 def waiting(*ids: str, since: float = 0.0) -> WaitingReports:
@@ -35,12 +47,15 @@ class Peer:
         self.tries = 0
         self.waits = 0
 
-    def take(self, fails: Fails, *, times: int = 10_000) -> None:
-        while self._reports and times:
-            times -= 1
+    def take(self, fails: Fails, *, times: int = 100_000) -> None:
+        """So many times, or until nothing waits but suspects that are tried in vain for want of others."""
+        for _ in range(times):
+            if not self._reports:
+                return
+            was_alone = self._reports.only_suspects
             self.tries += 1
             batch = self._reports.batch()
-            if not any(map(fails, ids_of(batch))):
+            if not fails(ids_of(batch)):
                 self._reports.went_well()
                 self._reports.take_out(batch)
                 self.stored += ids_of(batch)
@@ -50,10 +65,25 @@ class Peer:
             if verdict is Next.GIVE_UP:
                 self._reports.take_out(batch)
                 self.given_up += ids_of(batch)
+            elif verdict is Next.WAIT and was_alone and times == 100_000:
+                return
 
 
-def is_poison(interception_id: str) -> bool:
-    return interception_id.startswith("poison")
+def is_poison(ids: Sequence[str]) -> bool:
+    return any(one.startswith("poison") for one in ids)
+
+
+def give_others(reports: WaitingReports, peer: Peer, batches: int, fails: Fails = is_poison) -> None:
+    """One report after the other, each of which goes by itself."""
+    for number in range(batches):
+        add(reports, f"other-{number}")
+        peer.take(fails)
+
+
+def put_aside(reports: WaitingReports, interception_id: str, *, since: float = 0.0) -> None:
+    add(reports, interception_id, since=since)
+    while not reports.only_suspects:
+        reports.failed(reports.batch())
 
 
 @pytest.mark.parametrize("place", [0, 1, 249, 250, 498, 499])
@@ -63,20 +93,73 @@ def test_the_one_at_which_the_peer_fails_is_found_and_the_others_arrive(place: i
     reports = waiting(*ids)
     peer = Peer(reports)
     peer.take(is_poison)
-    assert peer.given_up == ["poison"]
     assert peer.stored == [one for one in ids if one != "poison"]
-    assert (len(reports), reports.size_bytes) == (0, 0)
-    # For the first batch, for the report alone, and for that again; for none in between.
-    assert peer.waits == 2 + 3 + 2
+    # For the first batch, and when nothing is left but the one; for none in between.
+    assert peer.waits == TRIES - 1 + 1
     assert peer.tries < 60
+    give_others(reports, peer, TRIES_OF_A_SUSPECT)
+    assert peer.given_up == ["poison"]
+    assert (len(reports), reports.size_bytes) == (0, 0)
+
+
+def test_a_suspect_is_given_up_when_it_has_failed_so_often_while_others_went_well() -> None:
+    reports = waiting("poison")
+    peer = Peer(reports)
+    peer.take(is_poison, times=1000)
+    give_others(reports, peer, TRIES_OF_A_SUSPECT - 1)
+    assert (peer.given_up, reports.ids()) == ([], ["poison"])
+    give_others(reports, peer, 1)
+    assert (peer.given_up, len(peer.stored)) == (["poison"], TRIES_OF_A_SUSPECT)
+
+
+def test_a_suspect_that_goes_well_in_the_end_is_kept() -> None:
+    reports = waiting("odd")
+    peer = Peer(reports)
+    peer.take(lambda _: True, times=1000)
+    give_others(reports, peer, TRIES_OF_A_SUSPECT - 1, lambda ids: "odd" in ids)
+    give_others(reports, peer, 1)
+    assert (peer.given_up, reports.ids()) == ([], [])
+    assert "odd" in peer.stored
+
+
+def test_after_a_batch_that_went_well_each_suspect_is_tried_once() -> None:
+    reports = WaitingReports()
+    peer = Peer(reports)
+    put_aside(reports, "odd")
+    put_aside(reports, "poison")
+    add(reports, "a")
+    peer.take(is_poison, times=1)
+    add(reports, "b")
+    peer.take(is_poison, times=2)
+    assert peer.stored == ["a", "odd"]
+    assert ids_of(reports.batch()) == ["b"]
 
 
 def test_several_at_which_it_fails_are_found() -> None:
     ids = [f"poison-{number}" if number in (0, 1, 7, 90) else f"id-{number:03}" for number in range(100)]
-    peer = Peer(waiting(*ids))
+    reports = waiting(*ids)
+    peer = Peer(reports)
     peer.take(is_poison)
+    give_others(reports, peer, TRIES_OF_A_SUSPECT)
     assert sorted(peer.given_up) == ["poison-0", "poison-1", "poison-7", "poison-90"]
-    assert len(peer.stored) == 96
+    assert len(peer.stored) == 96 + TRIES_OF_A_SUSPECT
+
+
+@pytest.mark.parametrize("good_each", [1, 2, 9, 100])
+@pytest.mark.parametrize("together", [1, 30])
+def test_suspects_do_not_pile_up_however_often_one_comes(good_each: int, together: int) -> None:
+    reports = WaitingReports()
+    peer = Peer(reports)
+    most = 0
+    for number in range(200):
+        add(reports, *(f"poison-{number}-{one}" for one in range(together)))
+        peer.take(is_poison)
+        give_others(reports, peer, good_each)
+        assert reports.oldest_seconds is None
+        most = max(most, len(reports))
+    assert most <= together * TRIES_OF_A_SUSPECT
+    assert len(peer.stored) == 200 * good_each
+    assert len(peer.given_up) + len(reports) == 200 * together
 
 
 def test_nothing_is_given_up_by_a_peer_that_fails_at_everything_for_a_while() -> None:
@@ -89,14 +172,17 @@ def test_nothing_is_given_up_by_a_peer_that_fails_at_everything_for_a_while() ->
     assert (peer.given_up, sorted(peer.stored)) == ([], ids)
 
 
-def test_one_that_waits_alone_is_given_up_when_another_goes_well() -> None:
-    reports = waiting("poison")
+@given(seed=st.integers(0, 1 << 30), share=st.sampled_from([0.1, 0.3, 0.5]), each=st.sampled_from([1, 3, 40, 300]))
+def test_a_peer_that_fails_at_random_gets_nearly_all(seed: int, share: float, each: int) -> None:
+    random = Random(seed)
+    reports = WaitingReports()
     peer = Peer(reports)
-    peer.take(is_poison, times=100)
-    assert peer.given_up == []
-    add(reports, "id-1")
-    peer.take(is_poison)
-    assert (peer.stored, peer.given_up) == (["id-1"], ["poison"])
+    for turn in range(20):
+        add(reports, *(f"{turn}-{one}" for one in range(each)))
+        peer.take(lambda _: random.random() < share)
+    peer.take(lambda _: False)
+    assert len(peer.given_up) <= 1
+    assert len(set(peer.stored)) + len(peer.given_up) == 20 * each
 
 
 def test_of_two_peers_that_take_turns_one_may_fail_at_everything() -> None:
@@ -107,16 +193,25 @@ def test_of_two_peers_that_take_turns_one_may_fail_at_everything() -> None:
     add(reports, "b", "c")
     turns = cycle([True, False])
     peer.take(lambda _: next(turns))
+    peer.take(lambda _: False)
     assert (sorted(peer.stored), peer.given_up) == (["a", "b", "c"], [])
 
 
 def test_a_batch_that_fails_a_time_or_two_is_not_taken_apart() -> None:
     reports = waiting("a", "b", "c")
-    for _ in range(2):
+    for _ in range(TRIES - 1):
         assert reports.failed(reports.batch()) is Next.WAIT
         assert ids_of(reports.batch()) == ["a", "b", "c"]
     assert reports.failed(reports.batch()) is Next.AT_ONCE
     assert ids_of(reports.batch()) == ["a"]
+
+
+def test_who_fails_at_all_that_goes_alone_is_not_asked_without_a_pause() -> None:
+    reports = waiting(*(f"id-{number}" for number in range(40)))
+    peer = Peer(reports)
+    peer.take(lambda _: True, times=TRIES + 40)
+    # Halving goes on at once, and so does the first that is put aside.
+    assert peer.waits >= 35
 
 
 def test_a_peer_that_is_away_changes_nothing_however_long() -> None:
@@ -126,29 +221,68 @@ def test_a_peer_that_is_away_changes_nothing_however_long() -> None:
     assert ids_of(reports.batch()) == ["a", "b"]
 
 
-def test_a_suspect_that_is_not_taken_for_another_reason_goes_with_the_others_again() -> None:
+def test_a_suspect_that_is_not_taken_lets_the_others_go_first() -> None:
     reports = waiting("poison", "b")
     peer = Peer(reports)
-    # Halved at the third try, put aside after three more; then "b" goes well.
-    peer.take(is_poison, times=7)
+    # Halved at the third try, put aside at the fourth; then "b" goes well.
+    peer.take(is_poison, times=TRIES + 2)
     assert (peer.stored, ids_of(reports.batch())) == (["b"], ["poison"])
     add(reports, "c")
-    reports.not_taken(reports.batch())
-    assert ids_of(reports.batch()) == ["poison", "c"]
+    for _ in range(100):
+        reports.not_taken(reports.batch())
+        assert ids_of(reports.batch()) == ["c"]
 
 
-def test_a_few_suspects_are_not_overdue_and_many_are() -> None:
-    reports = waiting("poison-0", since=5.0)
-    peer = Peer(reports)
-    assert reports.oldest_seconds == 5.0
-    peer.take(is_poison, times=3)
+# -- what is overdue -------------------------------------------------------------------------------------------------
+
+
+def put_many_aside(reports: WaitingReports, count: int, *, since: float) -> None:
+    for number in range(count):
+        put_aside(reports, f"poison-{since}-{number}", since=since)
+
+
+def test_a_few_suspects_are_not_overdue() -> None:
+    reports = WaitingReports()
+    add(reports, "poison", since=5.0)
+    overdue = [reports.oldest_seconds]
+    put_many_aside(reports, MOST_IN_A_ROW - 1, since=6.0)
+    assert [*overdue, reports.oldest_seconds] == [5.0, None]
+    assert len(reports) == MOST_IN_A_ROW
+
+
+def test_many_in_a_row_are_until_each_was_tried_in_vain_once_more() -> None:
+    reports = WaitingReports()
+    put_many_aside(reports, MOST_IN_A_ROW + 1, since=6.0)
+    for _ in range(MOST_IN_A_ROW):
+        assert reports.oldest_seconds == 6.0
+        assert reports.failed(reports.batch()) is Next.WAIT
+    reports.failed(reports.batch())
+    # Others may come, and if these fail as well it is so again.
     assert reports.oldest_seconds is None
-    assert len(reports) == 1
-    for number in range(1, MOST_SUSPECTS + 1):
-        add(reports, f"poison-{number}", since=6.0)
-        peer.take(is_poison, times=3)
-    assert reports.oldest_seconds is not None
-    assert reports.ids() == [f"poison-{number}" for number in range(MOST_SUSPECTS + 1)]
+    put_many_aside(reports, 1, since=7.0)
+    assert reports.oldest_seconds in (6.0, 7.0)
+
+
+def test_many_are_not_overdue_once_another_went_well() -> None:
+    reports = WaitingReports()
+    put_many_aside(reports, MOST_IN_A_ROW + 1, since=6.0)
+    give_others(reports, Peer(reports), 1)
+    assert reports.oldest_seconds is None
+    put_many_aside(reports, MOST_IN_A_ROW, since=7.0)
+    assert reports.oldest_seconds is None
+
+
+def test_many_that_are_given_up_for_good_are_not_overdue() -> None:
+    reports = WaitingReports()
+    put_many_aside(reports, MOST_IN_A_ROW + 1, since=6.0)
+    while reports:
+        batch = reports.batch()
+        assert reports.refused_for_good(batch) is Next.GIVE_UP
+        reports.take_out(batch)
+    assert reports.oldest_seconds is None
+
+
+# -- sizes -----------------------------------------------------------------------------------------------------------
 
 
 def test_what_is_refused_for_good_is_halved_at_once_and_given_up_alone() -> None:
@@ -161,7 +295,7 @@ def test_what_is_refused_for_good_is_halved_at_once_and_given_up_alone() -> None
 
 def test_after_trouble_batches_become_whole_again() -> None:
     reports = waiting(*(f"id-{number:04}" for number in range(3 * MAX_BATCH_ITEMS)))
-    for _ in range(3):
+    for _ in range(TRIES):
         reports.failed(reports.batch())
     sizes = []
     while reports:
@@ -170,3 +304,13 @@ def test_after_trouble_batches_become_whole_again() -> None:
         reports.went_well()
         reports.take_out(batch)
     assert sizes[:3] == [250, 500, 500]
+
+
+def test_a_suspect_waits_for_no_others_and_a_batch_that_is_not_full_does() -> None:
+    reports = WaitingReports()
+    put_many_aside(reports, 1, since=1.0)
+    is_full = [reports.has_a_batch]
+    add(reports, "a")
+    is_full.append(reports.has_a_batch)
+    add(reports, *(f"id-{number}" for number in range(MAX_BATCH_ITEMS)))
+    assert [*is_full, reports.has_a_batch] == [True, False, True]

@@ -11,6 +11,7 @@ from bridged.metrics import Metrics
 from bridged.model import Refused
 from bridged.report_messages import NO_PROMPT, Row, new_row
 from bridged.resolver_unary import append
+from bridged.waiting_reports import TRIES_OF_A_SUSPECT
 from tests.fakes.credentiald import FakeCredentiald, Refuse
 from tests.fakes.scripted_upstream import ScriptedUpstream, reply
 from tests.support.bridge import running_bridge, until
@@ -49,6 +50,14 @@ class Peer:
         return []
 
 
+async def give_others(running: recorder.Recorder, peer: Peer) -> None:
+    """As many as it takes to give up a report that fails while each of these goes well by itself."""
+    for number in range(TRIES_OF_A_SUSPECT):
+        report = b"other-%d" % number
+        running.add([(f"other-{number}", report)])
+        await until(lambda report=report: report in peer.stored)  # type: ignore[misc]
+
+
 def named(caplog: pytest.LogCaptureFixture) -> list[tuple[str, list[str]]]:
     """Why and of which interceptions records are lost, line by line."""
     told = [vars(one) for one in caplog.records if one.message == LOST]
@@ -74,7 +83,9 @@ async def test_a_report_at_which_the_peer_fails_is_lost_alone(caplog: pytest.Log
     metrics, peer = Metrics(), Peer(b"poison")
     async with recorder.running_recorder(peer.send, metrics, bound_bytes=100_000) as running:
         running.add([(f"id-{number}", b"poison" if number == 5 else b"good") for number in range(20)])
-    assert peer.stored == [b"good"] * 19
+        await give_others(running, peer)
+        await until(lambda: running.oldest_id() is None)
+    assert peer.stored.count(b"good") == 19
     assert named(caplog) == [("refused", ["id-5"])]
     assert sample(metrics.registry, "bridged_records_lost_total", reason="refused") == 1
 
@@ -96,13 +107,70 @@ async def test_one_that_fails_and_waits_alone_keeps_nobody_out(monkeypatch: pyte
     peer = Peer(b"poison")
     async with recorder.running_recorder(peer.send, Metrics(), bound_bytes=100_000) as running:
         running.add([("id-1", b"poison")])
-        assert not running.is_keeping
+        keeping = [running.is_keeping]
+        await until(lambda: peer.tries > 10)
+        assert [*keeping, running.is_keeping] == [False, True]
+        assert running.oldest_id() == "id-1"
+        await give_others(running, peer)
+        await until(lambda: running.oldest_id() is None)
+    assert len(peer.stored) == TRIES_OF_A_SUSPECT
+
+
+async def test_others_do_not_wait_for_the_next_try_of_one_that_fails(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(recorder, "LAST_SECONDS", 0.01)
+    peer = Peer(b"poison")
+    async with recorder.running_recorder(peer.send, Metrics(), bound_bytes=100_000) as running:
+        running.add([("id-1", b"poison")])
+        await until(lambda: peer.tries > 10)
+        # Longer than the test.
+        monkeypatch.setattr(recorder, "_PAUSE_SECONDS", 1000.0)
+        monkeypatch.setattr(recorder, "_LONGEST_PAUSE_SECONDS", 1000.0)
+        running.add([("id-2", b"good")])
+        await until(lambda: peer.stored == [b"good"])
+        tries = peer.tries
+        running.add([("id-3", b"also good")])
+        await until(lambda: peer.stored == [b"good", b"also good"])
+        assert peer.tries > tries
+
+
+async def test_a_connection_that_is_closed_under_a_report_ends_the_try_and_not_the_recorder() -> None:
+    closed: list[Sequence[bytes]] = []
+
+    async def send(parts: Sequence[bytes]) -> Sequence[tuple[int, str]] | Refused:
+        if not closed:
+            closed.append(parts)
+            # As gRPC's calls do.
+            raise asyncio.CancelledError
+        return await peer.send(parts)
+
+    peer, metrics = Peer(), Metrics()
+    async with recorder.running_recorder(send, metrics, bound_bytes=100_000) as running:
+        running.add([("id-1", b"report")])
+        await until(lambda: running.oldest_id() is None)
+    assert (len(closed), peer.stored) == (1, [b"report"])
+    assert [sample(metrics.registry, "bridged_records_lost_total", reason=one) for one in losses.REASONS] == [0] * 5
+
+
+async def test_that_records_are_stored_again_is_said_when_one_is(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(recorder, "OVERDUE_SECONDS", 0.0)
+    monkeypatch.setattr(recorder, "LAST_SECONDS", 0.01)
+    caplog.set_level("INFO")
+    peer = Peer(b"poison")
+    async with recorder.running_recorder(peer.send, Metrics(), bound_bytes=100_000) as running:
+        running.add([("id-1", b"poison")])
         await until(lambda: peer.tries > 10)
         assert running.is_keeping
-        assert running.oldest_id() == "id-1"
+        assert said(caplog) == ["credentiald does not store records"]
         running.add([("id-2", b"good")])
-        await until(lambda: running.oldest_id() is None)
-    assert peer.stored == [b"good"]
+        await until(lambda: len(said(caplog)) == 2)
+        assert said(caplog)[1] == "credentiald stores records again"
+
+
+def said(caplog: pytest.LogCaptureFixture) -> list[str]:
+    """What operators are told of whether records are stored."""
+    return [one.message.partition(":")[0] for one in caplog.records if "store" in one.message]
 
 
 async def test_a_bare_internal_of_credentiald_is_about_one_report(
@@ -113,9 +181,12 @@ async def test_a_bare_internal_of_credentiald_is_about_one_report(
     async with running_bridge(credentiald) as bridge:
         answers = [await raw_exchange(bridge.port, ask(chat(model=model))) for model in ("good", "bad", "fine")]
         registry = bridge.metrics.registry
+        for number in range(TRIES_OF_A_SUSPECT):
+            await raw_exchange(bridge.port, ask(chat(model="good")))
+            await reported(credentiald, 3 + number)
         await until(lambda: sample(registry, "bridged_records_lost_total", reason="refused") == 1)
         await until(lambda: sample(registry, "bridged_records_waiting") == 0)
-    assert sorted(one.facts.model for one in credentiald.reported) == ["fine", "good"]
+    assert {one.facts.model for one in credentiald.reported} == {"fine", "good"}
     assert named(caplog) == [("refused", [str(answers[1].header("x-interception-id"))])]
 
 
@@ -184,7 +255,7 @@ async def test_what_finds_no_room_is_named_within_a_second(
     async with recorder.running_recorder(Peer().send, Metrics(), bound_bytes=3) as running:
         for count in (1, 2):
             running.add([("id-1", b"long"), ("id-2", b"longer")])
-            await until(lambda count=count: len(named(caplog)) == count)
+            await until(lambda count=count: len(named(caplog)) == count)  # type: ignore[misc]
     assert named(caplog) == [("queue_full", ["id-1", "id-2"])] * 2
 
 
