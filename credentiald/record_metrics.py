@@ -51,6 +51,9 @@ class RecordMetrics:
 
     def __init__(self, registry: CollectorRegistry) -> None:
         self._models: Collection[tuple[str, str]] = frozenset()
+        # Names of providers: that are there, and that were.
+        self._known: set[str] = set()
+        self._gone: set[str] = set()
         self._stored = CounterTally(
             "credentiald_records_stored", "Records that were stored, each once.", ["kind", "provider"], registry
         )
@@ -119,6 +122,8 @@ class RecordMetrics:
         """Which providers there are, with their types, and which models are configured: names of provider and model."""
         self._models = models
         known = {*providers, OTHER}
+        self._gone = (self._gone | self._known) - known
+        self._known = known
         for name, provider_type in providers.items():
             self._expect_ends(name, _type(provider_type))
         self._ends.keep("provider", known)
@@ -136,27 +141,28 @@ class RecordMetrics:
         kinds: Counts[tuple[str, str]] = Counts()
         tokens: dict[tuple[str, str], list[int]] = {}
         for draft in stored.started:
-            kinds["interception", draft.provider_name] += 1
+            kinds["interception", self._provider(draft.provider_name)] += 1
         for _, _, origin, *_ in stored.usual.opened.values():
-            kinds["interception", origin.provider_name] += 1
+            kinds["interception", self._provider(origin.provider_name)] += 1
         for draft, fact in stored.facts:
-            kinds[_KINDS[type(fact)], draft.provider_name] += 1
+            provider = self._provider(draft.provider_name)
+            kinds[_KINDS[type(fact)], provider] += 1
             if isinstance(fact, TokenUsage):
                 if fact.cost_micros is None:
-                    self._unpriced.count(draft.provider_name or OTHER)
-                model = self._model(draft.provider_name, draft.upstream_model, draft.model)
-                sums = tokens.setdefault((draft.provider_name or OTHER, model), [0, 0, 0, 0])
+                    self._unpriced.count(provider)
+                model = self._model(provider, draft.upstream_model, draft.model)
+                sums = tokens.setdefault((provider, model), [0, 0, 0, 0])
                 for place, count in enumerate(fact[3:7]):
                     sums[place] += count
         for group, tally in stored.usual.tallies.items():
             self._usual(group, tally)
         for (kind, provider), count in kinds.items():
-            self._stored.add(count, kind, provider or OTHER)
+            self._stored.add(count, kind, provider)
         for (provider, model), sums in tokens.items():
             for kind, count in zip(_TOKEN_KINDS, sums, strict=True):
                 self._tokens.add(count, provider, model, kind)
         for draft in stored.ended:
-            provider, category = draft.provider_name or OTHER, draft.error_category or NO_ERROR
+            provider, category = self._provider(draft.provider_name), draft.error_category or NO_ERROR
             self._ends.count(draft.outcome, provider, _type(draft.provider_type), category)
         self._commit.observe(seconds)
 
@@ -182,7 +188,7 @@ class RecordMetrics:
 
     def _usual(self, group: Kind, tally: Tally) -> None:
         """Count interceptions of one kind that came by the short way: all have ended."""
-        provider = group.origin.provider_name or OTHER
+        provider = self._provider(group.origin.provider_name)
         interceptions, token_usages, *tokens, _, unpriced = tally.sums
         counts = {
             "interception": tally.new,
@@ -197,7 +203,7 @@ class RecordMetrics:
         if unpriced:
             self._unpriced.add(unpriced, provider)
         if token_usages:
-            model = self._model(group.origin.provider_name, group.upstream_model, group.model)
+            model = self._model(provider, group.upstream_model, group.model)
             for kind, count in zip(_TOKEN_KINDS, tokens, strict=True):
                 self._tokens.add(count, provider, model, kind)
         self._ends.add(interceptions, group.outcome, provider, _type(group.origin.provider_type), NO_ERROR)
@@ -207,6 +213,10 @@ class RecordMetrics:
         self._ends.at(PRESUMED, provider, provider_type, NO_ERROR)
         for category in ErrorCategory:
             self._ends.at(Outcome.UPSTREAM_ERROR.value, provider, provider_type, category.value)
+
+    def _provider(self, name: str) -> str:
+        """What is counted of one that is gone would be a series that is forgotten with its next look."""
+        return OTHER if not name or name in self._gone else name
 
     def _model(self, provider: str, upstream_model: str, asked: str) -> str:
         for model in (upstream_model, asked):

@@ -115,6 +115,30 @@ async def test_models_that_a_provider_maps_to_have_their_names_without_a_price(t
     assert counted == {"big-v1", "small-v1", "fast-v1"}
 
 
+@pytest.mark.parametrize("changes", [{}, {"tool_calls": []}])
+async def test_what_ends_after_its_provider_is_gone_counts_as_other(tmp_path, metrics, changes):
+    async with running(tmp_path, metrics=metrics) as one:
+        token = await provider_and_token(one)
+        bridge = Bridge(one)
+        await look(one.plane, one.stored, metrics)
+        _, receipt = await bridge.resolve(token)
+        await one.admin.DeleteProvider(admin.DeleteProviderRequest(name="corp"), metadata=bearer(one.admin_token))
+        await look(one.plane, one.stored, metrics)
+        await bridge.report(whole(receipt, **changes))
+        counted = [
+            series(metrics, f"credentiald_{name}_total") for name in ("tokens", "records_stored", "interceptions_ended")
+        ]
+        assert not any("corp" in labels for one_series in counted for labels in one_series)
+        assert counted[1]["token_usage", "other"] == 1
+        assert counted[2]["COMPLETED", "other", "openai", "none"] == 1
+        # Of one that is there again it is told again.
+        await one.make_provider("corp", flags=(True, False, False), key="sk-test-4711")
+        await look(one.plane, one.stored, metrics)
+        _, receipt = await bridge.resolve(token)
+        await bridge.report(whole(receipt))
+        assert series(metrics, "credentiald_records_stored_total")["token_usage", "corp"] == 1
+
+
 async def test_ends_are_told_by_provider_and_kind_of_error(tmp_path, metrics):
     overloaded = record_service_pb2.InterceptionEnd(
         outcome=record_pb2.INTERCEPTION_OUTCOME_UPSTREAM_ERROR,
