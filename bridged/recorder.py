@@ -110,7 +110,7 @@ class Recorder:
             return True
         oldest_seconds = reports.oldest_seconds
         is_overdue = oldest_seconds is not None and self._now() - oldest_seconds >= OVERDUE_SECONDS
-        return reports.size_bytes < self._bound_bytes * 9 // 10 and not is_overdue
+        return reports.pressing_bytes < self._bound_bytes * 9 // 10 and not is_overdue
 
     def oldest_id(self) -> str | None:
         """The smallest id that waits; ids rise with time."""
@@ -237,7 +237,9 @@ class Recorder:
             log.error("credentiald rejects a report", extra={"interception_id": batch[place][0], "why": why})
         self._losses.lost(REJECTED, lost)
         self._is_storing = len(rejected) < len(batch)
-        self._reports.went_well()
+        if self._is_storing:
+            # That credentiald rejects them does not say that it can store anything.
+            self._reports.went_well()
         self._take_out(batch)
 
     def _give_up(self, reason: str, batch: Sequence[Waiting]) -> None:

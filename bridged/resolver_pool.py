@@ -24,6 +24,7 @@ from bridged.readiness import Readiness
 from bridged.resolve_queue import Outcome, Queue, Waiting
 from bridged.resolver_messages import FAILED, NEVER_TAKEN, UNREACHABLE, unreachable
 from bridged.watch import News
+from daemonkit.cancellation import end_if_cancelled
 
 if TYPE_CHECKING:
     from bridged.resolver_peer import Peer
@@ -129,6 +130,7 @@ class Pool:
                 failed = outcome
             elif failed is None:
                 return outcome
+            end_if_cancelled()
         # Why a stream was refused says nothing of the reports: they are kept, and sent again.
         return failed or unreachable("it has no connection")
 

@@ -60,6 +60,7 @@ class WaitingReports:
         self._is_searching = False
         # How many suspects are still to be tried since others went well.
         self._round = 0
+        self._suspect_bytes = 0
         # How many were put aside since anything went well, and how many tries of suspects failed since the last was.
         self._in_a_row = 0
         self._idle_tries = 0
@@ -79,14 +80,24 @@ class WaitingReports:
 
     @property
     def oldest_seconds(self) -> float | None:
-        """When the oldest was added; None where there is none.
-
-        Suspects do not count, unless many were put aside in a row: who lets nobody in because of them would never
-        learn whether others go well. So even these count only until each was tried once more in vain.
-        """
-        if self._in_a_row > MOST_IN_A_ROW:
+        """When the oldest was added; None where there is none. Suspects count only if many were put aside in a row."""
+        if self._suspects_count and self._in_a_row > MOST_IN_A_ROW:
             return self._suspects[0].report[-1]
         return self._queue[0][-1] if self._queue else None
+
+    @property
+    def pressing_bytes(self) -> int:
+        """How much waits, without the suspects where these do not count."""
+        return self.size_bytes if self._suspects_count else self.size_bytes - self._suspect_bytes
+
+    @property
+    def _suspects_count(self) -> bool:
+        """Whether it may be more than the suspects' trouble that they wait.
+
+        Not where others went well since the last was put aside; nor when each was tried once more in vain: who lets
+        nobody in because of them would never learn whether others go well.
+        """
+        return self._in_a_row > 0 and self._idle_tries < len(self._suspects)
 
     def ids(self) -> list[str]:
         """Of all interceptions that have a report here."""
@@ -102,7 +113,7 @@ class WaitingReports:
         """Forget all."""
         self._queue.clear()
         self._suspects.clear()
-        self.size_bytes = self._round = self._in_a_row = 0
+        self.size_bytes = self._suspect_bytes = self._round = self._in_a_row = 0
 
     def batch(self) -> list[Waiting]:
         """What goes next: a suspect by itself where that says anything, else the oldest that may go together."""
@@ -121,9 +132,11 @@ class WaitingReports:
 
     def take_out(self, batch: Sequence[Waiting]) -> None:
         """It is stored, or given up."""
-        self.size_bytes -= sum([size_bytes for _, _, size_bytes, _ in batch])
+        size_bytes = sum([one[2] for one in batch])
+        self.size_bytes -= size_bytes
         if self._is_suspect(batch):
             self._suspects.popleft()
+            self._suspect_bytes -= size_bytes
             self._round = min(self._round, len(self._suspects))
             self._in_a_row = min(self._in_a_row, len(self._suspects))
             return
@@ -132,7 +145,7 @@ class WaitingReports:
         self._tries = 0
 
     def went_well(self) -> None:
-        """A batch did: the next may be larger again, and it says something if a suspect fails now."""
+        """Some of a batch was stored: the next may be larger again, and it says something if a suspect fails now."""
         if self._most_items == MAX_BATCH_ITEMS:
             self._is_searching = False
         self._most_items = min(self._most_items * 2, MAX_BATCH_ITEMS)
@@ -141,7 +154,11 @@ class WaitingReports:
 
     def refused_for_good(self, batch: Sequence[Waiting]) -> Next:
         """It will be refused however often it is sent: which of them it is shows when they go by themselves."""
-        return Next.GIVE_UP if len(batch) == 1 else self._halve(batch)
+        if len(batch) > 1:
+            return self._halve(batch)
+        if self._round and self._is_suspect(batch):
+            self._round -= 1
+        return Next.GIVE_UP
 
     def failed(self, batch: Sequence[Waiting]) -> Next:
         """credentiald failed at it, for what is in it or for reasons of its own."""
@@ -155,10 +172,11 @@ class WaitingReports:
             self._is_searching = True
             return self._halve(batch)
         self._suspects.append(_Suspect(self._queue.popleft()))
+        self._suspect_bytes += batch[0][2]
         self._tries = self._idle_tries = 0
         self._in_a_row += 1
-        # One is found, and its neighbours need not wait. Two in a row may be all.
-        return Next.AT_ONCE if self._in_a_row == 1 else Next.WAIT
+        # Its neighbours need not wait. But if these fail as well, one after the other, it may be at everything.
+        return Next.AT_ONCE if self._in_a_row <= MOST_IN_A_ROW else Next.WAIT
 
     def not_taken(self, batch: Sequence[Waiting]) -> Next:
         """credentiald is away, or cannot store anything, which says nothing of what is in the batch."""
@@ -179,8 +197,6 @@ class WaitingReports:
         # It is tried for want of others: perhaps credentiald has been mended.
         self._suspects.rotate(-1)
         self._idle_tries += 1
-        if self._idle_tries >= len(self._suspects):
-            self._in_a_row = min(self._in_a_row, MOST_IN_A_ROW)
         return Next.WAIT
 
     def _halve(self, batch: Sequence[Waiting]) -> Next:

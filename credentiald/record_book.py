@@ -39,6 +39,8 @@ _OPENING_MICROS = int(OPENING_SECONDS * 1_000_000)
 # Between two times that openings are stored without a report.
 _OPENINGS_PAUSE_SECONDS = 0.05
 _RETRY_SECONDS = 1.0
+# Where there is a bug in what is tried again.
+_RETRY_FAILED_SECONDS = 10.0
 
 
 async def no_prices() -> PriceTable:
@@ -195,7 +197,7 @@ class RecordBook:
         try:
             lost = await storing_apart.openings(self._stored_and_told, noted)
             if lost is None:
-                self._retry_seconds = asyncio.get_running_loop().time() + _RETRY_SECONDS
+                self._retry_seconds = asyncio.get_running_loop().time() + _RETRY_FAILED_SECONDS
             else:
                 self._openings.stored(noted)
                 self._metrics.records.openings_dropped(lost)

@@ -34,9 +34,14 @@ async def reports(store: Store, calls: Sequence[Call]) -> list[Exception | None]
     Or the bug, where many of its reports cannot be stored, or all of all calls: that may be no fault of theirs, so
     bridges keep them, and find out.
     """
-    parts = [await _unstorable_of(store, one) for one in calls]
-    nothing_stored = all(len(failed) == len(one) for (failed, _), one in zip(parts, calls, strict=True))
-    bugs = [bug if nothing_stored or len(failed) > MOST_UNSTORABLE else None for failed, bug in parts]
+    stored: list[Stored] = []
+
+    async def store_and_see(batch: Batch) -> Stored:
+        stored.append(await store(batch))
+        return stored[-1]
+
+    parts = [await _unstorable_of(store_and_see, one) for one in calls]
+    bugs = [bug if not stored or len(failed) > MOST_UNSTORABLE else None for failed, bug in parts]
     for (failed, _), bug in zip(parts, bugs, strict=True):
         if bug is None:
             reject(failed, Rejection.RECORD_INVALID)

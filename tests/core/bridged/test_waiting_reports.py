@@ -135,6 +135,20 @@ def test_after_a_batch_that_went_well_each_suspect_is_tried_once() -> None:
     assert ids_of(reports.batch()) == ["b"]
 
 
+def test_a_suspect_that_is_refused_for_good_leaves_the_others_their_one_try() -> None:
+    reports = WaitingReports()
+    for one in ("poison-0", "poison-1"):
+        put_aside(reports, one)
+    add(reports, "a")
+    Peer(reports).take(is_poison, times=1)
+    add(reports, "b")
+    assert reports.failed(reports.batch()) is Next.AT_ONCE
+    batch = reports.batch()
+    assert reports.refused_for_good(batch) is Next.GIVE_UP
+    reports.take_out(batch)
+    assert ids_of(reports.batch()) == ["b"]
+
+
 def test_several_at_which_it_fails_are_found() -> None:
     ids = [f"poison-{number}" if number in (0, 1, 7, 90) else f"id-{number:03}" for number in range(100)]
     reports = waiting(*ids)
@@ -208,10 +222,19 @@ def test_a_batch_that_fails_a_time_or_two_is_not_taken_apart() -> None:
 
 def test_who_fails_at_all_that_goes_alone_is_not_asked_without_a_pause() -> None:
     reports = waiting(*(f"id-{number}" for number in range(40)))
+    verdicts = [reports.failed(reports.batch()) for _ in range(TRIES + 40)]
+    at_once = verdicts.count(Next.AT_ONCE)
+    # To halve the batch, and for the first ones that are put aside; none after that.
+    assert at_once <= 6 + MOST_IN_A_ROW
+    assert set(verdicts[at_once + TRIES :]) == {Next.WAIT}
+
+
+def test_neighbours_of_a_few_bad_ones_need_not_wait() -> None:
+    reports = waiting(*(f"poison-{number}" for number in range(MOST_IN_A_ROW)), "good")
     peer = Peer(reports)
-    peer.take(lambda _: True, times=TRIES + 40)
-    # Halving goes on at once, and so does the first that is put aside.
-    assert peer.waits >= 35
+    peer.take(is_poison)
+    # For the whole batch, and at the end for those that are left.
+    assert (peer.stored, peer.waits) == (["good"], TRIES - 1 + 1)
 
 
 def test_a_peer_that_is_away_changes_nothing_however_long() -> None:
@@ -261,6 +284,25 @@ def test_many_in_a_row_are_until_each_was_tried_in_vain_once_more() -> None:
     assert reports.oldest_seconds is None
     put_many_aside(reports, 1, since=7.0)
     assert reports.oldest_seconds in (6.0, 7.0)
+
+
+def test_what_suspects_weigh_counts_until_each_was_tried_in_vain_once_more() -> None:
+    reports = WaitingReports()
+    put_aside(reports, "poison-0")
+    put_aside(reports, "poison-1")
+    add(reports, "id")
+    assert reports.pressing_bytes == reports.size_bytes == 18
+    reports.take_out(reports.batch())
+    for _ in range(2):
+        assert reports.pressing_bytes == 16
+        reports.failed(reports.batch())
+    assert (reports.pressing_bytes, reports.size_bytes) == (0, 16)
+    put_aside(reports, "poison-2")
+    assert reports.pressing_bytes == 24
+    give_others(reports, Peer(reports), 1)
+    assert (reports.pressing_bytes, reports.size_bytes) == (0, 24)
+    give_others(reports, Peer(reports), TRIES_OF_A_SUSPECT)
+    assert (reports.pressing_bytes, reports.size_bytes) == (0, 0)
 
 
 def test_many_are_not_overdue_once_another_went_well() -> None:

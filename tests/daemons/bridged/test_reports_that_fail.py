@@ -32,7 +32,7 @@ def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 class Peer:
-    """Stores what comes, but for what `fails` at."""
+    """Stores what comes, but for what it `fails` at, and what begins with `rejected`."""
 
     def __init__(self, *fails: bytes) -> None:
         self.fails = set(fails)
@@ -46,8 +46,9 @@ class Peer:
         await asyncio.sleep(0)
         if self.is_failing or self.fails.intersection(parts):
             return Refused("INTERNAL", "failed")
-        self.stored += parts
-        return []
+        rejected = [(place, "RECEIPT_INVALID") for place, one in enumerate(parts) if one.startswith(b"rejected")]
+        self.stored += [one for one in parts if not one.startswith(b"rejected")]
+        return rejected
 
 
 async def give_others(running: recorder.Recorder, peer: Peer) -> None:
@@ -114,6 +115,35 @@ async def test_one_that_fails_and_waits_alone_keeps_nobody_out(monkeypatch: pyte
         await give_others(running, peer)
         await until(lambda: running.oldest_id() is None)
     assert len(peer.stored) == TRIES_OF_A_SUSPECT
+
+
+async def test_that_others_are_rejected_is_no_sign_that_the_peer_stores_anything(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(recorder, "LAST_SECONDS", 0.01)
+    metrics, peer = Metrics(), Peer(b"good")
+    async with recorder.running_recorder(peer.send, metrics, bound_bytes=100_000) as running:
+        running.add([("id-0", b"good")])
+        for number in range(2 * TRIES_OF_A_SUSPECT):
+            running.add([(f"id-{number}", b"rejected")])
+            await until(lambda number=number: rejections(metrics) > number)  # type: ignore[misc]
+    assert peer.stored == []
+    assert [one for one in named(caplog) if one[0] != "rejected"] == [("stopped", ["id-0"])]
+
+
+def rejections(metrics: Metrics) -> float:
+    return sample(metrics.registry, "bridged_records_lost_total", reason="rejected")
+
+
+async def test_suspects_that_fill_the_queue_refuse_nobody_for_ever() -> None:
+    peer = Peer(*(b"poison-%d" % number + bytes(80) for number in range(10)))
+    async with recorder.running_recorder(peer.send, Metrics(), bound_bytes=970) as running:
+        running.add([(f"id-{number}", report) for number, report in enumerate(sorted(peer.fails))])
+        keeping = [running.is_keeping]
+        await until(lambda: running.is_keeping)
+        await give_others(running, peer)
+        await until(lambda: running.oldest_id() is None)
+    assert keeping == [False]
 
 
 async def test_others_do_not_wait_for_the_next_try_of_one_that_fails(monkeypatch: pytest.MonkeyPatch) -> None:

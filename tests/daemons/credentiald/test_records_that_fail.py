@@ -71,6 +71,26 @@ async def test_many_of_a_call_that_cannot_be_stored_are_its_own_trouble_and_foun
         assert await ended(one) == {one_id for one_id, _ in good + others}
 
 
+@pytest.mark.parametrize("many", [MOST_UNSTORABLE, MANY, 2 * MANY])
+async def test_where_nothing_is_stored_no_call_loses_anything_however_many_another_brings(
+    tmp_path: Path, many: int
+) -> None:
+    async with running(tmp_path) as one:
+        token = await prepared(one)
+        bridges = [Bridge(one), Bridge(one)]
+        told = [
+            [whole((await bridge.resolve(token))[1]) for _ in range(count)]
+            for bridge, count in zip(bridges, (many, 3), strict=True)
+        ]
+        await one.book.flush()
+        poisoned(tmp_path, "prompts")
+        calls = (bridge.report(*some) for bridge, some in zip(bridges, told, strict=True))
+        answers = await asyncio.gather(*calls, return_exceptions=True)
+        assert [one.code() for one in answers if isinstance(one, grpc.aio.AioRpcError)] == [
+            grpc.StatusCode.INTERNAL
+        ] * 2
+
+
 async def test_many_openings_that_cannot_be_stored_keep_no_report_waiting(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
