@@ -239,7 +239,8 @@ async def test_an_opening_that_cannot_be_put_into_a_row_costs_no_report_and_no_o
             raise RuntimeError("a bug")
         return opening_rows(noted)
 
-    monkeypatch.setattr("credentiald.record_book.opening_rows", rows_or_bug)
+    for module in ("record_book", "storing_apart"):
+        monkeypatch.setattr(f"credentiald.{module}.opening_rows", rows_or_bug)
     async with book_in(tmp_path) as (book, other):
         book.note([a_noted(6), a_noted(7)])
         async with asyncio.timeout(5):
