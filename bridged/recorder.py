@@ -229,6 +229,9 @@ class Recorder:
 
     def _taken(self, batch: Sequence[Waiting], rejections: Sequence[tuple[int, str]]) -> None:
         """All of it is on credentiald's disk, but for what was rejected."""
+        if self._reports.is_control(batch):
+            self._seen_again(batch, is_stored=not rejections)
+            return
         # What is not in the batch is nothing that a peer can reject.
         rejected = {place: why for place, why in rejections if place < len(batch)}
         lost = [batch[place][0] for place in rejected]
@@ -236,11 +239,20 @@ class Recorder:
         for place, why in rejected.items():
             log.error("credentiald rejects a report", extra={"interception_id": batch[place][0], "why": why})
         self._losses.lost(REJECTED, lost)
-        self._is_storing = len(rejected) < len(batch)
-        if self._is_storing:
-            # That credentiald rejects them does not say that it can store anything.
-            self._reports.went_well()
+        # That credentiald rejects one does not say that it can store anything.
+        stored = [one for place, one in enumerate(batch) if place not in rejected] if rejected else batch
+        if stored:
+            self._is_storing = True
+            self._reports.went_well(stored)
         self._take_out(batch)
+
+    def _seen_again(self, control: Sequence[Waiting], *, is_stored: bool) -> None:
+        """What was sent to see whether it still goes well was counted when it was stored."""
+        self._is_storing = is_stored
+        if is_stored:
+            self._reports.went_well(control)
+        else:
+            self._reports.not_taken(control)
 
     def _give_up(self, reason: str, batch: Sequence[Waiting]) -> None:
         self._losses.lost(reason, [one[0] for one in batch])

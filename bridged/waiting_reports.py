@@ -3,8 +3,9 @@
 A batch that is refused for good is halved until the report is found that it was refused for. So is one at which
 credentiald itself fails (a bug there) time and again. But what fails now may go well tomorrow, and what fails for all
 is the fault of none: a report that fails alone is put aside as a suspect, and the next ones are tried. Whenever a batch
-of others went well, each suspect is tried once more by itself, and it is given up only when it has failed so many
-times. No clock, no socket: recorder.py has these.
+of others went well, each suspect is tried once more by itself, and after these what went well is sent again, as a
+control: only if that goes well once more have they failed while others did not. What did so often enough is given up.
+No clock, no socket: recorder.py has these.
 """
 
 from collections import deque
@@ -21,9 +22,11 @@ MAX_BATCH_BYTES = 3_500_000
 MAX_BATCH_ITEMS = 500
 # How often credentiald may fail at the same batch before it is looked at more closely.
 TRIES = 3
-# How often it may fail at a suspect, each time after others went well: of credentialds that fail at half of all, at
-# random, one in 30,000 reports that go alone would be given up.
+# How often it may fail at a suspect, each time between others that went well: where credentialds fail at half of all,
+# at random, fewer than one in 30,000 reports that go alone are given up.
 TRIES_OF_A_SUSPECT = 12
+# So many may fail before it is seen whether others still go well.
+UNCONFIRMED = 8
 # More than this that were put aside one after the other, without any that went well, are no trouble of theirs.
 MOST_IN_A_ROW = 16
 
@@ -42,7 +45,7 @@ class Next(Enum):
 @dataclass(slots=True)
 class _Suspect:
     report: Waiting
-    # How often it failed after others went well.
+    # How often it failed between others that went well.
     failures: int = 0
 
 
@@ -58,8 +61,11 @@ class WaitingReports:
         self._tries = 0
         # From the first half until batches are whole again and go well.
         self._is_searching = False
-        # How many suspects are still to be tried since others went well.
+        # How many suspects are still to be tried since others went well, and which of these have failed.
         self._round = 0
+        self._failed: list[_Suspect] = []
+        # Of what others went well. It is stored, and may be sent again: each record in it has an id.
+        self._control: Waiting | None = None
         self._suspect_bytes = 0
         # How many were put aside since anything went well, and how many tries of suspects failed since the last was.
         self._in_a_row = 0
@@ -71,7 +77,7 @@ class WaitingReports:
     @property
     def has_a_batch(self) -> bool:
         """Whether the next batch would not become larger by waiting."""
-        return self._suspect_is_next or len(self._queue) >= self._most_items
+        return self._suspect_is_next or self._control_is_next or len(self._queue) >= self._most_items
 
     @property
     def only_suspects(self) -> bool:
@@ -113,10 +119,13 @@ class WaitingReports:
         """Forget all."""
         self._queue.clear()
         self._suspects.clear()
+        self._failed.clear()
         self.size_bytes = self._suspect_bytes = self._round = self._in_a_row = 0
 
     def batch(self) -> list[Waiting]:
-        """What goes next: a suspect by itself where that says anything, else the oldest that may go together."""
+        """What goes next: a suspect or the control by itself where that says anything, else the oldest together."""
+        if self._control_is_next and self._control is not None:
+            return [self._control]
         if self._suspect_is_next:
             return [self._suspects[0].report]
         if self.size_bytes <= MAX_BATCH_BYTES:
@@ -144,24 +153,38 @@ class WaitingReports:
             self._queue.popleft()
         self._tries = 0
 
-    def went_well(self) -> None:
-        """Some of a batch was stored: the next may be larger again, and it says something if a suspect fails now."""
+    def is_control(self, batch: Sequence[Waiting]) -> bool:
+        """Whether this was stored before, and is sent once more to see whether it still would be."""
+        return batch[0] is self._control
+
+    def went_well(self, batch: Sequence[Waiting]) -> None:
+        """All of it was stored, so the next may be larger again; to be told before it is taken out."""
+        for suspect in self._failed:
+            suspect.failures += 1
+        self._failed = []
+        self._in_a_row = 0
+        if self.is_control(batch):
+            return
         if self._most_items == MAX_BATCH_ITEMS:
             self._is_searching = False
         self._most_items = min(self._most_items * 2, MAX_BATCH_ITEMS)
+        self._control = batch[-1]
         self._round = len(self._suspects)
-        self._in_a_row = 0
 
     def refused_for_good(self, batch: Sequence[Waiting]) -> Next:
         """It will be refused however often it is sent: which of them it is shows when they go by themselves."""
         if len(batch) > 1:
             return self._halve(batch)
+        if self.is_control(batch):
+            return self._not_confirmed()
         if self._round and self._is_suspect(batch):
             self._round -= 1
         return Next.GIVE_UP
 
     def failed(self, batch: Sequence[Waiting]) -> Next:
         """credentiald failed at it, for what is in it or for reasons of its own."""
+        if self.is_control(batch):
+            return self._not_confirmed()
         if self._is_suspect(batch):
             return self._suspect_failed()
         self._tries += 1
@@ -180,18 +203,21 @@ class WaitingReports:
 
     def not_taken(self, batch: Sequence[Waiting]) -> Next:
         """credentiald is away, or cannot store anything, which says nothing of what is in the batch."""
-        if self._is_suspect(batch):
-            # It cannot be told either whether the others would still go well.
-            self._round = 0
+        return self._not_confirmed()
+
+    def _not_confirmed(self) -> Next:
+        """It cannot be told whether others would have gone well when suspects failed."""
+        self._failed = []
+        self._round = 0
         return Next.WAIT
 
     def _suspect_failed(self) -> Next:
         suspect = self._suspects[0]
         if self._round:
             self._round -= 1
-            suspect.failures += 1
-            if suspect.failures >= TRIES_OF_A_SUSPECT:
+            if suspect.failures + 1 >= TRIES_OF_A_SUSPECT:
                 return Next.GIVE_UP
+            self._failed.append(suspect)
             self._suspects.rotate(-1)
             return Next.AT_ONCE
         # It is tried for want of others: perhaps credentiald has been mended.
@@ -207,6 +233,10 @@ class WaitingReports:
     @property
     def _suspect_is_next(self) -> bool:
         return bool(self._suspects) and (self._round > 0 or not self._queue)
+
+    @property
+    def _control_is_next(self) -> bool:
+        return bool(self._failed) and (not self._round or len(self._failed) >= UNCONFIRMED)
 
     def _is_suspect(self, batch: Sequence[Waiting]) -> bool:
         return bool(self._suspects) and batch[0] is self._suspects[0].report

@@ -13,6 +13,7 @@ from bridged.waiting_reports import (
     MOST_IN_A_ROW,
     TRIES,
     TRIES_OF_A_SUSPECT,
+    UNCONFIRMED,
     Next,
     Waiting,
     WaitingReports,
@@ -55,10 +56,12 @@ class Peer:
             was_alone = self._reports.only_suspects
             self.tries += 1
             batch = self._reports.batch()
+            is_control = self._reports.is_control(batch)
             if not fails(ids_of(batch)):
-                self._reports.went_well()
-                self._reports.take_out(batch)
-                self.stored += ids_of(batch)
+                self._reports.went_well(batch)
+                if not is_control:
+                    self._reports.take_out(batch)
+                    self.stored += ids_of(batch)
                 continue
             verdict = self._reports.failed(batch)
             self.waits += verdict is Next.WAIT
@@ -132,7 +135,32 @@ def test_after_a_batch_that_went_well_each_suspect_is_tried_once() -> None:
     add(reports, "b")
     peer.take(is_poison, times=2)
     assert peer.stored == ["a", "odd"]
-    assert ids_of(reports.batch()) == ["b"]
+    # What went well last, once more, and then the others.
+    batch = reports.batch()
+    assert (ids_of(batch), reports.is_control(batch)) == (["odd"], True)
+    reports.went_well(batch)
+    batch = reports.batch()
+    assert (ids_of(batch), reports.is_control(batch)) == (["b"], False)
+
+
+@pytest.mark.parametrize("meets", ["failed", "not_taken", "refused_for_good"])
+def test_suspects_that_fail_where_others_would_have_failed_as_well_are_kept(meets: str) -> None:
+    reports = WaitingReports()
+    peer = Peer(reports)
+    put_aside(reports, "good-0")
+    put_aside(reports, "good-1")
+    for number in range(10 * TRIES_OF_A_SUSPECT):
+        add(reports, f"id-{number}")
+        # One goes well, and then nothing any more.
+        peer.take(is_poison, times=1)
+        for _ in range(2):
+            assert reports.failed(reports.batch()) is Next.AT_ONCE
+        batch = reports.batch()
+        assert (ids_of(batch), reports.is_control(batch)) == ([f"id-{number}"], True)
+        assert getattr(reports, meets)(batch) is Next.WAIT
+        assert not reports.is_control(reports.batch())
+    assert sorted(reports.ids()) == ["good-0", "good-1"]
+    assert len(peer.stored) == 10 * TRIES_OF_A_SUSPECT
 
 
 def test_a_suspect_that_is_refused_for_good_leaves_the_others_their_one_try() -> None:
@@ -146,7 +174,26 @@ def test_a_suspect_that_is_refused_for_good_leaves_the_others_their_one_try() ->
     batch = reports.batch()
     assert reports.refused_for_good(batch) is Next.GIVE_UP
     reports.take_out(batch)
+    reports.went_well(reports.batch())
     assert ids_of(reports.batch()) == ["b"]
+
+
+def test_whether_others_still_go_well_is_seen_before_many_have_failed() -> None:
+    reports = WaitingReports()
+    for number in range(3 * UNCONFIRMED):
+        put_aside(reports, f"poison-{number}")
+    add(reports, "id")
+    reports.went_well(batch := reports.batch())
+    reports.take_out(batch)
+    tried: list[str] = []
+    while not reports.is_control(batch := reports.batch()):
+        tried += ids_of(batch)
+        reports.failed(batch)
+    assert len(tried) == UNCONFIRMED
+    # If not, no more are tried for now.
+    reports.failed(batch)
+    add(reports, "other")
+    assert ids_of(reports.batch()) == ["other"]
 
 
 def test_several_at_which_it_fails_are_found() -> None:
@@ -343,7 +390,7 @@ def test_after_trouble_batches_become_whole_again() -> None:
     while reports:
         batch = reports.batch()
         sizes.append(len(batch))
-        reports.went_well()
+        reports.went_well(batch)
         reports.take_out(batch)
     assert sizes[:3] == [250, 500, 500]
 
