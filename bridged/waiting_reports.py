@@ -70,6 +70,8 @@ class WaitingReports:
         # How many were put aside since anything went well, and how many tries of suspects failed since the last was.
         self._in_a_row = 0
         self._idle_tries = 0
+        # When the first of these was added.
+        self._row_seconds = 0.0
 
     def __len__(self) -> int:
         return len(self._queue) + len(self._suspects)
@@ -88,7 +90,7 @@ class WaitingReports:
     def oldest_seconds(self) -> float | None:
         """When the oldest was added; None where there is none. Suspects count only if many were put aside in a row."""
         if self._suspects_count and self._in_a_row > MOST_IN_A_ROW:
-            return self._suspects[0].report[-1]
+            return self._row_seconds
         return self._queue[0][-1] if self._queue else None
 
     @property
@@ -100,10 +102,10 @@ class WaitingReports:
     def _suspects_count(self) -> bool:
         """Whether it may be more than the suspects' trouble that they wait.
 
-        Not where others went well since the last was put aside; nor when each was tried once more in vain: who lets
-        nobody in because of them would never learn whether others go well.
+        Not where others went well since the last was put aside; nor when many, or all, were tried once more in vain:
+        who lets nobody in because of them would never learn whether others go well.
         """
-        return self._in_a_row > 0 and self._idle_tries < len(self._suspects)
+        return self._in_a_row > 0 and self._idle_tries < min(len(self._suspects), MOST_IN_A_ROW + 1)
 
     def ids(self) -> list[str]:
         """Of all interceptions that have a report here."""
@@ -165,11 +167,15 @@ class WaitingReports:
         self._in_a_row = 0
         if self.is_control(batch):
             return
+        self._control = batch[-1]
+        if self._is_suspect(batch):
+            self._round = max(0, self._round - 1)
+            return
         if self._most_items == MAX_BATCH_ITEMS:
             self._is_searching = False
         self._most_items = min(self._most_items * 2, MAX_BATCH_ITEMS)
-        self._control = batch[-1]
-        self._round = len(self._suspects)
+        # The others have their turn again before all of many were tried.
+        self._round = min(len(self._suspects), max(MOST_IN_A_ROW, len(self._suspects) // 8))
 
     def refused_for_good(self, batch: Sequence[Waiting]) -> Next:
         """It will be refused however often it is sent: which of them it is shows when they go by themselves."""
@@ -197,6 +203,8 @@ class WaitingReports:
         self._suspects.append(_Suspect(self._queue.popleft()))
         self._suspect_bytes += batch[0][2]
         self._tries = self._idle_tries = 0
+        if not self._in_a_row:
+            self._row_seconds = batch[0][-1]
         self._in_a_row += 1
         # Its neighbours need not wait. But if these fail as well, one after the other, it may be at everything.
         return Next.AT_ONCE if self._in_a_row <= MOST_IN_A_ROW else Next.WAIT

@@ -195,12 +195,11 @@ class RecordBook:
     async def _store_apart(self, noted: Sequence[Noted], calls: Sequence[Call]) -> None:
         """A bug that one record brings out must not be its neighbours' trouble, nor one call's that of the others."""
         try:
-            lost = await storing_apart.openings(self._stored_and_told, noted)
-            if lost is None:
+            done, lost = await storing_apart.openings(self._stored_and_told, noted)
+            self._openings.stored(done)
+            self._metrics.records.openings_dropped(lost)
+            if len(done) < len(noted):
                 self._retry_seconds = asyncio.get_running_loop().time() + _RETRY_FAILED_SECONDS
-            else:
-                self._openings.stored(noted)
-                self._metrics.records.openings_dropped(lost)
             bugs = await storing_apart.reports(self._stored_and_told, calls)
         except Refusal as refusal:
             self._reports.refuse(calls, refusal)

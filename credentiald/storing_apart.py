@@ -22,10 +22,16 @@ log = logging.getLogger(__name__)
 MOST_UNSTORABLE = 16
 
 
-async def openings(store: Store, noted: Sequence[Noted]) -> int | None:
-    """Store those that can be stored; how many cannot, and None where these are so many that all should wait."""
-    failed, _ = await _unstorable(store, noted, lambda some: Batch(openings=opening_rows(some)))
-    return len(failed) if len(failed) <= MOST_UNSTORABLE else None
+async def openings(store: Store, noted: Sequence[Noted]) -> tuple[Sequence[Noted], int]:
+    """Store those that can be stored; those that need not be tried again, and how many of these are lost.
+
+    Where many cannot be stored these wait, and perhaps others with them.
+    """
+    stored: list[Noted] = []
+    failed, _ = await _unstorable(
+        store, noted, lambda some: Batch(openings=opening_rows(some)), lambda some, _: stored.extend(some)
+    )
+    return (noted, len(failed)) if len(failed) <= MOST_UNSTORABLE else (stored, 0)
 
 
 async def reports(store: Store, calls: Sequence[Call]) -> list[Exception | None]:
@@ -68,7 +74,7 @@ async def _unstorable(
     store: Store,
     items: Sequence[T],
     batch_of: Callable[[Sequence[T]], Batch],
-    stored_some: Callable[[Sequence[T], Stored], None] = lambda _, __: None,
+    stored_some: Callable[[Sequence[T], Stored], None],
 ) -> tuple[list[T], Exception | None]:
     """Store those that can be stored; the others, and what the last of these raised. Nothing more is tried where there
     are more than MOST_UNSTORABLE."""
@@ -84,7 +90,8 @@ async def _unstorable(
         except Exception as error:
             if len(part) > 1:
                 middle = len(part) // 2
-                parts += [part[middle:], part[:middle]]
+                # The newest first: those that waited before and failed are the oldest.
+                parts += [part[:middle], part[middle:]]
                 continue
             log.exception("a record cannot be stored")
             failed += part

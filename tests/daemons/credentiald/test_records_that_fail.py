@@ -101,6 +101,8 @@ async def test_many_openings_that_cannot_be_stored_keep_no_report_waiting(
         for _ in range(MANY):
             await bridge.resolve(token, model="poison")
         for _ in range(3):
+            # One that nobody reports, and one that somebody does.
+            await bridge.resolve(token)
             interception_id, receipt = await bridge.resolve(token)
             rejected, _ = await asyncio.gather(bridge.report(whole(receipt)), one.book.flush())
             assert rejected == {}
