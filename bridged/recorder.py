@@ -68,14 +68,17 @@ class Recorder:
         metrics.watch_records(lambda: len(self._reports), lambda: self._reports.size_bytes)
 
     def add(self, reports: Sequence[tuple[str, bytes | Row]]) -> None:
-        """Take reports on their way, each with the id of its interception."""
+        """Take reports on their way, each with the id of its interception.
+
+        Where suspects have filled the queue, one goes in all the same: without it no suspect would ever be given up.
+        """
         now_seconds, queue_bytes = self._now(), self._reports.size_bytes
         taken: list[Waiting] = []
         for interception_id, report in reports:
             size_bytes = report.size_bytes if isinstance(report, Row) else len(report)
             if self._closed:
                 self._losses.lost(STOPPED, [interception_id])
-            elif queue_bytes + size_bytes > self._bound_bytes:
+            elif queue_bytes + size_bytes > self._bound_bytes and (taken or not self._reports.only_suspects):
                 self._losses.no_room(interception_id)
             else:
                 queue_bytes += size_bytes
@@ -154,7 +157,7 @@ class Recorder:
     async def flush(self) -> None:
         """Send what waits now, as soon as it can be."""
         self.afterwards.do_all()
-        self._flushing = True
+        self._flushing = self._reports.is_ending = True
         self._hurry.set()
         await self._empty.wait()
 

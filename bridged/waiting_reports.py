@@ -72,6 +72,8 @@ class WaitingReports:
         self._idle_tries = 0
         # When the first of these was added.
         self._row_seconds = 0.0
+        # At the end of the process others go first, whatever is known of suspects.
+        self.is_ending = False
 
     def __len__(self) -> int:
         return len(self._queue) + len(self._suspects)
@@ -148,7 +150,7 @@ class WaitingReports:
         if self._is_suspect(batch):
             self._suspects.popleft()
             self._suspect_bytes -= size_bytes
-            self._round = min(self._round, len(self._suspects))
+            self._round = max(0, self._round - 1)
             self._in_a_row = min(self._in_a_row, len(self._suspects))
             return
         for _ in batch:
@@ -169,7 +171,6 @@ class WaitingReports:
             return
         self._control = batch[-1]
         if self._is_suspect(batch):
-            self._round = max(0, self._round - 1)
             return
         if self._most_items == MAX_BATCH_ITEMS:
             self._is_searching = False
@@ -183,8 +184,6 @@ class WaitingReports:
             return self._halve(batch)
         if self.is_control(batch):
             return self._not_confirmed()
-        if self._round and self._is_suspect(batch):
-            self._round -= 1
         return Next.GIVE_UP
 
     def failed(self, batch: Sequence[Waiting]) -> Next:
@@ -222,9 +221,9 @@ class WaitingReports:
     def _suspect_failed(self) -> Next:
         suspect = self._suspects[0]
         if self._round:
-            self._round -= 1
-            if suspect.failures + 1 >= TRIES_OF_A_SUSPECT:
+            if suspect.failures >= TRIES_OF_A_SUSPECT:
                 return Next.GIVE_UP
+            self._round -= 1
             self._failed.append(suspect)
             self._suspects.rotate(-1)
             return Next.AT_ONCE
@@ -240,11 +239,12 @@ class WaitingReports:
 
     @property
     def _suspect_is_next(self) -> bool:
-        return bool(self._suspects) and (self._round > 0 or not self._queue)
+        return bool(self._suspects) and (not self._queue or (self._round > 0 and not self.is_ending))
 
     @property
     def _control_is_next(self) -> bool:
-        return bool(self._failed) and (not self._round or len(self._failed) >= UNCONFIRMED)
+        is_due = bool(self._failed) and (not self._round or len(self._failed) >= UNCONFIRMED)
+        return is_due and not self.is_ending
 
     def _is_suspect(self, batch: Sequence[Waiting]) -> bool:
         return bool(self._suspects) and batch[0] is self._suspects[0].report

@@ -288,4 +288,6 @@ class RecordBook:
         if self._flushing:
             await asyncio.gather(*self._flushing, return_exceptions=True)
         await self.flush()
+        # Where the store failed at those before.
+        self._reports.refuse(self._reports.take_all(), StoreUnavailable())
         self._metrics.records.openings_dropped(len(self._openings))

@@ -47,7 +47,7 @@ async def reports(store: Store, calls: Sequence[Call]) -> list[Exception | None]
         return stored[-1]
 
     parts = [await _unstorable_of(store_and_see, one) for one in calls]
-    bugs = [bug if not stored or len(failed) > MOST_UNSTORABLE else None for failed, bug in parts]
+    bugs = [bug if not stored or not failed or len(failed) > MOST_UNSTORABLE else None for failed, bug in parts]
     for (failed, _), bug in zip(parts, bugs, strict=True):
         if bug is None:
             reject(failed, Rejection.RECORD_INVALID)
@@ -60,10 +60,16 @@ def reject_taken(places: Sequence[Place], stored: Stored) -> None:
 
 
 async def _unstorable_of(store: Store, call: Call) -> tuple[list[Place], Exception | None]:
-    told, matched = told_in([call])
+    """Of a call whose reports cannot even be told apart, the bug and no place."""
+    try:
+        told, matched = told_in([call])
+        reported = list(zip(places_of([call]), [*told, *matched.reports()], strict=True))
+    except Exception as error:
+        log.exception("reports cannot be told apart")
+        return [], error
     failed, bug = await _unstorable(
         store,
-        list(zip(places_of([call]), [*told, *matched.reports()], strict=True)),
+        reported,
         lambda some: Batch(reports=[report for _, report in some]),
         lambda some, stored: reject_taken([place for place, _ in some], stored),
     )

@@ -82,6 +82,11 @@ class WaitingReports:
         self._storing, self._waiting = self._waiting[:count], self._waiting[count:]
         return self._storing
 
+    def take_all(self) -> Sequence[Call]:
+        """All that wait: nothing more is stored."""
+        self._storing, self._waiting = self._waiting, []
+        return self._storing
+
     def acknowledge(self, calls: Sequence[Call]) -> None:
         """They are on the disk, but for what was rejected."""
         self._leave(calls)

@@ -19,6 +19,9 @@ from bridged.waiting_reports import (
     WaitingReports,
 )
 
+# Batches of others that it takes to give up a suspect: it has to fail once more.
+ENOUGH = TRIES_OF_A_SUSPECT + 1
+
 # Whether the peer fails at a batch of these.
 Fails = Callable[[Sequence[str]], bool]
 
@@ -100,7 +103,7 @@ def test_the_one_at_which_the_peer_fails_is_found_and_the_others_arrive(place: i
     # For the first batch, and when nothing is left but the one; for none in between.
     assert peer.waits == TRIES - 1 + 1
     assert peer.tries < 60
-    give_others(reports, peer, TRIES_OF_A_SUSPECT)
+    give_others(reports, peer, ENOUGH)
     assert peer.given_up == ["poison"]
     assert (len(reports), reports.size_bytes) == (0, 0)
 
@@ -109,17 +112,17 @@ def test_a_suspect_is_given_up_when_it_has_failed_so_often_while_others_went_wel
     reports = waiting("poison")
     peer = Peer(reports)
     peer.take(is_poison, times=1000)
-    give_others(reports, peer, TRIES_OF_A_SUSPECT - 1)
+    give_others(reports, peer, ENOUGH - 1)
     assert (peer.given_up, reports.ids()) == ([], ["poison"])
     give_others(reports, peer, 1)
-    assert (peer.given_up, len(peer.stored)) == (["poison"], TRIES_OF_A_SUSPECT)
+    assert (peer.given_up, len(peer.stored)) == (["poison"], ENOUGH)
 
 
 def test_a_suspect_that_goes_well_in_the_end_is_kept() -> None:
     reports = waiting("odd")
     peer = Peer(reports)
     peer.take(lambda _: True, times=1000)
-    give_others(reports, peer, TRIES_OF_A_SUSPECT - 1, lambda ids: "odd" in ids)
+    give_others(reports, peer, ENOUGH - 1, lambda ids: "odd" in ids)
     give_others(reports, peer, 1)
     assert (peer.given_up, reports.ids()) == ([], [])
     assert "odd" in peer.stored
@@ -196,6 +199,36 @@ def test_others_have_their_turn_before_many_suspects_were_tried() -> None:
         add(reports, "c")
 
 
+def test_a_suspect_that_is_rejected_leaves_the_others_their_one_try_too() -> None:
+    reports = WaitingReports()
+    for one in ("poison-0", "poison-1", "poison-2"):
+        put_aside(reports, one)
+    add(reports, "a")
+    Peer(reports).take(is_poison, times=1)
+    add(reports, "b")
+    reports.failed(reports.batch())
+    # Rejected: taken out, and nothing went well.
+    reports.take_out(reports.batch())
+    reports.failed(reports.batch())
+    assert reports.is_control(reports.batch())
+
+
+def test_at_the_end_others_go_before_suspects() -> None:
+    reports = WaitingReports()
+    put_aside(reports, "poison")
+    reports.is_ending = True
+    for one in ("a", "b"):
+        add(reports, one)
+        reports.failed(reports.batch())
+    tried: list[str] = []
+    while not reports.only_suspects:
+        batch = reports.batch()
+        tried += ids_of(batch)
+        reports.went_well(batch)
+        reports.take_out(batch)
+    assert (tried, ids_of(reports.batch())) == (["a", "b"], ["poison"])
+
+
 def test_whether_others_still_go_well_is_seen_before_many_have_failed() -> None:
     reports = WaitingReports()
     for number in range(3 * UNCONFIRMED):
@@ -219,9 +252,9 @@ def test_several_at_which_it_fails_are_found() -> None:
     reports = waiting(*ids)
     peer = Peer(reports)
     peer.take(is_poison)
-    give_others(reports, peer, TRIES_OF_A_SUSPECT)
+    give_others(reports, peer, ENOUGH)
     assert sorted(peer.given_up) == ["poison-0", "poison-1", "poison-7", "poison-90"]
-    assert len(peer.stored) == 96 + TRIES_OF_A_SUSPECT
+    assert len(peer.stored) == 96 + ENOUGH
 
 
 @pytest.mark.parametrize("good_each", [1, 2, 9, 100])
@@ -237,7 +270,7 @@ def test_suspects_do_not_pile_up_however_often_one_comes(good_each: int, togethe
         assert reports.oldest_seconds is None
         most = max(most, len(reports))
     # Of many, an eighth is tried after each batch of others.
-    assert most <= together * TRIES_OF_A_SUSPECT * 8
+    assert most <= together * ENOUGH * 8
     assert len(peer.stored) == 200 * good_each
     assert len(peer.given_up) + len(reports) == 200 * together
 
@@ -368,7 +401,7 @@ def test_what_suspects_weigh_counts_until_each_was_tried_in_vain_once_more() -> 
     assert reports.pressing_bytes == 24
     give_others(reports, Peer(reports), 1)
     assert (reports.pressing_bytes, reports.size_bytes) == (0, 24)
-    give_others(reports, Peer(reports), TRIES_OF_A_SUSPECT)
+    give_others(reports, Peer(reports), ENOUGH)
     assert (reports.pressing_bytes, reports.size_bytes) == (0, 0)
 
 

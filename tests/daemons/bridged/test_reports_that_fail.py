@@ -18,6 +18,8 @@ from tests.support.bridge import running_bridge, until
 from tests.support.bridge_reports import CHAT_ANSWER, ask, chat, reported, sample
 from tests.support.raw_http import raw_exchange
 
+# Others that it takes to give up a report that fails.
+ENOUGH = TRIES_OF_A_SUSPECT + 1
 FACTS = ("client", "", "", "", "openai.chat_completions", "m", "m", False)
 LOST = "records of interceptions are lost"
 
@@ -53,7 +55,7 @@ class Peer:
 
 async def give_others(running: recorder.Recorder, peer: Peer, name: str = "other") -> None:
     """As many as it takes to give up a report that fails while each of these goes well by itself."""
-    for number in range(TRIES_OF_A_SUSPECT):
+    for number in range(ENOUGH):
         report = f"{name}-{number}".encode()
         running.add([(f"{name}-{number}", report)])
         await until(lambda report=report: report in peer.stored)  # type: ignore[misc]
@@ -114,7 +116,7 @@ async def test_one_that_fails_and_waits_alone_keeps_nobody_out(monkeypatch: pyte
         assert running.oldest_id() == "id-1"
         await give_others(running, peer)
         await until(lambda: running.oldest_id() is None)
-    assert len(set(peer.stored)) == TRIES_OF_A_SUSPECT
+    assert len(set(peer.stored)) == ENOUGH
 
 
 async def test_what_is_sent_again_to_see_whether_it_still_goes_well_counts_once() -> None:
@@ -123,8 +125,8 @@ async def test_what_is_sent_again_to_see_whether_it_still_goes_well_counts_once(
         running.add([("id-1", b"poison")])
         await give_others(running, peer)
         await until(lambda: running.oldest_id() is None)
-    assert len(peer.stored) > len(set(peer.stored)) == TRIES_OF_A_SUSPECT
-    assert sample(metrics.registry, "bridged_interceptions_reported_total") == TRIES_OF_A_SUSPECT
+    assert len(peer.stored) > len(set(peer.stored)) == ENOUGH
+    assert sample(metrics.registry, "bridged_interceptions_reported_total") == ENOUGH
     assert sample(metrics.registry, "bridged_records_waiting_bytes") == 0
 
 
@@ -135,7 +137,7 @@ async def test_that_others_are_rejected_is_no_sign_that_the_peer_stores_anything
     metrics, peer = Metrics(), Peer(b"good")
     async with recorder.running_recorder(peer.send, metrics, bound_bytes=100_000) as running:
         running.add([("id-0", b"good")])
-        for number in range(2 * TRIES_OF_A_SUSPECT):
+        for number in range(2 * ENOUGH):
             running.add([(f"id-{number}", b"rejected")])
             await until(lambda number=number: rejections(metrics) > number)  # type: ignore[misc]
     assert peer.stored == []
@@ -163,11 +165,11 @@ async def test_what_is_sent_again_is_none_of_those_that_were_rejected() -> None:
     metrics, peer = Metrics(), Peer(b"poison")
     async with recorder.running_recorder(peer.send, metrics, bound_bytes=100_000) as running:
         running.add([("id-1", b"poison")])
-        for number in range(TRIES_OF_A_SUSPECT):
+        for number in range(ENOUGH):
             running.add([(f"good-{number}", b"good-%d" % number), (f"bad-{number}", b"rejected")])
             await until(lambda number=number: rejections(metrics) > number)  # type: ignore[misc]
         await until(lambda: running.oldest_id() is None)
-    assert rejections(metrics) == TRIES_OF_A_SUSPECT
+    assert rejections(metrics) == ENOUGH
 
 
 def rejections(metrics: Metrics) -> float:
@@ -183,6 +185,17 @@ async def test_suspects_that_fill_the_queue_refuse_nobody_for_ever() -> None:
         await give_others(running, peer)
         await until(lambda: running.oldest_id() is None)
     assert keeping == [False]
+
+
+async def test_one_that_finds_no_room_beside_suspects_alone_goes_in_all_the_same() -> None:
+    metrics = Metrics()
+    peer = Peer(*(b"poison-%d" % number + bytes(92) for number in range(10)))
+    async with recorder.running_recorder(peer.send, metrics, bound_bytes=1000) as running:
+        running.add([(f"id-{number}", report) for number, report in enumerate(sorted(peer.fails))])
+        await until(lambda: running.is_keeping)
+        await give_others(running, peer)
+        await until(lambda: running.oldest_id() is None)
+    assert sample(metrics.registry, "bridged_records_lost_total", reason="queue_full") == 0
 
 
 async def test_others_do_not_wait_for_the_next_try_of_one_that_fails(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -250,7 +263,7 @@ async def test_a_bare_internal_of_credentiald_is_about_one_report(
     async with running_bridge(credentiald) as bridge:
         answers = [await raw_exchange(bridge.port, ask(chat(model=model))) for model in ("good", "bad", "fine")]
         registry = bridge.metrics.registry
-        for number in range(TRIES_OF_A_SUSPECT):
+        for number in range(ENOUGH):
             await raw_exchange(bridge.port, ask(chat(model="good")))
             count = 3 + number
             await until(lambda count=count: sample(registry, "bridged_interceptions_reported_total") == count)  # type: ignore[misc]

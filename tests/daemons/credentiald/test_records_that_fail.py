@@ -2,6 +2,7 @@
 
 import asyncio
 import sqlite3
+from collections.abc import Sequence
 from contextlib import closing
 from pathlib import Path
 from uuid import uuid4
@@ -13,6 +14,8 @@ from drawbridge.v1 import record_service_pb2 as pb
 from drawbridge.v1 import usage_service_pb2 as usage
 
 from credentiald.storing_apart import MOST_UNSTORABLE
+from credentiald.usual_report import Matched, Told
+from credentiald.waiting_reports import Call, told_in
 from tests.support.credentiald import Running, bearer, running
 from tests.support.reports import Bridge, whole
 
@@ -89,6 +92,29 @@ async def test_where_nothing_is_stored_no_call_loses_anything_however_many_anoth
         assert [one.code() for one in answers if isinstance(one, grpc.aio.AioRpcError)] == [
             grpc.StatusCode.INTERNAL
         ] * 2
+
+
+async def test_reports_that_cannot_be_told_apart_are_their_calls_own_trouble(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def told(calls: Sequence[Call]) -> tuple[list[Told], Matched]:
+        if any(one.size_bytes > 3000 for one in calls):
+            raise RuntimeError("a bug")
+        return told_in(calls)
+
+    for module in ("record_book", "storing_apart"):
+        monkeypatch.setattr(f"credentiald.{module}.told_in", told)
+    async with running(tmp_path) as one:
+        token = await prepared(one)
+        bridges = [Bridge(one), Bridge(one)]
+        asked = [await bridge.resolve(token) for bridge in bridges]
+        large, small = (prompting(receipt, text) for (_, receipt), text in zip(asked, ("a" * 3000, "b"), strict=True))
+        failed, stored = await asyncio.gather(
+            bridges[0].report(large), bridges[1].report(small), return_exceptions=True
+        )
+        assert isinstance(failed, grpc.aio.AioRpcError)
+        assert (failed.code(), stored) == (grpc.StatusCode.INTERNAL, {})
+        assert await ended(one) == {asked[1][0]}
 
 
 async def test_many_openings_that_cannot_be_stored_keep_no_report_waiting(
