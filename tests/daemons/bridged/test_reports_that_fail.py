@@ -11,7 +11,7 @@ from bridged.metrics import Metrics
 from bridged.model import Refused
 from bridged.report_messages import NO_PROMPT, Row, new_row
 from bridged.resolver_unary import append
-from bridged.waiting_reports import TRIES_OF_A_SUSPECT
+from bridged.waiting_reports import MAX_BATCH_ITEMS, TRIES_OF_A_SUSPECT
 from tests.fakes.credentiald import FakeCredentiald, Refuse
 from tests.fakes.scripted_upstream import ScriptedUpstream, reply
 from tests.support.bridge import running_bridge, until
@@ -40,10 +40,12 @@ class Peer:
         self.fails = set(fails)
         self.is_failing = False
         self.tries = 0
+        self.batches: list[set[bytes]] = []
         self.stored: list[bytes] = []
 
     async def send(self, parts: Sequence[bytes]) -> Sequence[tuple[int, str]] | Refused:
         self.tries += 1
+        self.batches.append(set(parts))
         # As a socket would.
         await asyncio.sleep(0)
         if self.is_failing or self.fails.intersection(parts):
@@ -185,6 +187,17 @@ async def test_suspects_that_fill_the_queue_refuse_nobody_for_ever() -> None:
         await give_others(running, peer)
         await until(lambda: running.oldest_id() is None)
     assert keeping == [False]
+
+
+async def test_at_the_end_all_others_are_brought_before_a_suspect_is_tried() -> None:
+    peer = Peer(b"poison")
+    async with recorder.running_recorder(peer.send, Metrics(), bound_bytes=100_000) as running:
+        running.add([("id-1", b"poison")])
+        await until(lambda: peer.tries > 10)
+        running.add([(f"id-{number}", b"%d" % number) for number in range(3 * MAX_BATCH_ITEMS)])
+    first, *_, last = (place for place, batch in enumerate(peer.batches) if batch != {b"poison"})
+    assert {b"poison"} not in peer.batches[first:last]
+    assert len(peer.stored) == 3 * MAX_BATCH_ITEMS
 
 
 async def test_one_that_finds_no_room_beside_suspects_alone_goes_in_all_the_same() -> None:
